@@ -1,0 +1,132 @@
+"""Parts of a job spec that every kind shares. Defaults are the values of the Barlow Twins paper's run."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from trainer.specs import catalogue
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+"""A name of a job, an experiment or a data set: safe in a URL and in a file name."""
+
+Label = Annotated[str, Field(max_length=200)]
+LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+
+
+class SpecModel(BaseModel):
+    """Base of all spec parts: unknown fields are refused, values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+
+class DataSpec(SpecModel):
+    """Which images: a registered data set and one of its splits."""
+
+    name: Name = Field(description="Registered data set: `digits`, `textures`, or one of the server's datasets.yaml")
+    split: Name = Field("train", description="Split of the data set")
+    limit: int | None = Field(None, ge=1, description="Use only the first N images")
+
+
+class BackboneSpec(SpecModel):
+    """Which network turns an image into features."""
+
+    name: str = Field("resnet50", max_length=100, description="Any torchvision classifier by name, or `tiny`")
+    stem: Literal["imagenet", "small"] = Field(
+        "imagenet",
+        description="`small`: 3x3 stride-1 first convolution and no max-pool, for images up to ~64 px",
+    )
+    zero_init_residual: bool = Field(True, description="Start each residual branch at zero (ResNets)")
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        known = catalogue.backbones()
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "for example resnet50, resnet18 or tiny"
+            raise ValueError(f"unknown backbone {name!r}; {hint}")
+        return name
+
+
+class BackboneFrom(SpecModel):
+    """Where an evaluation takes its backbone from: exactly one source."""
+
+    job: str | None = Field(None, max_length=100, description="Id of a pretraining job, or its name in the experiment")
+    select: str = Field(
+        "last",
+        pattern=r"^(last|step [0-9]{1,12})$",
+        description="With `job`: `last`, or `step N` for the checkpoint of that step",
+    )
+    random: int | None = Field(None, ge=0, description="Seed of an untrained backbone: the floor to beat")
+    pixels: Literal[True] | None = Field(None, description="Judge the raw pixels themselves: the other floor")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> BackboneFrom:
+        given = [n for n in ("job", "random", "pixels") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of job, random, pixels (given: {', '.join(given) or 'none'}); "
+                "for example {job: my-pretraining}"
+            )
+        if self.select != "last" and self.job is None:
+            raise ValueError("select goes with job; leave it out for random and pixels")
+        return self
+
+
+class ResourcesSpec(SpecModel):
+    """What the job occupies. One slot is one GPU (or one CPU rank); one slot runs one rank."""
+
+    slots: int = Field(1, ge=1, le=1024, description="Ranks of the job = slots it occupies")
+    nodes: int = Field(1, ge=1, le=1, description="Hosts the ranks are spread over; one for now")
+
+
+class CheckpointSpec(SpecModel):
+    """How often the run can be resumed from, and what is kept."""
+
+    every_epochs: int = Field(1, ge=1, description="Write a checkpoint after every N epochs, and at the end")
+    every_steps: int | None = Field(None, ge=1, description="Also write one after every N steps")
+    keep_last: int = Field(2, ge=1, description="Keep the newest N checkpoints")
+
+
+class RecordSpec(SpecModel):
+    """How densely the run is recorded. Recording never changes the science."""
+
+    metrics_every_steps: int = Field(10, ge=1, description="One point per metric every N steps")
+    correlation_every_epochs: int = Field(
+        1, ge=1, description="Cross-correlation record every N epochs, and at the end"
+    )
+
+
+class RunSpec(SpecModel):
+    """How the job is run. Nothing here changes its result, so the digest leaves it out."""
+
+    priority: int = Field(0, ge=-100, le=100, description="Higher starts first")
+    labels: dict[LabelKey, Label] = Field(default_factory=dict, max_length=50)
+    after: list[str] = Field(default_factory=list, max_length=100, description="Ids or names of jobs to wait for")
+    max_restarts: int = Field(3, ge=0, le=100, description="Retries after a crash; lost nodes are not counted")
+    stall_seconds: int = Field(600, ge=1, description="No progress for this long ends the attempt")
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
+    record: RecordSpec = Field(default_factory=RecordSpec)
+
+
+class JobSpec(SpecModel):
+    """Fields of every job kind."""
+
+    spec_version: Literal[1] = 1
+    name: Name | None = Field(None, description="Shown in lists; unique within an experiment")
+    data: DataSpec
+    seed: int = Field(0, ge=0, lt=2**31)
+    resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
+    run: RunSpec = Field(default_factory=RunSpec)
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole spec with every default written out, ready for JSON."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _data_by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value

@@ -1,0 +1,141 @@
+"""The pretraining spec. Everything left out is the paper's run, in true-gradient units (DESIGN 7.2)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from trainer.specs.common import BackboneSpec, JobSpec, SpecModel
+from trainer.specs.views import ViewsSpec
+
+Precision = Literal["fp32", "bf16", "fp64"]
+
+
+class ProjectorSpec(SpecModel):
+    """Linear-BN-ReLU for every width but the last, which is a bare Linear (Barlow Twins paper 2.2)."""
+
+    widths: list[Annotated[int, Field(ge=2, le=65536)]] = Field(
+        default_factory=lambda: [8192, 8192, 8192], min_length=1, max_length=8
+    )
+
+
+class BarlowTwinsSpec(SpecModel):
+    """Barlow Twins: sum (1 - C_ii)^2 + lambda * sum over i != j of C_ij^2 (document 000, equation 3)."""
+
+    name: Literal["barlow_twins"] = "barlow_twins"
+    lambda_: float = Field(0.0051, gt=0.0, alias="lambda")
+
+
+class _OptimizerSpec(SpecModel):
+    reference_batch_size: int | None = Field(
+        256,
+        ge=1,
+        description="Rates hold for this batch size and scale linearly with batch_size; null: absolute rates",
+    )
+    warmup_epochs: float | None = Field(
+        None,
+        ge=0.0,
+        description="Linear warm-up from 0; left out: 10 epochs, or a tenth of a run shorter than 100",
+    )
+    final_fraction: float = Field(0.001, ge=0.0, le=1.0, description="Rate at the end of the cosine / peak rate")
+
+
+class LarsSpec(_OptimizerSpec):
+    """LARS of the reference implementation.
+
+    The published bias rate 0.0048 and weight decay 1.5e-6 hide the 32 ranks of the paper's run in their gradient
+    (1/W of the true one): in true-gradient units they are 0.0048 / 32 and 1.5e-6 * 32.
+    """
+
+    name: Literal["lars"] = "lars"
+    learning_rate: float = Field(0.2, gt=0.0, description="Rate of weight matrices and convolutions")
+    bias_learning_rate: float = Field(0.0048 / 32, gt=0.0, description="Rate of biases and normalisation parameters")
+    momentum: float = Field(0.9, ge=0.0, lt=1.0)
+    weight_decay: float = Field(1.5e-6 * 32, ge=0.0)
+    trust_coefficient: float = Field(0.001, gt=0.0)
+
+
+class SgdSpec(_OptimizerSpec):
+    """SGD with momentum; weight decay on weight matrices and convolutions only."""
+
+    name: Literal["sgd"]
+    learning_rate: float = Field(0.05, gt=0.0)
+    momentum: float = Field(0.9, ge=0.0, lt=1.0)
+    nesterov: bool = False
+    weight_decay: float = Field(1e-4, ge=0.0)
+
+
+class AdamwSpec(_OptimizerSpec):
+    """AdamW; weight decay on weight matrices and convolutions only."""
+
+    name: Literal["adamw"]
+    learning_rate: float = Field(1e-3, gt=0.0)
+    betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (
+        0.9,
+        0.999,
+    )
+    weight_decay: float = Field(0.01, ge=0.0)
+
+
+OptimizerSpec = Annotated[LarsSpec | SgdSpec | AdamwSpec, Field(discriminator="name")]
+
+
+class PretrainSpec(JobSpec):
+    """Pretrain a backbone."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    views: ViewsSpec = Field(default_factory=lambda: ViewsSpec.model_validate({}))
+    backbone: BackboneSpec = Field(default_factory=BackboneSpec)
+    projector: ProjectorSpec = Field(default_factory=ProjectorSpec)
+    objective: BarlowTwinsSpec = Field(default_factory=BarlowTwinsSpec)
+    optimizer: OptimizerSpec = Field(default_factory=LarsSpec)
+    epochs: int = Field(1000, ge=1, le=100_000)
+    max_steps: int | None = Field(None, ge=1, description="Stop here if it comes before the last epoch")
+    batch_size: int = Field(2048, ge=2, description="Global: the same curve on any number of ranks")
+    precision: Precision = Field("fp32", description="fp64 is for tests")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lars_by_default(cls, value: Any) -> Any:
+        optimizer = value.get("optimizer") if isinstance(value, dict) else None
+        if isinstance(optimizer, dict) and "name" not in optimizer:
+            value = {**value, "optimizer": {"name": "lars", **optimizer}}
+        return value
+
+    @model_validator(mode="after")
+    def _combinations(self) -> PretrainSpec:
+        slots = self.resources.slots
+        if self.batch_size % slots:
+            down = self.batch_size // slots * slots
+            raise ValueError(
+                f"batch_size {self.batch_size} is global and {slots} ranks do not divide it; "
+                f"use {down or slots} or {down + slots}, or another number of slots"
+            )
+        if self.data.limit is not None and self.data.limit < self.batch_size:
+            raise ValueError(
+                f"data.limit {self.data.limit} is below batch_size {self.batch_size}: the last partial batch is "
+                "dropped, so there would be no step at all; lower batch_size"
+            )
+        warmup = self.optimizer.warmup_epochs
+        if warmup is not None and warmup >= self.epochs:
+            raise ValueError(
+                f"optimizer.warmup_epochs {warmup:g} never ends within epochs {self.epochs}; "
+                "shorten it, or leave it out for a tenth of the run"
+            )
+        return self
+
+    @property
+    def warmup_epochs(self) -> float:
+        """Warm-up in epochs with the default resolved: 10, or a tenth of the run if that is less."""
+        given = self.optimizer.warmup_epochs
+        return min(10.0, self.epochs / 10) if given is None else given
+
+    def total_steps(self, images: int) -> int:
+        """Optimiser steps of the whole run on a split of `images` images."""
+        steps = self.epochs * self.steps_per_epoch(images)
+        return min(steps, self.max_steps) if self.max_steps else steps
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Whole batches in one epoch; the last partial batch is dropped (DESIGN 7.5)."""
+        return min(images, self.data.limit or images) // self.batch_size

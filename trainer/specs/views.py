@@ -1,0 +1,114 @@
+"""The two view pipelines as data: probabilities and ranges, no code. Applied by trainer.data.views.
+
+Values of the `barlow_twins` preset: Barlow Twins paper (arXiv 2103.03230) 2.2 and its reference configuration,
+two pipelines that differ in blur (1.0 / 0.1) and solarisation (0.0 / 0.2).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from trainer.specs.common import SpecModel
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveRange = tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]]
+
+
+class JitterSpec(SpecModel):
+    """Colour jitter: each factor is drawn from [1 - x, 1 + x], hue from [-hue, hue] (in turns), in random order."""
+
+    probability: Probability = 0.8
+    brightness: float = Field(0.4, ge=0.0)
+    contrast: float = Field(0.4, ge=0.0)
+    saturation: float = Field(0.2, ge=0.0)
+    hue: float = Field(0.1, ge=0.0, le=0.5)
+
+
+class BlurSpec(SpecModel):
+    """Gaussian blur with a radius (standard deviation, pixels) drawn uniformly from the range."""
+
+    probability: Probability = 1.0
+    radius: PositiveRange = (0.1, 2.0)
+
+
+class SolarizeSpec(SpecModel):
+    """Invert every 8-bit level at or above the threshold."""
+
+    probability: Probability = 0.0
+    threshold: int = Field(128, ge=0, le=255)
+
+
+class ViewSpec(SpecModel):
+    """One view pipeline, applied in the order of the fields."""
+
+    crop_scale: PositiveRange = Field((0.08, 1.0), description="Area of the random crop, as a fraction of the image")
+    crop_ratio: PositiveRange = Field((3 / 4, 4 / 3), description="Width / height of the random crop")
+    flip: Probability = Field(0.5, description="Horizontal flip")
+    jitter: JitterSpec = Field(default_factory=JitterSpec)
+    grayscale: Probability = 0.2
+    channel_swap: Probability = Field(0.0, description="Random permutation of the colour channels")
+    invert: Probability = Field(0.0, description="Negative of the image")
+    blur: BlurSpec = Field(default_factory=BlurSpec)
+    solarize: SolarizeSpec = Field(default_factory=SolarizeSpec)
+
+    @model_validator(mode="after")
+    def _ranges(self) -> ViewSpec:
+        for name, (low, high) in (
+            ("crop_scale", self.crop_scale),
+            ("crop_ratio", self.crop_ratio),
+            ("blur.radius", self.blur.radius),
+        ):
+            if low > high:
+                raise ValueError(f"{name}: the lower end {low} is above the upper end {high}; swap them")
+        if self.crop_scale[1] > 1:
+            raise ValueError(f"crop_scale: a crop cannot cover {self.crop_scale[1]} of the image; use at most 1")
+        return self
+
+
+_NO_BLUR = {"probability": 0.0}
+PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "barlow_twins": (
+        {"blur": {"probability": 1.0}, "solarize": {"probability": 0.0}},
+        {"blur": {"probability": 0.1}, "solarize": {"probability": 0.2}},
+    ),
+    # 32 px images lose their content under the paper's blur; the CIFAR recipes of the field leave it out.
+    "small_images": (
+        {"crop_scale": (0.2, 1.0), "blur": _NO_BLUR, "solarize": {"probability": 0.0}},
+        {"crop_scale": (0.2, 1.0), "blur": _NO_BLUR, "solarize": {"probability": 0.2}},
+    ),
+}
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in changes.items():
+        inner = out.get(key)
+        out[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return out
+
+
+class ViewsSpec(SpecModel):
+    """Both view pipelines: a preset, with changes for both views, for view a, for view b, in that order."""
+
+    preset: Literal["barlow_twins", "small_images"] = "barlow_twins"
+    size: int = Field(224, ge=8, le=1024, description="Side of a view in pixels")
+    a: ViewSpec
+    b: ViewSpec
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        value = dict(value)
+        preset = value.get("preset", "barlow_twins")
+        if preset not in PRESETS:
+            preset = "barlow_twins"  # the field's own check names the presets
+        both = value.pop("both", {})
+        for view, base in zip("ab", PRESETS[preset], strict=True):
+            given = value.get(view, {})
+            if isinstance(both, dict) and isinstance(given, dict):
+                value[view] = _merged(_merged(base, both), given)
+        return value
