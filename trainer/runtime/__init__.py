@@ -1,0 +1,1 @@
+"""What every trainer process needs: ranks, synchronised BN, precision, seeds, checkpoints, stopping, watchdog."""

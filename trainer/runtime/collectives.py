@@ -1,0 +1,81 @@
+"""Collectives over the default process group; with one process every one of them is the identity.
+
+The gradient convention of the whole trainer, stated here and nowhere else
+--------------------------------------------------------------------------
+There is one global loss L. Every rank computes its value, and on every rank the gradient of an activation is the
+true derivative of L with respect to that rank's activation. A parameter is replicated, so each rank's gradient of it
+is that rank's *share* of dL/dp, and the true gradient is the SUM of the shares (`all_reduce_`), never their mean.
+
+With it the backward of a sum over ranks, S = sum_r s_r, depends on who uses S:
+
+- every rank computes the same thing from S (the correlation matrix, and L from it): each holds the whole dL/dS
+  already and dS/ds_r = 1, so the backward is the identity: `sum_of_shares`. Reducing again would count L W times.
+- each rank uses S for its own rows (batch statistics): each holds a share of dL/dS, so the backward sums the shares.
+  Synchronised batch normalisation does that in its own backward.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of ranks."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def all_reduce_(tensor: Tensor) -> Tensor:
+    """Sum over ranks in place, outside autograd. The bits are the same on every rank."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def all_reduce_max_(tensor: Tensor) -> Tensor:
+    """Maximum over ranks in place, outside autograd."""
+    if world_size() > 1:
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return tensor
+
+
+def all_gather(tensor: Tensor) -> Tensor:
+    """(...) of the same shape on every rank -> (W, ...), outside autograd."""
+    out = tensor.new_empty((world_size(), *tensor.shape))
+    if world_size() == 1:
+        out[0] = tensor
+    else:
+        dist.all_gather(list(out.unbind()), tensor.contiguous())
+    return out
+
+
+def all_gather_rows(rows: Tensor) -> Tensor:
+    """(n_r, ...) -> (sum of n_r, ...) in rank order, outside autograd; ranks may hold different numbers of rows."""
+    if world_size() == 1:
+        return rows.detach()
+    counts = all_gather(torch.tensor(rows.shape[0], device=rows.device)).tolist()
+    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+    padded[: rows.shape[0]] = rows.detach()
+    gathered = all_gather(padded)
+    return torch.cat([gathered[rank, :count] for rank, count in enumerate(counts)])
+
+
+class _SumOfShares(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, share: Tensor) -> Tensor:
+        return all_reduce_(share.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0]
+
+
+def sum_of_shares(share: Tensor) -> Tensor:
+    """Sum over ranks for a value from which every rank computes the same; see the convention above."""
+    if world_size() == 1:
+        return share
+    out: Tensor = _SumOfShares.apply(share)  # type: ignore[no-untyped-call]
+    return out

@@ -1,0 +1,84 @@
+"""What a phase of a job is given: its place among the ranks, its folders, its inputs, and a way to be heard."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.journal import Journal
+from trainer.runtime import collectives
+from trainer.runtime.stopping import StopRequests
+
+PROGRESS_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Context:
+    """One rank of one attempt.
+
+    `journal` is None on every rank but 0. `inputs` is inputs.json: what the worker resolved (DESIGN 4).
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+    threads: int
+    run_folder: Path
+    attempt_folder: Path
+    attempt: int
+    inputs: dict[str, Any]
+    journal: Journal | None
+    stop: StopRequests
+    step: int | None = None
+    """Last finished step, for the outcome of a failure."""
+    _phase: str = ""
+    _spoke_at: float = field(default=0.0)
+
+    def data_root(self, name: str) -> Path | None:
+        """Folder of the data set `name` on this host; None for a data set that needs none."""
+        root = self.inputs.get("data", {}).get(name, {}).get("root")
+        return Path(root) if root else None
+
+    def progress(
+        self,
+        phase: str,
+        *,
+        step: int | None = None,
+        steps: int | None = None,
+        epoch: int | None = None,
+        epochs: int | None = None,
+        always: bool = False,
+        **more: float | None,
+    ) -> None:
+        """Say how far the job is: at most once a second, except for a new phase or `always`. Rank 0 only is heard.
+
+        `more` may hold images_per_second, eta_seconds, loss.
+        """
+        now = time.monotonic()
+        if self.journal is None or (phase == self._phase and now - self._spoke_at < PROGRESS_SECONDS and not always):
+            return
+        self._phase, self._spoke_at = phase, now
+        numbers = {k: round(v, 6) for k, v in more.items() if v is not None}
+        self.journal.append("progress", step=step, epoch=epoch, phase=phase, steps=steps, epochs=epochs, **numbers)
+        counts = [f"{n} {v}/{of}" for n, v, of in (("epoch", epoch, epochs), ("step", step, steps)) if v is not None]
+        self.say(" ".join([phase, *counts, *(f"{k} {v:.6g}" for k, v in numbers.items())]))
+
+    def warn(self, message: str, **data: Any) -> None:
+        """A `warning` event, and a line in the log."""
+        if self.journal is not None:
+            self.journal.append("warning", step=self.step, message=message, **data)
+            self.say(f"warning: {message}")
+
+    def say(self, line: str) -> None:
+        """One line on rank 0's standard output."""
+        if self.rank == 0:
+            print(line, flush=True)
+
+    def all_gather_rows(self, rows: Tensor) -> Tensor:
+        """(n_r, ...) -> (sum of n_r, ...) in rank order; ranks may hold different numbers of rows."""
+        return collectives.all_gather_rows(rows)

@@ -1,0 +1,84 @@
+"""Stop requests: all ranks stop at the same step, agreed about once a second of steps."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from trainer.runtime import collectives
+
+REASONS = ("signal", "lease", "drain", "pause", "cancel")
+"""Why a run is asked to stop; a later one wins over an earlier one. `signal` is SIGTERM or SIGINT to any rank."""
+
+AGREE_SECONDS = 1.0
+MOST_STEPS_BETWEEN = 1000
+
+
+class StopRequests:
+    """Agrees on stop requests without a collective in the other steps.
+
+    Rank 0 reads `control_file` ({"stop": reason}, written by rename); any rank may get SIGTERM or SIGINT. At the
+    step of an agreement the ranks take the maximum of (reason, steps to the next agreement); only rank 0, which has
+    the clock, gives the second, so every rank knows the step of the next one.
+    """
+
+    def __init__(self, control_file: Path, *, rank: int, device: torch.device) -> None:
+        self._control_file = control_file
+        self._rank = rank
+        self._device = device
+        self._signalled = False
+        self._agreed = 0
+        self._next_step: int | None = None
+        self._last: tuple[int, float] | None = None
+
+    def install(self) -> None:
+        """Turn SIGTERM and SIGINT into requests; a second SIGINT ends the process at once."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+
+    @property
+    def reason(self) -> str | None:
+        """The agreed reason, None while nobody asked."""
+        return REASONS[self._agreed - 1] if self._agreed else None
+
+    def requested(self, step: int) -> bool:
+        """Whether to stop after `step`; every rank calls it with the same rising steps and gets the same answer."""
+        if self._agreed or (self._next_step is not None and step < self._next_step):
+            return self._agreed > 0
+        wish = torch.tensor([self._wish(), self._steps_to_next(step)], dtype=torch.int64, device=self._device)
+        self._agreed, ahead = (int(v) for v in collectives.all_reduce_max_(wish).tolist())
+        self._next_step = step + ahead
+        return self._agreed > 0
+
+    def _steps_to_next(self, step: int) -> int:
+        if self._rank != 0:
+            return 0
+        now, last = time.monotonic(), self._last
+        self._last = (step, now)
+        if last is None or now <= last[1]:
+            return 1
+        steps_per_second = (step - last[0]) / (now - last[1])
+        return max(1, min(MOST_STEPS_BETWEEN, round(steps_per_second * AGREE_SECONDS)))
+
+    def _wish(self) -> int:
+        reason = self._read() if self._rank == 0 else None
+        return REASONS.index(reason) + 1 if reason else int(self._signalled)
+
+    def _read(self) -> str | None:
+        try:
+            value = json.loads(self._control_file.read_text("utf-8")).get("stop")
+        except FileNotFoundError:
+            return None
+        if value not in REASONS:
+            raise ValueError(f'{self._control_file}: {{"stop": {value!r}}} is not one of {", ".join(REASONS)}')
+        return str(value)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._signalled and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signalled = True
