@@ -1,0 +1,1 @@
+"""Named data sets, views as data, and threaded loading by (epoch, step)."""

@@ -1,0 +1,80 @@
+"""Data sets by name: the only way a spec reaches data (DESIGN 6.9)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.data.datasets import FirstImages, ImageDataSet
+from trainer.data.digits import open_digits
+from trainer.data.errors import DataError
+from trainer.data.textures import open_textures
+
+Opener = Callable[[str, Path | None], ImageDataSet]
+"""Opens one split, given its name and the folder that the worker resolved for the data set (None: it needs none)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """One data set that can be opened by name."""
+
+    opener: Opener
+    splits: tuple[str, ...]
+    description: str
+
+
+_registered: dict[str, Registration] = {}
+
+
+def register(name: str, opener: Opener, *, splits: tuple[str, ...], description: str) -> None:
+    """Make a data set known under a name.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in _registered:
+        raise ValueError(f"data set {name!r} is registered twice; give one of them another name")
+    _registered[name] = Registration(opener, splits, description)
+
+
+def registered() -> dict[str, Registration]:
+    """All known data sets, by name."""
+    return dict(_registered)
+
+
+def open_data_set(name: str, split: str, *, root: Path | None = None, limit: int | None = None) -> ImageDataSet:
+    """Open one split of a registered data set; `limit` keeps its first images only.
+
+    Raises:
+        DataError: unknown name or split, naming the known ones, or data that cannot be read.
+    """
+    entry = _registered.get(name)
+    if entry is None:
+        raise DataError(f"unknown data set {name!r}; {_nearest(name, tuple(_registered))}")
+    if split not in entry.splits:
+        raise DataError(f"data set {name!r} has no split {split!r}; {_nearest(split, entry.splits)}")
+    if limit is not None and limit < 1:
+        raise DataError(f"limit {limit} leaves no image; use at least 1, or leave it out")
+    whole = entry.opener(split, root)
+    return whole if limit is None or limit >= len(whole) else FirstImages(whole, limit)
+
+
+def _nearest(word: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+
+
+register(
+    "digits",
+    lambda split, root: open_digits(split),
+    splits=("train", "test"),
+    description="1,797 handwritten digits of scikit-learn, 8x8 grey levels as RGB",
+)
+register(
+    "textures",
+    lambda split, root: open_textures(split),
+    splits=("train", "test"),
+    description="Generated textures: the class is the family; colours, phase, frequency, shading, noise are nuisance",
+)

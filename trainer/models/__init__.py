@@ -1,0 +1,1 @@
+"""Backbones, projectors, and the form in which a backbone is published."""
