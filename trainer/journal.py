@@ -37,10 +37,11 @@ class Event:
 
 
 class Journal:
-    """Appends events to `path`. One write per event, so a reader never sees two halves of two lines."""
+    """Appends events to a new file at `path`; an event that could not be written whole is taken back."""
 
     def __init__(self, path: Path) -> None:
         self._seq = 0
+        self._size = 0
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def append(self, kind: Kind, *, step: int | None = None, epoch: int | None = None, **data: Any) -> None:
@@ -48,17 +49,28 @@ class Journal:
 
         Raises:
             ValueError: `data` holds a non-finite number; JSON has no word for it.
+            OSError: the disk did not take the whole line; nothing of it stays in the journal.
         """
-        self._seq += 1
+        assert not data.keys() & {"seq", "at"}, "seq and at are the journal's own"
         line = {
-            "seq": self._seq,
+            "seq": self._seq + 1,
             "at": round(time.time(), 6),
             "kind": kind,
             "step": step,
             "epoch": epoch,
             **data,
         }
-        os.write(self._fd, json.dumps(line, allow_nan=False, separators=(",", ":")).encode() + b"\n")
+        text = json.dumps(line, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        try:
+            rest = memoryview(text)
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except BaseException:
+            # A full disk takes half a line; the next event must not be glued to it.
+            os.ftruncate(self._fd, self._size)
+            raise
+        self._seq += 1
+        self._size += len(text)
 
     def metrics(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Append one point per metric; non-finite values are named in `non_finite` instead."""
@@ -93,7 +105,7 @@ def read_events(path: Path, offset: int = 0, limit: int | None = None) -> Iterat
             try:
                 line: dict[str, Any] = json.loads(raw)
                 fields = {k: line.pop(k) for k in ("seq", "at", "kind", "step", "epoch")}
-            except (ValueError, KeyError, AttributeError) as error:
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise ValueError(f"{path}: byte {offset} does not begin a journal event: {error}") from error
             offset += len(raw)
             yield Event(**fields, data=line, offset=offset)

@@ -3,7 +3,8 @@
 from trainer.specs.common import BackboneFrom, BackboneSpec, DataSpec, JobSpec, ResourcesSpec, RunSpec
 from trainer.specs.digest import canonical_json, digest
 from trainer.specs.evaluation import EvaluationSpec, KnnSpec, LinearSpec
-from trainer.specs.parsing import Fault, Spec, SpecError, load_spec_file, parse_spec
+from trainer.specs.files import load_spec_file
+from trainer.specs.parsing import Fault, Spec, SpecError, parse_spec
 from trainer.specs.pretrain import AdamwSpec, BarlowTwinsSpec, LarsSpec, OptimizerSpec, PretrainSpec, SgdSpec
 from trainer.specs.views import ViewSpec, ViewsSpec
 

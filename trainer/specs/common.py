@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from trainer.specs import catalogue
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 """A name of a job, an experiment or a data set: safe in a URL and in a file name."""
 
-Label = Annotated[str, Field(max_length=200)]
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""Text without control characters (and without lone surrogates): what a database and a terminal can take."""
+
+Label = Annotated[Text, Field(max_length=200)]
 LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
 
 
@@ -20,6 +31,50 @@ class SpecModel(BaseModel):
     """Base of all spec parts: unknown fields are refused, values never change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_bool_for_a_number(cls, value: Any) -> Any:
+        # Python counts True as 1 and pydantic would take it for a number; as a text it is refused where it stands.
+        if not isinstance(value, dict):
+            return value
+        numbers = {key for name, f in cls.model_fields.items() if _is_number(f.annotation) for key in (name, f.alias)}
+        return {key: _spelt(item) if key in numbers else item for key, item in value.items()}
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _exact_in_json(cls, value: Any) -> Any:
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, int) and abs(item) > _LARGEST_INTEGER:
+                raise ValueError("an integer beyond 2^53 - 1 is not exact in JSON; use a smaller one")
+        return value
+
+
+_LARGEST_INTEGER = 2**53 - 1
+
+
+def _is_number(annotation: Any) -> bool:
+    return annotation is int or annotation is float or any(_is_number(part) for part in get_args(annotation))
+
+
+def _spelt(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_spelt(item) for item in value]
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def refuse(faults: dict[tuple[str, ...], str]) -> None:
+    """Raise one error that names every fault at its field, if there is one; for use in a validator.
+
+    Raises:
+        pydantic.ValidationError: pydantic puts its faults below the place of the validator.
+    """
+    if faults:
+        lines: list[InitErrorDetails] = [
+            {"type": PydanticCustomError("combination", "{said}", {"said": said}), "loc": place, "input": None}
+            for place, said in faults.items()
+        ]
+        raise ValidationError.from_exception_data("combination", lines)
 
 
 class DataSpec(SpecModel):
@@ -54,7 +109,7 @@ class BackboneSpec(SpecModel):
 class BackboneFrom(SpecModel):
     """Where an evaluation takes its backbone from: exactly one source."""
 
-    job: str | None = Field(None, max_length=100, description="Id of a pretraining job, or its name in the experiment")
+    job: Text | None = Field(None, max_length=100, description="Id of a pretraining job, or its name in the experiment")
     select: str = Field(
         "last",
         pattern=r"^(last|step [0-9]{1,12})$",
@@ -105,7 +160,7 @@ class RunSpec(SpecModel):
 
     priority: int = Field(0, ge=-100, le=100, description="Higher starts first")
     labels: dict[LabelKey, Label] = Field(default_factory=dict, max_length=50)
-    after: list[str] = Field(default_factory=list, max_length=100, description="Ids or names of jobs to wait for")
+    after: list[Text] = Field(default_factory=list, max_length=100, description="Ids or names of jobs to wait for")
     max_restarts: int = Field(3, ge=0, le=100, description="Retries after a crash; lost nodes are not counted")
     stall_seconds: int = Field(600, ge=1, description="No progress for this long ends the attempt")
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)

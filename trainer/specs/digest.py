@@ -8,6 +8,9 @@ from typing import Any
 
 from trainer.specs.parsing import Spec
 
+# A preset is a way to write views.a and views.b, which are in the spec in full.
+_NOT_SCIENCE: dict[str, Any] = {"name": True, "run": True, "views": {"preset"}}
+
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: one text for one value."""
@@ -19,7 +22,7 @@ def digest(spec: Spec) -> str:
 
     A default that a later spec version adds leaves the digests of older specs as they are.
     """
-    changed = _pruned(spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"name", "run"}))
+    changed = _pruned(spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_NOT_SCIENCE))
     science = {**changed, "kind": spec.kind, "spec_version": spec.spec_version}
     return hashlib.sha256(canonical_json(science).encode()).hexdigest()
 

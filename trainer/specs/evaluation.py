@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from trainer.specs.common import BackboneFrom, BackboneSpec, JobSpec, Name, SpecModel
+from trainer.specs.common import BackboneFrom, BackboneSpec, JobSpec, Name, SpecModel, refuse
 
 
 class EvaluationImages(SpecModel):
@@ -23,7 +23,7 @@ class EvaluationImages(SpecModel):
     @model_validator(mode="after")
     def _crop_fits(self) -> EvaluationImages:
         if self.resize is not None and self.resize < self.size:
-            raise ValueError(f"resize {self.resize} is below size {self.size}: the crop would not fit")
+            refuse({("resize",): f"resize {self.resize} is below size {self.size}: the crop would not fit; raise it"})
         return self
 
 
@@ -39,9 +39,9 @@ class EvaluationSpec(JobSpec):
     @model_validator(mode="after")
     def _architecture(self) -> EvaluationSpec:
         if self.backbone_from.random is not None and self.backbone is None:
-            raise ValueError("backbone_from.random needs the architecture: add backbone: {name: ...}")
+            refuse({("backbone",): "backbone_from.random needs the architecture: add backbone: {name: ...}"})
         if self.backbone_from.random is None and self.backbone is not None:
-            raise ValueError("backbone goes with backbone_from.random only; a job brings its own architecture")
+            refuse({("backbone",): "backbone goes with backbone_from.random only; a job brings its own; leave it out"})
         return self
 
 

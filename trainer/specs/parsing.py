@@ -6,10 +6,8 @@ import difflib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from trainer.specs.evaluation import KnnSpec, LinearSpec
@@ -50,43 +48,63 @@ def parse_spec(value: object) -> Spec:
         raise SpecError([Fault("", f"a spec is an object with a `kind`, not {_json_name(value)}")])
     kind = value.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        said = f"unknown kind {kind!r}" if "kind" in value else "kind is missing"
-        raise SpecError([Fault("/kind", f"{said}; use one of {', '.join(KINDS)}{_nearest(str(kind), list(KINDS))}")])
+        choice = f"use one of {', '.join(KINDS)}"
+        if "kind" not in value:
+            raise SpecError([Fault("/kind", f"kind is missing; {choice}")])
+        if not isinstance(kind, str):
+            raise SpecError([Fault("/kind", f"a kind is a text, not {_json_name(kind)}; {choice}")])
+        raise SpecError([Fault("/kind", f"unknown kind {kind[:100]!r}; {choice}{_nearest(kind, list(KINDS))}")])
     model = KINDS[kind]
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise SpecError(faults(error, model)) from None
-
-
-def load_spec_file(path: Path) -> Any:
-    """The plain value of a YAML or JSON file (JSON is YAML).
-
-    Raises:
-        SpecError: the text is not YAML; names line and column.
-        OSError: the file cannot be read.
-    """
-    try:
-        return yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError([Fault("", f"{path.name} is not YAML or JSON: {' '.join(str(error).split())}")]) from None
+        raise SpecError(_at_both(faults(error, model), value)) from None
 
 
 def faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """The faults of a pydantic error in our words: pointers without union tags, unknown fields with the nearest name."""
+    """The faults of a pydantic error in our words: pointers as the user wrote them, unknown fields with the nearest."""
     out = []
     for item in error.errors(include_url=False):
-        path = [part for part in item["loc"] if part not in _UNION_TAGS]
+        loc = item["loc"]
+        path = [part for i, part in enumerate(loc) if not _is_tag(loc, i) and part != "[key]"]
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            known = _field_names(model, item["loc"][:-1])
+            known = _field_names(model, loc[:-1])
             message = f"unknown field{_nearest(str(path[-1]), known)}"
         elif item["type"] == "missing":
             message = "this field is required"
-        elif item["type"] == "union_tag_not_found":
-            message = "name is missing; use one of lars, sgd, adamw"
+        elif item["type"] == "union_tag_invalid":
+            path.append("name")
+            tag, tags = str(item["ctx"]["tag"])[:100], sorted(_UNION_TAGS)
+            message = f"unknown name {tag!r}; use one of {', '.join(tags)}{_nearest(tag, tags)}"
+        elif item["type"] in ("model_type", "model_attributes_type", "dict_type"):
+            message = "an object is expected here"
         out.append(Fault("".join(f"/{_escape(part)}" for part in path), message))
     return out
+
+
+def _is_tag(loc: tuple[int | str, ...], index: int) -> bool:
+    """Whether pydantic wrote this part of a location to say which optimiser it took, not the user."""
+    return index == 1 and loc[0] == "optimizer" and loc[1] in _UNION_TAGS
+
+
+def _at_both(found: list[Fault], value: Mapping[Any, Any]) -> list[Fault]:
+    """Faults that stand in both views because the user wrote them once, under views.both: named there, once."""
+    views = value.get("views")
+    if not isinstance(views, Mapping) or "both" not in views:
+        return found
+    by_view: dict[str, set[tuple[str, str]]] = {"a": set(), "b": set()}
+    for fault in found:
+        if fault.pointer.startswith(("/views/a/", "/views/b/")):
+            by_view[fault.pointer[7]].add((fault.pointer[8:], fault.message))
+    shared = by_view["a"] & by_view["b"]
+    out = [
+        Fault("/views/both" + f.pointer[8:], f.message)
+        if f.pointer.startswith(("/views/a/", "/views/b/")) and (f.pointer[8:], f.message) in shared
+        else f
+        for f in found
+    ]
+    return list(dict.fromkeys(out))
 
 
 def _nearest(word: str, known: list[str]) -> str:
@@ -99,16 +117,16 @@ def _escape(part: int | str) -> str:
 
 
 def _json_name(value: object) -> str:
-    return {type(None): "null", list: "a list", str: "a text", bool: "true or false"}.get(type(value), "a number")
+    names = {type(None): "null", list: "a list", dict: "an object", str: "a text", bool: "true or false"}
+    return names.get(type(value), "a number")
 
 
 def _field_names(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """Names a user may write at `path`, aliases in place of Python names."""
     models = [model]
-    for part in path:
-        tagged = [m for m in models if "name" in m.model_fields and part in get_args(m.model_fields["name"].annotation)]
-        if part in _UNION_TAGS and tagged:
-            models = tagged
+    for i, part in enumerate(path):
+        if _is_tag(path, i):
+            models = [m for m in models if part in get_args(m.model_fields["name"].annotation)]
             continue
         models = [
             inner

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainer.specs.common import BackboneSpec, JobSpec, SpecModel
+from trainer.specs.common import BackboneSpec, JobSpec, SpecModel, refuse
 from trainer.specs.views import ViewsSpec
 
 Precision = Literal["fp32", "bf16", "fp64"]
@@ -105,24 +105,26 @@ class PretrainSpec(JobSpec):
 
     @model_validator(mode="after")
     def _combinations(self) -> PretrainSpec:
+        faults: dict[tuple[str, ...], str] = {}
         slots = self.resources.slots
         if self.batch_size % slots:
             down = self.batch_size // slots * slots
-            raise ValueError(
+            faults["batch_size",] = (
                 f"batch_size {self.batch_size} is global and {slots} ranks do not divide it; "
-                f"use {down or slots} or {down + slots}, or another number of slots"
+                f"use {f'{down} or ' if down else ''}{down + slots}, or another number of slots"
             )
         if self.data.limit is not None and self.data.limit < self.batch_size:
-            raise ValueError(
+            faults["data", "limit"] = (
                 f"data.limit {self.data.limit} is below batch_size {self.batch_size}: the last partial batch is "
                 "dropped, so there would be no step at all; lower batch_size"
             )
         warmup = self.optimizer.warmup_epochs
         if warmup is not None and warmup >= self.epochs:
-            raise ValueError(
+            faults["optimizer", "warmup_epochs"] = (
                 f"optimizer.warmup_epochs {warmup:g} never ends within epochs {self.epochs}; "
                 "shorten it, or leave it out for a tenth of the run"
             )
+        refuse(faults)
         return self
 
     @property

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainer.specs.common import SpecModel
+from trainer.specs.common import SpecModel, refuse
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveRange = tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]]
@@ -55,15 +55,18 @@ class ViewSpec(SpecModel):
 
     @model_validator(mode="after")
     def _ranges(self) -> ViewSpec:
-        for name, (low, high) in (
-            ("crop_scale", self.crop_scale),
-            ("crop_ratio", self.crop_ratio),
-            ("blur.radius", self.blur.radius),
-        ):
+        faults: dict[tuple[str, ...], str] = {}
+        ranges: dict[tuple[str, ...], tuple[float, float]] = {
+            ("crop_scale",): self.crop_scale,
+            ("crop_ratio",): self.crop_ratio,
+            ("blur", "radius"): self.blur.radius,
+        }
+        for place, (low, high) in ranges.items():
             if low > high:
-                raise ValueError(f"{name}: the lower end {low} is above the upper end {high}; swap them")
-        if self.crop_scale[1] > 1:
-            raise ValueError(f"crop_scale: a crop cannot cover {self.crop_scale[1]} of the image; use at most 1")
+                faults[place] = f"the lower end {low} is above the upper end {high}; swap them"
+        if max(self.crop_scale) > 1:
+            faults["crop_scale",] = f"a crop cannot cover {max(self.crop_scale)} of the image; use at most 1"
+        refuse(faults)
         return self
 
 
@@ -104,11 +107,13 @@ class ViewsSpec(SpecModel):
             return value
         value = dict(value)
         preset = value.get("preset", "barlow_twins")
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             preset = "barlow_twins"  # the field's own check names the presets
         both = value.pop("both", {})
+        if not isinstance(both, dict):
+            refuse({("both",): "changes for both views are an object, for example {flip: 0.0}"})
         for view, base in zip("ab", PRESETS[preset], strict=True):
             given = value.get(view, {})
-            if isinstance(both, dict) and isinstance(given, dict):
+            if isinstance(given, dict):
                 value[view] = _merged(_merged(base, both), given)
         return value
