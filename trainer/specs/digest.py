@@ -7,9 +7,8 @@ import json
 from typing import Any
 
 from trainer.specs.parsing import Spec
-
-# A preset is a way to write views.a and views.b, which are in the spec in full.
-_NOT_SCIENCE: dict[str, Any] = {"name": True, "run": True, "views": {"preset"}}
+from trainer.specs.pretrain import PretrainSpec
+from trainer.specs.views import ViewsSpec
 
 
 def canonical_json(value: Any) -> str:
@@ -22,7 +21,11 @@ def digest(spec: Spec) -> str:
 
     A default that a later spec version adds leaves the digests of older specs as they are.
     """
-    changed = _pruned(spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_NOT_SCIENCE))
+    if isinstance(spec, PretrainSpec):
+        # A preset is a way to write views.a and views.b, which are in the spec in full.
+        views = spec.views.model_copy(update={"preset": ViewsSpec.model_fields["preset"].default})
+        spec = spec.model_copy(update={"views": views})
+    changed = _pruned(spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"name", "run"}))
     science = {**changed, "kind": spec.kind, "spec_version": spec.spec_version}
     return hashlib.sha256(canonical_json(science).encode()).hexdigest()
 

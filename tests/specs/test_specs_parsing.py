@@ -1,0 +1,292 @@
+"""What a spec accepts, what it refuses, and how it says so."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.specs import Fault, KnnSpec, LinearSpec, PretrainSpec, SpecError, parse_spec
+
+
+def pretrain(**fields: Any) -> dict[str, Any]:
+    return {"kind": "pretrain", "data": "digits", **fields}
+
+
+def knn(**fields: Any) -> dict[str, Any]:
+    return {"kind": "knn", "data": "digits", "backbone_from": {"job": "p"}, **fields}
+
+
+def faults_of(value: object) -> dict[str, str]:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(value)
+    found = {f.pointer: f.message for f in caught.value.faults}
+    assert len(found) == len(caught.value.faults), "one fault for one place"
+    return found
+
+
+def views_of(**views: Any) -> Any:
+    spec = parse_spec(pretrain(views=views))
+    assert isinstance(spec, PretrainSpec)
+    return spec.views
+
+
+def test_each_kind_is_parsed_with_the_defaults_of_the_paper() -> None:
+    spec = parse_spec(pretrain())
+    assert isinstance(spec, PretrainSpec)
+    assert (spec.epochs, spec.batch_size, spec.objective.lambda_) == (1000, 2048, 0.0051)
+    assert spec.projector.widths == [8192, 8192, 8192]
+    assert spec.optimizer.name == "lars"
+    assert isinstance(parse_spec(knn()), KnnSpec)
+    assert isinstance(parse_spec({**knn(), "kind": "linear"}), LinearSpec)
+
+
+def test_all_faults_are_reported_at_once_with_pointer_and_nearest_name() -> None:
+    found = faults_of(
+        pretrain(
+            epohcs=3,
+            batch_size="many",
+            backbone={"name": "resnet51", "sten": "small"},
+            objective={"lambada": 0.1},
+            optimizer={"name": "sgd", "momentun": 0.9, "betas": [0.9, 0.99]},
+            run={"checkpoint": {"every_epoch": 1}, "labels": {"a/b": 1, "bad key": "x", "sgd": 2}},
+            sgd={},
+            **{"a/b~c": 1},
+        )
+    )
+    assert set(found) == {
+        "/epohcs", "/batch_size", "/backbone/name", "/backbone/sten", "/objective/lambada", "/optimizer/momentun",
+        "/optimizer/betas", "/run/checkpoint/every_epoch", "/run/labels/a~1b", "/run/labels/bad key",
+        "/run/labels/sgd", "/sgd", "/a~1b~0c",
+    }  # fmt: skip
+    for pointer, name in {
+        "/epohcs": "epochs",
+        "/backbone/name": "resnet50",
+        "/backbone/sten": "stem",
+        "/objective/lambada": "lambda",
+        "/optimizer/momentun": "momentum",
+        "/run/checkpoint/every_epoch": "every_epochs",
+    }.items():
+        assert f"did you mean '{name}'?" in found[pointer] or f"did you mean {name!r}" in found[pointer]
+
+
+@pytest.mark.parametrize("value", [None, [], [1], "kind: knn", 3, 2.5, True])
+def test_what_is_not_an_object_is_refused(value: object) -> None:
+    assert list(faults_of(value)) == [""]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({}, "kind is missing"),
+        ({"kind": None}, "not null"),
+        ({"kind": ["knn"]}, "not a list"),
+        ({"kind": {"a": 1}}, "not an object"),
+        ({"kind": "linaer"}, "did you mean 'linear'?"),
+        ({"kind": "x" * 10_000}, "unknown kind"),
+    ],
+)
+def test_a_bad_kind_is_refused(value: object, said: str) -> None:
+    found = faults_of(value)
+    assert said in found["/kind"]
+    assert len(found["/kind"]) < 300
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"epochs": True}, "/epochs"),
+        ({"seed": False}, "/seed"),
+        ({"spec_version": 2}, "/spec_version"),
+        ({"objective": {"lambda": True}}, "/objective/lambda"),
+        ({"projector": {"widths": [16, True]}}, "/projector/widths/1"),
+        ({"optimizer": {"name": "adamw", "betas": [False, 0.9]}}, "/optimizer/betas/0"),
+        ({"views": {"a": {"flip": True}}}, "/views/a/flip"),
+        ({"optimizer": {"learning_rate": float("nan")}}, "/optimizer/learning_rate"),
+        ({"optimizer": {"learning_rate": float("inf")}}, "/optimizer/learning_rate"),
+        ({"optimizer": {"learning_rate": "inf"}}, "/optimizer/learning_rate"),
+        ({"optimizer": {"learning_rate": 10**400}}, "/optimizer/learning_rate"),
+        ({"optimizer": {"learning_rate": 0}}, "/optimizer/learning_rate"),
+        ({"optimizer": {"name": "lasr"}}, "/optimizer/name"),
+        ({"optimizer": {"name": None}}, "/optimizer/name"),
+        ({"optimizer": []}, "/optimizer"),
+        ({"seed": 2**31}, "/seed"),
+        ({"max_steps": 10**400}, "/max_steps"),
+        ({"max_steps": 2**53}, "/max_steps"),
+        ({"data": {"name": "digits", "limit": 10**30}}, "/data/limit"),
+        ({"epochs": 1.5}, "/epochs"),
+        ({"epochs": None}, "/epochs"),
+        ({"data": {"name": "../etc"}}, "/data/name"),
+        ({"data": None}, "/data"),
+        ({"name": "a b"}, "/name"),
+        ({"name": 3}, "/name"),
+        ({"run": {"after": ["a\x00"]}}, "/run/after/0"),
+        ({"run": {"after": ["\ud800"]}}, "/run/after/0"),
+        ({"run": {"labels": {"a": "\x1b[2J"}}}, "/run/labels/a"),
+        ({"views": {"preset": ["barlow_twins"]}}, "/views/preset"),
+        ({"views": {"both": 3}}, "/views/both"),
+        ({"views": {"both": {"flip": 2}}}, "/views/both/flip"),
+        ({"views": {"both": {"flpi": 1}}}, "/views/both/flpi"),
+        ({"views": {"bth": {}}}, "/views/bth"),
+        ({"views": {"a": {"crop_scale": [0.9, 0.2]}}}, "/views/a/crop_scale"),
+        ({"views": {"b": {"crop_scale": [0.2, 1.5]}}}, "/views/b/crop_scale"),
+        ({"views": {"both": {"blur": {"radius": [2, 1]}}}}, "/views/both/blur/radius"),
+        ({"views": {"a": {"crop_ratio": [1]}}}, "/views/a/crop_ratio/1"),
+        ({"resources": {"nodes": 2}}, "/resources/nodes"),
+        ({"precision": "fp8"}, "/precision"),
+    ],
+)
+def test_a_bad_value_is_refused_where_it_stands(fields: dict[str, Any], pointer: str) -> None:
+    assert list(faults_of(pretrain(**fields))) == [pointer]
+
+
+def test_a_fault_of_both_views_stays_apart_from_one_of_a_single_view() -> None:
+    found = faults_of(pretrain(views={"both": {"flip": 2}, "b": {"grayscale": -1}}))
+    assert set(found) == {"/views/both/flip", "/views/b/grayscale"}
+
+
+@pytest.mark.parametrize(
+    ("value", "remedies"),
+    [
+        (
+            pretrain(batch_size=10, resources={"slots": 4}, epochs=5, optimizer={"warmup_epochs": 5}),
+            {"/batch_size": "use 8 or 12", "/optimizer/warmup_epochs": "leave it out"},
+        ),
+        (pretrain(batch_size=3, resources={"slots": 4}), {"/batch_size": "use 4, or"}),
+        (pretrain(batch_size=64, data={"name": "digits", "limit": 63}), {"/data/limit": "lower batch_size"}),
+        (knn(backbone_from={}), {"/backbone_from": "exactly one of job, random, pixels (given: none)"}),
+        (knn(backbone_from={"job": "p", "random": 1}), {"/backbone_from": "given: job, random"}),
+        (knn(backbone_from={"random": 0, "select": "step 3"}, backbone={}), {"/backbone_from": "leave it out"}),
+        (knn(backbone_from={"random": 0}), {"/backbone": "add backbone"}),
+        (knn(backbone={"name": "tiny"}), {"/backbone": "leave it out"}),
+        (knn(backbone_from={"pixels": True}, backbone={"name": "tiny"}), {"/backbone": "leave it out"}),
+        (knn(images={"size": 64, "resize": 32}), {"/images/resize": "raise it"}),
+    ],
+)
+def test_impossible_combinations_are_refused_with_the_remedy(value: object, remedies: dict[str, str]) -> None:
+    found = faults_of(value)
+    assert set(found) == set(remedies)
+    for pointer, remedy in remedies.items():
+        assert remedy in found[pointer]
+
+
+@pytest.mark.parametrize("select", ["last", "step 0", "step 1200"])
+def test_a_checkpoint_is_selected_by_name(select: str) -> None:
+    assert parse_spec(knn(backbone_from={"job": "p", "select": select})).backbone_from.select == select  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("select", ["best", "step -1", "step", "step 1e3", "step 1\n"])
+def test_a_checkpoint_that_cannot_be_named_is_refused(select: str) -> None:
+    assert list(faults_of(knn(backbone_from={"job": "p", "select": select}))) == ["/backbone_from/select"]
+
+
+def test_presets_are_merged_preset_then_both_then_one_view() -> None:
+    default = views_of()
+    assert (default.a.blur.probability, default.b.blur.probability) == (1.0, 0.1)
+    assert (default.a.solarize.probability, default.b.solarize.probability) == (0.0, 0.2)
+    assert default.a.crop_scale == (0.08, 1.0)
+
+    small = views_of(preset="small_images")
+    assert small.a.blur.probability == small.b.blur.probability == 0.0
+    assert small.b.solarize.probability == 0.2
+    assert small.a.crop_scale == small.b.crop_scale == (0.2, 1.0)
+
+    merged = views_of(
+        preset="small_images",
+        both={"crop_scale": [0.35, 1.0], "blur": {"probability": 0.5, "radius": [0.1, 1.0]}, "grayscale": 0.3},
+        b={"blur": {"probability": 0.7}, "grayscale": 0.4},
+    )
+    assert merged.a.crop_scale == merged.b.crop_scale == (0.35, 1.0)
+    assert (merged.a.blur.probability, merged.b.blur.probability) == (0.5, 0.7)
+    assert merged.b.blur.radius == (0.1, 1.0), "a change in one view keeps the rest of both"
+    assert (merged.a.grayscale, merged.b.grayscale) == (0.3, 0.4)
+    assert merged.b.solarize.probability == 0.2, "what nobody changes is the preset's"
+
+
+def test_merging_does_not_change_the_preset_or_the_users_value() -> None:
+    value = pretrain(views={"both": {"blur": {"probability": 0.9}}, "a": {"flip": 0.0}}, optimizer={"momentum": 0.5})
+    before = json.dumps(value)
+    parse_spec(value)
+    assert json.dumps(value) == before
+    assert views_of().b.blur.probability == 0.1
+
+
+def test_steps_are_whole_batches_and_max_steps_only_shortens() -> None:
+    def spec(**fields: Any) -> PretrainSpec:
+        parsed = parse_spec(pretrain(epochs=3, batch_size=32, **fields))
+        assert isinstance(parsed, PretrainSpec)
+        return parsed
+
+    assert (spec().steps_per_epoch(1000), spec().total_steps(1000)) == (31, 93)
+    assert spec().steps_per_epoch(31) == spec().total_steps(31) == 0
+    assert spec(max_steps=50).total_steps(1000) == 50
+    assert spec(max_steps=500).total_steps(1000) == 93
+    assert spec(data={"name": "digits", "limit": 100}).steps_per_epoch(1000) == 3
+    assert spec(data={"name": "digits", "limit": 5000}).steps_per_epoch(1000) == 31
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    epochs=st.integers(1, 1000),
+    batch=st.integers(2, 512),
+    images=st.integers(0, 5000),
+    max_steps=st.none() | st.integers(1, 5000),
+)
+def test_a_run_never_reads_more_images_than_there_are(
+    epochs: int, batch: int, images: int, max_steps: int | None
+) -> None:
+    spec = parse_spec(pretrain(epochs=epochs, batch_size=batch, max_steps=max_steps))
+    assert isinstance(spec, PretrainSpec)
+    per_epoch, total = spec.steps_per_epoch(images), spec.total_steps(images)
+    assert per_epoch * batch <= images < (per_epoch + 1) * batch
+    assert total == min(per_epoch * epochs, max_steps or per_epoch * epochs)
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(1000, 10.0), (100, 10.0), (50, 5.0), (1, 0.1)])
+def test_warm_up_is_ten_epochs_or_a_tenth_of_a_short_run(epochs: int, warmup: float) -> None:
+    spec = parse_spec(pretrain(epochs=epochs))
+    assert isinstance(spec, PretrainSpec)
+    assert spec.warmup_epochs == warmup
+
+
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+_JSON = st.recursive(
+    _SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+)
+_FIELDS = [*PretrainSpec.model_fields, *KnnSpec.model_fields, "lars", "sgd"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    kind=st.sampled_from(["pretrain", "linear", "knn"]),
+    junk=st.dictionaries(st.sampled_from(_FIELDS) | st.text(max_size=8), _JSON, max_size=5),
+    inner=st.sampled_from(["views", "optimizer", "run", "backbone", "data", "resources", "backbone_from", "objective"]),
+    inside=st.dictionaries(
+        st.sampled_from(["a", "b", "both", "preset", "name", "labels", "job", "lars", "checkpoint"]), _JSON, max_size=4
+    ),
+)
+def test_junk_is_a_spec_or_a_spec_error_and_every_fault_can_be_sent(
+    kind: str, junk: dict[str, Any], inner: str, inside: dict[str, Any]
+) -> None:
+    value = {"data": "digits", **junk, "kind": kind, inner: inside}
+    try:
+        parse_spec(value)
+        faults = [Fault("", "none")]
+    except SpecError as error:
+        faults = error.faults
+    assert faults
+    for fault in faults:
+        assert fault.pointer == "" or fault.pointer.startswith("/")
+        assert fault.message
+        json.dumps([fault.pointer, fault.message], ensure_ascii=False).encode()
+
+
+def test_deeply_nested_junk_is_refused_without_being_walked() -> None:
+    deep: Any = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    assert "/views/both/a" in faults_of(pretrain(views={"both": deep}))
+    assert list(faults_of({"kind": deep})) == ["/kind"]
