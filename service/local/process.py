@@ -1,0 +1,183 @@
+"""Child processes of the local stack: a log and a session each, stopped by a ladder, found again when orphaned."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+MARK = "BARLOW_LOCAL_DIR"
+"""Environment variable that every child and its children carry: the directory of the stack they belong to."""
+
+UNPRIVILEGED = "nobody"
+
+
+@dataclass
+class Child:
+    """One child process in a session of its own, so that Ctrl-C in the terminal reaches only `barlow up`.
+
+    `unprivileged` gives up root: PostgreSQL refuses to run as root. The capability to pass through closed folders
+    stays, so the stack works below a home of mode 700 and no folder's mode is changed for it.
+    """
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    directory: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    unprivileged: bool = False
+    stop_signal: signal.Signals = signal.SIGTERM
+    grace_seconds: float = 20.0
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
+
+    def start(self) -> None:
+        """Start the process; it gets the stop signal when this process dies. Call from the main thread only."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*_privileges(self.stop_signal, unprivileged=self.unprivileged), *self.command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**_clean_environment(), **self.environment, MARK: str(self.directory.resolve())},
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, f"{self.name} was never started"
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """The exit code, negative for a signal; None while the process runs."""
+        assert self._process is not None, f"{self.name} was never started"
+        return self._process.poll()
+
+    def wait_ready(self, ready: Callable[[], bool], seconds: float) -> None:
+        """Wait until `ready` says so.
+
+        Raises:
+            RuntimeError: the process ended or was not ready in time; ends with the last lines of its log.
+        """
+        deadline = time.monotonic() + seconds
+        while not ready():
+            code = self.exit_code()
+            if code is not None or time.monotonic() > deadline:
+                what = f"ended with exit code {code}" if code is not None else f"did not answer within {seconds:g} s"
+                self.stop()
+                raise RuntimeError(f"{self.name} {what}; {self.log} ends with:\n{log_tail(self.log)}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop signal, a grace, then KILL for whatever is left of its session. Does nothing twice."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(self.stop_signal)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(self.grace_seconds)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def run_to_end(command: Sequence[str], *, unprivileged: bool, what: str) -> None:
+    """Run a short command.
+
+    Raises:
+        RuntimeError: it failed; ends with what it wrote.
+    """
+    done = subprocess.run(
+        [*_privileges(signal.SIGTERM, unprivileged=unprivileged), *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=_clean_environment(),
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{what} failed with exit code {done.returncode}:\n{done.stdout.decode(errors='replace')}")
+
+
+def end_leftovers(directory: Path, *, grace_seconds: float) -> int:
+    """End every process that carries the mark of `directory`: the children of a `barlow up` that was killed.
+
+    Returns:
+        How many were found.
+    """
+    found = [p for p in psutil.process_iter() if _mark_of(p) == str(directory.resolve())]
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(found, timeout=grace_seconds)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=10)
+    return len(found)
+
+
+def port_or_free(preferred: int) -> int:
+    """The preferred loopback port if nobody listens on it, else a free one; 0 asks for a free one."""
+    for port in (preferred, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            # Servers set it too: a port in TIME_WAIT counts as free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise RuntimeError("no free port on 127.0.0.1")
+
+
+def log_tail(path: Path, lines: int = 15) -> str:
+    """The last lines of a log; empty if there is none."""
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    except FileNotFoundError:
+        return ""
+
+
+def unprivileged_owner() -> tuple[int, int] | None:
+    """User and group id that own the files of an `unprivileged` child; None when we are no root ourselves."""
+    if os.geteuid() != 0:
+        return None
+    entry = pwd.getpwnam(UNPRIVILEGED)
+    return entry.pw_uid, entry.pw_gid
+
+
+def _privileges(stop_signal: signal.Signals, *, unprivileged: bool) -> list[str]:
+    setpriv = shutil.which("setpriv")
+    owner = unprivileged_owner() if unprivileged else None
+    if setpriv is None:
+        if owner is not None:
+            raise RuntimeError(
+                "PostgreSQL does not run as root and `setpriv` (util-linux) is missing; use another user"
+            )
+        return []  # orphans are then ended by the next start only
+    prefix = [setpriv, "--pdeathsig", stop_signal.name.removeprefix("SIG")]
+    if owner is not None:
+        ids = [f"--reuid={owner[0]}", f"--regid={owner[1]}", "--clear-groups"]
+        prefix += [*ids, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    return [*prefix, "--"]
+
+
+def _clean_environment() -> dict[str, str]:
+    """Our environment without what would point a server somewhere else than this stack."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("PG", "MLFLOW_", "_MLFLOW_"))}
+
+
+def _mark_of(process: psutil.Process) -> str | None:
+    try:
+        environment: dict[str, str] = process.environ()
+    except (psutil.Error, OSError):
+        return None
+    return environment.get(MARK)

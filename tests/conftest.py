@@ -1,0 +1,66 @@
+"""Real servers for every test: PostgreSQL, Redis and MLflow from pip, started when first asked, once per process."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine
+
+from service.database.tables import Base
+from service.local.servers import Mlflow, Postgres, Redis
+from service.settings import Settings
+
+_TEMPLATE = "migrated"
+
+
+@pytest.fixture(scope="session")
+def server_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the servers of this test process keep their data; gone afterwards."""
+    directory = tmp_path_factory.mktemp("servers")
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def postgres(server_directory: Path) -> Iterator[Postgres]:
+    """A PostgreSQL server with a migrated, empty template database."""
+    server = Postgres(server_directory, secrets.token_urlsafe(16), server_directory / "postgres.log", durable=False)
+    server.start()
+    server.create_database(_TEMPLATE)
+    engine = create_engine(Settings(database_url=server.url(_TEMPLATE)).sqlalchemy_url)
+    Base.metadata.create_all(engine)
+    engine.dispose()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def database(postgres: Postgres, tmp_path: Path) -> Iterator[Settings]:
+    """Settings of a fresh, migrated database of the test's own, with a `runs_dir` of its own."""
+    name = f"test_{secrets.token_hex(6)}"
+    postgres.create_database(name, template=_TEMPLATE)
+    yield Settings(database_url=postgres.url(name), runs_dir=tmp_path / "runs")
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def redis(server_directory: Path) -> Iterator[Redis]:
+    """A Redis server; `redis.url` is what `Settings.redis_url` takes."""
+    server = Redis(server_directory, secrets.token_urlsafe(16), server_directory / "redis.log")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def mlflow(postgres: Postgres, server_directory: Path) -> Iterator[Mlflow]:
+    """An MLflow server (about 7 s to start); `mlflow.url` is what `Settings.mlflow_url` takes."""
+    postgres.create_database("mlflow")
+    server = Mlflow(server_directory, postgres.url("mlflow"), server_directory / "mlflow.log")
+    server.start()
+    yield server
+    server.stop()

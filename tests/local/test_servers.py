@@ -1,0 +1,110 @@
+"""The embedded servers: start, survive kill -9, go on with their data."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+import redis as redis_client
+
+from service.local.process import port_or_free
+from service.local.servers import Mlflow, Postgres, Redis
+from service.settings import Settings
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Path:
+    """A directory whose path is longer than a Unix socket's may be, below one that others cannot enter."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    return closed / ("deep" * 30)
+
+
+def _postgres(directory: Path) -> Postgres:
+    return Postgres(directory, "secret", directory / "postgres.log", durable=False)
+
+
+def test_postgres_keeps_its_data_over_kill_and_stale_lock(deep: Path) -> None:
+    server = Postgres(deep, "secret", deep / "postgres.log")
+    server.start()
+    server.create_database("lab")
+    server.create_database("lab", exists_ok=True)
+    with psycopg.connect(server.url("lab"), autocommit=True) as connection:
+        assert connection.execute("SHOW server_version_num").fetchone()[0] >= "180000"
+        connection.execute("CREATE TABLE t AS SELECT 7 AS x")
+    os.kill(server.child.pid, signal.SIGKILL)
+    server.child.stop()
+
+    # What a container's restart leaves: the lock file names a process that lives but is somebody else.
+    lock = deep / "postgres" / "postmaster.pid"
+    assert lock.exists()
+    lock.write_text("\n".join([str(os.getpid()), *lock.read_text().splitlines()[1:]]) + "\n")
+    again = Postgres(deep, "secret", deep / "postgres.log")
+    again.start(server.port)
+    assert again.port == server.port
+    with psycopg.connect(again.url("lab")) as connection:
+        assert connection.execute("SELECT x FROM t").fetchone() == (7,)
+    again.stop()
+    assert not lock.exists()
+
+
+def test_postgres_takes_over_a_running_server_of_its_cluster(tmp_path: Path) -> None:
+    former = _postgres(tmp_path)
+    former.start()
+    server = _postgres(tmp_path)
+    server.start(former.port)
+    assert former.child.exit_code() == 0
+    assert server.port == former.port
+    server.stop()
+
+
+def test_postgres_asks_for_the_password(postgres: Postgres) -> None:
+    wrong = postgres.url("postgres").replace(postgres.password, "wrong")
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(wrong)
+
+
+def test_start_failure_shows_the_log(tmp_path: Path) -> None:
+    server = _postgres(tmp_path)
+    server.start()
+    server.stop()
+    (tmp_path / "postgres" / "postgresql.conf").write_text("no_such_setting = on\n")
+    with pytest.raises(RuntimeError, match="no_such_setting"):
+        server.start()
+
+
+def test_redis_keeps_its_queue_over_a_kill(deep: Path) -> None:
+    server = Redis(deep, "secret", deep / "redis.log")
+    server.start()
+    with redis_client.Redis.from_url(server.url) as client:
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        client.lpush("queue", "a")
+
+    server.stop()
+    again = Redis(deep, "secret", deep / "redis.log")
+    again.start(server.port)
+    with redis_client.Redis.from_url(again.url) as client:
+        assert client.lrange("queue", 0, -1) == [b"a"]
+    again.stop()
+    assert oct((deep / "redis" / "redis.conf").stat().st_mode & 0o777) == "0o600"
+
+
+def test_mlflow_answers_with_artifacts_through_the_server(mlflow: Mlflow) -> None:
+    created = httpx.post(f"{mlflow.url}/api/2.0/mlflow/experiments/create", json={"name": secrets.token_hex(4)})
+    assert created.status_code == 200
+    got = httpx.get(f"{mlflow.url}/api/2.0/mlflow/experiments/get", params=created.json()).json()
+    assert got["experiment"]["artifact_location"].startswith("mlflow-artifacts:")
+
+
+def test_port_in_use_is_replaced(redis: Redis) -> None:
+    assert port_or_free(redis.port) != redis.port
+
+
+def test_databases_are_fresh_and_migrated(database: Settings) -> None:
+    with psycopg.connect(database.database_url.get_secret_value()) as connection:
+        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
