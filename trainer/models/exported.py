@@ -1,0 +1,110 @@
+"""A backbone as it is published: `model.safetensors` and `config.json` in one folder, checked by digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trainer.data.pixels import PIXEL_MEAN, PIXEL_STD
+from trainer.models.backbones import build_backbone
+from trainer.specs.common import BackboneSpec
+
+FORMAT_VERSION = 1
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+def backbone_digest(state_dict: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) over names, dtypes, shapes and bytes of the tensors; their order does not matter."""
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, *, details: dict[str, Any]) -> None:
+    """Publish a backbone at `folder`, in float32 whatever it was trained in; an older one there is replaced.
+
+    All is written and synced beside `folder` and renamed into place, so a kill leaves the folder whole or absent, and
+    what a killed writer left beside it is cleared by the next one. `details` goes into config.json as it is: plain
+    JSON values about where the backbone comes from.
+    """
+    weights = {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in backbone.state_dict().items()
+    }
+    config = {
+        "format_version": FORMAT_VERSION,
+        "backbone": spec.model_dump(mode="json"),
+        "features": backbone.features,
+        "pixel_mean": PIXEL_MEAN,
+        "pixel_std": PIXEL_STD,
+        "sha256": backbone_digest(weights),
+        "details": details,
+    }
+    partial = folder.with_name(f".{folder.name}.partial")
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    for leftover in (partial, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(weights, partial / WEIGHTS)
+    (partial / CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", "utf-8")
+    for path in (partial / WEIGHTS, partial / CONFIG, partial):
+        _sync(path)
+    if folder.exists():
+        folder.rename(replaced)
+    partial.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def load_backbone(folder: Path) -> nn.Module:
+    """The published backbone, float32 on the CPU, in evaluation mode. Nothing of the folder is executed.
+
+    Raises:
+        ValueError: the folder is not a whole published backbone, or its weights are not what was published.
+    """
+    remedy = "export it again from its job's checkpoint"
+    try:
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+        version = config["format_version"]
+        spec = BackboneSpec.model_validate(config["backbone"])
+        published = config["sha256"]
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError) as error:
+        raise ValueError(f"{folder.name}/{CONFIG} does not describe a backbone ({error}); {remedy}") from error
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{folder.name} has format {version}, this version reads {FORMAT_VERSION}; {remedy}")
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{folder.name}/{WEIGHTS} cannot be read ({error}); {remedy}") from error
+    found = backbone_digest(weights)
+    if found != published:
+        raise ValueError(f"{folder.name}/{WEIGHTS} has digest {found}, published was {published}; {remedy}")
+    backbone = build_backbone(spec, seed=0)
+    try:
+        backbone.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{folder.name}/{WEIGHTS} does not fit {spec.name}: {error}; {remedy}") from error
+    return backbone.eval()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
