@@ -1,0 +1,101 @@
+"""What this host can train on: its CUDA GPUs by NVML, or CPU slots. NVML needs no torch and no CUDA context."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+import pynvml
+
+EMPTY_WITHIN_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One slot of this host. `baseline_bytes`: GPU memory that was in use when no job ran."""
+
+    index: int
+    kind: Literal["cuda", "cpu"]
+    uuid: str
+    memory_bytes: int
+    baseline_bytes: int = 0
+
+
+def discover(node: str, cpu_slots: int | None) -> list[Device]:
+    """The GPUs of this host that CUDA_VISIBLE_DEVICES lets us see; without any, CPU slots.
+
+    Args:
+        node: name of this host, part of the name of a CPU slot.
+        cpu_slots: number of CPU slots; None: one per two cores.
+    """
+    gpus = _gpus()
+    if gpus:
+        return gpus
+    count = cpu_slots or max(1, cores() // 2)
+    share = memory_bytes() // count
+    return [Device(index, "cpu", f"cpu-{node}-{index}", share) for index in range(count)]
+
+
+def is_empty(device: Device) -> bool:
+    """Whether nothing holds the device's memory: within 256 MiB of its baseline. A CPU slot holds none."""
+    if device.kind == "cpu":
+        return True
+    with _nvml() as present:
+        if not present:
+            return False
+        used = int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(device.uuid)).used)
+    return used - device.baseline_bytes <= EMPTY_WITHIN_BYTES
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Main memory of this host."""
+    return int(psutil.virtual_memory().total)
+
+
+def _gpus() -> list[Device]:
+    with _nvml() as present:
+        count = pynvml.nvmlDeviceGetCount() if present else 0
+        devices = []
+        for index in range(count):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            uuid = pynvml.nvmlDeviceGetUUID(handle)
+            devices.append(Device(index, "cuda", uuid, int(memory.total), int(memory.used)))
+    return visible(devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def visible(devices: list[Device], wanted: str | None) -> list[Device]:
+    """The devices that a CUDA_VISIBLE_DEVICES value leaves: indices or beginnings of UUIDs, read up to the first
+    that is neither, as CUDA does; None leaves all."""
+    if wanted is None:
+        return devices
+    chosen: list[Device] = []
+    for word in (part.strip() for part in wanted.split(",")):
+        found = [d for d in devices if word and (word == str(d.index) or d.uuid.startswith(word))]
+        if len(found) != 1:
+            break
+        chosen += found
+    return chosen
+
+
+@contextmanager
+def _nvml() -> Iterator[bool]:
+    """NVML for the time of the block; False where the host has no NVIDIA driver."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        pynvml.nvmlShutdown()

@@ -1,0 +1,183 @@
+"""The ranks of an attempt as processes: each its own session, logs in one file, ended by signals, never orphaned."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+MARK = "BARLOW_ATTEMPT_ID"
+"""Every process of an attempt carries the attempt's id in this environment variable."""
+
+LONGEST_PIECE = 1 << 16
+JOIN_SECONDS = 2.0
+
+
+class Ranks:
+    """The processes of one attempt, rank by rank.
+
+    Each rank leads a session of its own: a signal reaches whatever it started, and nothing of it reaches us. The rank
+    itself asks the kernel to be killed when this process dies (trainer, BARLOW_PARENT_PID); a preexec_fn here would
+    run Python between fork and exec in a process with many threads.
+    """
+
+    def __init__(self, command: Sequence[str], environments: Sequence[Mapping[str, str]], log: Path) -> None:
+        """Start one process per environment; their stdout and stderr go to `log`, each line with its `[rank] `.
+
+        Raises:
+            OSError: the command cannot be started; no rank is left behind.
+        """
+        self._log = _Log(log)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._pumps: list[threading.Thread] = []
+        try:
+            for rank, environment in enumerate(environments):
+                process = subprocess.Popen(
+                    command,
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+                self._processes.append(process)
+                pump = threading.Thread(target=self._pump, args=(rank, process), name=f"log-{process.pid}", daemon=True)
+                pump.start()
+                self._pumps.append(pump)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids, rank by rank."""
+        return [process.pid for process in self._processes]
+
+    def statuses(self) -> list[int | None]:
+        """Exit status per rank; None: still running, negative: ended by that signal.
+
+        What a dead rank leaves in its session is killed while the zombie still holds the number of the group.
+        """
+        for process in self._processes:
+            if process.returncode is None and _is_zombie(process.pid):
+                _kill_group(process.pid, signal.SIGKILL)
+                process.wait()
+        return [process.returncode for process in self._processes]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to every rank that still runs, and to what it started."""
+        for process, status in zip(self._processes, self.statuses(), strict=True):
+            if status is None:
+                _kill_group(process.pid, number)
+
+    def close(self) -> list[int]:
+        """Kill what still runs, wait for all of it and for the rest of the log. Returns the exit statuses."""
+        self.signal(signal.SIGKILL)
+        statuses = [process.wait() for process in self._processes]
+        for pump in self._pumps:
+            pump.join(JOIN_SECONDS)
+        self._log.close()
+        return statuses
+
+    def _pump(self, rank: int, process: subprocess.Popen[bytes]) -> None:
+        prefix = f"[{rank}] ".encode()
+        assert process.stdout is not None
+        with process.stdout as pipe:
+            while line := pipe.readline(LONGEST_PIECE):
+                self._log.write(prefix + line + (b"" if line.endswith(b"\n") else b"\n"))
+
+
+class _Log:
+    """Appends lines of several threads to one file; a full disk loses lines of the log, never the training."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._file: IO[bytes] | None = path.open("ab", buffering=0)
+
+    def write(self, line: bytes) -> None:
+        with self._lock:
+            try:
+                if self._file is not None:
+                    self._file.write(line)
+            except OSError:
+                pass  # the pipe must go on being emptied, or the rank blocks in its next print
+
+    def close(self) -> None:
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last `lines` lines of a log, long lines cut; empty if there is no file."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 500 * lines))
+            text = file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return []
+    return [line[:1000] for line in text.splitlines()[-lines:]]
+
+
+def marked(attempt_id: str) -> list[int]:
+    """Processes of this host that carry the mark of the attempt."""
+    return [process.pid for process, env in _with_mark() if env[MARK] == attempt_id]
+
+
+def end_orphans(node: str) -> list[int]:
+    """Kill the ranks that a dead worker of this node left behind and wait until they are gone.
+
+    An orphan carries the mark and the node's name, and the worker that started it is no more. Ranks of a living
+    worker are never touched.
+
+    Returns the process ids that were ended.
+    """
+    orphans = []
+    for process, env in _with_mark():
+        with contextlib.suppress(psutil.Error):
+            if env.get("BARLOW_NODE_NAME") == node and not _older_process(int(env["BARLOW_PARENT_PID"]), process):
+                process.kill()
+                orphans.append(process)
+    psutil.wait_procs(orphans, timeout=30)
+    return [process.pid for process in orphans]
+
+
+def _older_process(pid: int, child: psutil.Process) -> bool:
+    """Whether `pid` is a process that was there before `child`, and not a later one that got its number."""
+    try:
+        return bool(psutil.Process(pid).create_time() <= child.create_time())
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _with_mark() -> list[tuple[psutil.Process, dict[str, str]]]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            env = process.environ()
+        except (psutil.Error, OSError):
+            continue
+        if MARK in env:
+            found.append((process, env))
+    return found
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether our child ended; it is not reaped, so its number cannot be given to another process yet."""
+    flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    return os.waitid(os.P_PID, pid, flags) is not None
+
+
+def _kill_group(pid: int, number: signal.Signals) -> None:
+    # macOS refuses a group of zombies; both errors mean that nobody is left to hear it.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
