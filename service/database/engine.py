@@ -1,0 +1,32 @@
+"""The connection to the run database: made once per process, passed on, never a global."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.settings import Settings
+
+
+def make_engine(settings: Settings) -> Engine:
+    """An engine with a small pool. A connection that died in the pool is replaced before it is used."""
+    return create_engine(
+        settings.sqlalchemy_url,
+        pool_pre_ping=True,
+        pool_size=5,
+        max_overflow=10,
+        pool_timeout=10,
+        connect_args={
+            "connect_timeout": 5,  # seconds
+            # A peer that vanished is noticed within 30 s, not after the kernel's two hours.
+            "keepalives_idle": 15,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "options": "-c timezone=UTC",
+        },
+    )
+
+
+def session_factory(engine: Engine) -> sessionmaker[Session]:
+    """Sessions whose objects stay readable after the commit."""
+    return sessionmaker(engine, expire_on_commit=False)

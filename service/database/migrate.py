@@ -1,0 +1,43 @@
+"""Bring the run database to the newest schema. Never done by the API at start: readiness is false until it is done."""
+
+from __future__ import annotations
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, func, select
+
+from service.database.engine import make_engine
+from service.settings import Settings
+
+# Any fixed number; two processes that migrate at once take turns.
+_MIGRATION_LOCK = 0x6261726C_6F770001
+
+
+def upgrade(settings: Settings) -> None:
+    """Run every migration that is not applied yet, in one transaction, one process at a time."""
+    engine = make_engine(settings)
+    try:
+        with engine.begin() as connection:
+            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()
+
+
+def current_and_head(engine: Engine) -> tuple[str | None, str]:
+    """The revision the database is at (None: empty) and the one this code needs."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None, "the package holds at least one migration"
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision(), head
+
+
+def _config() -> Config:
+    config = Config()
+    # A package resource, so that it works from an installed wheel and from any folder.
+    config.set_main_option("script_location", "service.database:migrations")
+    return config

@@ -1,0 +1,118 @@
+"""One head, models and migrations agree, and a database can be brought up from nothing by several at once."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+
+from service.database.engine import make_engine, session_factory
+from service.database.migrate import _config, current_and_head, upgrade
+from service.database.tables import Base, Experiment
+from service.local.servers import Postgres
+from service.settings import Settings
+
+
+@pytest.fixture
+def empty(postgres: Postgres) -> Iterator[Settings]:
+    """Settings of a database without a single table."""
+    name = f"empty_{secrets.token_hex(6)}"
+    postgres.create_database(name)
+    yield Settings(database_url=postgres.url(name))
+    postgres.drop_database(name)
+
+
+def test_there_is_one_head() -> None:
+    assert len(ScriptDirectory.from_config(_config()).get_heads()) == 1
+
+
+def test_an_upgraded_empty_database_equals_the_models(empty: Settings) -> None:
+    upgrade(empty)
+    engine = make_engine(empty)
+    with engine.connect() as connection:
+        # Defaults are compared too: the models say uuidv7() and now(), and so must the tables.
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True, "compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+        names = set(inspect(connection).get_table_names())
+        checks = {
+            (table, check["name"], check["sqltext"])
+            for table in names - {"alembic_version"}
+            for check in inspect(connection).get_check_constraints(table)
+        }
+    engine.dispose()
+    assert names == {*Base.metadata.tables, "alembic_version"}
+    assert checks == _checks_made_by_the_models(empty)
+
+
+def _checks_made_by_the_models(settings: Settings) -> set[tuple[str, str | None, str]]:
+    # Autogenerate compares neither check constraints nor partial-index predicates, so they are read back and compared.
+    engine = make_engine(settings)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA models"))
+        connection.execute(text("SET search_path TO models"))
+        Base.metadata.create_all(connection)
+        checks = {
+            (table, check["name"], check["sqltext"])
+            for table in Base.metadata.tables
+            for check in inspect(connection).get_check_constraints(table)
+        }
+        indexes = {}
+        for schema in ("public", "models"):
+            found = connection.execute(
+                text("SELECT replace(indexdef, schemaname || '.', '') FROM pg_indexes WHERE schemaname = :s"),
+                {"s": schema},
+            )
+            indexes[schema] = {row[0] for row in found if "alembic_version" not in row[0]}
+    engine.dispose()
+    assert indexes["public"] == indexes["models"]
+    return checks
+
+
+def test_current_is_none_before_and_head_after(empty: Settings) -> None:
+    engine = make_engine(empty)
+    current, head = current_and_head(engine)
+    assert current is None
+    upgrade(empty)
+    assert current_and_head(engine) == (head, head)
+    engine.dispose()
+
+
+def test_several_upgrades_at_once_take_turns_and_keep_the_rows(empty: Settings) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(upgrade, empty) for _ in range(4)]:
+            future.result()
+    engine = make_engine(empty)
+    with session_factory(engine)() as session:
+        session.add(Experiment(name="kept"))
+        session.commit()
+        upgrade(empty)
+        assert session.query(Experiment).one().name == "kept"
+    engine.dispose()
+
+
+def test_the_command_works_from_any_folder(empty: Settings, tmp_path: Path) -> None:
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "service.database", command],
+            cwd=tmp_path,
+            env={"BARLOW_DATABASE_URL": empty.database_url.get_secret_value()},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    pending = run("current")
+    assert pending.returncode == 1
+    assert "database at nothing" in pending.stdout
+    done = run("upgrade")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert run("current").returncode == 0
