@@ -1,23 +1,25 @@
 # Two commands matter to a newcomer: `make demo` and `make test`. Both make the environment on demand.
-PYTHON ?= python3
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 
-.PHONY: install demo test test-faults lint bench clean
+.PHONY: install demo test lint clean
 
 install: .venv/installed
 
-# The stamp is touched last, so an interrupted installation starts again.
+# The stamp is touched last: an interrupted installation starts again, and so does one with changed versions. An
+# environment whose pip does not run (half made, or its Python is gone) is made anew.
 .venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Barlow Lab needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Barlow Lab needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
 
 demo: install
 	$(BIN)/barlow demo
 
-test: install lint
-	$(BIN)/pytest -n 2 --dist loadfile
+# One thread a process: two test processes share the cores already.
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
@@ -26,4 +28,4 @@ lint: install
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

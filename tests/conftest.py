@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
 
-from service.database.tables import Base
+from service.database import migrate
 from service.local.servers import Mlflow, Postgres, Redis
 from service.settings import Settings
 
@@ -31,9 +30,7 @@ def postgres(server_directory: Path) -> Iterator[Postgres]:
     server = Postgres(server_directory, secrets.token_urlsafe(16), server_directory / "postgres.log", durable=False)
     server.start()
     server.create_database(_TEMPLATE)
-    engine = create_engine(Settings(database_url=server.url(_TEMPLATE)).sqlalchemy_url)
-    Base.metadata.create_all(engine)
-    engine.dispose()
+    migrate.upgrade(Settings(database_url=server.url(_TEMPLATE)))
     yield server
     server.stop()
 

@@ -27,7 +27,8 @@ class Child:
     """One child process in a session of its own, so that Ctrl-C in the terminal reaches only `barlow up`.
 
     `unprivileged` gives up root: PostgreSQL refuses to run as root. The capability to pass through closed folders
-    stays, so the stack works below a home of mode 700 and no folder's mode is changed for it.
+    stays, so the stack works below a home of mode 700 and no folder's mode is changed for it. With
+    `dies_with_parent` it gets the stop signal when this process ends, however it ends.
     """
 
     name: str
@@ -38,14 +39,16 @@ class Child:
     unprivileged: bool = False
     stop_signal: signal.Signals = signal.SIGTERM
     grace_seconds: float = 20.0
+    dies_with_parent: bool = True
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
     def start(self) -> None:
-        """Start the process; it gets the stop signal when this process dies. Call from the main thread only."""
+        """Start the process. Call from the main thread: the kernel takes the end of the calling thread for ours."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        death_signal = self.stop_signal if self.dies_with_parent else None
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*_privileges(self.stop_signal, unprivileged=self.unprivileged), *self.command],
+                [*_privileges(death_signal, unprivileged=self.unprivileged), *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -98,7 +101,7 @@ def run_to_end(command: Sequence[str], *, unprivileged: bool, what: str) -> None
         RuntimeError: it failed; ends with what it wrote.
     """
     done = subprocess.run(
-        [*_privileges(signal.SIGTERM, unprivileged=unprivileged), *command],
+        [*_privileges(signal.SIGKILL, unprivileged=unprivileged), *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -110,12 +113,13 @@ def run_to_end(command: Sequence[str], *, unprivileged: bool, what: str) -> None
 
 
 def end_leftovers(directory: Path, *, grace_seconds: float) -> int:
-    """End every process that carries the mark of `directory`: the children of a `barlow up` that was killed.
+    """End every other process that carries the mark of `directory`: what a killed `barlow up` left.
 
     Returns:
         How many were found.
     """
-    found = [p for p in psutil.process_iter() if _mark_of(p) == str(directory.resolve())]
+    ours = {os.getpid(), *(p.pid for p in psutil.Process().parents())}
+    found = [p for p in psutil.process_iter() if p.pid not in ours and _mark_of(p) == str(directory.resolve())]
     for process in found:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -154,7 +158,7 @@ def unprivileged_owner() -> tuple[int, int] | None:
     return entry.pw_uid, entry.pw_gid
 
 
-def _privileges(stop_signal: signal.Signals, *, unprivileged: bool) -> list[str]:
+def _privileges(death_signal: signal.Signals | None, *, unprivileged: bool) -> list[str]:
     setpriv = shutil.which("setpriv")
     owner = unprivileged_owner() if unprivileged else None
     if setpriv is None:
@@ -163,7 +167,9 @@ def _privileges(stop_signal: signal.Signals, *, unprivileged: bool) -> list[str]
                 "PostgreSQL does not run as root and `setpriv` (util-linux) is missing; use another user"
             )
         return []  # orphans are then ended by the next start only
-    prefix = [setpriv, "--pdeathsig", stop_signal.name.removeprefix("SIG")]
+    prefix = [setpriv]
+    if death_signal is not None:
+        prefix += ["--pdeathsig", death_signal.name.removeprefix("SIG")]
     if owner is not None:
         ids = [f"--reuid={owner[0]}", f"--regid={owner[1]}", "--clear-groups"]
         prefix += [*ids, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]

@@ -49,10 +49,10 @@ class Postgres:
     child: Child = field(init=False)
 
     def start(self, port: int = 0) -> None:
-        """Start on `port` if it is free, else on another one (`self.port`); makes the cluster the first time.
+        """Start on `port`, 0 for a free one (`self.port`); makes the cluster the first time.
 
         Raises:
-            RuntimeError: the server does not come up; ends with the last lines of its log.
+            RuntimeError: the server does not come up, the port may be taken; ends with the last lines of its log.
             ValueError: the data directory belongs to another user.
         """
         cluster = self.directory.resolve() / "postgres"
@@ -60,7 +60,7 @@ class Postgres:
             self._create_cluster(cluster)
         _refuse_foreign(cluster)
         _end_former_server(cluster)
-        self.port = port_or_free(port)
+        self.port = port or port_or_free(0)
         options = {"port": self.port, "listen_addresses": HOST, "unix_socket_directories": "", "jit": "off"}
         if not self.durable:
             options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -134,14 +134,14 @@ class Redis:
     child: Child = field(init=False)
 
     def start(self, port: int = 0) -> None:
-        """Start on `port` if it is free, else on another one (`self.port`).
+        """Start on `port`, 0 for a free one (`self.port`).
 
         Raises:
-            RuntimeError: the server does not come up; ends with the last lines of its log.
+            RuntimeError: the server does not come up, the port may be taken; ends with the last lines of its log.
         """
         folder = self.directory.resolve() / "redis"
         folder.mkdir(parents=True, exist_ok=True)
-        self.port = port_or_free(port)
+        self.port = port or port_or_free(0)
         settings = folder / "redis.conf"
         settings.touch(mode=0o600)  # a password on the command line would be seen in ps
         # noeviction: an evicting broker loses queues. The folder is the working directory: any path is fine then.
@@ -187,10 +187,10 @@ class Mlflow:
     child: Child = field(init=False)
 
     def start(self, port: int = 0) -> None:
-        """Start on `port` if it is free, else on another one (`self.port`). Takes about 7 s.
+        """Start on `port`, 0 for a free one (`self.port`). Takes about 7 s.
 
         Raises:
-            RuntimeError: the server does not come up; ends with the last lines of its log.
+            RuntimeError: the server does not come up, the port may be taken; ends with the last lines of its log.
         """
         self.launch(port)
         self.wait()
@@ -199,7 +199,7 @@ class Mlflow:
         """Start without waiting, so that others can start meanwhile."""
         artifacts = self.directory.resolve() / "mlflow"
         artifacts.mkdir(parents=True, exist_ok=True)
-        self.port = port_or_free(port)
+        self.port = port or port_or_free(0)
         command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(self.port), "--workers", "1"]
         command += ["--serve-artifacts", "--artifacts-destination", artifacts.as_uri()]
         self.child = Child(

@@ -1,0 +1,105 @@
+"""Do the run database and MLflow tell the same story? Compares every point of every metric of an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psycopg
+from psycopg.rows import dict_row
+
+Point = tuple[int, float, int]
+"""Step, value, milliseconds since the epoch."""
+
+_FEWEST_OF_A_PRETRAINING = 50
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What was compared: points by job name and metric. `faults` is empty when both sides are the same."""
+
+    points: dict[str, dict[str, int]]
+    faults: list[str]
+
+    @property
+    def total(self) -> int:
+        """Number of points that both sides hold."""
+        return sum(sum(keys.values()) for keys in self.points.values())
+
+
+def compare(database_url: str, mlflow_url: str, experiment: str) -> Agreement:
+    """Compare all jobs of the named experiment, both ways.
+
+    It is a fault, too, when a side is empty, or when a metric of a pretraining has fewer than 50 points: then there
+    was nothing to compare. To be called when every job is recorded completely.
+
+    Raises:
+        httpx.HTTPError, psycopg.Error: a side does not answer.
+    """
+    points: dict[str, dict[str, int]] = {}
+    faults: list[str] = []
+    with psycopg.connect(database_url, row_factory=dict_row) as connection, httpx.Client(base_url=mlflow_url) as mlflow:
+        jobs = connection.execute(
+            "SELECT jobs.id, jobs.name, kind, mlflow_run_id FROM jobs"
+            " JOIN experiments ON experiments.id = experiment_id WHERE experiments.name = %s ORDER BY jobs.id",
+            [experiment],
+        ).fetchall()
+        if not jobs:
+            faults.append(f"the run database has no job of experiment {experiment}")
+        for job in jobs:
+            name = job["name"]
+            if job["mlflow_run_id"] is None:
+                faults.append(f"{name}: no MLflow run")
+                continue
+            here, there = _in_database(connection, job["id"]), _in_mlflow(mlflow, job["mlflow_run_id"])
+            points[name] = {key: len(values) for key, values in here.items()}
+            faults += _differences(
+                name, here, there, fewest=_FEWEST_OF_A_PRETRAINING if job["kind"] == "pretrain" else 1
+            )
+    return Agreement(points, faults)
+
+
+def _differences(name: str, here: dict[str, set[Point]], there: dict[str, set[Point]], *, fewest: int) -> Iterator[str]:
+    if not here:
+        yield f"{name}: no metric in the run database"
+    for key in sorted(here.keys() | there.keys()):
+        ours, theirs = here.get(key, set()), there.get(key, set())
+        for what, rest in (("only in the run database", ours - theirs), ("only in MLflow", theirs - ours)):
+            if rest:
+                shown = ", ".join(f"step {s}: {v!r} at {t}" for s, v, t in sorted(rest)[:_SHOWN])
+                yield f"{name}: {len(rest)} points of {key} are {what} ({shown}{', ...' if len(rest) > _SHOWN else ''})"
+        if len(ours) < fewest:
+            yield f"{name}: {key} has {len(ours)} points, at least {fewest} are expected"
+
+
+def _in_database(connection: psycopg.Connection[dict[str, Any]], job_id: Any) -> dict[str, set[Point]]:
+    points: dict[str, set[Point]] = {}
+    query = "SELECT key, step, value, at FROM metrics WHERE job_id = %s"
+    for row in connection.execute(query, [job_id]):
+        points.setdefault(row["key"], set()).add((row["step"], row["value"], round(row["at"].timestamp() * 1000)))
+    return points
+
+
+def _in_mlflow(client: httpx.Client, run_id: str) -> dict[str, set[Point]]:
+    run = _get(client, "runs/get", run_id=run_id)["run"]
+    return {metric["key"]: set(_history(client, run_id, metric["key"])) for metric in run["data"].get("metrics", [])}
+
+
+def _history(client: httpx.Client, run_id: str, key: str) -> Iterator[Point]:
+    page: str | None = None
+    while page != "":
+        token = {} if page is None else {"page_token": page}
+        answer = _get(client, "metrics/get-history", run_id=run_id, metric_key=key, max_results=1000, **token)
+        for metric in answer.get("metrics", []):
+            yield int(metric["step"]), float(metric["value"]), int(metric["timestamp"])
+        page = answer.get("next_page_token", "")
+
+
+def _get(client: httpx.Client, method: str, **parameters: Any) -> dict[str, Any]:
+    answer = client.get(f"/api/2.0/mlflow/{method}", params=parameters, timeout=60)
+    answer.raise_for_status()
+    content: dict[str, Any] = answer.json()
+    return content

@@ -1,0 +1,266 @@
+"""`barlow up`: the whole service on one machine. Starts it, keeps it alive, stops it in the right order."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import httpx
+import psycopg
+
+from service.database import migrate
+from service.local.process import Child, end_leftovers, port_or_free
+from service.local.servers import HOST, Mlflow, Postgres, Redis
+from service.settings import Settings
+
+ENDPOINTS = "endpoints.json"
+NODE = "local"
+
+_LONGEST_PAUSE = 30.0
+_STEADY_SECONDS = 60.0
+
+
+@dataclass
+class _Part:
+    """One child of the stack and how often it had to be started again lately."""
+
+    name: str
+    child: Child
+    start: Callable[[], None]
+    started_at: float
+    pause: float = 0.0
+    start_again_at: float | None = None
+
+
+class Stack:
+    """PostgreSQL, Redis, MLflow, API, scheduler and one worker as children of this process.
+
+    Everything lies in `directory`: postgres/, redis/, mlflow/ (artifacts), runs/ (run directories), data/ (data
+    sets), logs/, local.json (passwords and ports, mode 600) and, while the stack answers, endpoints.json (mode 600:
+    the database's address holds its password, so that the one line is enough to query it).
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        api_port: int = 8000,
+        mlflow_port: int = 5000,
+        slots: int | None = None,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        self.directory = directory.resolve()
+        self._wanted = {"api": api_port, "mlflow": mlflow_port, "postgres": 0, "redis": 0}
+        self._slots = slots
+        self._report = report
+        self._lock: TextIO | None = None
+        self._parts: list[_Part] = []
+
+    def start(self) -> dict[str, str]:
+        """Start everything and wait until a job would run.
+
+        Returns:
+            The addresses of endpoints.json: `api`, `mlflow` and `database`.
+
+        Raises:
+            ValueError: another `barlow up` runs on this directory, or the directory is not usable.
+            RuntimeError: a part does not come up; ends with the last lines of its log.
+        """
+        self._take_lock()
+        self._endpoints_file.unlink(missing_ok=True)
+        if found := end_leftovers(self.directory, grace_seconds=20):
+            self._report(f"ended {found} processes that a killed `barlow up` had left")
+        state = self._load_state()
+        ports: dict[str, int] = state["ports"]
+
+        self.postgres = Postgres(self.directory, state["database_password"], self._log("postgres"))
+        self._start("postgres", lambda: self.postgres.start(ports["postgres"]), lambda: self.postgres.child)
+        for name in ("barlow", "mlflow"):
+            self.postgres.create_database(name, exists_ok=True)
+        self._report(f"PostgreSQL  {HOST}:{self.postgres.port}")
+
+        # MLflow takes the longest by far: it starts beside the others.
+        self.mlflow = Mlflow(self.directory, self.postgres.url("mlflow"), self._log("mlflow"))
+        self._start("mlflow", lambda: self.mlflow.launch(ports["mlflow"]), lambda: self.mlflow.child)
+        self.redis = Redis(self.directory, state["redis_password"], self._log("redis"))
+        self._start("redis", lambda: self.redis.start(ports["redis"]), lambda: self.redis.child)
+        self._report(f"Redis       {HOST}:{self.redis.port}")
+
+        api_url = f"http://{HOST}:{ports['api']}"
+        environment = self._environment(ports["api"], self.mlflow.url)
+        migrate.upgrade(Settings(database_url=self.postgres.url("barlow")))
+        former = self._node_instance()
+        for name, module in (("api", "service.api"), ("scheduler", "service.scheduling"), ("worker", "worker")):
+            self._start_module(name, module, environment)
+        self._child("api").wait_ready(lambda: _ready(api_url), seconds=120)
+        self._report(f"API         {api_url}  (try it at {api_url}/docs)")
+        self._child("worker").wait_ready(lambda: self._node_instance() != former, seconds=120)
+        self._report(f"worker      node {NODE}, run directories in {self.directory / 'runs'}")
+        self.mlflow.wait()
+        self._report(f"MLflow      {self.mlflow.url}")
+
+        endpoints = {"api": api_url, "mlflow": self.mlflow.url, "database": self.postgres.url("barlow")}
+        _write_private(self._endpoints_file, endpoints)
+        return endpoints
+
+    def tend(self) -> None:
+        """Start again what has died, with a growing pause. To be called about once a second."""
+        now = time.monotonic()
+        for part in self._parts:
+            if part.start_again_at is None:
+                code = part.child.exit_code()
+                if code is None:
+                    continue
+                if now - part.started_at > _STEADY_SECONDS:
+                    part.pause = 0.0
+                self._schedule(part, f"ended with exit code {code}")
+            elif now >= part.start_again_at:
+                part.start_again_at = None
+                part.started_at = now
+                try:
+                    part.start()
+                except RuntimeError as error:
+                    self._schedule(part, str(error))
+
+    def stop(self) -> None:
+        """Stop everything: the worker drains first, PostgreSQL goes last. No process is left."""
+        self._endpoints_file.unlink(missing_ok=True)
+        for name in ("worker", "scheduler", "api", "mlflow", "redis", "postgres"):
+            for part in self._parts:
+                if part.name == name:
+                    self._report(f"stopping {name}")
+                    part.child.stop()
+        self._parts.clear()
+        end_leftovers(self.directory, grace_seconds=5)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def kill(self) -> None:
+        """End everything at once, running jobs included; they go on from their last checkpoint at the next start."""
+        for part in reversed(self._parts):
+            part.child.grace_seconds = 0.0
+        self.stop()
+
+    def _start(self, name: str, start: Callable[[], None], child: Callable[[], Child]) -> None:
+        def again() -> None:
+            start()
+            part.child = child()
+
+        start()
+        part = _Part(name, child(), again, started_at=time.monotonic())
+        self._parts.append(part)
+
+    def _start_module(self, name: str, module: str, environment: dict[str, str]) -> None:
+        child = Child(
+            name,
+            [sys.executable, "-m", module],
+            log=self._log(name),
+            directory=self.directory,
+            environment=environment,
+            # The worker lets its trainers write a checkpoint first.
+            grace_seconds=120 if name == "worker" else 20,
+        )
+        self._start(name, child.start, lambda: child)
+
+    def _child(self, name: str) -> Child:
+        return next(part.child for part in self._parts if part.name == name)
+
+    def _schedule(self, part: _Part, what: str) -> None:
+        part.pause = min(max(1.0, part.pause * 2), _LONGEST_PAUSE)
+        part.start_again_at = time.monotonic() + part.pause
+        self._report(f"{part.name} {what}; starting it again in {part.pause:g} s (log: {part.child.log})")
+
+    def _take_lock(self) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.directory / "lock").open("a+")
+        except OSError as error:
+            raise ValueError(f"{self.directory} cannot be used: {error}; choose another --data") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            owner = self._lock.read().strip()
+            self._lock.close()
+            self._lock = None
+            raise ValueError(
+                f"a `barlow up` already runs on {self.directory} (process {owner}); "
+                f"stop it with `kill {owner}`, or choose another --data"
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+
+    def _load_state(self) -> dict[str, Any]:
+        """Passwords and ports of this directory. A port stays what it was, unless somebody else has it now."""
+        file = self.directory / "local.json"
+        try:
+            state: dict[str, Any] = json.loads(file.read_text())
+        except FileNotFoundError:
+            state = {"database_password": secrets.token_urlsafe(24), "redis_password": secrets.token_urlsafe(24)}
+        former = state.get("ports", {})
+        state["ports"] = {}
+        for name, wanted in self._wanted.items():
+            port = port_or_free(wanted or former.get(name, 0))
+            while port in state["ports"].values():
+                port = port_or_free(0)
+            state["ports"][name] = port
+            if wanted not in (0, port):
+                self._report(f"port {wanted} is taken; {name} gets {port}")
+        _write_private(file, state)
+        return state
+
+    def _environment(self, api_port: int, mlflow_url: str) -> dict[str, str]:
+        environment = {
+            "DATABASE_URL": self.postgres.url("barlow"),
+            "REDIS_URL": self.redis.url,
+            "MLFLOW_URL": mlflow_url,
+            "MLFLOW_PUBLIC_URL": mlflow_url,
+            "RUNS_DIR": str(self.directory / "runs"),
+            "API_HOST": HOST,
+            "API_PORT": str(api_port),
+            "NODE_NAME": NODE,
+        }
+        if "BARLOW_DATA_DIR" not in os.environ:
+            environment["DATA_DIR"] = str(self.directory / "data")
+        if self._slots is not None:
+            environment["SLOTS"] = str(self._slots)
+        return {f"BARLOW_{name}": value for name, value in environment.items()}
+
+    def _node_instance(self) -> Any:
+        """Which worker process holds the node's name in the database; None before the first one."""
+        with psycopg.connect(self.postgres.url("barlow")) as connection:
+            row = connection.execute("SELECT instance FROM nodes WHERE name = %s", [NODE]).fetchone()
+        return row and row[0]
+
+    def _log(self, name: str) -> Path:
+        return self.directory / "logs" / f"{name}.log"
+
+    @property
+    def _endpoints_file(self) -> Path:
+        return self.directory / ENDPOINTS
+
+
+def _ready(api_url: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"{api_url}/readyz", timeout=10).status_code == 200
+    return False
+
+
+def _write_private(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON that only its owner may read, by rename."""
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    part.touch(mode=0o600)
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.rename(path)
