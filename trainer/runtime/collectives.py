@@ -77,5 +77,5 @@ def sum_of_shares(share: Tensor) -> Tensor:
     """Sum over ranks for a value from which every rank computes the same; see the convention above."""
     if world_size() == 1:
         return share
-    out: Tensor = _SumOfShares.apply(share)  # type: ignore[no-untyped-call]
+    out: Tensor = _SumOfShares.apply(share)
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,7 @@ class Context:
         if self.journal is None or (phase == self._phase and now - self._spoke_at < PROGRESS_SECONDS and not always):
             return
         self._phase, self._spoke_at = phase, now
-        numbers = {k: round(v, 6) for k, v in more.items() if v is not None}
+        numbers = {k: round(v, 6) for k, v in more.items() if v is not None and math.isfinite(v)}
         self.journal.append("progress", step=step, epoch=epoch, phase=phase, steps=steps, epochs=epochs, **numbers)
         counts = [f"{n} {v}/{of}" for n, v, of in (("epoch", epoch, epochs), ("step", step, steps)) if v is not None]
         self.say(" ".join([phase, *counts, *(f"{k} {v:.6g}" for k, v in numbers.items())]))

@@ -1,0 +1,73 @@
+"""python -m trainer SPEC --run-dir DIR"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from trainer.execution import execute
+
+DESCRIPTION = """\
+Run one job without any service: pretrain a backbone with Barlow Twins, or evaluate one.
+
+  python -m trainer recipes/digits.yaml --run-dir runs/digits
+  torchrun --nproc-per-node 2 -m trainer recipes/digits.yaml --run-dir runs/digits
+  python -m trainer knn.yaml --run-dir runs/digits-knn --backbone runs/digits/backbone
+
+The same command on the same run directory goes on from the newest checkpoint that is whole, as a new attempt. Ctrl-C
+writes a checkpoint first; a second Ctrl-C does not. The result of a run depends on the spec alone, not on the number
+of ranks: batch_size is that of all ranks together.
+"""
+
+EPILOG = """\
+In the run directory:
+  spec.json                     the spec with every default written out
+  backbone/                     model.safetensors and config.json, once a pretraining is done
+  attempts/0001/journal.jsonl   metrics, progress, checkpoints, one JSON object a line
+  attempts/0001/correlation/    the cross-correlation matrix over training, .npz and .png
+  attempts/0001/outcome.json    how the attempt ended, and its result
+
+Exit status: 0 if the job is done or was asked to stop, 1 otherwise.
+"""
+
+
+def main() -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("spec", type=Path, metavar="SPEC", help="the job: a YAML or JSON file")
+    parser.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="made if it is not there")
+    parser.add_argument(
+        "--backbone",
+        type=Path,
+        metavar="FOLDER",
+        help="for an evaluation: the `backbone` folder of a pretraining, or one of its checkpoint folders",
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads of each rank; left out: OMP_NUM_THREADS, or all cores"
+    )
+    parser.add_argument(
+        "--attempt",
+        type=int,
+        metavar="N",
+        help="set by a worker, which has made attempts/N with its inputs.json; by hand leave it out",
+    )
+    arguments = parser.parse_args()
+    if arguments.threads is not None and arguments.threads < 1:
+        parser.error("--threads must be at least 1")
+    return execute(
+        arguments.spec,
+        arguments.run_dir.resolve(),
+        attempt=arguments.attempt,
+        backbone=arguments.backbone,
+        threads=arguments.threads,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

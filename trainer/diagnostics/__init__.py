@@ -1,0 +1,1 @@
+"""What to look at during a run: the correlation matrix, the effective rank."""

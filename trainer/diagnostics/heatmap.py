@@ -1,0 +1,53 @@
+"""The picture of a correlation record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LINEAR_UP_TO = 0.2
+"""Correlations below it are drawn in proportion, larger ones by their logarithm: both noise and diagonal are seen."""
+
+
+def draw_heatmap(path: Path, arrays: dict[str, np.ndarray], summary: dict[str, Any], *, title: str) -> None:
+    """Write the matrix (the RMS of its blocks, if it was too large to keep) and its histogram as a PNG.
+
+    The colours mean the same at every step, so that pictures of a run can be compared.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import SymLogNorm
+    from matplotlib.figure import Figure
+
+    matrix = arrays.get("correlation", arrays.get("block_rms"))
+    assert matrix is not None
+    figure = Figure(figsize=(9.6, 4.6), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    image = left.imshow(
+        matrix.astype(np.float32),
+        cmap="RdBu_r",
+        norm=SymLogNorm(LINEAR_UP_TO, vmin=-1, vmax=1),
+        interpolation="nearest",
+        origin="upper",
+    )
+    figure.colorbar(image, ax=left, ticks=[-1, -0.1, 0, 0.1, 1], format="%g", shrink=0.85)
+    left.set_xlabel("feature of view b" if "correlation" in arrays else "feature of view b (blocks, RMS)")
+    left.set_ylabel("feature of view a")
+    edges = arrays["histogram_edges"]
+    right.stairs(arrays["histogram"] / max(1, arrays["histogram"].sum()), edges, fill=True, color="0.6")
+    right.hist(
+        arrays["diagonal"], bins=edges, weights=np.full(len(arrays["diagonal"]), 1 / len(arrays["diagonal"])), alpha=0.6
+    )
+    right.set_yscale("log")
+    right.set_ylim(1e-5, 1.5)
+    right.set_xlabel("correlation (gray: off the diagonal, blue: on it)")
+    noise = 1 / (float(arrays["n"]) - 1) ** 0.5
+    right.set_title(
+        f"diagonal mean {summary['diagonal']['mean']:.3f}\n"
+        f"off-diagonal RMS {summary['off_diagonal_rms']:.3f}, of noise {noise:.3f}",
+        fontsize=9,
+    )
+    figure.savefig(path)

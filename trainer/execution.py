@@ -1,0 +1,135 @@
+"""One attempt, from its command line to its outcome.json."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+
+from trainer import outcome, run_directory
+from trainer.journal import FILE_NAME, Journal
+from trainer.outcome import BadSpec, Outcome
+from trainer.pretraining import pretrain
+from trainer.runtime import process_group, watchdog
+from trainer.runtime.context import Context
+from trainer.runtime.started import journal_started
+from trainer.runtime.stopping import StopRequests
+from trainer.specs import PretrainSpec, Spec, SpecError, load_spec_file, parse_spec
+
+FIRST_CAUSE_SECONDS = 5.0
+
+
+def execute(
+    spec_file: Path, run_folder: Path, *, attempt: int | None, backbone: Path | None, threads: int | None
+) -> int:
+    """Run the job of `spec_file` in `run_folder`; returns the exit status, 0 if the end is `ok` or `stopped`.
+
+    `attempt` is given by a worker, which has made the attempt's folder with its inputs.json, and publishes the
+    backbone when the attempt has ended; without it the run is by hand and sees to these itself.
+
+    However this ends, outcome.json names the first cause, and no rank waits for one that is gone: a failure ends the
+    process at once, which breaks the collectives that the others wait in.
+    """
+    by_hand = attempt is None
+    folder = None if attempt is None else run_directory.attempt_folder(run_folder, attempt)
+    context: Context | None = None
+    try:
+        watchdog.stacks_on_signal()
+        watchdog.die_with_parent()
+        watchdog.watch_lease()
+        if threads is not None:
+            torch.set_num_threads(threads)
+        spec = parse_spec(load_spec_file(spec_file))
+        place = process_group.join()
+        if attempt is None:
+            attempt = _begin_by_hand(place, run_folder, spec, backbone)
+            folder = run_directory.attempt_folder(run_folder, attempt)
+        context = _context(place, run_folder, attempt)
+        end = _run(spec, context)
+        if context.journal is not None:
+            _conclude(context, end, by_hand=by_hand)
+        process_group.leave()
+    except BaseException as error:
+        _fail(error, folder, context)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Not sys.exit: the interpreter and the process group may wait for peers for ever.
+        os._exit(1)
+    return 0
+
+
+def _begin_by_hand(place: process_group.Place, run_folder: Path, spec: Spec, backbone: Path | None) -> int:
+    attempt = run_directory.begin_by_hand(run_folder, spec, backbone) if place.rank == 0 else 0
+    return process_group.broadcast_integers([attempt], place.device)[0]
+
+
+def _context(place: process_group.Place, run_folder: Path, attempt: int) -> Context:
+    folder = run_directory.attempt_folder(run_folder, attempt)
+    stop = StopRequests(folder / run_directory.CONTROL_FILE, rank=place.rank, device=place.device)
+    stop.install()
+    watchdog.watch_peers(folder)
+    return Context(
+        rank=place.rank,
+        world_size=place.world_size,
+        device=place.device,
+        threads=torch.get_num_threads(),
+        run_folder=run_folder,
+        attempt_folder=folder,
+        attempt=attempt,
+        inputs=run_directory.read_inputs(folder),
+        journal=Journal(folder / FILE_NAME) if place.rank == 0 else None,
+        stop=stop,
+    )
+
+
+def _run(spec: Spec, context: Context) -> Outcome:
+    context.say(f"attempt {context.attempt} in {context.run_folder}: {spec.kind} on {context.world_size} rank(s)")
+    if isinstance(spec, PretrainSpec):
+        return pretrain(spec, context)
+    # Late: pretraining needs none of what evaluations import.
+    from trainer.evaluation import run_evaluation
+
+    journal_started(context, spec, resume_step=0)
+    result = run_evaluation(spec, context)
+    if context.stop.reason is not None:
+        return Outcome("stopped", f"stopped: {context.stop.reason}", step=context.step)
+    return Outcome("ok", f"{spec.kind} done", step=context.step, result=result)
+
+
+def _conclude(context: Context, end: Outcome, *, by_hand: bool) -> None:
+    """Rank 0's last words: the result, the end of the journal, then outcome.json."""
+    journal = context.journal
+    assert journal is not None
+    if end.outcome == "stopped":
+        journal.append("stopped", step=end.step, reason=context.stop.reason)
+    else:
+        if end.result is not None:
+            journal.append("result", step=end.step, result=end.result)
+        if by_hand and end.backbone is not None:
+            run_directory.publish_backbone(context.run_folder, context.attempt_folder)
+        journal.append("finished", step=end.step, outcome=end.outcome)
+    journal.sync()
+    if outcome.publish(context.attempt_folder, end):
+        context.say(f"{end.outcome}: {end.message}")
+
+
+def _fail(error: BaseException, folder: Path | None, context: Context | None) -> None:
+    """Publish what the failure means, if no other rank knew a cause before, and say it in the journal."""
+    end = outcome.of_exception(error, context.step if context is not None else None)
+    if isinstance(error, SpecError):
+        print("\n".join(f"{fault.pointer or '(spec)'}: {fault.message}" for fault in error.faults), file=sys.stderr)
+    elif isinstance(error, BadSpec):
+        print(end.message, file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    if folder is None or not folder.is_dir():
+        return
+    outcome.publish(folder, end)
+    first = outcome.read(folder, wait_seconds=FIRST_CAUSE_SECONDS)
+    if context is not None and context.journal is not None and first is not None:
+        context.journal.append("failed", step=first["step"], outcome=first["outcome"], message=first["message"])
+        context.journal.sync()
+        context.say(f"{first['outcome']}: {first['message']}")

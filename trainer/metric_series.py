@@ -1,0 +1,75 @@
+"""The metrics of a run, read from the device one interval late, so that recording never makes a step wait."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.data.loading import Batch
+from trainer.runtime.context import Context
+
+
+@dataclass(slots=True)
+class _Pending:
+    step: int
+    epoch: int
+    names: list[str]
+    host: Tensor
+    copied: torch.cuda.Event | None
+    known: dict[str, float]
+
+
+class MetricSeries:
+    """One point per metric at each recorded step.
+
+    The values are those of the step itself, not means over a window, so that a resumed run records the same ones.
+    Only the times (images_per_second, step_seconds, data_seconds) are means since the last recorded step.
+    """
+
+    def __init__(self, context: Context, batch_size: int) -> None:
+        self.last: dict[str, float] = {}
+        self._context = context
+        self._batch_size = batch_size
+        self._pending: _Pending | None = None
+        self._steps, self._data_seconds, self._since = 0, 0.0, time.perf_counter()
+
+    def count(self, batch: Batch) -> None:
+        """Take note of one more step."""
+        self._steps += 1
+        self._data_seconds += batch.load_seconds
+
+    def take(self, step: int, epoch: int, values: dict[str, Tensor], known: dict[str, float]) -> None:
+        """Begin to copy the scalars `values` to the host (`known` are there), and journal those taken before."""
+        self.flush()
+        host = torch.stack([v.to(torch.float64) for v in values.values()])
+        copied = None
+        if host.is_cuda:
+            host = host.to("cpu", non_blocking=True)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record()
+        self._pending = _Pending(step, epoch, list(values), host, copied, known | self._clocked())
+
+    def flush(self) -> None:
+        """Journal what was taken and not yet journalled."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        if pending.copied is not None:
+            pending.copied.synchronize()
+        self.last = {**dict(zip(pending.names, pending.host.tolist(), strict=True)), **pending.known}
+        if self._context.journal is not None:
+            self._context.journal.metrics(pending.step, pending.epoch, self.last)
+
+    def _clocked(self) -> dict[str, float]:
+        now = time.perf_counter()
+        seconds, steps = max(now - self._since, 1e-9), max(self._steps, 1)
+        out = {
+            "images_per_second": steps * self._batch_size / seconds,
+            "data_seconds": self._data_seconds / steps,
+            "step_seconds": seconds / steps,
+        }
+        self._steps, self._data_seconds, self._since = 0, 0.0, now
+        return out

@@ -1,0 +1,58 @@
+"""From the spec to an optimiser."""
+
+from __future__ import annotations
+
+import torch
+
+from trainer.optim.groups import ParameterGroups
+from trainer.optim.lars import Lars
+from trainer.optim.schedules import Schedule, rate_scale
+from trainer.specs import AdamwSpec, LarsSpec, PretrainSpec
+
+
+def build_optimizer(spec: PretrainSpec, groups: ParameterGroups) -> torch.optim.Optimizer:
+    """The optimiser over two groups, each with its `peak_lr`; every rate starts at 0 until `set_rates`.
+
+    All of them leave parameters and state alone where their attribute `found_inf`, a device scalar, is 1.
+    """
+    given, scale = spec.optimizer, rate_scale(spec)
+    peak = given.learning_rate * scale
+    others_peak = given.bias_learning_rate * scale if isinstance(given, LarsSpec) else peak
+    split = [
+        {"params": groups.matrices, "peak_lr": peak},
+        {"params": groups.others, "peak_lr": others_peak, "weight_decay": 0.0},
+    ]
+    if isinstance(given, LarsSpec):
+        split[1]["adapted"] = False
+        return Lars(
+            split,
+            lr=0.0,
+            momentum=given.momentum,
+            weight_decay=given.weight_decay,
+            trust_coefficient=given.trust_coefficient,
+        )
+    # Only torch's fused optimisers read found_inf.
+    if isinstance(given, AdamwSpec):
+        return torch.optim.AdamW(split, lr=0.0, betas=given.betas, weight_decay=given.weight_decay, fused=True)
+    sgd = torch.optim.SGD(
+        split,
+        lr=0.0,
+        momentum=given.momentum,
+        nesterov=given.nesterov,
+        weight_decay=given.weight_decay,
+        fused=True,
+    )
+    if given.momentum:
+        # A first step skipped by found_inf would leave the buffers as uninitialised memory.
+        for parameter in (*groups.matrices, *groups.others):
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
+
+
+def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, done: int) -> float:
+    """Set every group's rate for the update after `done` finished ones; returns the rate of the matrices."""
+    fraction = schedule.fraction(done)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * fraction
+    rate: float = optimizer.param_groups[0]["lr"]
+    return rate

@@ -1,0 +1,246 @@
+"""Pretraining: the loop."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.data.loading import TrainingBatches
+from trainer.data.registry import open_data_set
+from trainer.data.views import write_views_picture
+from trainer.diagnostics.correlation_record import write_correlation_record
+from trainer.diagnostics.effective_rank import effective_rank
+from trainer.metric_series import MetricSeries
+from trainer.models.exported import backbone_digest, save_backbone
+from trainer.optim.schedules import schedule_of
+from trainer.outcome import BadSpec, Outcome
+from trainer.run_directory import BACKBONE
+from trainer.runtime import checkpoints
+from trainer.runtime.context import Context
+from trainer.runtime.started import journal_started
+from trainer.specs import PretrainSpec, digest
+from trainer.train_state import TrainState, Update
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which steps there are, and what is due after which. Epochs count from 1 here and in the journal."""
+
+    steps: int
+    steps_per_epoch: int
+    spec: PretrainSpec
+
+    @property
+    def epochs(self) -> int:
+        """Epochs begun by the end of the run."""
+        return -(-self.steps // self.steps_per_epoch)
+
+    def epoch(self, step: int) -> int:
+        """The epoch that `step` belongs to."""
+        return (step - 1) // self.steps_per_epoch + 1
+
+    def ends_epoch(self, step: int, every: int = 1) -> bool:
+        """Whether `step` is the last one of an epoch divisible by `every`, or of the run."""
+        return step == self.steps or step % (every * self.steps_per_epoch) == 0
+
+    def metrics_due(self, step: int) -> bool:
+        """Every metrics_every_steps, and at the end."""
+        return step == self.steps or step % self.spec.run.record.metrics_every_steps == 0
+
+    def correlation_due(self, step: int) -> bool:
+        """The first batch (an untrained network), every correlation_every_epochs, and the end."""
+        return step == 1 or self.ends_epoch(step, self.spec.run.record.correlation_every_epochs)
+
+    def checkpoint_due(self, step: int) -> bool:
+        """Every every_epochs, every every_steps, and at the end."""
+        every_steps = self.spec.run.checkpoint.every_steps
+        return self.ends_epoch(step, self.spec.run.checkpoint.every_epochs) or (
+            every_steps is not None and step % every_steps == 0
+        )
+
+
+def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
+    """Pretrain a backbone, from the newest valid checkpoint of the run if there is one.
+
+    Raises:
+        BadSpec, DataError, Diverged: what the run ends with; anything else is a crash.
+    """
+    batches = _open_batches(spec, context)
+    per_epoch = batches.steps_per_epoch
+    steps = min(spec.epochs * per_epoch, spec.max_steps or spec.epochs * per_epoch)
+    plan = Plan(steps, per_epoch, spec)
+
+    context.progress("building")
+    schedule = schedule_of(spec, steps_per_epoch=per_epoch, total_steps=steps)
+    state = TrainState(spec, schedule, context.device)
+    series = MetricSeries(context, spec.batch_size)
+    done = _resume(spec, context, state, series)
+    journal_started(
+        context,
+        spec,
+        resume_step=done,
+        steps=steps,
+        steps_per_epoch=per_epoch,
+        warmup_steps=schedule.warmup_steps,
+        parameter_groups=state.groups.counts(),
+    )
+
+    context.step = done
+    pace = _Pace(plan, spec.batch_size, done)
+    pace.report(context, series, done)
+    for batch in batches.iterate(done, steps):
+        update = state.update(batch.view_a, batch.view_b, batch.step)
+        context.step = batch.step
+        series.count(batch)
+        if plan.metrics_due(batch.step):
+            _record_metrics(series, plan, batch.step, update)
+        if plan.correlation_due(batch.step):
+            series.flush()
+            state.raise_if_diverged()
+            _record_correlation(spec, context, plan, batch.step, update)
+        pace.report(context, series, batch.step)
+
+        stopping = batch.step < steps and context.stop.requested(batch.step)
+        if stopping or plan.checkpoint_due(batch.step):
+            series.flush()
+            state.raise_if_diverged()
+            _write_checkpoint(spec, context, plan, state, series, batch.step)
+        if stopping:
+            return Outcome("stopped", f"stopped at step {batch.step}: {context.stop.reason}", step=batch.step)
+    return _export(spec, context, plan, state, series)
+
+
+def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
+    if spec.batch_size % context.world_size:
+        raise BadSpec(
+            f"batch_size {spec.batch_size} is global and {context.world_size} ranks do not divide it; "
+            "change batch_size or the number of ranks"
+        )
+    context.progress("loading data")
+    root = context.data_root(spec.data.name)
+    dataset = open_data_set(spec.data.name, spec.data.split, root=root, limit=spec.data.limit)
+    if context.journal is not None:
+        write_views_picture(context.attempt_folder / "views.png", dataset, spec.views, spec.seed)
+        context.journal.append("image", step=0, key="views", file="views.png")
+    return TrainingBatches(
+        dataset,
+        spec.views,
+        batch_size=spec.batch_size,
+        seed=spec.seed,
+        rank=context.rank,
+        world_size=context.world_size,
+        threads=context.threads,
+    )
+
+
+def _resume(spec: PretrainSpec, context: Context, state: TrainState, series: MetricSeries) -> int:
+    """Take over the newest valid checkpoint; returns its step, 0 without one."""
+    folder = checkpoints.agree_on_newest(context, digest(spec))
+    if folder is None:
+        return 0
+    context.progress("resuming")
+    manifest = checkpoints.read_manifest(folder)
+    here = {"versions": checkpoints.versions(), "world_size": context.world_size, "threads": context.threads}
+    there = {"versions": manifest.versions, "world_size": manifest.world_size, "threads": manifest.threads}
+    if here != there:
+        context.warn("resumed under other conditions; the last bits may differ", before=there, now=here)
+    saved = checkpoints.read_state(folder, context.device)
+    state.load_state_dict(saved)
+    series.last = saved["metrics"]
+    return manifest.step
+
+
+def _record_metrics(series: MetricSeries, plan: Plan, step: int, update: Update) -> None:
+    terms = update.terms
+    on_device = {
+        "loss": terms.loss.detach(),
+        "on_diagonal": terms.on_diagonal,
+        "off_diagonal": terms.off_diagonal,
+        "off_diagonal_excess": terms.off_diagonal_excess,
+        "correlation_diagonal_mean": terms.correlation_diagonal_mean,
+        "correlation_off_diagonal_rms": terms.correlation_off_diagonal_rms,
+        "grad_norm": update.gradient_norm,
+    }
+    known = {"noise_floor": terms.noise_floor, "learning_rate": update.learning_rate}
+    series.take(step, plan.epoch(step), on_device, known)
+
+
+def _record_correlation(spec: PretrainSpec, context: Context, plan: Plan, step: int, update: Update) -> None:
+    z_a_global_nd = context.all_gather_rows(update.z_a_nd)
+    if context.journal is None:
+        return
+    epoch = plan.epoch(step)
+    context.journal.metrics(step, epoch, {"effective_rank": effective_rank(z_a_global_nd)})
+    record = write_correlation_record(
+        context.attempt_folder / "correlation",
+        update.terms.correlation.cpu().numpy(),
+        samples=spec.batch_size,
+        step=step,
+        lambda_=spec.objective.lambda_,
+        loss=float(update.terms.loss.detach()),
+    )
+    context.journal.append("correlation", step=step, epoch=epoch, **record)
+
+
+def _write_checkpoint(
+    spec: PretrainSpec, context: Context, plan: Plan, state: TrainState, series: MetricSeries, step: int
+) -> None:
+    if context.journal is None:
+        return
+    checkpoints.write_checkpoint(
+        context,
+        {**state.state_dict(), "metrics": series.last},
+        step=step,
+        epoch=plan.epoch(step),
+        spec=spec.resolved(),
+        spec_digest=digest(spec),
+        keep_last=spec.run.checkpoint.keep_last,
+    )
+
+
+def _export(spec: PretrainSpec, context: Context, plan: Plan, state: TrainState, series: MetricSeries) -> Outcome:
+    context.progress("exporting", step=plan.steps, steps=plan.steps)
+    backbone = state.model["backbone"]
+    sha256 = backbone_digest({k: v.float() if v.is_floating_point() else v for k, v in backbone.state_dict().items()})
+    result: dict[str, Any] = {
+        "steps": plan.steps,
+        "epochs": plan.epochs,
+        "images_seen": plan.steps * spec.batch_size,
+        "metrics": series.last,
+        "backbone": {
+            "sha256": sha256,
+            "features": backbone.features,
+            "parameters": sum(p.numel() for p in backbone.parameters()),
+        },
+    }
+    if context.journal is not None:
+        details = {"spec_digest": digest(spec), "step": plan.steps, "epoch": plan.epochs, "data": spec.data.name}
+        save_backbone(context.attempt_folder / BACKBONE, backbone, spec.backbone, details=details)
+        context.journal.append("checkpoint", step=plan.steps, epoch=plan.epochs, checkpoint="backbone", path=BACKBONE)
+    return Outcome("ok", f"trained for {plan.steps} steps", step=plan.steps, result=result, backbone=BACKBONE)
+
+
+class _Pace:
+    """Progress events with speed and time to go, from this attempt's own steps."""
+
+    def __init__(self, plan: Plan, batch_size: int, first_step: int) -> None:
+        self._plan = plan
+        self._batch_size = batch_size
+        self._first_step = first_step
+        self._since = time.monotonic()
+
+    def report(self, context: Context, series: MetricSeries, step: int) -> None:
+        plan, taken = self._plan, step - self._first_step
+        per_step = (time.monotonic() - self._since) / taken if taken else None
+        context.progress(
+            "training",
+            step=step,
+            steps=plan.steps,
+            epoch=plan.epoch(max(step, 1)),
+            epochs=plan.epochs,
+            always=step == self._first_step or plan.ends_epoch(step),
+            images_per_second=self._batch_size / per_step if per_step else None,
+            eta_seconds=(plan.steps - step) * per_step if per_step else None,
+            loss=series.last.get("loss"),
+        )

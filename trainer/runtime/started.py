@@ -1,0 +1,50 @@
+"""The `started` event: under which conditions an attempt runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.runtime import checkpoints, collectives
+from trainer.runtime.context import Context
+from trainer.specs import Spec, digest
+
+
+def journal_started(context: Context, spec: Spec, *, resume_step: int, **facts: Any) -> None:
+    """Journal versions, devices and the ranks' processes; every rank calls it.
+
+    `ranks` names each process by pid and start time (clock ticks since boot, /proc/<pid>/stat): a pid alone may be
+    another process tomorrow. `resume_step`: the steps before it are in earlier attempts' journals.
+    """
+    mine = torch.tensor([os.getpid(), _start_ticks()], dtype=torch.int64, device=context.device)
+    everyone = collectives.all_gather(mine).tolist()
+    if context.journal is None:
+        return
+    device = torch.cuda.get_device_name(context.device) if context.device.type == "cuda" else platform.machine()
+    context.journal.append(
+        "started",
+        step=resume_step,
+        resume_step=resume_step,
+        attempt=context.attempt,
+        spec_digest=digest(spec),
+        versions=checkpoints.versions(),
+        host=platform.node(),
+        device=device,
+        device_type=context.device.type,
+        world_size=context.world_size,
+        threads=context.threads,
+        ranks=[{"rank": rank, "pid": pid, "start_ticks": ticks} for rank, (pid, ticks) in enumerate(everyone)],
+        **facts,
+    )
+
+
+def _start_ticks() -> int:
+    try:
+        after_name = Path("/proc/self/stat").read_text().rpartition(")")[2]
+    except FileNotFoundError:
+        return 0
+    return int(after_name.split()[19])

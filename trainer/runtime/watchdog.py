@@ -1,0 +1,104 @@
+"""No process outlives its reason to run: a lost lease, a dead parent, a failed peer."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from trainer import outcome
+
+ALIVE_FILE = "BARLOW_ALIVE_FILE"
+ALIVE_SECONDS = "BARLOW_ALIVE_SECONDS"
+PARENT_PID = "BARLOW_PARENT_PID"
+PEER_SECONDS = 20.0
+EXIT_STATUS = 1
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies (Linux; only if BARLOW_PARENT_PID is set).
+
+    The parent is the *thread* that spawned this process: the spawner's thread must live as long as the ranks.
+    """
+    parent = os.environ.get(PARENT_PID)
+    if parent is None:
+        return
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != int(parent):  # it died before the line above
+        _end(f"the parent process {parent} is gone")
+
+
+def stacks_on_signal() -> None:
+    """SIGUSR1 writes the stacks of all threads to standard error: what a stalled rank is asked for."""
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+
+def watch_lease() -> None:
+    """End this process when BARLOW_ALIVE_FILE has not been touched for BARLOW_ALIVE_SECONDS.
+
+    The age is counted from the moment a change of the file's time was seen, by CLOCK_BOOTTIME: it goes on while the
+    machine sleeps, and no change of the wall clock can stretch it. Nothing happens if the variable is not set.
+    """
+    path = os.environ.get(ALIVE_FILE)
+    if path is None:
+        return
+    limit = float(os.environ[ALIVE_SECONDS])
+    seen: list[float] = [_touched_at(path), _now()]
+
+    def check() -> None:
+        touched = _touched_at(path)
+        if touched != seen[0]:
+            seen[:] = [touched, _now()]
+        elif _now() - seen[1] > limit:
+            _end(f"the lease of this attempt was not renewed for {limit:g} s")
+
+    _every(min(1.0, limit / 4), check)
+
+
+def watch_peers(attempt_folder: Path) -> None:
+    """End this process if a peer failed and it is still here PEER_SECONDS later, say in a collective without end.
+
+    A failure is in outcome.json; a good outcome is written when every rank is about to leave by itself.
+    """
+
+    def check() -> None:
+        value = outcome.read(attempt_folder)
+        if value is not None and value["outcome"] not in ("ok", "stopped"):
+            time.sleep(PEER_SECONDS)
+            _end("another rank of this attempt failed")
+
+    _every(1.0, check)
+
+
+def _every(seconds: float, check: Callable[[], None]) -> None:
+    def loop() -> None:
+        while True:
+            time.sleep(seconds)
+            check()
+
+    threading.Thread(target=loop, daemon=True, name="watchdog").start()
+
+
+def _touched_at(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _end(why: str) -> None:
+    print(f"ending now: {why}", file=sys.stderr, flush=True)
+    os._exit(EXIT_STATUS)
