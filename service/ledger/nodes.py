@@ -1,0 +1,160 @@
+"""GPU hosts: they register with their slots, are seen, and leave."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, delete, func, null, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from service.database.tables import Attempt, Node, Slot
+from service.ledger import events
+from service.ledger.attempts import lose
+from service.ledger.errors import NodeNameTaken
+from service.ledger.moves import lock_job
+from service.ledger.states import AttemptState
+
+NOBODY = uuid.UUID(int=0)
+"""The instance of a node whose worker has left: the name is free and nothing is placed there."""
+
+_NO_SYNC = {"synchronize_session": False}
+
+
+@dataclass(frozen=True, slots=True)
+class SlotReport:
+    """One slot as its node finds it. `empty`: nothing of an earlier attempt is left on it."""
+
+    index: int
+    kind: str
+    device_uuid: str
+    memory_bytes: int
+    empty: bool = True
+
+
+def is_live(lease_seconds: float) -> ColumnElement[bool]:
+    """Whether a node has a worker that was seen within the lease, by the database clock."""
+    recent = Node.seen_at > func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, lease_seconds)
+    return recent & (Node.instance != NOBODY)
+
+
+def register(
+    session: Session,
+    *,
+    name: str,
+    instance: uuid.UUID,
+    versions: dict[str, Any],
+    data_sets: dict[str, Any],
+    cores: int,
+    memory_bytes: int,
+    slots: Sequence[SlotReport],
+    lease_seconds: float,
+) -> None:
+    """Take a node name for this worker process, with its slots as they are now; again for a change of them.
+
+    What a former process of this name still held is lost: its jobs are queued again. Slots that are not reported
+    are retired; quarantined ones that are reported empty are free, free ones that are not empty are quarantined.
+
+    Raises:
+        NodeNameTaken: another process of this name, or of one of the devices, was seen within the lease.
+    """
+    row = {"versions": versions, "data_sets": data_sets, "cores": cores, "memory_bytes": memory_bytes}
+    first = insert(Node).values(name=name, instance=NOBODY, **row).on_conflict_do_nothing()
+    session.execute(first)
+    locked = select(Node.instance, is_live(lease_seconds).label("live")).where(Node.name == name)
+    former, live = session.execute(locked.with_for_update(key_share=True)).one()
+    if live and former != instance:
+        raise NodeNameTaken(
+            f"another worker named {name!r} was seen within {lease_seconds:g} s; stop it, wait, or set "
+            "BARLOW_NODE_NAME to another name"
+        )
+    now = func.clock_timestamp()
+    taken = update(Node).where(Node.name == name).values(instance=instance, registered_at=now, seen_at=now, **row)
+    session.execute(taken, execution_options=_NO_SYNC)
+    if former != instance:
+        _lose_attempts(session, name)
+    _store_slots(session, name, slots, lease_seconds)
+    events.wake_scheduler(session, f"node {name}")
+
+
+def seen(session: Session, name: str, instance: uuid.UUID) -> bool:
+    """The heartbeat of a node. False: another process has the name now."""
+    beat = update(Node).where(Node.name == name, Node.instance == instance).values(seen_at=func.clock_timestamp())
+    return session.scalars(beat.returning(Node.name), execution_options=_NO_SYNC).one_or_none() is not None
+
+
+def leave(session: Session, name: str, instance: uuid.UUID) -> bool:
+    """A worker that has ended its attempts goes: the name is free at once. False: another process has it now."""
+    left = update(Node).where(Node.name == name, Node.instance == instance).values(instance=NOBODY)
+    return session.scalars(left.returning(Node.name), execution_options=_NO_SYNC).one_or_none() is not None
+
+
+def quarantined(session: Session, node: str) -> list[Slot]:
+    """Slots of a node that wait to be found empty; `attempt_id` is the lost attempt whose processes to look for."""
+    return list(session.scalars(select(Slot).where(Slot.node == node, Slot.quarantined_at.is_not(None))))
+
+
+def release_quarantined(session: Session, node: str, indices: Sequence[int]) -> int:
+    """Free the quarantined slots among these, which their node has found empty; returns how many."""
+    released = (
+        update(Slot)
+        .where(Slot.node == node, Slot.index.in_(indices), Slot.quarantined_at.is_not(None))
+        .values(attempt_id=None, quarantined_at=None)
+    )
+    count = len(session.scalars(released.returning(Slot.index), execution_options=_NO_SYNC).all())
+    if count:
+        events.wake_scheduler(session, f"slots of {node}")
+    return count
+
+
+def _lose_attempts(session: Session, name: str) -> None:
+    live = select(Attempt.job_id).where(Attempt.node == name, Attempt.state != AttemptState.ENDED)
+    # All jobs are locked before any dependant is: one order for all transactions.
+    jobs = [lock_job(session, job_id) for job_id in session.scalars(live.order_by(Attempt.job_id)).all()]
+    for job in jobs:
+        held = select(Attempt).where(
+            Attempt.job_id == job.id, Attempt.node == name, Attempt.state != AttemptState.ENDED
+        )
+        attempt = session.scalars(held, execution_options={"populate_existing": True}).one_or_none()
+        if attempt is not None:
+            lose(session, job, attempt, f"lost node {name}: its worker was replaced", f"node:{name}")
+
+
+def _store_slots(session: Session, name: str, slots: Sequence[SlotReport], lease_seconds: float) -> None:
+    devices = [slot.device_uuid for slot in slots]
+    elsewhere = select(Slot.node, is_live(lease_seconds)).join(Node, Node.name == Slot.node)
+    for other, live in session.execute(elsewhere.where(Slot.device_uuid.in_(devices), Slot.node != name)):
+        if live:
+            raise NodeNameTaken(f"a device of {name!r} belongs to the live node {other!r}; one worker per device")
+    # A host that came back under another name, or whose devices were renumbered, brings its devices along.
+    indices = {slot.device_uuid: slot.index for slot in slots}
+    for row in session.scalars(select(Slot).where(Slot.device_uuid.in_(devices))).all():
+        if (row.node, row.index) != (name, indices[row.device_uuid]):
+            session.execute(delete(Slot).where(Slot.node == row.node, Slot.index == row.index))
+    retired = update(Slot).where(Slot.node == name, Slot.index.not_in([slot.index for slot in slots]))
+    session.execute(retired.values(retired_at=func.clock_timestamp()), execution_options=_NO_SYNC)
+    for slot in slots:
+        # A free slot on which something is found is nobody's to give away.
+        blocked = null() if slot.empty else func.clock_timestamp()
+        upsert = insert(Slot).values(
+            node=name,
+            index=slot.index,
+            kind=slot.kind,
+            device_uuid=slot.device_uuid,
+            memory_bytes=slot.memory_bytes,
+            quarantined_at=blocked,
+        )
+        facts = {
+            "kind": upsert.excluded.kind,
+            "uuid": upsert.excluded.uuid,
+            "memory_bytes": upsert.excluded.memory_bytes,
+            "quarantined_at": func.coalesce(
+                Slot.quarantined_at, case((Slot.attempt_id.is_(None), upsert.excluded.quarantined_at))
+            ),
+            "retired_at": None,
+        }
+        session.execute(upsert.on_conflict_do_update(index_elements=["node", "index"], set_=facts))
+    release_quarantined(session, name, [slot.index for slot in slots if slot.empty])

@@ -1,0 +1,117 @@
+"""What states jobs and attempts have, and every legal move between them. Nothing else moves a job or an attempt."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    """Where a job is. The last three are final."""
+
+    WAITING = "waiting"  # for another job
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job will never move again."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class AttemptState(StrEnum):
+    """Where an attempt is: `placed` by the scheduler, the rest by the worker that accepted it."""
+
+    PLACED = "placed"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    OK = "ok"
+    STOPPED = "stopped"  # it obeyed a stop request
+    BAD_SPEC = "bad_spec"
+    BAD_DATA = "bad_data"
+    OUT_OF_MEMORY = "out_of_memory"
+    DIVERGED = "diverged"
+    CRASHED = "crashed"
+    STALLED = "stalled"
+    LOST = "lost"  # its worker did not renew the lease, or never accepted
+    DRAINED = "drained"  # its worker was told to go
+
+
+class JobEvent(StrEnum):
+    """What can move a job."""
+
+    RELEASED = "released"
+    STARTED = "started"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    RETRIED = "retried"  # counted against run.max_restarts
+    REQUEUED = "requeued"  # not counted: the job did nothing wrong
+    CANCELLED = "cancelled"
+
+
+class AttemptEvent(StrEnum):
+    """What can move an attempt."""
+
+    ACCEPTED = "attempt_accepted"
+    RUNNING = "attempt_running"
+    STOPPING = "attempt_stopping"
+    ENDED = "attempt_ended"
+    RETURNED = "attempt_returned"  # ended before anything ran
+
+
+JOB_MOVES: dict[tuple[JobState, JobEvent], JobState] = {
+    (JobState.WAITING, JobEvent.RELEASED): JobState.QUEUED,
+    (JobState.WAITING, JobEvent.CANCELLED): JobState.CANCELLED,
+    (JobState.QUEUED, JobEvent.STARTED): JobState.RUNNING,
+    (JobState.QUEUED, JobEvent.CANCELLED): JobState.CANCELLED,
+    (JobState.RUNNING, JobEvent.SUCCEEDED): JobState.SUCCEEDED,
+    (JobState.RUNNING, JobEvent.FAILED): JobState.FAILED,
+    (JobState.RUNNING, JobEvent.RETRIED): JobState.QUEUED,
+    (JobState.RUNNING, JobEvent.REQUEUED): JobState.QUEUED,
+    (JobState.RUNNING, JobEvent.CANCELLED): JobState.CANCELLED,
+}
+
+ATTEMPT_MOVES: dict[tuple[AttemptState, AttemptEvent], AttemptState] = {
+    (AttemptState.PLACED, AttemptEvent.ACCEPTED): AttemptState.STARTING,
+    (AttemptState.PLACED, AttemptEvent.RETURNED): AttemptState.ENDED,
+    (AttemptState.STARTING, AttemptEvent.RUNNING): AttemptState.RUNNING,
+    (AttemptState.STARTING, AttemptEvent.STOPPING): AttemptState.STOPPING,
+    (AttemptState.STARTING, AttemptEvent.ENDED): AttemptState.ENDED,
+    (AttemptState.RUNNING, AttemptEvent.STOPPING): AttemptState.STOPPING,
+    (AttemptState.RUNNING, AttemptEvent.ENDED): AttemptState.ENDED,
+    (AttemptState.STOPPING, AttemptEvent.ENDED): AttemptState.ENDED,
+}
+
+
+class FollowUp(StrEnum):
+    """What an outcome means for the job."""
+
+    SUCCEED = "succeed"
+    FAIL = "fail"
+    RETRY = "retry"  # at most run.max_restarts times, after a growing wait
+    RETRY_ONCE = "retry_once"  # as RETRY, but only once for this outcome
+    REQUEUE = "requeue"  # at once, as often as it takes
+
+
+FOLLOW_UPS: dict[Outcome, FollowUp] = {
+    Outcome.OK: FollowUp.SUCCEED,
+    Outcome.STOPPED: FollowUp.REQUEUE,
+    Outcome.BAD_SPEC: FollowUp.FAIL,
+    Outcome.BAD_DATA: FollowUp.FAIL,
+    Outcome.OUT_OF_MEMORY: FollowUp.FAIL,
+    Outcome.DIVERGED: FollowUp.FAIL,
+    Outcome.CRASHED: FollowUp.RETRY,
+    Outcome.STALLED: FollowUp.RETRY_ONCE,
+    Outcome.LOST: FollowUp.REQUEUE,
+    Outcome.DRAINED: FollowUp.REQUEUE,
+}
+"""A job whose cancel was requested is cancelled instead of run again; success and failure stand."""

@@ -1,0 +1,111 @@
+"""`python -m service.scheduling`: the scheduler. A second one stands by until the first one is gone.
+
+The advisory lock and the tick share one connection: a scheduler that has lost the lock can change nothing. It then
+exits with a failure and is started again by whoever supervises it.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+import uuid
+
+from psycopg import Connection as DriverConnection
+from sqlalchemy import Connection, func, select, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from service.broker import make_celery, send_wake
+from service.database.engine import make_engine
+from service.ledger.events import SCHEDULER_CHANNEL
+from service.scheduling.tick import placed, tick
+from service.scheduling.waker import Waker
+from service.settings import Settings
+
+SCHEDULER_LOCK = 0x6261726C_6F770002
+"""Any fixed number: the advisory lock of the one scheduler."""
+STANDBY_SECONDS = 1.0
+IDLE_SECONDS = 10
+"""The server ends a session that is idle for so long: a frozen scheduler loses the lock."""
+
+logger = logging.getLogger("service.scheduling")
+
+
+def main() -> int:
+    """Exit code 0 after SIGTERM or SIGINT, 1 when the database or the lock is lost."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    settings = Settings()
+    engine = make_engine(settings)
+    try:
+        with engine.connect() as connection:
+            run(connection, settings, stop)
+    except SQLAlchemyError as error:
+        logger.error("the database connection, and with it the lock, is lost: %s", error)
+        return 1
+    finally:
+        engine.dispose()
+    logger.info("stopped")
+    return 0
+
+
+def run(connection: Connection, settings: Settings, stop: threading.Event) -> None:
+    """Stand by for the lock, then tick until `stop` is set.
+
+    Raises:
+        SQLAlchemyError: the connection is lost.
+    """
+    connection.execute(text(f"SET idle_session_timeout = '{IDLE_SECONDS}s'"))
+    connection.execute(text(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'"))
+    connection.commit()
+    if not _take_lock(connection, stop):
+        return
+    app = make_celery(settings)
+    waker = Waker(lambda node, attempt_id: send_wake(app, node, attempt_id))
+    connection.execute(text(f"LISTEN {SCHEDULER_CHANNEL}"))
+    connection.commit()
+    instance = uuid.uuid4()
+    held_since = time.monotonic()
+    while not stop.is_set():
+        with Session(connection, expire_on_commit=False) as session:
+            tick(
+                session,
+                instance=instance,
+                lease_seconds=settings.lease_seconds,
+                # Workers that could not renew while nobody was here get one lease to be heard.
+                may_reap=time.monotonic() - held_since >= settings.lease_seconds,
+            )
+            waker.offer(placed(session))
+        _wait(connection, min(settings.tick_seconds, IDLE_SECONDS / 2))
+
+
+def _take_lock(connection: Connection, stop: threading.Event) -> bool:
+    said = False
+    while not stop.is_set():
+        taken = connection.scalar(select(func.pg_try_advisory_lock(SCHEDULER_LOCK)))
+        connection.commit()
+        if taken:
+            logger.info("holds the lock, schedules")
+            return True
+        if not said:
+            logger.info("another scheduler holds the lock, stands by")
+            said = True
+        stop.wait(STANDBY_SECONDS)
+    return False
+
+
+def _wait(connection: Connection, seconds: float) -> None:
+    """Until something is announced, at most `seconds`."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, DriverConnection)
+    for _ in driver.notifies(timeout=seconds, stop_after=1):
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""A run database with nodes and jobs in it, for tests of the ledger and the scheduler."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session
+
+from service.database.engine import make_engine, session_factory
+from service.database.tables import Attempt, Event, Job, Node, Slot
+from service.ledger import attempts, jobs, nodes
+from service.ledger.states import ATTEMPT_MOVES, JOB_MOVES, AttemptEvent, AttemptState, JobEvent, JobState, Outcome
+from service.scheduling import tick
+from service.settings import Settings
+from trainer.specs import parse_spec
+
+LEASE = 60.0
+BACKOFF = 5.0
+DIGITS = {"digits": {"splits": {"train": 1, "test": 1}, "classes": 10}}
+
+
+class Lab:
+    """Short ways to do what the API, the scheduler and a worker do; every call is a committed transaction."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.engine = make_engine(settings)
+        self.sessions = session_factory(self.engine)
+        self.instances: dict[str, uuid.UUID] = {}
+
+    def node(self, name: str = "gpu-1", slots: int = 2, **changed: Any) -> None:
+        instance = changed.pop("instance", None) or self.instances.get(name) or uuid.uuid4()
+        report = changed.pop("report", None) or [
+            nodes.SlotReport(index, "cpu", f"{name}-cpu-{index}", 2**30) for index in range(slots)
+        ]
+        facts: dict[str, Any] = {"versions": {}, "data_sets": DIGITS, "cores": 8, "memory_bytes": 2**34}
+        facts |= {"lease_seconds": LEASE, **changed}
+        with self.sessions.begin() as session:
+            nodes.register(session, name=name, instance=instance, slots=report, **facts)
+        self.instances[name] = instance
+
+    def submit(
+        self,
+        name: str | None = None,
+        *,
+        after: list[uuid.UUID] | None = None,
+        slots: int = 1,
+        source: Any = None,
+        **run: Any,
+    ) -> uuid.UUID:
+        spec = parse_spec(
+            {
+                "kind": "pretrain",
+                "data": {"name": run.pop("data", "digits")},
+                "batch_size": 64,
+                "resources": {"slots": slots},
+                "run": run,
+            }
+        )
+        with self.sessions.begin() as session:
+            experiment = jobs.ensure_experiment(session, "lab")
+            return jobs.submit(
+                session,
+                experiment_id=experiment.id,
+                spec=spec,
+                name=name,
+                after=after or [],
+                source_job_id=source,
+                actor="test",
+            ).id
+
+    def cancel(self, job_id: uuid.UUID, actor: str = "test") -> Job:
+        with self.sessions.begin() as session:
+            return jobs.request_cancel(session, job_id, actor=actor)
+
+    def place(self) -> None:
+        with self.sessions() as session:
+            tick.place(session, lease_seconds=LEASE)
+
+    def release(self) -> None:
+        with self.sessions() as session:
+            tick.release(session)
+
+    def reap(self) -> None:
+        with self.sessions() as session:
+            tick.reap(session)
+
+    def accept(self, attempt: Attempt, node: str | None = None) -> Attempt | None:
+        with self.sessions.begin() as session:
+            return attempts.accept(session, attempt.id, node=node or attempt.node, lease_seconds=LEASE)
+
+    def start(self, job_id: uuid.UUID) -> Attempt:
+        """Place a queued job (the only one that fits) and have its node accept it."""
+        self.place()
+        accepted = self.accept(self.attempt(job_id))
+        assert accepted is not None
+        return accepted
+
+    def end(self, attempt: Attempt, outcome: Outcome, message: str = "said so", **given: Any) -> bool:
+        facts: dict[str, Any] = {"result": None, "error": None, "actor": "node:test", "backoff_seconds": BACKOFF}
+        with self.sessions.begin() as session:
+            return attempts.end(session, attempt.id, attempt.token, outcome=outcome, message=message, **facts | given)
+
+    def run(self, job_id: uuid.UUID, outcome: Outcome, message: str = "said so", **given: Any) -> Job:
+        """One attempt of a queued job from placement to its end."""
+        self.skip_backoff(job_id)
+        assert self.end(self.start(job_id), outcome, message, **given)
+        return self.job(job_id)
+
+    def skip_backoff(self, job_id: uuid.UUID) -> None:
+        with self.sessions.begin() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(not_before=None))
+
+    def expire(self, attempt: Attempt) -> None:
+        """As if the lease had run out a second ago."""
+        with self.sessions.begin() as session:
+            late = func.clock_timestamp() - text("interval '1 second'")
+            session.execute(update(Attempt).where(Attempt.id == attempt.id).values(lease_expires_at=late))
+
+    def unseen(self, name: str) -> None:
+        """As if the node had been silent for ten leases."""
+        with self.sessions.begin() as session:
+            long_ago = func.clock_timestamp() - text(f"interval '{10 * LEASE} seconds'")
+            session.execute(update(Node).where(Node.name == name).values(seen_at=long_ago))
+
+    def job(self, job_id: uuid.UUID) -> Job:
+        with self.sessions() as session:
+            return session.get_one(Job, job_id)
+
+    def attempt(self, job_id: uuid.UUID) -> Attempt:
+        """The newest attempt of a job."""
+        with self.sessions() as session:
+            newest = select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number.desc()).limit(1)
+            return session.scalars(newest).one()
+
+    def slots(self, node: str = "gpu-1") -> list[Slot]:
+        with self.sessions() as session:
+            return list(session.scalars(select(Slot).where(Slot.node == node).order_by(Slot.index)))
+
+    def events(self, job_id: uuid.UUID) -> list[Event]:
+        with self.sessions() as session:
+            return list(session.scalars(select(Event).where(Event.job_id == job_id).order_by(Event.seq)))
+
+    def kinds(self, job_id: uuid.UUID) -> list[str]:
+        return [event.kind for event in self.events(job_id)]
+
+    def check(self) -> None:
+        """What must hold at any time, whatever happened."""
+        with self.sessions() as session:
+            for job in session.scalars(select(Job)):
+                self._check_job(session, job)
+            for slot in session.scalars(select(Slot)):
+                holder = session.get(Attempt, slot.attempt_id) if slot.attempt_id else None
+                assert holder is None or holder.node == slot.node
+                assert holder is None or holder.state != AttemptState.ENDED or slot.quarantined_at is not None
+
+    @staticmethod
+    def _check_job(session: Session, job: Job) -> None:
+        events = session.scalars(select(Event).where(Event.job_id == job.id).order_by(Event.seq)).all()
+        assert [event.seq for event in events] == list(range(1, job.event_seq + 1))
+        assert events[0].kind == "submitted"
+        state = JobState(events[0].payload["state"])
+        tries: dict[int, AttemptState] = {}
+        for event in events[1:]:
+            if event.kind in set(JobEvent):
+                state = JOB_MOVES[state, JobEvent(event.kind)]
+            elif event.kind == "attempt_placed":
+                tries[event.payload["attempt"]] = AttemptState.PLACED
+            elif event.kind in set(AttemptEvent):
+                number = event.payload["attempt"]
+                tries[number] = ATTEMPT_MOVES[tries[number], AttemptEvent(event.kind)]
+        rows = session.scalars(select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number)).all()
+        assert state == job.state
+        assert tries == {attempt.number: attempt.state for attempt in rows}
+        assert list(tries) == list(range(1, len(tries) + 1))
+        assert state.terminal == (job.finished_at is not None)
+        live = [attempt for attempt in rows if attempt.state != AttemptState.ENDED]
+        assert len(live) == (1 if state is JobState.RUNNING else len(live))
+        assert len(live) <= (1 if state in (JobState.RUNNING, JobState.QUEUED) else 0)
+        for attempt in live:
+            held = session.scalars(select(Slot.index).where(Slot.attempt_id == attempt.id)).all()
+            assert len(held) == job.slots
