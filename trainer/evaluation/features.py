@@ -1,0 +1,89 @@
+"""Features of a whole split: one row per image, in the order of the data set, the same for any number of ranks."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainer.data.datasets import ImageDataSet
+from trainer.data.loading import evaluation_batches
+from trainer.data.pixels import normalise
+from trainer.evaluation.units import Units, rounds
+from trainer.outcome import BadSpec
+from trainer.runtime import collectives
+from trainer.runtime.context import Context
+from trainer.specs.evaluation import EvaluationImages
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Labelled features of one split, whole on every rank."""
+
+    values: Tensor
+    """(n, d) float32 on the rank's device; row i belongs to image i."""
+    labels: Tensor
+    """(n,) int64 on the rank's device."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def extract(
+    backbone: nn.Module,
+    dataset: ImageDataSet,
+    images: EvaluationImages,
+    *,
+    batch_size: int,
+    phase: str,
+    context: Context,
+    units: Units,
+) -> Features:
+    """Features of every image of `dataset`, each computed by one rank and counted once (DESIGN 7.5).
+
+    `batch_size` is global. With a backbone in evaluation mode a row depends on its image alone, so batches and ranks
+    change it by rounding at most.
+
+    Raises:
+        BadSpec: a feature is not finite; names the image.
+        DataError: an image cannot be loaded.
+        Stopped: a stop was asked for.
+    """
+    total = rounds(len(dataset), context, -(-batch_size // context.world_size))
+    batches = evaluation_batches(
+        dataset,
+        images,
+        batch_size=batch_size,
+        rank=context.rank,
+        world_size=context.world_size,
+        threads=context.threads,
+    )
+    rows: list[Tensor] = []
+    indices: list[Tensor] = []
+    begun = time.monotonic()
+    for done in range(1, total + 1):
+        batch = next(batches, None)
+        if batch is not None:
+            with torch.no_grad():
+                rows.append(backbone(normalise(batch.images.to(context.device), torch.float32)).float())
+            assert rows[-1].ndim == 2, f"features are one row per image, not {tuple(rows[-1].shape)}"
+            indices.append(torch.from_numpy(batch.indices).to(context.device))
+        images_done = min(done * batch_size, len(dataset))
+        context.progress(
+            phase, step=done, steps=total, images_per_second=images_done / max(time.monotonic() - begun, 1e-9)
+        )
+        units.finished()
+    width = collectives.all_reduce_max_(torch.tensor(rows[0].shape[1] if rows else 0, device=context.device))
+    none = torch.empty((0, int(width)), device=context.device)
+    values = context.all_gather_rows(torch.cat([none, *rows]))
+    order = context.all_gather_rows(torch.cat([torch.empty(0, dtype=torch.int64, device=context.device), *indices]))
+    assert torch.equal(order, torch.arange(len(dataset), device=context.device)), "every image once, in order"
+    finite = values.isfinite().all(dim=1)
+    if not finite.all():
+        raise BadSpec(
+            f"the features of image {int((~finite).nonzero()[0])} ({phase}) are not finite: "
+            "the backbone has diverged; choose a checkpoint of an earlier step"
+        )
+    return Features(values, torch.from_numpy(dataset.labels()).to(context.device))

@@ -1,0 +1,41 @@
+"""Units of work of an evaluation: between two of them it can be stopped."""
+
+from __future__ import annotations
+
+from trainer.runtime.context import Context
+
+
+class Stopped(Exception):
+    """The evaluation was asked to stop; `context.stop.reason` says why."""
+
+
+class Units:
+    """Counts finished units over all phases, the same number on every rank, and asks for a stop after each."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._finished = 0
+
+    def finished(self) -> None:
+        """One more unit is done; every rank calls it equally often.
+
+        Raises:
+            Stopped: on every rank after the same unit.
+        """
+        self._finished += 1
+        if self._context.stop.requested(self._finished):
+            raise Stopped
+
+
+def share(count: int, context: Context) -> range:
+    """This rank's contiguous share of `count` rows; the shares of all ranks are all rows, in rank order."""
+    return range(
+        count * context.rank // context.world_size,
+        count * (context.rank + 1) // context.world_size,
+    )
+
+
+def rounds(count: int, context: Context, rows: int) -> int:
+    """Blocks of `rows` rows in the largest share: ranks with less to do take part with empty blocks."""
+    largest = -(-count // context.world_size)
+    return -(-largest // rows)
