@@ -94,7 +94,7 @@ def _run(spec: Spec, context: Context) -> Outcome:
 
     journal_started(context, spec, resume_step=0)
     result = run_evaluation(spec, context)
-    if context.stop.reason is not None:
+    if result is None:
         return Outcome("stopped", f"stopped: {context.stop.reason}", step=context.step)
     return Outcome("ok", f"{spec.kind} done", step=context.step, result=result)
 

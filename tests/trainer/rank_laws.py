@@ -1,0 +1,112 @@
+"""What must come out the same on any number of ranks. Run by test_runtime_ranks.py: in its own process for one
+rank, and as a script, `python rank_laws.py FOLDER`, on several."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.objectives.barlow_twins import barlow_twins
+from trainer.optim.schedules import Schedule
+from trainer.runtime import collectives, process_group
+from trainer.runtime.batch_norm import synchronise_batch_norm
+from trainer.specs import PretrainSpec
+from trainer.train_state import TrainState
+
+GLOBAL_BATCH = 16
+STEPS = 5
+OPTIMIZERS = {
+    "lars": {"name": "lars", "learning_rate": 4.0, "bias_learning_rate": 0.01, "weight_decay": 1e-3},
+    "sgd": {"name": "sgd", "learning_rate": 0.05, "nesterov": True},
+    "adamw": {"name": "adamw", "learning_rate": 1e-3},
+}
+
+
+def share(rows: Tensor, rank: int, ranks: int) -> Tensor:
+    """This rank's rows: different data on every rank."""
+    each = len(rows) // ranks
+    return rows[rank * each : (rank + 1) * each]
+
+
+def batch_norm(rank: int, ranks: int) -> dict[str, Tensor]:
+    """Output, gradients and running statistics of BN over a batch with a large mean, then of eval mode."""
+    generator = torch.Generator().manual_seed(0)
+    x = 50 + torch.randn(GLOBAL_BATCH, 3, 4, 5, generator=generator, dtype=torch.float64)
+    weights = torch.randn(GLOBAL_BATCH, 3, 4, 5, generator=generator, dtype=torch.float64)
+    model = synchronise_batch_norm(nn.Sequential(nn.BatchNorm2d(3))).double()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([0.5, -1.0, 2.0]))
+        model[0].bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
+    mine = share(x, rank, ranks).clone().requires_grad_()
+    out = model(mine)
+    (out * share(weights, rank, ranks)).sum().backward()
+    return {
+        "out": collectives.all_gather_rows(out),
+        "x.grad": collectives.all_gather_rows(mine.grad),
+        "weight.grad": collectives.all_reduce_(model[0].weight.grad),
+        "bias.grad": collectives.all_reduce_(model[0].bias.grad),
+        "eval": collectives.all_gather_rows(model.eval()(mine)),
+        **{name: buffer.clone() for name, buffer in model.named_buffers()},
+    }
+
+
+def objective(rank: int, ranks: int) -> dict[str, Tensor]:
+    """The matrix, the loss, and the gradient of every embedding."""
+    generator = torch.Generator().manual_seed(1)
+    views = 3 + torch.randn(2, GLOBAL_BATCH, 6, generator=generator, dtype=torch.float64)
+    z_a, z_b = (share(view, rank, ranks).clone().requires_grad_() for view in views)
+    terms = barlow_twins(z_a, z_b, 0.0051)
+    terms.loss.backward()
+    return {
+        "matrix": terms.correlation,
+        "loss": terms.loss.detach(),
+        "floor": torch.tensor(terms.noise_floor, dtype=torch.float64),
+        "a.grad": collectives.all_gather_rows(z_a.grad),
+        "b.grad": collectives.all_gather_rows(z_b.grad),
+    }
+
+
+def training(optimizer: dict[str, Any], rank: int, ranks: int) -> dict[str, Tensor]:
+    """All parameters and buffers after a few whole steps in float64."""
+    spec = PretrainSpec.model_validate(
+        {
+            "data": "digits",
+            "backbone": {"name": "tiny"},
+            "projector": {"widths": [24, 16]},
+            "optimizer": {"reference_batch_size": None, **optimizer},
+            "batch_size": GLOBAL_BATCH,
+            "precision": "fp64",
+        }
+    )
+    state = TrainState(spec, Schedule(1, 2 * STEPS, 0.0), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(2)
+    out = {}
+    for step in range(1, STEPS + 1):
+        views = torch.randint(0, 256, (2, GLOBAL_BATCH, 3, 16, 16), generator=generator, dtype=torch.uint8)
+        views[1] = (views[0].float() * 0.8 + views[1].float() * 0.2).to(torch.uint8)
+        update = state.update(*(share(view, rank, ranks) for view in views), step)
+        out[f"loss {step}"] = update.terms.loss.detach()
+        out[f"norm {step}"] = update.gradient_norm
+    state.raise_if_diverged()
+    return {**out, **{k: v.double() for k, v in state.state_dict()["model"].items()}}
+
+
+def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
+    """Every law's numbers, the same whatever `ranks`."""
+    rows = torch.arange(7.0).view(7, 1)
+    cut = [0, 5, 5, 6, 7] if ranks == 4 else [0, 5, 7] if ranks == 2 else [0, 7]  # one of four ranks has nothing
+    return {
+        "batch_norm": batch_norm(rank, ranks),
+        "objective": objective(rank, ranks),
+        **{name: training(optimizer, rank, ranks) for name, optimizer in OPTIMIZERS.items()},
+        "rows": {"gathered": collectives.all_gather_rows(rows[cut[rank] : cut[rank + 1]])},
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    place = process_group.join()
+    torch.save(all_laws(place.rank, place.world_size), Path(sys.argv[1]) / f"{place.rank}.pt")
+    process_group.leave()
