@@ -1,0 +1,73 @@
+"""`python -m service.api`: serve the HTTP API."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import socket
+import sys
+
+import uvicorn
+
+from service.api.app import create_app
+from service.settings import Settings
+
+
+def main() -> None:
+    """Listen, print the address, serve until a signal. Exit code 1: the host is not loopback."""
+    settings = Settings()
+    parser = argparse.ArgumentParser(prog="python -m service.api", description=__doc__)
+    parser.add_argument("--host", default=settings.api_host)
+    parser.add_argument("--port", type=int, default=settings.api_port, help="0 picks a free one")
+    options = parser.parse_args()
+    try:
+        listener = listen(options.host, options.port)
+    except (OSError, ValueError) as error:
+        sys.exit(f"barlow api: {error}")
+    print(f"Barlow Lab API: {address(listener)}", flush=True)
+    # Streams never end by themselves, so a stop waits for them no longer than this.
+    config = uvicorn.Config(create_app(settings), log_level="warning", timeout_graceful_shutdown=3)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket on a loopback address.
+
+    Raises:
+        ValueError: the host is not loopback.
+        OSError: the port is taken.
+    """
+    if not _is_loopback(host):
+        raise ValueError(
+            f"host {host} is reachable from other machines, and the API has no access tokens: anyone could submit "
+            "and cancel jobs. Use 127.0.0.1, and reach it through an SSH tunnel or a proxy that authenticates"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise OSError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    return listener
+
+
+def address(listener: socket.socket) -> str:
+    """The URL of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The app: routers, problem answers, the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from fastapi import FastAPI, Request
+from pydantic.json_schema import models_json_schema
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api import problems
+from service.api.figures import Figures, MeasureRequests
+from service.api.presentation import ROOT
+from service.api.routers import experiments, fleet, health, jobs, records, streams
+from service.database.engine import make_engine, session_factory
+from service.settings import Settings
+from trainer.specs.parsing import KINDS
+
+_DESCRIPTION = """
+Pretrain image backbones with Barlow Twins and judge them: submit a job spec, follow it, compare the results.
+
+Errors are RFC 9457 problem details; [/problems](/problems) explains every `type`. Lists answer `items` and, where there
+is more, `next_page_token`. A submit with an `Idempotency-Key` can be repeated safely.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API over the run database and the run directories that `settings` name. Nothing is connected yet."""
+    engine = make_engine(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        engine.dispose()
+
+    app = FastAPI(title="Barlow Lab", version="1", description=_DESCRIPTION, lifespan=lifespan, redirect_slashes=False)
+    app.state.settings = settings
+    app.state.engine = engine
+    app.state.sessions = session_factory(engine)
+    app.state.figures = Figures(app.state.sessions)
+    problems.install(app)
+    app.include_router(health.router)
+    for module in (jobs, experiments, records, streams, fleet):
+        app.include_router(module.router, prefix=ROOT)
+    app.add_middleware(_RefuseNul)
+    app.add_middleware(MeasureRequests, figures=app.state.figures)
+    _document(app)
+    return app
+
+
+class _RefuseNul:
+    """No name holds a NUL and Postgres takes none, so a path or query with one is refused before it is looked up."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and ("\0" in scope["path"] or b"\0" in unquote_to_bytes(scope["query_string"])):
+            refused = problems.Problem("bad-request", "the address holds a NUL byte (%00)")
+            await problems.answer(Request(scope), refused)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _document(app: FastAPI) -> None:
+    """Add to the OpenAPI document what handlers read themselves: the specs and the problem details."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = plain()
+            schemas = document["components"]["schemas"]
+            models = [(model, "validation") for model in (*KINDS.values(), problems.ProblemDetails)]
+            _, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+            schemas |= definitions["$defs"]
+            schemas["Spec"] = {
+                "oneOf": [{"$ref": f"#/components/schemas/{model.__name__}"} for model in KINDS.values()],
+                "discriminator": {
+                    "propertyName": "kind",
+                    "mapping": {kind: f"#/components/schemas/{model.__name__}" for kind, model in KINDS.items()},
+                },
+            }
+            schemas["ExperimentSpec"] = {
+                "type": "object",
+                "required": ["name", "jobs"],
+                "additionalProperties": False,
+                "properties": {
+                    "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"},
+                    "jobs": {
+                        "type": "object",
+                        "minProperties": 1,
+                        "additionalProperties": {"$ref": "#/components/schemas/Spec"},
+                    },
+                },
+            }
+            for path in document["paths"].values():
+                for operation in path.values():
+                    _without_default_422(operation["responses"])
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _without_default_422(responses: dict[str, Any]) -> None:
+    """FastAPI documents its own form of 422, which is never sent."""
+    default = responses.get("422", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    if default.get("$ref", "").endswith("/HTTPValidationError"):
+        del responses["422"]

@@ -1,0 +1,112 @@
+"""JSON bodies, read with a limit and refused in our own words."""
+
+from __future__ import annotations
+
+import email.message
+import json
+import math
+from collections import Counter
+from typing import Annotated, Any, NoReturn
+
+from fastapi import Depends, Request
+
+from service.api.problems import Problem, invalid_spec
+from trainer.specs import Fault
+
+_DEEPEST = 32
+
+
+async def _raw_body(request: Request) -> bytes:
+    """The body, never more of it than the limit.
+
+    Raises:
+        Problem: 413, 415.
+    """
+    limit: int = request.app.state.settings.max_body_bytes
+    # The rest of the body stays unread, so the connection cannot be used again.
+    too_large = Problem("body-too-large", f"at most {limit:,} bytes are read", headers={"Connection": "close"})
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > limit:
+        raise too_large
+    header = email.message.Message()
+    header["content-type"] = request.headers.get("content-type", "")
+    if header.get_content_type() != "application/json":
+        said = request.headers.get("content-type") or "none"
+        raise Problem(
+            "unsupported-media-type", f"Content-Type is {said}; send application/json", headers={"Connection": "close"}
+        )
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise too_large
+    return bytes(body)
+
+
+def _json_body(raw: Annotated[bytes, Depends(_raw_body)]) -> Any:
+    return parse_json(raw)
+
+
+JsonBody = Annotated[Any, Depends(_json_body)]
+"""The parsed JSON body of a request."""
+
+
+def parse_json(raw: bytes) -> Any:
+    """Strict JSON: no NaN, no repeated names, nothing that Postgres or another JSON reader would not give back.
+
+    Raises:
+        Problem: 400 with line and column, or 422 with the pointer to the value.
+    """
+    try:
+        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+    except UnicodeDecodeError as error:
+        raise Problem("malformed-json", f"byte {error.start} is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        detail = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise Problem("malformed-json", detail) from None
+    except RecursionError:
+        raise Problem("malformed-json", f"nested deeper than {_DEEPEST} levels") from None
+    except ValueError as error:
+        raise Problem("malformed-json", str(error)[:300]) from None
+    faults = list(_unstorable(value))
+    if faults:
+        raise invalid_spec(faults)
+    return value
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON; write a number or null")
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name {twice[:100]!r} stands twice in one object; keep one of the two")
+    return out
+
+
+def _unstorable(value: Any) -> list[Fault]:
+    """Values that JSON can write and the run database cannot hold. Without recursion: depth is what is checked."""
+    faults, rest = [], [("", value, 0)]
+    while rest:
+        pointer, item, depth = rest.pop()
+        if depth > _DEEPEST:
+            return [Fault(pointer[:200], f"nested deeper than {_DEEPEST} levels")]
+        if isinstance(item, dict):
+            for name, inner in item.items():
+                if not _is_text(name):
+                    faults.append(Fault(pointer, "a name holds a NUL or half of a surrogate pair; take it out"))
+                else:
+                    rest.append((f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}", inner, depth + 1))
+        elif isinstance(item, list):
+            rest += [(f"{pointer}/{i}", inner, depth + 1) for i, inner in enumerate(item)]
+        elif isinstance(item, str) and not _is_text(item):
+            faults.append(Fault(pointer, "the text holds a NUL or half of a surrogate pair; take it out"))
+        elif isinstance(item, float) and not math.isfinite(item):
+            faults.append(Fault(pointer, "the number is too large for a 64-bit float"))
+    return faults
+
+
+def _is_text(text: str) -> bool:
+    return "\x00" not in text and not any("\ud800" <= c <= "\udfff" for c in text)

@@ -1,0 +1,95 @@
+"""What handlers ask for, as annotated aliases."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.api.problems import Problem
+from service.database.tables import Experiment, Job
+from service.settings import Settings
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+# Until there are access tokens, everyone who reaches the loopback address is this one.
+ACTOR = "anonymous"
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+def _sessions(request: Request) -> sessionmaker[Session]:
+    sessions: sessionmaker[Session] = request.app.state.sessions
+    return sessions
+
+
+SettingsDep = Annotated[Settings, Depends(_settings)]
+SessionsDep = Annotated[sessionmaker[Session], Depends(_sessions)]
+
+
+def _session(sessions: SessionsDep) -> Iterator[Session]:
+    with sessions() as session:
+        yield session
+        session.commit()
+
+
+# Scope `function`: committed and given back before the first byte of the answer leaves.
+SessionDep = Annotated[Session, Depends(_session, scope="function")]
+"""A session of this request; the one place that commits is its end. An exception rolls back."""
+
+
+def read_uuid(text: str) -> uuid.UUID | None:
+    """The id, if the text is one in the usual form."""
+    return uuid.UUID(text) if _UUID.fullmatch(text) else None
+
+
+def find_job(session: Session, text: str) -> Job:
+    """The job with this id.
+
+    Raises:
+        Problem: 404.
+    """
+    job_id = read_uuid(text)
+    job = session.get(Job, job_id) if job_id else None
+    if job is None:
+        raise Problem("not-found", f"there is no job {text!r}")
+    return job
+
+
+def find_experiment(session: Session, text: str) -> Experiment:
+    """The experiment with this id or name.
+
+    Raises:
+        Problem: 404.
+    """
+    experiment_id = read_uuid(text)
+    found = session.get(Experiment, experiment_id) if experiment_id else None
+    found = found or session.scalar(select(Experiment).where(Experiment.name == text))
+    if found is None:
+        raise Problem("not-found", f"there is no experiment {text!r}")
+    return found
+
+
+def _job(session: SessionDep, job_id: Annotated[str, Path(description="Id of a job")]) -> Job:
+    return find_job(session, job_id)
+
+
+def _experiment(
+    session: SessionDep, experiment_id: Annotated[str, Path(description="Id or name of an experiment")]
+) -> Experiment:
+    return find_experiment(session, experiment_id)
+
+
+JobDep = Annotated[Job, Depends(_job, scope="function")]
+"""The job that the path names; 404 when there is none."""
+
+ExperimentDep = Annotated[Experiment, Depends(_experiment, scope="function")]
+"""The experiment that the path names; 404 when there is none."""

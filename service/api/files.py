@@ -1,0 +1,40 @@
+"""Files of a run directory, and of no other place."""
+
+from __future__ import annotations
+
+import stat
+import uuid
+from pathlib import Path
+
+from service.api.problems import Problem
+from service.settings import Settings
+
+
+def run_dir(settings: Settings, job_id: uuid.UUID) -> Path:
+    """The run directory of a job."""
+    return settings.runs_dir / str(job_id)
+
+
+def confined(settings: Settings, job_id: uuid.UUID, relative: str) -> Path:
+    """The path of an existing file or folder of a job, links followed.
+
+    Raises:
+        Problem: 404; there is none, or the path leads out of the job's run directory.
+    """
+    root = run_dir(settings, job_id).resolve()
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root) or not path.exists():
+        raise Problem("not-found", f"the run directory of job {job_id} has no such file")
+    return path
+
+
+def confined_file(settings: Settings, job_id: uuid.UUID, relative: str) -> Path:
+    """Like `confined`, for a regular file.
+
+    Raises:
+        Problem: 404.
+    """
+    path = confined(settings, job_id, relative)
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise Problem("not-found", f"the run directory of job {job_id} has no such file")
+    return path

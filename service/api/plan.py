@@ -1,0 +1,84 @@
+"""What a job will need, computed from its spec and the catalogue of backbones. No torch, no database."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from service.api.fleet import Fleet, NodeSize
+from service.api.schemas import Fit, Memory, Parameters
+from trainer.specs import BackboneSpec, PretrainSpec, Spec
+from trainer.specs.catalogue import backbones
+
+FORMULA = (
+    "bytes on each slot. weights: parameters x b. gradients (pretrain): the same. optimizer (pretrain): parameters x 4 "
+    "for each running average, one for lars and sgd, two for adamw. activations (pretrain): 2 views x batch / slots x "
+    "(the catalogue's fp32 MB per 224 px view x (size / 224)^2 x 16 for a small stem x b' / 4 "
+    "+ b' x (2 x hidden widths + last width)); evaluations keep nothing for backward: one twentieth of one view. "
+    "objective (pretrain): 2 x d^2 x 4 for the matrix and its gradient. b: 8 for fp64, else 4; b' as b, but 2 for "
+    "bf16. Not in it: the CUDA context, the allocator's slack and the workspace of convolutions; leave about 2 GB."
+)
+
+_STEM_CHANNELS = 64  # of every torchvision ResNet
+
+
+def parameters(spec: Spec, backbone: BackboneSpec) -> Parameters:
+    """Trainable parameters with those of BN: exact for every backbone of the catalogue."""
+    entry = backbones()[backbone.name]
+    trunk = entry.parameters
+    if _small_stem(backbone):
+        trunk -= (7 * 7 - 3 * 3) * 3 * _STEM_CHANNELS  # a 3x3 first convolution in place of the 7x7
+    projector = 0
+    if isinstance(spec, PretrainSpec):
+        widths = [entry.features, *spec.projector.widths]
+        projector = sum(a * b for a, b in pairwise(widths)) + sum(2 * hidden for hidden in widths[1:-1])
+    return Parameters(backbone=trunk, projector=projector, total=trunk + projector)
+
+
+def memory(spec: Spec, backbone: BackboneSpec) -> Memory:
+    """Estimated bytes on each slot; FORMULA says how."""
+    entry = backbones()[backbone.name]
+    total = parameters(spec, backbone).total
+    slots = spec.resources.slots
+    precision = spec.precision if isinstance(spec, PretrainSpec) else "fp32"
+    master = 8 if precision == "fp64" else 4
+    stored = {"fp64": 8, "fp32": 4, "bf16": 2}[precision]
+    size = spec.views.size if isinstance(spec, PretrainSpec) else spec.images.size
+    view = entry.activation_mb_per_view * 1e6 * (size / 224) ** 2 * (16 if _small_stem(backbone) else 1) * stored / 4
+    batch = -(-spec.batch_size // slots)
+    gradients = optimizer = objective = 0
+    activations = batch * view / 20
+    if isinstance(spec, PretrainSpec):
+        *hidden, last = spec.projector.widths
+        gradients = total * master
+        optimizer = total * 4 * (2 if spec.optimizer.name == "adamw" else 1)
+        activations = 2 * batch * (view + stored * (2 * sum(hidden) + last))
+        objective = 2 * last * last * 4
+    parts = {
+        "weights": total * master,
+        "gradients": gradients,
+        "optimizer": optimizer,
+        "activations": round(activations),
+        "objective": objective,
+    }
+    return Memory(**parts, total=sum(parts.values()), formula=FORMULA)
+
+
+def fits(spec: Spec, fleet: Fleet, need: Memory | None) -> list[Fit]:
+    """For each node, whether its slots are enough and large enough."""
+    return [
+        Fit(node=node.name, fits=why is None, slots=node.slots, free=node.free, why=why)
+        for node in fleet.nodes
+        for why in [_why_not(spec, node, need)]
+    ]
+
+
+def _why_not(spec: Spec, node: NodeSize, need: Memory | None) -> str | None:
+    if spec.resources.slots > node.slots:
+        return f"needs {spec.resources.slots} slots, has {node.slots}"
+    if need is not None and need.total > node.slot_memory_bytes:
+        return f"needs about {need.total / 1e9:.1f} GB a slot, has {node.slot_memory_bytes / 1e9:.1f} GB"
+    return None
+
+
+def _small_stem(backbone: BackboneSpec) -> bool:
+    return backbone.stem == "small" and backbone.name != "tiny"

@@ -1,0 +1,141 @@
+"""Rows as answers. What a list of jobs needs is read in one query per table, not per job."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from service.api.schemas import JobDetail, JobLinks, JobView, LastMetric, Progress, Reason, Recording
+from service.database.tables import Attempt, Experiment, Job, Watermark
+from service.ledger import reasons
+from service.ledger.states import JobState
+from service.settings import Settings
+
+ROOT = "/api/v1"
+
+
+def job_views(session: Session, settings: Settings, jobs: Sequence[Job]) -> list[JobView]:
+    """The jobs as answers, in their order."""
+    ids = [job.id for job in jobs]
+    wanted = {job.experiment_id for job in jobs}
+    experiments = {e.id: e for e in session.scalars(select(Experiment).where(Experiment.id.in_(wanted)))}
+    counts = select(Attempt.job_id, func.count()).where(Attempt.job_id.in_(ids)).group_by(Attempt.job_id)
+    attempts = dict(session.execute(counts).all())
+    complete = select(Watermark.job_id, Watermark.target).where(Watermark.job_id.in_(ids), Watermark.complete)
+    recorded = {(job_id, target) for job_id, target in session.execute(complete)}
+    places = _places(session, [job.id for job in jobs if job.state == JobState.QUEUED])
+    return [
+        JobView(
+            id=job.id,
+            experiment=experiments[job.experiment_id].name,
+            name=job.name,
+            kind=job.kind,
+            state=JobState(job.state),
+            reason=reason_view(job),
+            place=places.get(job.id),
+            cancel_requested=job.cancel_requested_at is not None,
+            progress=None if job.progress is None else Progress.model_validate(job.progress),
+            result=job.result,
+            error=job.error,
+            labels=job.labels,
+            spec=job.spec,
+            spec_digest=job.spec_digest,
+            slots=job.slots,
+            source_job=job.source_job_id,
+            after=job.after,
+            attempts=attempts.get(job.id, 0),
+            recording=_recording(settings, job.id, recorded),
+            created_at=job.created_at,
+            queued_at=job.queued_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+            links=_links(settings, job, experiments[job.experiment_id]),
+        )
+        for job in jobs
+    ]
+
+
+def job_view(session: Session, settings: Settings, job: Job) -> JobView:
+    """One job as an answer."""
+    return job_views(session, settings, [job])[0]
+
+
+def job_detail(session: Session, settings: Settings, job: Job) -> JobDetail:
+    """One job with the newest point of each metric."""
+    newest = last_metrics(session, job.id)
+    return JobDetail(**dict(job_view(session, settings, job)), last_metrics=newest)
+
+
+def reason_view(job: Job) -> Reason | None:
+    """Why the job is where it is."""
+    if job.reason_code is None:
+        return None
+    data = job.reason or {}
+    return Reason(code=job.reason_code, data=data, words=reasons.words(job.reason_code, data))
+
+
+def last_metrics(session: Session, job_id: uuid.UUID) -> dict[str, LastMetric]:
+    """The newest point of each metric: two index look-ups per metric, however long the run."""
+    rows = session.execute(
+        text(
+            """
+            WITH RECURSIVE keys (key) AS (
+                SELECT min(key) FROM metrics WHERE job_id = :job
+                UNION ALL
+                SELECT (SELECT min(key) FROM metrics WHERE job_id = :job AND metrics.key > keys.key)
+                FROM keys WHERE keys.key IS NOT NULL
+            )
+            SELECT keys.key, newest.step, newest.value
+            FROM keys CROSS JOIN LATERAL (
+                SELECT step, value FROM metrics
+                WHERE job_id = :job AND metrics.key = keys.key ORDER BY step DESC LIMIT 1
+            ) AS newest
+            """
+        ),
+        {"job": job_id},
+    )
+    return {key: LastMetric(step=step, value=value) for key, step, value in rows}
+
+
+def mlflow_page(settings: Settings, experiment: Experiment, run_id: str | None = None) -> str | None:
+    """The page of an experiment or of one run, as a browser reaches it; None until it exists."""
+    base = settings.mlflow_public_url or settings.mlflow_url
+    if base is None or experiment.mlflow_experiment_id is None:
+        return None
+    page = f"{base.rstrip('/')}/#/experiments/{experiment.mlflow_experiment_id}"
+    return page if run_id is None else f"{page}/runs/{run_id}"
+
+
+def _places(session: Session, queued: Iterable[uuid.UUID]) -> dict[uuid.UUID, int]:
+    wanted = list(queued)
+    if not wanted:
+        return {}
+    place = func.row_number().over(order_by=(Job.order_key, Job.id)).label("place")
+    queue = select(Job.id, place).where(Job.state == JobState.QUEUED).subquery()
+    return dict(session.execute(select(queue.c.id, queue.c.place).where(queue.c.id.in_(wanted))).all())
+
+
+def _recording(settings: Settings, job_id: uuid.UUID, recorded: set[tuple[uuid.UUID, str]]) -> Recording:
+    absent = "pending" if settings.mlflow_url else "off"
+    return Recording(
+        postgres="complete" if (job_id, "postgres") in recorded else "pending",
+        mlflow="complete" if (job_id, "mlflow") in recorded else absent,
+    )
+
+
+def _links(settings: Settings, job: Job, experiment: Experiment) -> JobLinks:
+    own = f"{ROOT}/jobs/{job.id}"
+    return JobLinks(
+        self=own,
+        experiment=f"{ROOT}/experiments/{experiment.id}",
+        attempts=f"{own}/attempts",
+        events=f"{own}/events",
+        logs=f"{own}/logs",
+        metrics=f"{own}/metrics",
+        correlations=f"{own}/correlations",
+        checkpoints=f"{own}/checkpoints",
+        mlflow=mlflow_page(settings, experiment, job.mlflow_run_id) if job.mlflow_run_id else None,
+    )

@@ -1,0 +1,217 @@
+"""Errors as RFC 9457 problem details: one exception, one table of codes, one page that explains each."""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import sqlalchemy.exc
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from trainer.specs import Fault
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of problem: its code is the last part of `type` and never changes."""
+
+    code: str
+    status: int
+    title: str
+    meaning: str
+
+
+KINDS = {
+    kind.code: kind
+    for kind in (
+        Kind("malformed-json", 400, "The body is not JSON", "`detail` names the line and the column."),
+        Kind("bad-request", 400, "The request cannot be read", "`detail` says what is wrong with it."),
+        Kind("not-found", 404, "There is no such thing here", "The id, the name or the path is not known."),
+        Kind("method-not-allowed", 405, "This path has no such method", "The header `Allow` lists those it has."),
+        Kind(
+            "name-taken", 409, "The name is taken", "A job's name is unique in its experiment, an experiment's overall."
+        ),
+        Kind(
+            "submit-in-progress",
+            409,
+            "A request with this Idempotency-Key is still running",
+            "Send the same request again in a moment: it answers with what the first one made.",
+        ),
+        Kind("deleted", 410, "The file was deleted", "The record stands; the file was removed to make room."),
+        Kind("body-too-large", 413, "The body is too large", "The limit is BARLOW_MAX_BODY_BYTES of the server."),
+        Kind("unsupported-media-type", 415, "The body must be JSON", "Send Content-Type: application/json."),
+        Kind(
+            "invalid-spec",
+            422,
+            "The spec cannot be accepted",
+            "`errors` lists every fault with the JSON pointer to its field. Nothing was created.",
+        ),
+        Kind("invalid-parameters", 422, "The parameters cannot be accepted", "`errors` names each parameter."),
+        Kind(
+            "idempotency-key-reused",
+            422,
+            "This Idempotency-Key was used for another request",
+            "A key belongs to one body and one route. Use a new key for a new request.",
+        ),
+        Kind("internal", 500, "The server failed", "Nothing was changed. Its log holds the cause."),
+        Kind("unavailable", 503, "The run database cannot be reached", "Nothing was changed. Try again in a moment."),
+    )
+}
+
+
+class FaultView(BaseModel):
+    """One fault: where it stands and what to do about it."""
+
+    pointer: str | None = Field(None, description="RFC 6901 JSON pointer into the body")
+    parameter: str | None = Field(None, description="Name of the query parameter or header")
+    message: str
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str = Field(description="Stable; a page that explains the problem")
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[FaultView] = Field(default_factory=list, description="Every fault that was found")
+
+
+class Problem(Exception):
+    """Ends a request with a problem answer; `code` is a key of KINDS."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        faults: Sequence[Fault | FaultView] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = KINDS[code]
+        self.detail = detail
+        self.errors = [
+            FaultView(pointer=f.pointer, parameter=None, message=f.message) if isinstance(f, Fault) else f
+            for f in faults
+        ]
+        self.headers = dict(headers or {})
+
+
+def invalid_spec(faults: Sequence[Fault]) -> Problem:
+    """The answer to a spec with faults."""
+    return Problem("invalid-spec", "; ".join(f"{f.pointer or 'body'}: {f.message}" for f in faults), faults=faults)
+
+
+def invalid_parameter(name: str, message: str) -> Problem:
+    """The answer to one bad query parameter or header."""
+    fault = FaultView(pointer=None, parameter=name, message=message)
+    return Problem("invalid-parameters", f"{name}: {message}", faults=[fault])
+
+
+def answer(request: Request, problem: Problem) -> JSONResponse:
+    """The response of a problem."""
+    details = ProblemDetails(
+        type=f"/problems/{problem.kind.code}",
+        title=problem.kind.title,
+        status=problem.kind.status,
+        detail=problem.detail,
+        instance=request.url.path,
+        errors=problem.errors,
+    )
+    return JSONResponse(
+        details.model_dump(exclude_none=True),
+        status_code=problem.kind.status,
+        headers=problem.headers,
+        media_type=MEDIA_TYPE,
+    )
+
+
+def responses(*codes: str) -> dict[int | str, dict[str, object]]:
+    """The OpenAPI `responses` of a route that may answer with these problems."""
+    out: dict[int | str, dict[str, object]] = {}
+    for code in (*codes, "internal", "unavailable"):
+        kind = KINDS[code]
+        before = out.get(kind.status, {}).get("description")
+        description = f"{before}; or: {kind.title}" if before else kind.title
+        schema = {"$ref": "#/components/schemas/ProblemDetails"}
+        out[kind.status] = {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
+    return out
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a problem answer and serve the pages that `type` points to."""
+
+    async def on_problem(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, Problem)
+        return answer(request, error)
+
+    async def on_http_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = (error.headers or {}).get("Allow", "")
+            detail = f"{request.method} is not one of its methods ({allowed})"
+            return answer(request, Problem("method-not-allowed", detail, headers=error.headers))
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            return answer(request, Problem("not-found", f"there is no path {request.url.path}; /docs lists them all"))
+        return answer(request, Problem("bad-request", str(error.detail)))
+
+    async def on_invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        faults = [
+            FaultView(pointer=None, parameter=str(item["loc"][1]), message=item["msg"].removeprefix("Value error, "))
+            for item in error.errors()
+            if item["loc"][0] in ("query", "header")
+        ]
+        if len(faults) < len(error.errors()):  # a path whose parts do not even have the right form names nothing
+            return answer(request, Problem("not-found", f"nothing is called {request.url.path}"))
+        detail = "; ".join(f"{f.parameter}: {f.message}" for f in faults)
+        return answer(request, Problem("invalid-parameters", detail, faults=faults))
+
+    async def on_database_away(request: Request, error: Exception) -> JSONResponse:
+        log.warning("run database: %s", error)
+        detail = "the run database cannot be reached now; try again in a moment"
+        return answer(request, Problem("unavailable", detail, headers={"Retry-After": "2"}))
+
+    async def on_bug(request: Request, error: Exception) -> JSONResponse:
+        return answer(
+            request, Problem("internal", f"{request.method} {request.url.path} failed; the log has the cause")
+        )
+
+    app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    for away in (
+        sqlalchemy.exc.OperationalError,
+        sqlalchemy.exc.InterfaceError,
+        sqlalchemy.exc.TimeoutError,
+    ):
+        app.add_exception_handler(away, on_database_away)
+    app.add_exception_handler(Exception, on_bug)
+
+    @app.get("/problems", include_in_schema=False)
+    def list_problems() -> HTMLResponse:
+        return HTMLResponse("".join(_section(kind) for kind in KINDS.values()))
+
+    @app.get("/problems/{code}", include_in_schema=False)
+    def explain_problem(code: str) -> HTMLResponse:
+        if code not in KINDS:
+            raise Problem("not-found", f"there is no problem {code!r}; /problems lists them all")
+        others = "".join(f'<li><a href="/problems/{other}">{other}</a></li>' for other in KINDS)
+        return HTMLResponse(f"{_section(KINDS[code])}<p>All problems:</p><ul>{others}</ul>")
+
+
+def _section(kind: Kind) -> str:
+    return f"<h2>{kind.code} ({kind.status})</h2><p><b>{kind.title}.</b> {html.escape(kind.meaning)}</p>"

@@ -1,0 +1,194 @@
+"""Jobs: submit, list, show, cancel, compare."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from sqlalchemy import ColumnElement, Select, String, cast, or_, select
+from sqlalchemy.orm import Session
+
+from service.api import examples
+from service.api.bodies import JsonBody
+from service.api.comparison import compare
+from service.api.deps import ACTOR, JobDep, SessionDep, SettingsDep, find_experiment, find_job
+from service.api.idempotency import IdempotencyKeyDep, remember, replayed
+from service.api.pages import LARGEST_PAGE, Page, PageSize, PageToken, read_token, write_token
+from service.api.presentation import ROOT, job_detail, job_view, job_views
+from service.api.problems import invalid_parameter, responses
+from service.api.schemas import Attempts, AttemptView, Comparison, JobDetail, JobView, Plan
+from service.api.submission import plan_job, submit_job
+from service.database.tables import Attempt, Job
+from service.ledger import jobs as ledger
+from service.ledger.states import JobState
+from trainer.specs.common import Name
+from trainer.specs.parsing import KINDS
+
+router = APIRouter(tags=["jobs"])
+
+_SUBMIT_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/Spec"}, "examples": examples.JOBS},
+        },
+    }
+}
+
+
+@router.post(
+    "/jobs",
+    operation_id="submit_job",
+    status_code=201,
+    response_model=JobView | Plan,
+    openapi_extra=_SUBMIT_BODY,
+    responses={
+        200: {"model": Plan, "description": "With validate_only: the plan"},
+        **responses(
+            "malformed-json", "name-taken", "submit-in-progress", "body-too-large", "unsupported-media-type",
+            "invalid-spec", "invalid-parameters", "idempotency-key-reused",
+        ),
+    },
+)  # fmt: skip
+def submit(
+    body: JsonBody,
+    session: SessionDep,
+    settings: SettingsDep,
+    response: Response,
+    key: IdempotencyKeyDep,
+    experiment: Annotated[Name, Query(description="Experiment the job belongs to; made if it is new")] = "default",
+    validate_only: Annotated[bool, Query(description="Answer the plan and create nothing; no key is used")] = False,
+) -> JobView | Plan:
+    """Submit a job: the bare spec in, the job out."""
+    if validate_only:
+        response.status_code = 200
+        return plan_job(session, settings, body, experiment)
+    request = {"experiment": experiment, "spec": body}
+    made = key and replayed(session, owner=ACTOR, route="POST /jobs", key=key, request=request)
+    if made:
+        response.headers["Idempotency-Replayed"] = "true"
+        job = find_job(session, made)
+    else:
+        job = submit_job(session, body, experiment)
+        if key:
+            remember(session, owner=ACTOR, route="POST /jobs", key=key, request=request, resource=str(job.id))
+    response.headers["Location"] = f"{ROOT}/jobs/{job.id}"
+    return job_view(session, settings, job)
+
+
+@router.get("/jobs", operation_id="list_jobs", responses=responses("invalid-parameters"))
+def list_jobs(
+    session: SessionDep,
+    settings: SettingsDep,
+    state: Annotated[list[JobState] | None, Query(description="Any of these states")] = None,
+    kind: Annotated[list[str] | None, Query(description=f"Any of these kinds: {', '.join(KINDS)}")] = None,
+    experiment: Annotated[str | None, Query(max_length=100, description="Id or name of an experiment")] = None,
+    label: Annotated[list[str] | None, Query(description="KEY=VALUE; all of them")] = None,
+    match: Annotated[
+        str | None,
+        Query(pattern="^[A-Za-z0-9._-]{1,100}$", description="A job's name, or the beginning or the end of its id"),
+    ] = None,
+    created_after: Annotated[datetime | None, Query(description="At or after; with its offset from UTC")] = None,
+    created_before: Annotated[datetime | None, Query(description="Before; with its offset from UTC")] = None,
+    page_size: PageSize = 50,
+    page_token: PageToken = None,
+) -> Page[JobView]:
+    """List jobs, newest first."""
+    conditions: list[ColumnElement[bool]] = []
+    if state:
+        conditions.append(Job.state.in_(state))
+    if kind:
+        conditions.append(Job.kind.in_([_known_kind(name) for name in kind]))
+    if label:
+        conditions.append(Job.labels.contains(dict(_label(item) for item in label)))
+    if match:
+        lowered = match.lower().replace("_", r"\_")
+        as_text = cast(Job.id, String)
+        conditions.append(or_(Job.name == match, as_text.like(f"{lowered}%"), as_text.like(f"%{lowered}")))
+    if created_after:
+        conditions.append(Job.created_at >= _with_offset("created_after", created_after))
+    if created_before:
+        conditions.append(Job.created_at < _with_offset("created_before", created_before))
+    return _page(session, settings, select(Job).where(*conditions), experiment, page_size, page_token)
+
+
+@router.get("/jobs/{job_id}", operation_id="get_job", responses=responses("not-found"))
+def get_job(job: JobDep, session: SessionDep, settings: SettingsDep) -> JobDetail:
+    """Show a job with its state, its progress and the newest point of each metric."""
+    return job_detail(session, settings, job)
+
+
+@router.post(
+    "/jobs/{job_id}:cancel",
+    operation_id="cancel_job",
+    status_code=202,
+    responses={
+        200: {"model": JobView, "description": "The job had ended before; nothing was changed"},
+        **responses("not-found"),
+    },
+)
+def cancel(job: JobDep, session: SessionDep, settings: SettingsDep, response: Response) -> JobView:
+    """Cancel a job: at once if it is not running, else its trainer is told to stop."""
+    if JobState(ledger.lock_job(session, job.id).state).terminal:
+        response.status_code = 200
+    job = ledger.request_cancel(session, job.id, actor=ACTOR)
+    return job_view(session, settings, job)
+
+
+@router.get("/jobs/{job_id}/attempts", operation_id="list_attempts", responses=responses("not-found"))
+def list_attempts(job: JobDep, session: SessionDep) -> Attempts:
+    """List the attempts of a job, oldest first."""
+    rows = session.scalars(select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number))
+    return Attempts(items=[AttemptView.model_validate(row, from_attributes=True) for row in rows])
+
+
+@router.get(
+    "/compare", operation_id="compare_jobs", tags=["jobs"], responses=responses("not-found", "invalid-parameters")
+)
+def compare_jobs(
+    session: SessionDep, job: Annotated[list[str], Query(min_length=2, max_length=20, description="Ids of jobs")]
+) -> Comparison:
+    """Compare jobs: where their specs differ, their last metrics and their results."""
+    return compare(session, [find_job(session, text) for text in job])
+
+
+def _page(
+    session: Session,
+    settings: SettingsDep,
+    query: Select[Job],
+    experiment: str | None,
+    page_size: int,
+    page_token: str | None,
+) -> Page[Any]:
+    if experiment is not None:
+        query = query.where(Job.experiment_id == find_experiment(session, experiment).id)
+    after = read_token(page_token, uuid.UUID)
+    if after is not None:
+        query = query.where(Job.id < after[0])
+    size = min(page_size, LARGEST_PAGE)
+    # Ids are made of the time (uuidv7), so the newest is the largest.
+    jobs = session.scalars(query.order_by(Job.id.desc()).limit(size + 1)).all()
+    more = len(jobs) > size
+    items = job_views(session, settings, jobs[:size])
+    return Page[JobView](items=items, next_page_token=write_token(jobs[size - 1].id) if more else None)
+
+
+def _known_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise invalid_parameter("kind", f"unknown kind {kind[:100]!r}; use one of {', '.join(KINDS)}")
+    return kind
+
+
+def _label(item: str) -> tuple[str, str]:
+    key, equals, value = item.partition("=")
+    if not equals:
+        raise invalid_parameter("label", f"{item[:100]!r} is not KEY=VALUE")
+    return key, value
+
+
+def _with_offset(name: str, moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise invalid_parameter(name, "the offset from UTC is missing; write for example 2026-01-31T12:00:00Z")
+    return moment

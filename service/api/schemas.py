@@ -1,0 +1,342 @@
+"""What the API answers, as models: the OpenAPI document and the client are made of them. Times are UTC."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.ledger.states import JobState
+
+
+class Reason(BaseModel):
+    """Why a job is where it is: a code for programs, words for people."""
+
+    code: str
+    data: dict[str, Any]
+    words: str
+
+
+class Progress(BaseModel):
+    """How far a job is; phases that have no steps count `done` of `total`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    phase: str | None = None
+    step: int | None = None
+    steps: int | None = None
+    epoch: int | None = None
+    epochs: int | None = None
+    fraction: float | None = Field(None, description="0 to 1")
+    images_per_second: float | None = None
+    eta_seconds: float | None = None
+
+
+class Recording(BaseModel):
+    """Whether everything an ended job wrote has arrived."""
+
+    postgres: Literal["complete", "pending"]
+    mlflow: Literal["complete", "pending", "off"]
+
+
+class JobLinks(BaseModel):
+    """Where to read on; `mlflow` is null until the run exists there."""
+
+    self: str
+    experiment: str
+    attempts: str
+    events: str
+    logs: str
+    metrics: str
+    correlations: str
+    checkpoints: str
+    mlflow: str | None
+
+
+class JobView(BaseModel):
+    """One job."""
+
+    id: UUID
+    experiment: str
+    name: str
+    kind: str
+    state: JobState
+    reason: Reason | None = Field(description="Why it is not running, or why it ended so")
+    place: int | None = Field(description="Place in the queue, 1 starts next; null when it is not queued")
+    cancel_requested: bool
+    progress: Progress | None
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None = Field(description="class, message, log_tail, traceback of a failed job")
+    labels: dict[str, str]
+    spec: dict[str, Any] = Field(description="The resolved spec: every default written out")
+    spec_digest: str = Field(description="Equal for the same science; name and run are left out")
+    slots: int
+    source_job: UUID | None = Field(description="The job whose backbone this one takes")
+    after: list[UUID] = Field(description="Jobs that this one waits for")
+    attempts: int
+    recording: Recording
+    created_at: datetime
+    queued_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    links: JobLinks
+
+
+class LastMetric(BaseModel):
+    """The newest point of one metric."""
+
+    step: int
+    value: float
+
+
+class JobDetail(JobView):
+    """One job with the newest point of each of its metrics."""
+
+    last_metrics: dict[str, LastMetric]
+
+
+class AttemptView(BaseModel):
+    """One try at a job."""
+
+    number: int
+    node: str
+    state: str
+    outcome: str | None
+    message: str | None
+    last_step: int | None
+    placed_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    lease_expires_at: datetime | None
+
+
+class EventView(BaseModel):
+    """One thing that happened to a job; `seq` rises by one."""
+
+    seq: int
+    at: datetime
+    kind: str
+    actor: str
+    payload: dict[str, Any]
+
+
+class MetricView(BaseModel):
+    """One point of one metric."""
+
+    key: str
+    step: int
+    value: float
+    at: datetime
+    attempt: int
+
+
+class CorrelationLinks(BaseModel):
+    """The heatmap, and the arrays behind it."""
+
+    png: str
+    npz: str
+
+
+class CorrelationView(BaseModel):
+    """One cross-correlation record."""
+
+    step: int
+    epoch: int | None
+    dim: int
+    summary: dict[str, Any]
+    at: datetime
+    attempt: int
+    links: CorrelationLinks
+
+
+class CheckpointView(BaseModel):
+    """One checkpoint, or the exported backbone."""
+
+    id: int
+    attempt: int
+    step: int
+    epoch: int | None
+    kind: str
+    sha256: str
+    bytes: int
+    created_at: datetime
+    deleted_at: datetime | None
+    download: str | None
+
+
+class JobBrief(BaseModel):
+    """A job in a list of an experiment."""
+
+    id: UUID
+    name: str
+    kind: str
+    state: JobState
+
+
+class ExperimentView(BaseModel):
+    """A named group of jobs."""
+
+    id: UUID
+    name: str
+    created_at: datetime
+    states: dict[str, int] = Field(description="Number of jobs by state")
+    mlflow: str | None = Field(description="Its page in MLflow")
+
+
+class ExperimentDetail(ExperimentView):
+    """An experiment with its jobs, oldest first."""
+
+    jobs: list[JobBrief]
+
+
+class SlotView(BaseModel):
+    """One GPU, or one CPU rank."""
+
+    index: int
+    kind: str
+    device_uuid: str
+    memory_bytes: int
+    job: UUID | None
+    quarantined_at: datetime | None
+
+
+class NodeView(BaseModel):
+    """A host that runs jobs."""
+
+    name: str
+    live: bool = Field(description="Seen within one lease")
+    seen_at: datetime
+    registered_at: datetime
+    cores: int
+    memory_bytes: int
+    versions: dict[str, Any]
+    slots: list[SlotView]
+
+
+class DataSetView(BaseModel):
+    """A data set that a spec may name."""
+
+    name: str
+    splits: dict[str, int] = Field(description="Images per split")
+    classes: int
+    image_size: int | None
+    description: str
+    built_in: bool
+    nodes: list[str] = Field(description="Nodes that reported it")
+
+
+class Items(BaseModel):
+    """Base of short lists, which come whole."""
+
+    next_page_token: None = None
+
+
+class Nodes(Items):
+    """All nodes."""
+
+    items: list[NodeView]
+
+
+class DataSets(Items):
+    """All data sets."""
+
+    items: list[DataSetView]
+
+
+class Attempts(Items):
+    """All attempts of a job, oldest first."""
+
+    items: list[AttemptView]
+
+
+class Parameters(BaseModel):
+    """Trainable parameters, counted exactly."""
+
+    backbone: int
+    projector: int
+    total: int
+
+
+class Memory(BaseModel):
+    """Estimated bytes on each slot."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    objective: int
+    total: int
+    formula: str
+
+
+class Fit(BaseModel):
+    """Whether one node can run the job when its slots are free."""
+
+    node: str
+    fits: bool
+    slots: int
+    free: int
+    why: str | None
+
+
+class Plan(BaseModel):
+    """What a submit would do. Nothing was created."""
+
+    kind: str
+    spec: dict[str, Any]
+    spec_digest: str
+    slots: int
+    state: JobState
+    reason: Reason | None
+    place: int | None
+    parameters: Parameters | None = Field(description="Null for raw pixels")
+    memory: Memory | None = Field(description="Of one slot; null for raw pixels")
+    images: int | None = Field(description="Training images; null when no node has reported the data set yet")
+    steps_per_epoch: int | None = Field(description="Optimiser steps; null for evaluations")
+    steps: int | None
+    fits: list[Fit]
+
+
+class ComparedJob(JobBrief):
+    """A job that is compared."""
+
+    experiment: str
+    spec_digest: str
+
+
+class Difference(BaseModel):
+    """One value in which the jobs differ; `values` in the order of `jobs`, null where a job has none."""
+
+    name: str
+    values: list[Any]
+
+
+class Comparison(BaseModel):
+    """Jobs side by side."""
+
+    jobs: list[ComparedJob]
+    spec: list[Difference] = Field(description="Fields of the specs that differ, by JSON pointer")
+    metrics: list[Difference] = Field(description="The last value of every metric")
+    results: list[Difference] = Field(description="Every number and word of the results, by JSON pointer")
+
+
+class Check(BaseModel):
+    """One condition of readiness."""
+
+    ok: bool
+    detail: str
+
+
+class Readiness(BaseModel):
+    """Whether the service can do its work."""
+
+    ready: bool
+    checks: dict[str, Check]
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"

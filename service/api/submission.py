@@ -1,0 +1,214 @@
+"""From a body to jobs: all faults first, then all jobs in one transaction."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from service.api import plan
+from service.api.deps import ACTOR
+from service.api.fleet import faults_in, load_fleet
+from service.api.presentation import job_view
+from service.api.problems import Problem, invalid_spec
+from service.api.references import References, order, resolve
+from service.api.schemas import Plan
+from service.database.tables import Experiment, Job
+from service.ledger import jobs as ledger
+from service.ledger.errors import DependencyFailed, JobNameTaken
+from service.settings import Settings
+from trainer.specs import BackboneSpec, Fault, PretrainSpec, Spec, SpecError, parse_spec
+from trainer.specs.common import Name
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def submit_job(session: Session, body: Any, experiment_name: str) -> Job:
+    """Add one job to an experiment, which is made if it is new.
+
+    Raises:
+        Problem: 422 with all faults; 409.
+    """
+    spec = _parse(body)
+    experiment = session.scalar(select(Experiment).where(Experiment.name == experiment_name))
+    references, faults = resolve(session, spec, experiment_id=experiment.id if experiment else None)
+    faults += faults_in(spec, load_fleet(session))
+    if faults:
+        raise invalid_spec(faults)
+    experiment = ledger.ensure_experiment(session, experiment_name)
+    return _submit(session, experiment, spec, spec.name, references, {})
+
+
+def submit_experiment(session: Session, body: Any) -> Experiment:
+    """Add an experiment with all its jobs, or nothing.
+
+    Raises:
+        Problem: 422 with all faults of all jobs; 409.
+    """
+    name, raw = _experiment_parts(body)
+    parsed, faults = _parse_all(raw)
+    valid = {job: spec for job, spec in parsed.items() if spec is not None}
+    fleet = load_fleet(session)
+    references = {}
+    for job, spec in valid.items():
+        references[job], found = resolve(session, spec, experiment_id=None, siblings=parsed)
+        faults += _below(job, found + faults_in(spec, fleet))
+    sequence, circle = order(valid)
+    faults += circle
+    if faults:
+        raise invalid_spec(faults)
+    experiment = ledger.ensure_experiment(session, name)
+    # Asked after the row is there: a second request of this name has waited for the first one's commit.
+    if session.scalar(select(exists().where(Job.experiment_id == experiment.id))):
+        said = f"there is an experiment {name!r}; take another name, or add jobs by POST /api/v1/jobs?experiment={name}"
+        raise Problem("name-taken", said, faults=[Fault("/name", said)])
+    experiment.spec = body
+    ids: dict[str, uuid.UUID] = {}
+    for job in sequence:
+        ids[job] = _submit(session, experiment, valid[job], job, references[job], ids).id
+    return experiment
+
+
+def plan_job(session: Session, settings: Settings, body: Any, experiment_name: str) -> Plan:
+    """What `submit_job` would do, found by doing it and taking it back.
+
+    Raises:
+        Problem: exactly those of `submit_job`.
+    """
+    job = submit_job(session, body, experiment_name)
+    view = job_view(session, settings, job)
+    spec = parse_spec(body)
+    fleet = load_fleet(session)
+    backbone = _backbone(session, spec, job)
+    session.rollback()
+    need = plan.memory(spec, backbone) if backbone else None
+    images = fleet.images(spec.data.name, spec.data.split)
+    steps_per_epoch = steps = None
+    if isinstance(spec, PretrainSpec) and images is not None:
+        steps_per_epoch, steps = spec.steps_per_epoch(images), spec.total_steps(images)
+    return Plan(
+        kind=view.kind,
+        spec=view.spec,
+        spec_digest=view.spec_digest,
+        slots=view.slots,
+        state=view.state,
+        reason=view.reason,
+        place=view.place,
+        parameters=plan.parameters(spec, backbone) if backbone else None,
+        memory=need,
+        images=None if images is None else min(images, spec.data.limit or images),
+        steps_per_epoch=steps_per_epoch,
+        steps=steps,
+        fits=plan.fits(spec, fleet, need),
+    )
+
+
+def _submit(
+    session: Session,
+    experiment: Experiment,
+    spec: Spec,
+    name: str | None,
+    references: References,
+    ids: Mapping[str, uuid.UUID],
+) -> Job:
+    def known(reference: uuid.UUID | str) -> uuid.UUID:
+        return ids[reference] if isinstance(reference, str) else reference
+
+    try:
+        return ledger.submit(
+            session,
+            experiment_id=experiment.id,
+            spec=spec,
+            name=name,
+            after=[known(reference) for reference in references.after],
+            source_job_id=None if references.source is None else known(references.source),
+            actor=ACTOR,
+        )
+    except JobNameTaken as error:
+        raise Problem("name-taken", str(error), faults=[Fault("/name", str(error))]) from None
+    except DependencyFailed as error:  # it failed after `resolve` had looked
+        raise invalid_spec([Fault("/backbone_from/job" if references.source else "/run/after", str(error))]) from None
+
+
+def _backbone(session: Session, spec: Spec, job: Job) -> BackboneSpec | None:
+    """The architecture: of the spec itself, of the job it evaluates, or none for raw pixels."""
+    if spec.backbone is not None:
+        return spec.backbone
+    if job.source_job_id is None:
+        return None
+    source = session.get(Job, job.source_job_id)
+    assert source is not None, "a foreign key holds it"
+    return BackboneSpec.model_validate(source.spec["backbone"])
+
+
+def _parse(body: Any) -> Spec:
+    try:
+        return parse_spec(body)
+    except SpecError as error:
+        raise invalid_spec(error.faults) from None
+
+
+def _experiment_parts(body: Any) -> tuple[str, dict[str, Any]]:
+    """Name and raw jobs of an experiment.
+
+    Raises:
+        Problem: 422.
+    """
+    if not isinstance(body, dict):
+        raise invalid_spec([Fault("", "an experiment is an object {name, jobs: {name: spec}}")])
+    faults = [
+        Fault(f"/{field}", "unknown field; an experiment has name and jobs")
+        for field in body
+        if field not in ("name", "jobs")
+    ]
+    name, jobs = body.get("name"), body.get("jobs")
+    if not _is_name(name):
+        faults.append(Fault("/name", _NAME_RULE))
+    if not isinstance(jobs, dict) or not jobs:
+        faults.append(Fault("/jobs", "an object {name: spec} with at least one job is expected here"))
+        raise invalid_spec(faults)
+    if faults:
+        raise invalid_spec(faults)
+    assert isinstance(name, str)
+    return name, jobs
+
+
+_NAME_RULE = (
+    "a name of 1 to 100 letters, digits, dots, dashes and underscores is expected, with a letter or digit first"
+)
+
+
+def _parse_all(raw: Mapping[str, Any]) -> tuple[dict[str, Spec | None], list[Fault]]:
+    parsed: dict[str, Spec | None] = {}
+    faults = []
+    for job, value in raw.items():
+        parsed[job] = None
+        if not _is_name(job):
+            faults += _below(job, [Fault("", _NAME_RULE)])
+            continue
+        if isinstance(value, dict) and value.get("name", job) != job:
+            faults += _below(job, [Fault("/name", f"the job is called {job!r} here; leave name out of its spec")])
+            continue
+        try:
+            parsed[job] = parse_spec({**value, "name": job} if isinstance(value, dict) else value)
+        except SpecError as error:
+            faults += _below(job, error.faults)
+    return parsed, faults
+
+
+def _is_name(value: Any) -> bool:
+    try:
+        _NAME.validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+def _below(job: str, faults: list[Fault]) -> list[Fault]:
+    """Faults of a spec, as faults of the experiment that holds it."""
+    escaped = job.replace("~", "~0").replace("/", "~1")
+    return [Fault(f"/jobs/{escaped}{fault.pointer}", fault.message) for fault in faults]

@@ -1,0 +1,75 @@
+"""The app over a real database, asked in process; and the same as a server process, for streams and large bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from service.api.app import create_app
+from service.database.engine import make_engine, session_factory
+from service.database.tables import Node, Slot
+from service.settings import Settings
+
+
+class InProcess(httpx.BaseTransport):
+    """Asks an ASGI app from synchronous code; an exception that no handler turns into an answer fails the test."""
+
+    def __init__(self, app: Any) -> None:
+        self._inner = httpx.ASGITransport(app, raise_app_exceptions=True)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            response = await self._inner.handle_async_request(request)
+            content = b"".join([part async for part in response.stream])
+            return httpx.Response(response.status_code, headers=response.headers, content=content)
+
+        return asyncio.run(ask())
+
+
+@pytest.fixture
+def engine(database: Settings) -> Iterator[Engine]:
+    made = make_engine(database)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def session(engine: Engine) -> Iterator[Session]:
+    with session_factory(engine)() as opened:
+        yield opened
+
+
+@pytest.fixture
+def api(database: Settings) -> Iterator[httpx.Client]:
+    """A client of the app; paths are below /api/v1 unless they begin with http."""
+    app = create_app(database)
+    with httpx.Client(transport=InProcess(app), base_url="http://barlow/api/v1") as client:
+        yield client
+    app.state.engine.dispose()
+
+
+@pytest.fixture
+def add_node(session: Session) -> Callable[..., None]:
+    """Register a node as a worker does; its rows are written directly, for the API only reads them."""
+
+    def add(name: str, slots: int, *, memory_bytes: int = 8 * 10**9, data_sets: dict[str, Any] | None = None) -> None:
+        session.add(
+            Node(
+                name=name, instance=uuid.uuid4(), versions={"barlow": "0.1.0"}, data_sets=data_sets or {},
+                cores=2 * slots, memory_bytes=slots * memory_bytes,
+            )
+        )  # fmt: skip
+        session.flush()
+        for index in range(slots):
+            device = f"{name}-{index}"
+            session.add(Slot(node=name, index=index, kind="cpu", device_uuid=device, memory_bytes=memory_bytes))
+        session.commit()
+
+    return add
