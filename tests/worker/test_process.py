@@ -101,12 +101,12 @@ def test_a_command_that_is_not_there_leaves_nothing_behind(tmp_path: Path) -> No
 
 def test_orphans_of_a_dead_worker_are_ended_and_ranks_of_a_living_one_are_not(tmp_path: Path) -> None:
     node = f"test-{os.getpid()}"
-    mine = _start(
-        tmp_path, PATIENT, **{MARK: "living", "BARLOW_NODE_NAME": node, "BARLOW_PARENT_PID": str(os.getpid())}
-    )
+    env = {"BARLOW_NODE_NAME": node, "BARLOW_PARENT_PID": str(os.getpid())}
+    mine = _start(tmp_path, PATIENT, **{MARK: "living"}, **env)
     dead_worker = (
         "import os, subprocess, sys\n"
-        f"env = {{**os.environ, {MARK!r}: 'orphan', 'BARLOW_NODE_NAME': {node!r}, 'BARLOW_PARENT_PID': str(os.getpid())}}\n"
+        f"mark = {{{MARK!r}: 'orphan', 'BARLOW_NODE_NAME': {node!r}, 'BARLOW_PARENT_PID': str(os.getpid())}}\n"
+        "env = {**os.environ, **mark}\n"
         f"print(subprocess.Popen([sys.executable, '-c', {PATIENT!r}], env=env, start_new_session=True,"
         " stdout=subprocess.DEVNULL).pid)\n"
     )

@@ -1,0 +1,84 @@
+"""The Celery worker of a GPU host: its one task wakes the supervisor, which lives in the same process."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+
+from celery import Celery, signals
+from celery.worker import state
+
+from service.broker import WAKE_TASK, make_celery, queue_of
+from service.database.engine import make_engine
+from service.ledger.errors import NodeNameTaken
+from service.settings import Settings
+from worker.node import Node
+
+RESTART_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Settings) -> int:
+    """Work until TERM or INT, then drain; returns the exit status.
+
+    Celery asks for its broker for ever; should it end by a fault all the same, it is started again. The supervisor
+    does not notice: it finds what is placed on this node by asking the database.
+    """
+    engine = make_engine(settings)
+    try:
+        node = Node(settings, engine)
+        node.start()
+    except (ValueError, NodeNameTaken) as error:
+        log.error("%s", error)
+        return 2
+    app = _make_app(settings, node)
+    while not _told_to_go():
+        _consume(app, node.name)
+        if not _told_to_go():
+            log.error("Celery ended by itself; it starts again in %g s", RESTART_SECONDS)
+            time.sleep(RESTART_SECONDS)
+    # One signal says it all: the drain has its own end. QUIT still ends the process at once.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    log.info("draining: trainers write a checkpoint and leave")
+    node.drain()
+    engine.dispose()
+    return 1 if node.replaced else 0
+
+
+def _make_app(settings: Settings, node: Node) -> Celery:
+    app = make_celery(settings)
+    app.conf.worker_redirect_stdouts = False
+    signals.setup_logging.connect(_keep_logging, weak=False)
+
+    @app.task(name=WAKE_TASK)
+    def wake(attempt_id: str) -> None:
+        node.wake()
+
+    return app
+
+
+def _consume(app: Celery, node: str) -> None:
+    """Read the node's queue until a signal. Solo: a task takes no time, and a fork would copy the supervisor."""
+    app.Worker(
+        hostname=f"barlow@{node}",
+        pool="solo",
+        concurrency=1,
+        queues=[queue_of(node)],
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    ).start()
+
+
+def _told_to_go() -> bool:
+    """Whether Celery's signal handlers heard TERM, INT or QUIT."""
+    return any(said is not None and said is not False for said in (state.should_stop, state.should_terminate))
+
+
+def _keep_logging(**_: object) -> None:
+    """Connected to Celery's signal, so that it leaves the logging of this process as it is."""

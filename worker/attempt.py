@@ -1,0 +1,262 @@
+"""One attempt from accept to end. Runs in a thread of its own, which also is the parent of the ranks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.database.tables import Attempt, Checkpoint, Job, Slot
+from service.ledger import attempts
+from service.ledger.states import Outcome
+from service.settings import Settings
+from trainer.journal import FILE_NAME
+from trainer.specs import canonical_json
+from worker import clock, folders, inputs
+from worker.ending import STOPPED_BY, Ending, ending
+from worker.lease import Lease
+from worker.process import MARK, Ranks, tail
+from worker.recorder.loops import Recorder
+from worker.stopping import StopLadder
+
+LOOK_SECONDS = 0.2
+START_SECONDS = 120.0
+"""Until its first journal line a trainer may take this long, however short `stall_seconds`: it imports torch."""
+PEER_SECONDS = 5.0
+"""What is left to the other ranks when one died without a word."""
+RETRY_SECONDS = 1.0
+LOG_TAIL_LINES = 40
+AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
+"""What a database that is away, or that had to choose one of two transactions, raises; asking again helps."""
+SECRETS = ("BARLOW_DATABASE_URL", "BARLOW_REDIS_URL", "BARLOW_MLFLOW_URL")
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class _Ghost(Exception):
+    """The attempt is not ours any more: stop what runs, change nothing."""
+
+
+class AttemptRun:
+    """One accepted attempt on this node."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        *,
+        sessions: sessionmaker[Session],
+        settings: Settings,
+        recorder: Recorder,
+        threads_per_rank: int,
+        sent: float,
+    ) -> None:
+        """`sent`: when the accepting request was sent, by worker.clock."""
+        self._attempt = attempt
+        self._sessions = sessions
+        self._settings = settings
+        self._recorder = recorder
+        self._threads_per_rank = threads_per_rank
+        self._run_folder = folders.run_folder(settings.runs_dir, attempt.job_id)
+        self._folder = folders.attempt_folder(self._run_folder, attempt.number)
+        self._alive = self._folder / "alive"
+        self._log = self._folder / "trainer.log"
+        self._actor = f"node:{attempt.node}"
+        self._lease = Lease(sessions, settings, attempt.id, attempt.token, sent=sent, alive=self._alive)
+        self._draining = False
+        self._abandoned = False
+
+    def drain(self) -> None:
+        """Have the trainer write a checkpoint and leave; the job is queued again."""
+        self._draining = True
+
+    def abandon(self) -> None:
+        """Give up telling the database the end: the lease will run out."""
+        self._abandoned = True
+
+    def run(self) -> None:
+        """Run the attempt to its end; never raises."""
+        log.info("attempt %s of job %s begins", self._attempt.number, self._attempt.job_id)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lease.start()
+            try:
+                end = self._run_ranks()
+            except inputs.BadInput as error:
+                end = Ending(Outcome.BAD_DATA, str(error))
+            except _Ghost:
+                raise
+            except Exception as error:
+                log.exception("attempt %s of job %s cannot be run", self._attempt.number, self._attempt.job_id)
+                end = Ending(Outcome.CRASHED, f"the worker could not run it: {error}")
+            self._conclude(end)
+            log.info("attempt %s of job %s ended: %s, %s", self._attempt.number, self._attempt.job_id, *_words(end))
+        except _Ghost:
+            log.warning("attempt %s of job %s is not ours any more", self._attempt.number, self._attempt.job_id)
+        except Exception:
+            log.exception("attempt %s of job %s failed in the worker", self._attempt.number, self._attempt.job_id)
+        finally:
+            self._lease.end()
+
+    def _run_ranks(self) -> Ending:
+        job, slots = self._until_answered(self._prepare)
+        for reason, asked in (("cancel", self._lease.cancelled), ("drain", self._draining)):
+            if asked:
+                return Ending(*STOPPED_BY[reason])
+        command = [sys.executable, "-m", "trainer", str(self._run_folder / "spec.json")]
+        command += ["--run-dir", str(self._run_folder), "--attempt", str(self._attempt.number)]
+        ranks = Ranks(command, [self._environment(rank, slots) for rank in range(len(slots))], self._log)
+        try:
+            self._lease.running()
+            stall_seconds = job.spec["run"]["stall_seconds"]
+            ladder = StopLadder(ranks, self._folder / "control.json")
+            self._watch(ranks, ladder, stall_seconds)
+        finally:
+            statuses = ranks.close()
+        outcome = folders.read_outcome(self._folder, self._attempt.token)
+        return ending(outcome, statuses, ladder.why, stall_seconds=stall_seconds)
+
+    def _prepare(self) -> tuple[Job, Sequence[Slot]]:
+        with self._sessions() as session:
+            job = session.get_one(Job, self._attempt.job_id)
+            slots = session.scalars(select(Slot).where(Slot.attempt_id == self._attempt.id).order_by(Slot.index)).all()
+            resolved = inputs.resolve(session, job, self._settings.runs_dir)
+        folders.write_atomic(self._run_folder / "spec.json", canonical_json(job.spec))
+        folders.write_atomic(self._folder / "inputs.json", canonical_json(resolved))
+        return job, slots
+
+    def _environment(self, rank: int, slots: Sequence[Slot]) -> dict[str, str]:
+        gpus = [slot.device_uuid for slot in slots if slot.kind == "cuda"]
+        return {key: value for key, value in os.environ.items() if key not in SECRETS} | {
+            MARK: str(self._attempt.id),
+            "BARLOW_NODE_NAME": self._attempt.node,
+            "BARLOW_PARENT_PID": str(os.getpid()),
+            "BARLOW_ATTEMPT_TOKEN": str(self._attempt.token),
+            "BARLOW_ALIVE_FILE": str(self._alive),
+            "BARLOW_ALIVE_SECONDS": str(self._lease.alive_seconds),
+            "BARLOW_RENDEZVOUS_FILE": str(self._folder / "rendezvous"),
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(len(slots)),
+            "LOCAL_WORLD_SIZE": str(len(slots)),
+            "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+            "OMP_NUM_THREADS": str(self._threads_per_rank),
+        }
+
+    def _watch(self, ranks: Ranks, ladder: StopLadder, stall_seconds: float) -> None:
+        """Until every rank is gone: obey stop requests, the lease, and the clock of progress."""
+        journal = _Progress(self._folder / FILE_NAME, stall_seconds)
+        first_death: float | None = None
+        grace = self._settings.stop_grace_seconds
+        while None in (statuses := ranks.statuses()):
+            if self._lease.ghost:
+                ranks.signal(signal.SIGKILL)
+                raise _Ghost
+            if self._lease.cancelled:
+                self._ask(ladder, "cancel", grace, 2 * grace)
+            if self._draining:
+                self._ask(ladder, "drain", grace, 2 * grace)
+            if self._lease.left() < 0:
+                self._ask(ladder, "lease", self._lease.margin * 0.4, self._lease.margin * 0.8)
+            if journal.stalled():
+                self._lease.stopping("stall")
+                ladder.end_stalled()
+            ladder.advance()
+            if any(status is not None for status in statuses):
+                first_death = first_death or clock.now()
+                said = (self._folder / "outcome.json").exists()
+                if clock.now() - first_death > (grace if said else PEER_SECONDS):
+                    ranks.signal(signal.SIGKILL)
+            time.sleep(LOOK_SECONDS)
+
+    def _ask(self, ladder: StopLadder, reason: str, term_after: float, kill_after: float) -> None:
+        self._lease.stopping(reason)
+        ladder.ask(reason, term_after=term_after, kill_after=kill_after)
+
+    def _conclude(self, end: Ending) -> None:
+        """Record what was journalled, then publish and end in one transaction that the lease's row fences."""
+        try:
+            self._until_answered(lambda: self._recorder.flush(self._attempt.job_id))
+        except SQLAlchemyError:
+            # A line that the database refuses must not hold the job; the recorder goes on complaining about it.
+            log.exception("job %s is not recorded to its end", self._attempt.job_id)
+        exported = self._folder / end.backbone if end.outcome is Outcome.OK and end.backbone else None
+        self._until_answered(lambda: self._end(end, exported))
+
+    def _end(self, end: Ending, exported: Path | None) -> None:
+        with self._sessions.begin() as session:
+            accepted = attempts.end(
+                session,
+                self._attempt.id,
+                self._attempt.token,
+                outcome=end.outcome,
+                message=end.message,
+                result=end.result,
+                error=end.error(tail(self._log, LOG_TAIL_LINES)),
+                actor=self._actor,
+                backoff_seconds=self._settings.retry_backoff_seconds,
+            )
+            if not accepted:
+                raise _Ghost
+            if exported is not None:
+                # The row locks of the end stand until the commit: nobody else can be at this job meanwhile.
+                folders.publish_backbone(self._run_folder, exported)
+                session.execute(insert(Checkpoint).values(self._backbone_row(end)).on_conflict_do_nothing())
+
+    def _backbone_row(self, end: Ending) -> dict[str, object]:
+        weights = self._run_folder / "backbone" / inputs.BACKBONE_WEIGHTS
+        return {
+            "job_id": self._attempt.job_id,
+            "attempt": self._attempt.number,
+            "step": end.step or 0,
+            "kind": "backbone",
+            "uri": "backbone",
+            "sha256": folders.sha256_of(weights),
+            "bytes": weights.stat().st_size,
+            "created_at": datetime.now(UTC),
+        }
+
+    def _until_answered(self, ask: Callable[[], T]) -> T:
+        """What `ask` returns, asked again for as long as the database does not answer."""
+        while True:
+            try:
+                return ask()
+            except AWAY as error:
+                if self._lease.ghost or self._abandoned:
+                    raise _Ghost from error
+                log.warning("attempt %s waits for the database: %s", self._attempt.id, str(error).splitlines()[0])
+                time.sleep(RETRY_SECONDS)
+
+
+class _Progress:
+    """Whether the journal still grows."""
+
+    def __init__(self, journal: Path, stall_seconds: float) -> None:
+        self._journal = journal
+        self._stall_seconds = stall_seconds
+        self._size = 0
+        self._grown_at = clock.now()
+
+    def stalled(self) -> bool:
+        """No new line for `stall_seconds`; the start takes what it takes."""
+        size = self._journal.stat().st_size if self._journal.exists() else 0
+        if size != self._size:
+            self._size, self._grown_at = size, clock.now()
+        patience = self._stall_seconds if size else max(self._stall_seconds, START_SECONDS)
+        return clock.now() - self._grown_at > patience
+
+
+def _words(end: Ending) -> tuple[str, str]:
+    return str(end.outcome), end.message

@@ -1,0 +1,71 @@
+"""What the end of an attempt means: from outcome.json, the exit statuses and what was asked of the ranks."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.ledger.states import Outcome
+
+STOPPED_BY = {
+    "cancel": (Outcome.STOPPED, "stopped: cancelled"),
+    "drain": (Outcome.DRAINED, "stopped: its worker was told to go"),
+    "lease": (Outcome.LOST, "stopped: the run database was away for longer than the lease allows"),
+}
+"""What a stop request makes of an attempt that did not get to its own end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended, as the ledger takes it. `step` and `backbone` are those of a trainer that said them."""
+
+    outcome: Outcome
+    message: str
+    result: dict[str, Any] | None = None
+    traceback: str | None = None
+    step: int | None = None
+    backbone: str | None = None
+
+    def error(self, log_tail: Sequence[str]) -> dict[str, Any]:
+        """What the user sees if the job fails by this end."""
+        return {
+            "class": str(self.outcome),
+            "message": self.message,
+            "log_tail": list(log_tail),
+            "traceback": self.traceback,
+        }
+
+
+def ending(outcome: dict[str, Any] | None, statuses: Sequence[int], why: str | None, *, stall_seconds: float) -> Ending:
+    """The end of ranks that are gone.
+
+    Args:
+        outcome: outcome.json, if this attempt wrote one.
+        statuses: exit status per rank, negative for a signal.
+        why: what the ranks were stopped for, None if they were not.
+        stall_seconds: for how long nothing was journalled, should that be why.
+    """
+    name = Outcome(outcome["outcome"]) if outcome is not None else None
+    unfinished = name in (None, Outcome.STOPPED, Outcome.CRASHED)
+    if why == "stall" and unfinished:
+        message = f"no progress for {stall_seconds:g} s; the stacks of its processes are in the log"
+        return Ending(Outcome.STALLED, message)
+    if why in STOPPED_BY and unfinished:
+        return Ending(*STOPPED_BY[why])
+    if outcome is None or name is None:
+        return Ending(
+            Outcome.CRASHED, f"ended without a word: {', '.join(map(_words, range(len(statuses)), statuses))}"
+        )
+    return Ending(
+        name, outcome["message"], outcome["result"], outcome["traceback"], outcome["step"], outcome["backbone"]
+    )
+
+
+def _words(rank: int, status: int) -> str:
+    if status >= 0:
+        return f"rank {rank} exited with status {status}"
+    name = signal.Signals(-status).name
+    hint = " (by hand, or by the kernel for want of memory)" if -status == signal.SIGKILL else ""
+    return f"rank {rank} was ended by {name}{hint}"

@@ -1,0 +1,90 @@
+"""What an attempt needs from outside its folder, resolved and checked before anything is started."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.database.tables import Checkpoint, Job
+from trainer.specs.catalogue import built_in_data_sets
+from worker.folders import run_folder, sha256_of
+
+BACKBONE_WEIGHTS = "model.safetensors"
+CHECKPOINT_STATE = "state.pt"
+
+
+class BadInput(ValueError):
+    """An input that is missing or damaged; the message carries the remedy."""
+
+
+def resolve(session: Session, job: Job, runs_dir: Path) -> dict[str, Any]:
+    """The content of inputs.json: {"backbone": ... | null, "data": {name: {"root": null}}}.
+
+    A backbone is {"path": published folder} or {"checkpoint": step folder}, each with the sha256 it names itself by.
+
+    Raises:
+        BadInput: the source's backbone or checkpoint is not there or not what was recorded, or the data set is
+            not on this host.
+    """
+    name = job.spec["data"]["name"]
+    if name not in built_in_data_sets():
+        raise BadInput(f"data set {name!r} is not on this host; it has {', '.join(sorted(built_in_data_sets()))}")
+    wanted = job.spec.get("backbone_from") or {}
+    backbone = None
+    if wanted.get("job") is not None:
+        assert job.source_job_id is not None, "a job that names a source was submitted with it"
+        source = session.get_one(Job, job.source_job_id)
+        select_step = wanted["select"].removeprefix("step ")
+        backbone = (
+            _published(session, source, runs_dir)
+            if select_step == "last"
+            else _checkpoint(session, source, int(select_step), runs_dir)
+        )
+    return {"backbone": backbone, "data": {name: {"root": None}}}
+
+
+def _published(session: Session, source: Job, runs_dir: Path) -> dict[str, str]:
+    row = session.scalar(
+        select(Checkpoint)
+        .where(Checkpoint.job_id == source.id, Checkpoint.kind == "backbone", Checkpoint.deleted_at.is_(None))
+        .order_by(Checkpoint.attempt.desc())
+        .limit(1)
+    )
+    if row is None:
+        raise BadInput(f"job {source.name} ({source.id}) is {source.state} and has published no backbone; run it again")
+    folder = run_folder(runs_dir, source.id) / row.uri
+    _verify(folder / BACKBONE_WEIGHTS, row.sha256, f"the backbone of job {source.name}", "run that job again")
+    named = json.loads((folder / "config.json").read_text("utf-8"))["sha256"]
+    return {"path": str(folder), "sha256": named}
+
+
+def _checkpoint(session: Session, source: Job, step: int, runs_dir: Path) -> dict[str, str]:
+    rows = session.scalars(
+        select(Checkpoint)
+        .where(Checkpoint.job_id == source.id, Checkpoint.kind != "backbone", Checkpoint.deleted_at.is_(None))
+        .order_by(Checkpoint.step, Checkpoint.attempt)
+    ).all()
+    found = [row for row in rows if row.step == step]
+    if not found:
+        kept = ", ".join(str(n) for n in sorted({row.step for row in rows})) or "none"
+        raise BadInput(
+            f"job {source.name} ({source.id}) has no checkpoint of step {step}; kept: {kept}. Select one of them or "
+            "`last`, or raise run.checkpoint.keep_last of that job"
+        )
+    row = found[-1]
+    folder = run_folder(runs_dir, source.id) / row.uri
+    _verify(
+        folder / CHECKPOINT_STATE, row.sha256, f"the checkpoint of step {step} of job {source.name}", "select `last`"
+    )
+    return {"checkpoint": str(folder), "sha256": row.sha256}
+
+
+def _verify(file: Path, sha256: str, what: str, remedy: str) -> None:
+    if not file.is_file():
+        raise BadInput(f"{what} is not at its place in the run directory ({file.name} is missing); {remedy}")
+    if sha256_of(file) != sha256:
+        raise BadInput(f"{what} is damaged: {file.name} is not the file that was recorded; {remedy}")

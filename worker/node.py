@@ -1,0 +1,209 @@
+"""This host in the service: registered with its slots, seen, and at work on what is placed on it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import platform
+import signal
+import threading
+import uuid
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.database.engine import session_factory
+from service.ledger import attempts, nodes
+from service.ledger.errors import NodeNameTaken
+from service.settings import Settings
+from trainer.specs.catalogue import built_in_data_sets
+from worker import clock, devices
+from worker.attempt import AttemptRun
+from worker.process import end_orphans, marked
+from worker.recorder.loops import Recorder
+
+VERSIONS_OF = ("barlow-lab", "torch", "torchvision")
+RETRY_SECONDS = 2.0
+DRAIN_LOOK_SECONDS = 0.2
+DRAIN_SPARE_SECONDS = 15.0
+"""For the end of an attempt after its ranks are gone."""
+
+log = logging.getLogger(__name__)
+
+
+class Node:
+    """The supervisor of this host.
+
+    It asks the database for placed attempts every `poll_seconds`, and at once when it is woken: a lost message costs
+    seconds, a doubled one nothing. It needs no broker.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        """Raises ValueError: the node has no name."""
+        if settings.node_name is None:
+            raise ValueError("this host has no name: set BARLOW_NODE_NAME to one that no other worker uses")
+        self.name = settings.node_name
+        self.replaced = False
+        self._settings = settings
+        self._sessions = session_factory(engine)
+        self._instance = uuid.uuid4()
+        self._recorder = Recorder(settings, engine)
+        self._devices: list[devices.Device] = []
+        self._runs: dict[uuid.UUID, tuple[AttemptRun, threading.Thread]] = {}
+        self._woken = threading.Event()
+        self._draining = False
+        self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+
+    def start(self) -> None:
+        """End what a dead worker left here, register, and begin to work. Waits for a database that is away.
+
+        A name that a worker held until just now may be that of a dead one: it is tried for as long as a lease.
+
+        Raises:
+            NodeNameTaken: another worker of this name is alive.
+        """
+        if orphans := end_orphans(self.name):
+            log.warning("ended processes that a dead worker left: %s", orphans)
+        self._devices = devices.discover(self.name, self._settings.slots)
+        patience = clock.now() + self._settings.lease_seconds + RETRY_SECONDS
+        pause = threading.Event()
+        while True:
+            try:
+                self._register()
+                break
+            except NodeNameTaken as error:
+                if clock.now() > patience:
+                    raise
+                log.info("%s; waiting to see whether it is alive", error)
+            except SQLAlchemyError as error:
+                log.warning("cannot register yet: %s", str(error).splitlines()[0])
+            pause.wait(RETRY_SECONDS)
+        log.info("node %s: %s", self.name, ", ".join(f"{d.kind} {d.uuid}" for d in self._devices))
+        self._recorder.start()
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look for placed attempts now."""
+        self._woken.set()
+
+    def drain(self) -> None:
+        """Accept nothing more, have every trainer write a checkpoint and leave, end the attempts, and go."""
+        self._draining = True
+        self._woken.set()
+        self._thread.join()
+        self._recorder.stop()
+        try:
+            with self._sessions.begin() as session:
+                nodes.leave(session, self.name, self._instance)
+        except SQLAlchemyError as error:
+            log.warning("could not take leave of the database: %s", str(error).splitlines()[0])
+
+    def _register(self) -> None:
+        report = [
+            nodes.SlotReport(d.index, d.kind, d.uuid, d.memory_bytes, empty=devices.is_empty(d)) for d in self._devices
+        ]
+        with self._sessions.begin() as session:
+            nodes.register(
+                session,
+                name=self.name,
+                instance=self._instance,
+                versions=_versions(),
+                data_sets={name: entry.model_dump() for name, entry in built_in_data_sets().items()},
+                cores=devices.cores(),
+                memory_bytes=devices.memory_bytes(),
+                slots=report,
+                lease_seconds=self._settings.lease_seconds,
+            )
+
+    def _supervise(self) -> None:
+        beat = poll = clock.now()
+        drained_by: float | None = None
+        while True:
+            self._woken.wait(max(0.0, min(beat, poll) - clock.now()) if drained_by is None else DRAIN_LOOK_SECONDS)
+            woken, now = self._woken.is_set(), clock.now()
+            self._woken.clear()
+            if self._draining:
+                drained_by = drained_by or now + 2 * self._settings.stop_grace_seconds + DRAIN_SPARE_SECONDS
+                if not self._drain_runs(late=now > drained_by):
+                    return
+            try:
+                if now >= beat:
+                    beat = now + self._settings.heartbeat_seconds
+                    self._beat()
+                if not self._draining and (woken or now >= poll):
+                    poll = now + self._settings.poll_seconds
+                    self._accept_placed()
+            except SQLAlchemyError as error:
+                log.warning("the database does not answer: %s", str(error).splitlines()[0])
+
+    def _drain_runs(self, *, late: bool) -> bool:
+        """Have every attempt leave; returns whether one is still here.
+
+        `late`: the ranks are gone by now, but the database is away: what it is to be told must wait for the lease.
+        """
+        for run, _ in self._runs.values():
+            run.drain()
+            if late:
+                run.abandon()
+        return any(thread.is_alive() for _, thread in self._runs.values())
+
+    def _beat(self) -> None:
+        with self._sessions.begin() as session:
+            if not nodes.seen(session, self.name, self._instance):
+                self._replaced()
+                return
+            waiting = nodes.quarantined(session, self.name)
+        ours = {device.index: device for device in self._devices}
+        empty = [
+            slot.index
+            for slot in waiting
+            if slot.index in ours
+            and devices.is_empty(ours[slot.index])
+            and not (slot.attempt_id is not None and marked(str(slot.attempt_id)))
+        ]
+        if empty:
+            with self._sessions.begin() as session:
+                nodes.release_quarantined(session, self.name, empty)
+
+    def _replaced(self) -> None:
+        """Another worker has our name, so our attempts are lost already: their leases will say so. We go."""
+        log.error("another worker took the node name %s; this one ends", self.name)
+        self.replaced = True
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _accept_placed(self) -> None:
+        self._runs = {key: (run, thread) for key, (run, thread) in self._runs.items() if thread.is_alive()}
+        with self._sessions() as session:
+            placed = attempts.placed_on(session, self.name)
+        for attempt_id in placed:
+            self._accept(attempt_id)
+
+    def _accept(self, attempt_id: uuid.UUID) -> None:
+        sent = clock.now()
+        with self._sessions.begin() as session:
+            attempt = attempts.accept(session, attempt_id, node=self.name, lease_seconds=self._settings.lease_seconds)
+            if attempt is None:
+                return
+            self._recorder.open(session, attempt.job_id)
+        run = AttemptRun(
+            attempt,
+            sessions=self._sessions,
+            settings=self._settings,
+            recorder=self._recorder,
+            threads_per_rank=max(1, devices.cores() // len(self._devices)),
+            sent=sent,
+        )
+        thread = threading.Thread(target=run.run, name=f"attempt-{attempt_id}", daemon=True)
+        self._runs[attempt_id] = (run, thread)
+        thread.start()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in VERSIONS_OF:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,117 @@
+"""The two recorder threads of a worker. Each goes at its own pace; one that fails waits, the other does not notice."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+from sqlalchemy import Engine
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from service.database.engine import session_factory
+from service.database.tables import Watermark
+from service.settings import Settings
+from worker.recorder import mlflow, postgres
+from worker.recorder.mlflow_run import make_client
+
+LONGEST_WAIT = 30.0
+JOIN_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Records every job whose run directory this worker sees, until it is told to stop."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._postgres = postgres.PostgresRecorder(session_factory(engine), settings.runs_dir)
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=loop, name=f"recorder-{target}", daemon=True)
+            for target, loop in ((postgres.TARGET, self._run_postgres), (mlflow.TARGET, self._run_mlflow))
+            if target == postgres.TARGET or settings.mlflow_url is not None
+        ]
+
+    def start(self) -> None:
+        """Start recording in threads of its own; they never keep the process from exiting."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop soon. What is not recorded yet is recorded by the next worker that sees the run directory."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(JOIN_SECONDS)
+
+    def open(self, session: Session, job_id: UUID) -> None:
+        """Have a job recorded from now on."""
+        targets = [postgres.TARGET] if self._settings.mlflow_url is None else [postgres.TARGET, mlflow.TARGET]
+        rows = [{"job_id": job_id, "target": target, "position": {}} for target in targets]
+        session.execute(insert(Watermark).values(rows).on_conflict_do_nothing())
+
+    def flush(self, job_id: UUID) -> None:
+        """Record into Postgres all that is journalled now.
+
+        Raises:
+            sqlalchemy.exc.OperationalError: Postgres is away.
+        """
+        self._postgres.flush(job_id)
+
+    def _run_postgres(self) -> None:
+        def record(job_id: UUID) -> None:
+            while not self._stop.is_set() and self._postgres.record(job_id):
+                pass
+
+        self._loop(self._postgres.pending, record)
+
+    def _run_mlflow(self) -> None:
+        assert self._settings.mlflow_url is not None
+        exporter = mlflow.MlflowExporter(self._engine, make_client(self._settings.mlflow_url), self._settings.runs_dir)
+        self._loop(exporter.pending, exporter.export)
+
+    def _loop(self, pending: Callable[[], list[UUID]], record: Callable[[UUID], None]) -> None:
+        waits = _Waits()
+        while not self._stop.wait(self._settings.recorder_seconds):
+            try:
+                jobs = pending()
+            except Exception as error:
+                log.warning("cannot ask what is to be recorded: %s", _first_line(error))
+                continue
+            for job_id in jobs:
+                if self._stop.is_set():
+                    return
+                if waits.over(job_id):
+                    try:
+                        record(job_id)
+                        waits.forget(job_id)
+                    except Exception as error:
+                        seconds = waits.grow(job_id)
+                        log.warning("recording job %s again in %.0f s: %s", job_id, seconds, _first_line(error))
+
+
+class _Waits:
+    """How long each job that failed is left alone: doubled at every failure, forgotten at the first success."""
+
+    def __init__(self) -> None:
+        self._waits: dict[UUID, tuple[float, float]] = {}
+
+    def over(self, job_id: UUID) -> bool:
+        return time.monotonic() >= self._waits.get(job_id, (0.0, 0.0))[0]
+
+    def grow(self, job_id: UUID) -> float:
+        seconds = min(LONGEST_WAIT, 2 * self._waits.get(job_id, (0.0, 0.5))[1])
+        self._waits[job_id] = (time.monotonic() + seconds, seconds)
+        return seconds
+
+    def forget(self, job_id: UUID) -> None:
+        self._waits.pop(job_id, None)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
