@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from running_stack import Up
 
 from service.database import migrate
 from service.local.servers import Mlflow, Postgres, Redis
@@ -61,3 +62,33 @@ def mlflow(postgres: Postgres, server_directory: Path) -> Iterator[Mlflow]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def fresh_stack(tmp_path: Path) -> Iterator[Up]:
+    """A `barlow up` that is not started yet, on a directory of the test's own."""
+    up = Up(tmp_path / "lab", {"BARLOW_HEARTBEAT_SECONDS": "1", "BARLOW_LEASE_SECONDS": "30"})
+    yield up
+    if hasattr(up, "process"):
+        up.end()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """The whole service, running, with two slots and short ticks."""
+    times = {
+        "TICK": 0.5,
+        "POLL": 3.0,
+        "HEARTBEAT": 1.0,
+        "LEASE": 30.0,
+        "STOP_GRACE": 10.0,
+        "RETRY_BACKOFF": 0.2,
+        "RECORDER": 0.3,
+    }
+    settings = {f"BARLOW_{name}_SECONDS": str(value) for name, value in times.items()}
+    up = Up(tmp_path_factory.mktemp("stack") / "lab", settings, ("--slots", "2"))
+    try:
+        up.start()
+        yield up
+    finally:
+        up.end()

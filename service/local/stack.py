@@ -13,11 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
+from uuid import UUID
 
 import httpx
-import psycopg
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.database import migrate
+from service.database.engine import make_engine, session_factory
+from service.database.tables import Node
+from service.ledger import nodes
 from service.local.process import Child, end_leftovers, port_or_free
 from service.local.servers import HOST, Mlflow, Postgres, Redis
 from service.settings import Settings
@@ -96,14 +101,16 @@ class Stack:
         self._report(f"Redis       {HOST}:{self.redis.port}")
 
         api_url = f"http://{HOST}:{ports['api']}"
+        settings = Settings(database_url=self.postgres.url("barlow"))
+        migrate.upgrade(settings)
+        self._sessions = session_factory(make_engine(settings))
         environment = self._environment(ports["api"], self.mlflow.url)
-        migrate.upgrade(Settings(database_url=self.postgres.url("barlow")))
-        former = self._node_instance()
-        for name, module in (("api", "service.api"), ("scheduler", "service.scheduling"), ("worker", "worker")):
-            self._start_module(name, module, environment)
+        self._start_module("api", "service.api", environment)
+        self._start_module("scheduler", "service.scheduling", environment)
+        self._start_module("worker", "worker", environment)
         self._child("api").wait_ready(lambda: _ready(api_url), seconds=120)
         self._report(f"API         {api_url}  (try it at {api_url}/docs)")
-        self._child("worker").wait_ready(lambda: self._node_instance() != former, seconds=120)
+        self._child("worker").wait_ready(lambda: self._node_instance() not in (None, nodes.NOBODY), seconds=120)
         self._report(f"worker      node {NODE}, run directories in {self.directory / 'runs'}")
         self.mlflow.wait()
         self._report(f"MLflow      {self.mlflow.url}")
@@ -128,7 +135,7 @@ class Stack:
                 part.started_at = now
                 try:
                     part.start()
-                except RuntimeError as error:
+                except (RuntimeError, SQLAlchemyError) as error:
                     self._schedule(part, str(error))
 
     def stop(self) -> None:
@@ -170,7 +177,25 @@ class Stack:
             # The worker lets its trainers write a checkpoint first.
             grace_seconds=120 if name == "worker" else 20,
         )
-        self._start(name, child.start, lambda: child)
+
+        def start() -> None:
+            if name == "worker":
+                self._free_node()
+            child.start()
+
+        self._start(name, start, lambda: child)
+
+    def _free_node(self) -> None:
+        """Give the node's name back for a worker that could not: it is dead, we are its parent or ended it."""
+        with self._sessions.begin() as session:
+            instance = self._node_instance()
+            if instance is not None:
+                nodes.leave(session, NODE, instance)
+
+    def _node_instance(self) -> UUID | None:
+        """Which worker process holds the node's name; None before the first one."""
+        with self._sessions() as session:
+            return session.scalar(select(Node.instance).where(Node.name == NODE))
 
     def _child(self, name: str) -> Child:
         return next(part.child for part in self._parts if part.name == name)
@@ -236,12 +261,6 @@ class Stack:
         if self._slots is not None:
             environment["SLOTS"] = str(self._slots)
         return {f"BARLOW_{name}": value for name, value in environment.items()}
-
-    def _node_instance(self) -> Any:
-        """Which worker process holds the node's name in the database; None before the first one."""
-        with psycopg.connect(self.postgres.url("barlow")) as connection:
-            row = connection.execute("SELECT instance FROM nodes WHERE name = %s", [NODE]).fetchone()
-        return row and row[0]
 
     def _log(self, name: str) -> Path:
         return self.directory / "logs" / f"{name}.log"

@@ -1,0 +1,103 @@
+"""A `barlow up` that tests start, look into and end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from service.local.process import MARK
+
+
+@dataclass
+class Up:
+    """A `barlow up` as a user runs it, on free ports; what it says is in `output`."""
+
+    directory: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    endpoints: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = [str(Path(sys.executable).with_name("barlow")), "up", "--data", str(self.directory)]
+        with self.output_file.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*command, "--port", "0", "--mlflow-port", "0", *self.arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.settings},
+            )
+        endpoints = self.directory / "endpoints.json"
+        wait_until(lambda: endpoints.exists() or self.process.poll() is not None, seconds=120)
+        assert self.process.poll() is None, self.output
+        self.endpoints = json.loads(endpoints.read_text())
+
+    def stop(self) -> int:
+        """Ctrl-C; returns the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(120)
+
+    def kill(self) -> None:
+        """kill -9 of `barlow up` alone."""
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def output_file(self) -> Path:
+        return self.directory.with_suffix(".out")
+
+    @property
+    def output(self) -> str:
+        return self.output_file.read_text()
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that belongs to it, by its mark; PostgreSQL's own children hide theirs."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(MARK) == str(self.directory) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def child(self, module: str) -> psutil.Process:
+        """The child that runs `python -m module`."""
+        (found,) = self.modules(module)
+        return found
+
+    def modules(self, module: str) -> list[psutil.Process]:
+        """Every child that runs `python -m module`."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                if process.cmdline()[-2:] == ["-m", module]:
+                    found.append(process)
+        return found
+
+    def end(self) -> None:
+        """Leave nothing, whatever happened."""
+        if self.process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.stop()
+        for process in [self.process, *self.processes()]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> None:
+    """Wait for a condition; a test that waits in vain fails."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain"
+        time.sleep(0.1)
