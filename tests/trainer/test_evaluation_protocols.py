@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainer.evaluation import knn
 from trainer.evaluation.features import Features
 from trainer.evaluation.knn import class_votes, nearest, run_knn
 from trainer.evaluation.linear import MEAN_SQUARED_NORM, comparable, run_linear
@@ -191,6 +192,15 @@ def test_a_tie_between_classes_is_won_by_the_lower_number_and_a_class_without_vo
     result = judge(tmp_path, knn_spec(k=4), train, test)
     assert result["top1"]["last"] == 25.0, "class 1 wins the tie with class 5"
     assert result["top5"]["last"] == 50.0, "classes 0 and 2 have no neighbour, so they are not among the first five"
+
+
+def test_blocks_bound_the_memory_and_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = clusters(600, seed=1, spread=1.0), clusters(301, seed=2, spread=1.0)
+    whole = judge(tmp_path / "a", knn_spec(), train, test)
+    monkeypatch.setattr(knn, "BLOCK_VALUES", 7 * 600)
+    assert judge(tmp_path / "b", knn_spec(), train, test) == whole
+    progress = [e for e in read_events(tmp_path / "b" / "journal.jsonl") if e.kind == "progress"]
+    assert progress[0].data["steps"] == 43, "301 queries in blocks of 7"
 
 
 def test_more_neighbours_than_images_is_a_bad_spec(tmp_path: Path) -> None:
