@@ -1,0 +1,118 @@
+"""Small runs for tests: their specs, their contexts in this process, and what they left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.journal import FILE_NAME, Event, Journal, read_events
+from trainer.run_directory import CONTROL_FILE, attempt_folder
+from trainer.runtime.context import Context
+from trainer.runtime.stopping import StopRequests
+from trainer.specs import PretrainSpec
+
+CLOCKED = {"images_per_second", "data_seconds", "step_seconds"}
+"""Metrics of the clock: they differ from run to run."""
+
+
+def spec(**changes: Any) -> PretrainSpec:
+    """Digits through `tiny`, 5 steps an epoch, a checkpoint every 3 steps, every metric at every step."""
+    return PretrainSpec.model_validate(
+        {
+            "data": {"name": "digits", "limit": 160},
+            "views": {"preset": "small_images", "size": 12},
+            "backbone": {"name": "tiny"},
+            "projector": {"widths": [24, 16]},
+            "optimizer": {"name": "adamw"},
+            "epochs": 4,
+            "batch_size": 32,
+            "run": {
+                "checkpoint": {"every_steps": 3},
+                "record": {"metrics_every_steps": 1, "correlation_every_epochs": 10},
+            },
+            **changes,
+        }
+    )
+
+
+def context(run_folder: Path, attempt: int = 1) -> Context:
+    """The only rank of an attempt, in this process."""
+    folder = attempt_folder(run_folder, attempt)
+    folder.mkdir(parents=True)
+    device = torch.device("cpu")
+    return Context(
+        rank=0,
+        world_size=1,
+        device=device,
+        threads=1,
+        run_folder=run_folder,
+        attempt_folder=folder,
+        attempt=attempt,
+        inputs={"backbone": None, "data": {}},
+        journal=Journal(folder / FILE_NAME),
+        stop=StopRequests(folder / CONTROL_FILE, rank=0, device=device),
+    )
+
+
+def events(run_folder: Path, attempt: int = 1, kind: str | None = None) -> list[Event]:
+    """The journal of an attempt."""
+    every = read_events(attempt_folder(run_folder, attempt) / FILE_NAME)
+    return [event for event in every if kind in (None, event.kind)]
+
+
+def series(run_folder: Path) -> dict[tuple[str, int], float]:
+    """(metric, step) → value over all attempts, an attempt's lines counting up to its successor's resume step.
+
+    Fails if a point is there twice. Metrics of the clock are left out.
+    """
+    points: dict[tuple[str, int], float] = {}
+    attempts = sorted(int(folder.name) for folder in (run_folder / "attempts").iterdir())
+    for attempt, successor in zip(attempts, [*attempts[1:], None], strict=True):
+        last = resume_step(run_folder, successor) if successor is not None else None
+        for step, name, value in _points(events(run_folder, attempt, "metrics")):
+            if last is None or step <= last:
+                assert (name, step) not in points, f"{name} at step {step} is there twice"
+                points[name, step] = value
+    return points
+
+
+def resume_step(run_folder: Path, attempt: int) -> int:
+    """The step an attempt went on from."""
+    step: int = events(run_folder, attempt, "started")[0].data["resume_step"]
+    return step
+
+
+def _points(lines: list[Event]) -> Iterator[tuple[int, str, float]]:
+    for event in lines:
+        assert event.step is not None
+        for name, value in event.data["values"].items():
+            if name not in CLOCKED:
+                yield event.step, name, value
+
+
+def checkpoint(run_folder: Path, attempt: int, step: int) -> dict[str, Any]:
+    """The state in a checkpoint."""
+    folder = attempt_folder(run_folder, attempt) / "checkpoints" / f"step-{step:08d}"
+    state: dict[str, Any] = torch.load(folder / "state.pt", weights_only=True)
+    return state
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two states are equal to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def outcome_of(run_folder: Path, attempt: int = 1) -> dict[str, Any]:
+    """outcome.json of an attempt."""
+    value: dict[str, Any] = json.loads((attempt_folder(run_folder, attempt) / "outcome.json").read_text())
+    return value

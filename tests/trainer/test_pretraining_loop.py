@@ -1,0 +1,217 @@
+"""The loop in this process: what it journals, how it stops, resumes, passes over damage and survives divergence."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import runs
+import torch
+
+from trainer.models.exported import load_backbone
+from trainer.outcome import BadSpec, Diverged
+from trainer.pretraining import Plan, pretrain
+from trainer.specs import digest
+
+STEPS = 20
+METRICS = {
+    "loss", "on_diagonal", "off_diagonal", "noise_floor", "off_diagonal_excess", "correlation_diagonal_mean",
+    "correlation_off_diagonal_rms", "grad_norm", "learning_rate", "images_per_second", "data_seconds", "step_seconds",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("undisturbed")
+    end = pretrain(runs.spec(), runs.context(folder))
+    assert (end.outcome, end.step) == ("ok", STEPS)
+    return folder
+
+
+def test_a_run_journals_what_the_design_names(undisturbed):
+    spec, events = runs.spec(), runs.events(undisturbed)
+    started = next(e for e in events if e.kind == "started")
+    assert started.data["spec_digest"] == digest(spec)
+    assert started.data["resume_step"] == 0
+    assert started.data["parameter_groups"]["matrices"]["tensors"] == 4 + 2
+    assert started.data["parameter_groups"]["others"]["tensors"] == 8 + 2
+    assert started.data["ranks"][0]["start_ticks"] > 0
+    points = [e for e in events if e.kind == "metrics" and "loss" in e.data["values"]]
+    assert [e.step for e in points] == list(range(1, STEPS + 1))
+    assert [e.epoch for e in points] == [1] * 5 + [2] * 5 + [3] * 5 + [4] * 5
+    for event in points:
+        values = event.data["values"]
+        assert set(values) == METRICS
+        assert values["noise_floor"] == 16 * 15 / 31
+        assert values["loss"] == pytest.approx(values["on_diagonal"] + 0.0051 * values["off_diagonal"], rel=1e-5)
+    assert points[0].data["values"]["learning_rate"] == 0.0
+    assert points[-1].data["values"]["loss"] < points[0].data["values"]["loss"]
+    records = [e for e in events if e.kind == "correlation"]
+    assert [e.step for e in records] == [1, STEPS]
+    for record in records:
+        assert (undisturbed / "attempts/0001" / record.data["file"]).exists()
+        assert (undisturbed / "attempts/0001" / record.data["image"]).exists()
+    assert [e.step for e in events if e.kind == "metrics" and "effective_rank" in e.data["values"]] == [1, STEPS]
+    image = next(e for e in events if e.kind == "image")
+    assert (undisturbed / "attempts/0001" / image.data["file"]).stat().st_size > 1000
+    phases = [e.data["phase"] for e in events if e.kind == "progress"]
+    assert list(dict.fromkeys(phases)) == ["loading data", "building", "training", "exporting"]
+    assert {e.epoch for e in events if e.kind == "progress" and e.data["phase"] == "training"} == {1, 2, 3, 4}
+
+
+def test_checkpoints_are_kept_named_and_journalled(undisturbed):
+    folder = undisturbed / "attempts/0001"
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step-00000018", "step-00000020"]
+    events = [e for e in runs.events(undisturbed, kind="checkpoint") if e.data["checkpoint"] == "last"]
+    assert [e.step for e in events] == [3, 5, 6, 9, 10, 12, 15, 18, 20]
+    deleted = [name for e in events for name in e.data["deleted"]]
+    assert deleted == [e.data["path"] for e in events[:-2]]
+    manifest = json.loads((folder / "checkpoints/step-00000020/manifest.json").read_text())
+    assert (manifest["sha256"], manifest["bytes"]) == (events[-1].data["sha256"], events[-1].data["bytes"])
+    assert manifest["spec"] == runs.spec().resolved()
+
+
+def test_the_exported_backbone_is_the_trained_one(undisturbed):
+    backbone = load_backbone(undisturbed / "attempts/0001/backbone").state_dict()
+    trained = runs.checkpoint(undisturbed, 1, STEPS)["model"]
+    assert all(torch.equal(tensor, trained[f"backbone.{name}"]) for name, tensor in backbone.items())
+
+
+def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_to_the_same_end(undisturbed, tmp_path):
+    first = runs.context(tmp_path)
+    (first.attempt_folder / "control.json").write_text('{"stop": "pause"}')
+    end = pretrain(runs.spec(), first)
+    assert end.outcome == "stopped"
+    assert end.message == "stopped at step 1: pause"
+    assert [e.step for e in runs.events(tmp_path, kind="checkpoint")] == [1]
+    assert pretrain(runs.spec(), runs.context(tmp_path, 2)).outcome == "ok"
+    assert runs.resume_step(tmp_path, 2) == 1
+    assert runs.series(tmp_path) == runs.series(undisturbed)
+    for part in ("model", "optimizer"):
+        assert runs.same(runs.checkpoint(tmp_path, 2, STEPS)[part], runs.checkpoint(undisturbed, 1, STEPS)[part])
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(undisturbed, tmp_path):
+    spec = runs.spec()
+    with pytest.raises(_Killed):
+        pretrain(spec, _killed_after(runs.context(tmp_path), 11))
+    state = tmp_path / "attempts/0001/checkpoints/step-00000010/state.pt"
+    damaged = bytearray(state.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    state.write_bytes(damaged)
+    (tmp_path / "attempts/0001/checkpoints/.step-00000012.tmp").mkdir()
+    assert pretrain(spec, runs.context(tmp_path, 2)).outcome == "ok"
+    assert runs.resume_step(tmp_path, 2) == 9
+    warnings = runs.events(tmp_path, 2, "warning")
+    assert [w.data["checkpoint"] for w in warnings] == ["attempts/0001/checkpoints/step-00000010"]
+    assert "not the file that was written" in warnings[0].data["message"]
+    assert runs.series(tmp_path) == runs.series(undisturbed)
+
+
+def test_with_nothing_left_to_do_a_resumed_run_exports_the_same_backbone(undisturbed, tmp_path):
+    (tmp_path / "attempts").mkdir()
+    (tmp_path / "attempts/0001").symlink_to(undisturbed / "attempts/0001")
+    end = pretrain(runs.spec(), runs.context(tmp_path, 2))
+    assert end.outcome == "ok"
+    assert end.result is not None
+    assert set(end.result["metrics"]) == METRICS
+    exported = [
+        p / "attempts" / n / "backbone/model.safetensors" for p, n in ((tmp_path, "0002"), (undisturbed, "0001"))
+    ]
+    assert exported[0].read_bytes() == exported[1].read_bytes()
+
+
+def test_a_checkpoint_of_another_spec_is_refused(undisturbed, tmp_path):
+    (tmp_path / "attempts").mkdir()
+    (tmp_path / "attempts/0001").symlink_to(undisturbed / "attempts/0001")
+    with pytest.raises(BadSpec, match="use another --run-dir"):
+        pretrain(runs.spec(seed=1), runs.context(tmp_path, 2))
+
+
+@pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw"])
+def test_a_diverging_run_ends_with_finite_parameters_and_without_a_checkpoint_of_it(optimizer, tmp_path, monkeypatch):
+    # float32 overflows at a rate like this within a few steps.
+    rates = {"learning_rate": 1e30, "warmup_epochs": 0, "reference_batch_size": None}
+    if optimizer == "lars":
+        rates["bias_learning_rate"] = 1e30
+    spec = runs.spec(optimizer={"name": optimizer, **rates}, run={"checkpoint": {"every_steps": 1, "keep_last": 50}})
+    states = _kept_states(monkeypatch)
+    with pytest.raises(Diverged, match=r"Lower optimizer\.learning_rate") as caught:
+        pretrain(spec, runs.context(tmp_path))
+    bad = caught.value.step
+    assert 1 < bad <= STEPS
+    state = states[0].state_dict()
+    tensors = [*state["model"].values(), *(t for s in state["optimizer"]["state"].values() for t in s.values())]
+    assert all(torch.isfinite(t).all() for t in tensors if t.is_floating_point())
+    written = runs.events(tmp_path, kind="checkpoint")
+    assert [e.step for e in written] == list(range(1, bad))
+    before = runs.checkpoint(tmp_path, 1, bad - 1)
+    moved = {k: v for k, v in state["model"].items() if "num_batches_tracked" not in k}
+    assert all(torch.equal(v, before["model"][k]) for k, v in moved.items())
+    assert runs.same(state["optimizer"]["state"], before["optimizer"]["state"])
+
+
+def test_divergence_is_seen_one_interval_late_but_before_any_checkpoint(tmp_path):
+    rates = {"name": "sgd", "learning_rate": 1e30, "warmup_epochs": 0, "reference_batch_size": None}
+    run = {"checkpoint": {"every_epochs": 2}, "record": {"metrics_every_steps": 4, "correlation_every_epochs": 10}}
+    with pytest.raises(Diverged):
+        pretrain(runs.spec(optimizer=rates, run=run), runs.context(tmp_path))
+    assert runs.events(tmp_path, kind="checkpoint") == []
+    points = [e for e in runs.events(tmp_path, kind="metrics") if "learning_rate" in e.data["values"]]
+    assert [e.step for e in points] == [4, 8]
+    assert "loss" in points[-1].data["non_finite"]
+
+
+def test_seeds_and_views_decide_the_run(tmp_path, undisturbed):
+    pretrain(runs.spec(seed=1, max_steps=2), runs.context(tmp_path))
+    one, other = runs.series(tmp_path), runs.series(undisturbed)
+    assert one["loss", 1] != other["loss", 1]
+
+
+def test_bf16_stays_near_fp32(tmp_path, undisturbed):
+    pretrain(runs.spec(precision="bf16", max_steps=3), runs.context(tmp_path))
+    loss, exact = runs.series(tmp_path)["loss", 1], runs.series(undisturbed)["loss", 1]
+    assert loss != exact
+    assert math.isclose(loss, exact, rel_tol=0.02)
+
+
+def test_what_is_due_when():
+    spec = runs.spec(run={"checkpoint": {"every_epochs": 2, "every_steps": 7}, "record": {"metrics_every_steps": 4}})
+    plan = Plan(steps=18, steps_per_epoch=5, spec=spec)
+    assert plan.epochs == 4
+    assert [s for s in range(1, 19) if plan.metrics_due(s)] == [4, 8, 12, 16, 18]
+    assert [s for s in range(1, 19) if plan.checkpoint_due(s)] == [7, 10, 14, 18]
+    assert [s for s in range(1, 19) if plan.correlation_due(s)] == [1, 5, 10, 15, 18]
+    assert [plan.epoch(s) for s in (1, 5, 6, 18)] == [1, 1, 2, 4]
+
+
+class _Killed(BaseException):
+    """The process is gone."""
+
+
+def _killed_after(context, step):
+    """The context, with an end as sudden as this process can have it: in the middle of `step` + 1."""
+    asked = context.stop.requested
+
+    def requested(at: int) -> bool:
+        if at == step:
+            raise _Killed
+        return asked(at)
+
+    context.stop.requested = requested
+    return context
+
+
+def _kept_states(monkeypatch):
+    """The TrainStates that pretraining builds."""
+    from trainer import pretraining
+
+    built = []
+
+    class Kept(pretraining.TrainState):
+        def __init__(self, *args):
+            super().__init__(*args)
+            built.append(self)
+
+    monkeypatch.setattr(pretraining, "TrainState", Kept)
+    return built
