@@ -1,0 +1,236 @@
+"""A typed client of the API: answers are models, problems are exceptions, what is safe to repeat is repeated."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from service.api.pages import Page
+from service.api.problems import ProblemDetails
+from service.api.schemas import (
+    Comparison,
+    DataSets,
+    EventView,
+    ExperimentDetail,
+    JobDetail,
+    JobView,
+    MetricView,
+    Nodes,
+    Plan,
+)
+from service.client.sse import Message, messages
+
+Answer = TypeVar("Answer", bound=BaseModel)
+_WAITS = (0.2, 0.5, 1.0, 2.0)  # seconds between the tries of one request
+_LATER = (502, 503, 504)
+
+
+class ApiError(Exception):
+    """The API, or the way to it, said no. `problem` is the API's own answer, where there is one."""
+
+    def __init__(self, message: str, problem: ProblemDetails | None = None) -> None:
+        super().__init__(message)
+        self.problem = problem
+
+
+class Unreachable(ApiError):
+    """Nobody answers at the address."""
+
+
+class Client:
+    """Talks to one API. Use it as a context manager, or close it.
+
+    Every call raises ApiError when the API refuses, Unreachable when it does not answer.
+    """
+
+    def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None, timeout: float = 30.0) -> None:
+        self.url = url.rstrip("/")
+        try:
+            self._http = httpx.Client(base_url=f"{self.url}/api/v1", transport=transport, timeout=timeout)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise Unreachable(f"{url!r} is not the address of an API: {error}") from None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def submit_job(self, spec: Any, *, experiment: str = "default", key: str | None = None) -> JobView:
+        """Submit a job. It carries an Idempotency-Key, so a repeated request makes no second job."""
+        answer = self._send(
+            "POST", "/jobs", json=spec, params={"experiment": experiment}, headers=_key(key or str(uuid.uuid4()))
+        )
+        return JobView.model_validate_json(answer.content)
+
+    def submit_experiment(self, body: Any, *, key: str | None = None) -> ExperimentDetail:
+        """Submit all jobs of an experiment, or none."""
+        answer = self._send("POST", "/experiments", json=body, headers=_key(key or str(uuid.uuid4())))
+        return ExperimentDetail.model_validate_json(answer.content)
+
+    def plan(self, spec: Any, *, experiment: str = "default") -> Plan:
+        """What a submit would do; nothing is created."""
+        params = {"experiment": experiment, "validate_only": "true"}
+        return Plan.model_validate_json(self._send("POST", "/jobs", json=spec, params=params).content)
+
+    def job(self, job_id: uuid.UUID | str) -> JobDetail:
+        """One job as it is now."""
+        return self._get(f"/jobs/{job_id}", JobDetail)
+
+    def jobs(self, *, page_size: int = 50, page_token: str | None = None, **filters: Any) -> Page[JobView]:
+        """One page of jobs, newest first; filters as `GET /jobs` has them."""
+        params = {"page_size": page_size, "page_token": page_token, **filters}
+        return self._get("/jobs", Page[JobView], {name: value for name, value in params.items() if value is not None})
+
+    def find_job(self, text: str) -> uuid.UUID:
+        """The id of the one job that `text` means: an id, its beginning or end, NAME, or EXPERIMENT/NAME.
+
+        Raises:
+            ApiError: none fits, or more than one does.
+        """
+        with contextlib.suppress(ValueError):
+            return uuid.UUID(text)
+        experiment, _, match = text.rpartition("/")
+        found = self.jobs(match=match, experiment=experiment or None, page_size=10).items
+        if len(found) == 1:
+            return found[0].id
+        if not found:
+            raise ApiError(f"no job is called {text!r} and no id begins or ends so; `barlow jobs` lists them")
+        which = "".join(f"\n  {job.id}  {job.experiment}/{job.name}  {job.state}" for job in found)
+        raise ApiError(f"{text!r} is more than one job; give the id, or EXPERIMENT/NAME:{which}")
+
+    def cancel(self, job_id: uuid.UUID | str) -> JobView:
+        """Cancel a job; one that has ended stays as it is."""
+        return JobView.model_validate_json(self._send("POST", f"/jobs/{job_id}:cancel").content)
+
+    def experiment(self, experiment: uuid.UUID | str) -> ExperimentDetail:
+        """An experiment, by id or name, with its jobs."""
+        return self._get(f"/experiments/{experiment}", ExperimentDetail)
+
+    def metrics(
+        self, job_id: uuid.UUID | str, *, key: Sequence[str] | None = None, from_step: int = 0
+    ) -> Iterator[MetricView]:
+        """Every point of a job's metrics, by name, then by step."""
+        params: dict[str, Any] = {"from_step": from_step, "limit": 10_000}
+        if key:
+            params["key"] = list(key)
+        while True:
+            page = self._get(f"/jobs/{job_id}/metrics", Page[MetricView], params)
+            yield from page.items
+            if page.next_page_token is None:
+                return
+            params["page_token"] = page.next_page_token
+
+    def compare(self, job_ids: Sequence[uuid.UUID | str]) -> Comparison:
+        """Jobs side by side."""
+        return self._get("/compare", Comparison, {"job": [str(job_id) for job_id in job_ids]})
+
+    def nodes(self) -> Nodes:
+        """The hosts that run jobs."""
+        return self._get("/nodes", Nodes)
+
+    def data_sets(self) -> DataSets:
+        """The data sets that a spec may name."""
+        return self._get("/datasets", DataSets)
+
+    def events(self, job_id: uuid.UUID | str, *, follow: bool = True) -> Iterator[EventView]:
+        """What happened to a job; with `follow` until it has ended."""
+        for message in self._stream(f"/jobs/{job_id}/events", {"follow": follow}):
+            yield EventView.model_validate_json(message.data)
+
+    def log(self, job_id: uuid.UUID | str, *, follow: bool = False, attempt: int | None = None) -> Iterator[str]:
+        """The log of a job in pieces of whole lines; with `follow` until it has ended."""
+        params: dict[str, Any] = {"follow": follow}
+        if attempt is not None:
+            params["attempt"] = attempt
+        for message in self._stream(f"/jobs/{job_id}/logs", params):
+            yield message.data + "\n"
+
+    def _get(self, path: str, model: type[Answer], params: Mapping[str, Any] | None = None) -> Answer:
+        return model.model_validate_json(self._send("GET", path, params=params).content)
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """One request, repeated while nobody answers: each of ours changes nothing when it comes twice."""
+        for wait in (*_WAITS, None):
+            try:
+                response = self._http.request(method, path, **options)
+            except httpx.UnsupportedProtocol as error:
+                raise Unreachable(f"{self.url!r} is not the address of an API: {error}") from None
+            except httpx.TransportError as error:
+                if wait is None:
+                    raise self._unreachable(error) from None
+            else:
+                problem = _problem(response)
+                busy = problem is not None and problem.type.endswith("/submit-in-progress")
+                if wait is None or not (response.status_code in _LATER or busy):
+                    return self._checked(response, problem)
+            time.sleep(wait)
+        raise AssertionError("the last try returns or raises")
+
+    def _stream(self, path: str, params: Mapping[str, Any]) -> Iterator[Message]:
+        """Events until the one called `end`; a lost connection is taken up after the last event."""
+        headers = {"Accept": "text/event-stream"}
+        failures = 0
+        while True:
+            try:
+                # A silent stream sends a comment every 15 s.
+                with self._http.stream("GET", path, params=params, headers=headers, timeout=60.0) as response:
+                    if response.status_code != 200:
+                        response.read()
+                        self._checked(response, _problem(response))
+                    for message in messages(response.iter_lines()):
+                        if message.event == "end":
+                            return
+                        failures = 0
+                        if message.id is not None:
+                            headers["Last-Event-ID"] = message.id
+                        yield message
+            except httpx.TransportError as error:
+                if failures == len(_WAITS):
+                    raise self._unreachable(error) from None
+            if failures == len(_WAITS):
+                raise Unreachable(f"the stream {self.url}{path} breaks off again and again")
+            time.sleep(_WAITS[failures])
+            failures += 1
+
+    def _checked(self, response: httpx.Response, problem: ProblemDetails | None) -> httpx.Response:
+        if response.is_success:
+            return response
+        if problem is None:
+            raise ApiError(f"{self.url} answered {response.status_code}; is it really the Barlow Lab API?")
+        lines = [f"{fault.pointer or fault.parameter or 'body'}: {fault.message}" for fault in problem.errors]
+        said = "".join(f"\n  {line}" for line in lines) if lines else f": {problem.detail}"
+        raise ApiError(f"{problem.title}{said}", problem)
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        return Unreachable(
+            f"no Barlow Lab API answers at {self.url} ({type(error).__name__}); start one with `barlow up`, "
+            "or give its address by --url or BARLOW_URL"
+        )
+
+
+def _key(key: str) -> dict[str, str]:
+    return {"Idempotency-Key": key}
+
+
+def _problem(response: httpx.Response) -> ProblemDetails | None:
+    if response.is_success or "problem+json" not in response.headers.get("content-type", ""):
+        return None
+    try:
+        return ProblemDetails.model_validate(json.loads(response.content))
+    except (ValueError, ValidationError):
+        return None

@@ -1,0 +1,221 @@
+"""The `barlow` command."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+import yaml
+from rich.console import Console
+from typer.core import TyperGroup
+
+from service.client import render
+from service.client.address import DATA, connect
+from service.client.api import ApiError, Client
+from service.ledger.states import JobState
+from service.local.commands import register
+from service.local.progress import display
+from trainer.specs import SpecError, digest, load_spec_file, parse_spec
+
+_HELP = """
+Pretrain image backbones with Barlow Twins and judge them.
+
+\b
+  barlow up                                    run the whole service on this machine
+  barlow spec recipes/digits.yaml              is this spec valid, and what are its defaults?
+  barlow submit recipes/digits.yaml --watch    submit it and look on
+  barlow jobs --state running                  what is going on?
+  barlow logs digits -f                        what does it write?
+  barlow compare ID ID                         what made the difference?
+
+ID is a job's id, its beginning or its end, its NAME, or EXPERIMENT/NAME. Commands talk to the stack that `barlow up`
+runs in this directory, or to the API at --url or BARLOW_URL.
+"""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Refusals are messages with exit code 1, not tracebacks."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `barlow jobs | head`: typer ends quietly
+            raise
+        except (ApiError, SpecError, OSError) as error:
+            said = render.faults(error.faults) if isinstance(error, SpecError) else str(error)
+            typer.secho(f"Error: {said}", err=True, fg=typer.colors.RED)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(cls=_Commands, help=_HELP, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+register(app)
+
+Url = Annotated[Optional[str], typer.Option(envvar="BARLOW_URL", help="Address of the API")]  # noqa: UP045 - typer
+Data = Annotated[Path, typer.Option(help="Directory of `barlow up`, for its address")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Id, beginning or end of it, NAME, or EXPERIMENT/NAME")]
+JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="One or more jobs, as for `show`")]
+SpecFile = Annotated[Path, typer.Argument(metavar="FILE", help="YAML or JSON; with `jobs:` in it, an experiment")]
+
+
+@app.command()
+def submit(
+    file: SpecFile,
+    watch: Annotated[bool, typer.Option("--watch", help="Look on until every job has ended")] = False,
+    experiment: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Experiment of the job; of an experiment file: another name for it"),
+    ] = None,
+    url: Url = None,
+    data: Data = DATA,
+) -> None:
+    """Submit a job, or all jobs of an experiment.
+
+    Example: barlow submit recipes/demo.yaml --experiment my-demo --watch
+    """
+    body = load_spec_file(file)
+    with connect(url, data) as client:
+        if isinstance(body, dict) and "jobs" in body:
+            made = client.submit_experiment({**body, "name": experiment} if experiment else body)
+            ids = [job.id for job in made.jobs]
+            render.submitted(_console(), made.name, made.jobs)
+        else:
+            job = client.submit_job(body, experiment=experiment or "default")
+            ids = [job.id]
+            render.submitted(_console(), job.experiment, [job])
+        if watch:
+            _watch(client, ids)
+
+
+@app.command()
+def jobs(
+    state: Annotated[Optional[list[JobState]], typer.Option(help="Only these states")] = None,  # noqa: UP045
+    kind: Annotated[Optional[list[str]], typer.Option(help="Only these kinds")] = None,  # noqa: UP045
+    experiment: Annotated[Optional[str], typer.Option(help="Only of this experiment")] = None,  # noqa: UP045
+    label: Annotated[Optional[list[str]], typer.Option(help="Only with this KEY=VALUE")] = None,  # noqa: UP045
+    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many")] = 50,
+    url: Url = None,
+    data: Data = DATA,
+) -> None:
+    """List jobs, newest first.
+
+    Example: barlow jobs --experiment demo --state running --state queued
+    """
+    with connect(url, data) as client:
+        page = client.jobs(
+            page_size=limit,
+            state=[item.value for item in state] if state else None,
+            kind=kind or None,
+            experiment=experiment,
+            label=label or None,
+        )
+    render.jobs(_console(), page.items, more=page.next_page_token is not None)
+
+
+@app.command()
+def show(job: JobId, url: Url = None, data: Data = DATA) -> None:
+    """Show a job: its state and why, its progress, its newest metrics, its result or its error."""
+    with connect(url, data) as client:
+        render.job(_console(), client.job(client.find_job(job)), client.url)
+
+
+@app.command()
+def watch(job: JobIds, url: Url = None, data: Data = DATA) -> None:
+    """Look on until the jobs have ended. Exit code 1 when one of them did not succeed."""
+    with connect(url, data) as client:
+        _watch(client, [client.find_job(text) for text in job])
+
+
+@app.command()
+def logs(
+    job: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended")] = False,
+    attempt: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Only this attempt; left out: all, one after another"),
+    ] = None,
+    url: Url = None,
+    data: Data = DATA,
+) -> None:
+    """Print what the trainer has written, each line with its rank."""
+    with connect(url, data) as client:
+        for piece in client.log(client.find_job(job), follow=follow, attempt=attempt):
+            typer.echo(piece, nl=False)
+
+
+@app.command()
+def cancel(job: JobIds, url: Url = None, data: Data = DATA) -> None:
+    """Cancel jobs. A running one writes a checkpoint first; one that has ended stays as it is."""
+    with connect(url, data) as client:
+        for job_id in [client.find_job(text) for text in job]:
+            after = client.cancel(job_id)
+            typer.echo(f"{after.name}  {after.state}{f': {after.reason.words}' if after.reason else ''}")
+
+
+@app.command()
+def spec(file: SpecFile) -> None:
+    """Validate a spec without a server: print it with every default written out, and its digest.
+
+    Exit code 1 when it has faults; all of them are named.
+    """
+    body = load_spec_file(file)
+    whole = isinstance(body, dict) and "jobs" in body
+    for name, value in render.specs_in(body).items():
+        resolved = parse_spec(value)
+        if whole:
+            typer.echo(f"---\n# job: {name}")
+        typer.echo(f"# digest: {digest(resolved)}")
+        typer.echo(yaml.safe_dump(resolved.resolved(), sort_keys=False), nl=False)
+
+
+@app.command()
+def compare(job: JobIds, url: Url = None, data: Data = DATA) -> None:
+    """Compare jobs: where their specs differ, their results and their last metrics."""
+    with connect(url, data) as client:
+        render.comparison(_console(), client.compare([client.find_job(text) for text in job]))
+
+
+@app.command()
+def nodes(url: Url = None, data: Data = DATA) -> None:
+    """List the hosts that run jobs, and what their slots do."""
+    with connect(url, data) as client:
+        render.nodes(_console(), client.nodes())
+
+
+@app.command()
+def datasets(url: Url = None, data: Data = DATA) -> None:
+    """List the data sets that a spec may name."""
+    with connect(url, data) as client:
+        render.data_sets(_console(), client.data_sets())
+
+
+def main() -> None:
+    """Entry point of the `barlow` command."""
+    app(prog_name="barlow")
+
+
+def _watch(client: Client, ids: Sequence[uuid.UUID]) -> None:
+    console = _console()
+    with display(console) as screen:
+        while True:
+            seen = [client.job(job_id) for job_id in ids]
+            screen.show(seen)
+            if all(job.state.terminal for job in seen):
+                break
+            time.sleep(1.0)
+    for job in seen:
+        render.ending(console, job)
+    if any(job.state != JobState.SUCCEEDED for job in seen):
+        raise typer.Exit(1)
+
+
+def _console() -> Console:
+    # In a pipe nothing is cut: the reader is a program.
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, width=1000, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""What the `barlow` command prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from service.api.schemas import Comparison, DataSets, Difference, JobBrief, JobDetail, JobView, Nodes
+from service.ledger.states import JobState
+from trainer.specs import Fault, SpecError, parse_spec
+
+_COLOURS = {
+    JobState.WAITING: "yellow",
+    JobState.QUEUED: "yellow",
+    JobState.RUNNING: "cyan",
+    JobState.SUCCEEDED: "green",
+    JobState.FAILED: "red",
+    JobState.CANCELLED: "magenta",
+}
+
+
+def faults(found: Sequence[Fault]) -> str:
+    """Faults, one a line."""
+    return "the spec has faults:" + "".join(f"\n  {fault.pointer or '(spec)'}: {fault.message}" for fault in found)
+
+
+def specs_in(body: Any) -> Mapping[str, Any]:
+    """The specs of a file by name, one without a name for a bare spec.
+
+    Raises:
+        SpecError: with the faults of all of them.
+    """
+    if not isinstance(body, dict) or "jobs" not in body:
+        return {"": body}
+    if not isinstance(body["jobs"], dict) or not body["jobs"]:
+        raise SpecError([Fault("/jobs", "an object {name: spec} with at least one job is expected here")])
+    found = []
+    for name, value in body["jobs"].items():
+        try:
+            parse_spec(value)
+        except SpecError as error:
+            found += [Fault(f"/jobs/{name}{fault.pointer}", fault.message) for fault in error.faults]
+    if found:
+        raise SpecError(found)
+    return body["jobs"]
+
+
+def submitted(console: Console, experiment: str, jobs: Sequence[JobView | JobBrief]) -> None:
+    """What a submit has made."""
+    for job in jobs:
+        console.print(f"{job.id}  {experiment}/{job.name}  ", _state(job.state), sep="")
+
+
+def jobs(console: Console, items: Iterable[JobView], *, more: bool) -> None:
+    """A table of jobs."""
+    table = _table("id", "job", "kind", "state", "progress", "created")
+    for job in items:
+        table.add_row(
+            str(job.id),
+            f"{job.experiment}/{job.name}",
+            job.kind,
+            _state(job.state),
+            _progress(job),
+            _time(job.created_at),
+        )
+    console.print(table)
+    if more:
+        console.print("there are more; narrow the list, or raise --limit")
+
+
+def job(console: Console, job: JobDetail, url: str) -> None:
+    """Everything a person asks about one job."""
+    table = Table.grid(padding=(0, 2))
+    table.add_row("job", f"{job.experiment}/{job.name} ({job.kind})")
+    table.add_row("id", str(job.id))
+    table.add_row("state", _state(job.state))
+    if job.reason:
+        table.add_row("why", Text(job.reason.words))
+    if job.place is not None:
+        table.add_row("place", f"{job.place} in the queue")
+    if job.progress:
+        table.add_row("progress", _progress(job))
+    table.add_row("slots", str(job.slots))
+    table.add_row("attempts", str(job.attempts))
+    for name, moment in (("created", job.created_at), ("started", job.started_at), ("finished", job.finished_at)):
+        if moment is not None:
+            table.add_row(name, _time(moment))
+    if job.labels:
+        table.add_row("labels", Text(", ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))))
+    table.add_row("digest", job.spec_digest)
+    table.add_row("recorded", f"Postgres {job.recording.postgres}, MLflow {job.recording.mlflow}")
+    table.add_row("API", f"{url}{job.links.self}")
+    if job.links.mlflow:
+        table.add_row("MLflow", job.links.mlflow)
+    console.print(table)
+    if job.last_metrics:
+        metrics = _table("metric", "step", "value")
+        for key, point in job.last_metrics.items():
+            metrics.add_row(key, str(point.step), _value(point.value))
+        console.print(metrics)
+    ending(console, job)
+
+
+def ending(console: Console, job: JobView) -> None:
+    """The result of a job, or what went wrong with the last lines of its log."""
+    if job.result:
+        console.print(Text(f"{job.name}: {json.dumps(job.result, indent=2)}"))
+    if job.error:
+        console.print(Text(f"{job.name} failed ({job.error.get('class')}): {job.error.get('message')}", style="red"))
+        for line in job.error.get("log_tail") or []:
+            console.print(Text(f"  {line}"))
+    elif job.state == JobState.CANCELLED and job.reason:
+        console.print(Text(f"{job.name}: {job.reason.words}"))
+
+
+def comparison(console: Console, compared: Comparison) -> None:
+    """Jobs side by side."""
+    head = [f"{job.experiment}/{job.name} ({job.state})" for job in compared.jobs]
+    sections = (
+        ("spec, where they differ", compared.spec),
+        ("result", compared.results),
+        ("last metrics", compared.metrics),
+    )
+    for title, rows in sections:
+        if rows:
+            console.print(_side_by_side(title, head, rows))
+    if not compared.spec:
+        console.print("their specs do not differ")
+
+
+def nodes(console: Console, found: Nodes) -> None:
+    """A table of slots by node."""
+    if not found.items:
+        console.print("no node has registered yet; start a worker with python -m worker")
+        return
+    table = _table("node", "seen", "slot", "kind", "memory", "runs")
+    for node in found.items:
+        seen = _time(node.seen_at) if node.live else f"gone since {_time(node.seen_at)}"
+        for slot in node.slots:
+            use = f"job {slot.job}" if slot.job else "free"
+            use = f"quarantined since {_time(slot.quarantined_at)}" if slot.quarantined_at else use
+            table.add_row(node.name, seen, str(slot.index), slot.kind, f"{slot.memory_bytes / 1e9:.1f} GB", use)
+    console.print(table)
+
+
+def data_sets(console: Console, found: DataSets) -> None:
+    """A table of data sets."""
+    table = _table("name", "classes", "splits", "size", "where", "what")
+    for entry in found.items:
+        table.add_row(
+            entry.name,
+            str(entry.classes),
+            ", ".join(f"{name} {count:,}" for name, count in entry.splits.items()),
+            f"{entry.image_size} px" if entry.image_size else "varies",
+            "built in" if entry.built_in else ", ".join(entry.nodes),
+            Text(entry.description),
+        )
+    console.print(table)
+
+
+def _side_by_side(title: str, head: Sequence[str], rows: Sequence[Difference]) -> Table:
+    table = _table(title, *head)
+    for row in rows:
+        table.add_row(row.name, *(Text(_value(value)) for value in row.values))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, no_wrap=True, overflow="fold")
+    return table
+
+
+def _state(state: JobState) -> Text:
+    return Text(state, style=_COLOURS[state])
+
+
+def _progress(job: JobView) -> str:
+    at = job.progress
+    if at is None or job.state not in (JobState.RUNNING, JobState.QUEUED):
+        return ""
+    parts = [f"{100 * at.fraction:.0f} %"] if at.fraction is not None else []
+    if at.step is not None and at.steps is not None:
+        parts.append(f"step {at.step}/{at.steps}")
+    return ", ".join(parts)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,33 @@
+"""Server-sent events, as a client reads them (WHATWG HTML, section 9.2.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One event of a stream."""
+
+    event: str
+    data: str
+    id: str | None
+
+
+def messages(lines: Iterable[str]) -> Iterator[Message]:
+    """Events of a stream of lines; comments and an event without its empty line at the end are left out."""
+    event, data, last_id = "message", list[str](), None
+    for line in lines:
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if not line:
+            if data:
+                yield Message(event, "\n".join(data), last_id)
+            event, data = "message", []
+        elif field == "event":
+            event = value
+        elif field == "data":
+            data.append(value)
+        elif field == "id":
+            last_id = value
