@@ -90,7 +90,7 @@ def _take_lock(connection: Connection, stop: threading.Event) -> bool:
         taken = connection.scalar(select(func.pg_try_advisory_lock(SCHEDULER_LOCK)))
         connection.commit()
         if taken:
-            logger.info("holds the lock, schedules")
+            logger.info("has the lock, schedules now")
             return True
         if not said:
             logger.info("another scheduler holds the lock, stands by")

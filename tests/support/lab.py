@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import func, select, text, update
@@ -40,35 +41,33 @@ class Lab:
             nodes.register(session, name=name, instance=instance, slots=report, **facts)
         self.instances[name] = instance
 
-    def submit(
+    def submit(self, name: str | None = None, **given: Any) -> uuid.UUID:
+        """A small pretraining job; `given`: after, source, slots, data, and the fields of the spec's `run`."""
+        with self.sessions.begin() as session:
+            return self.submit_in(session, name, **given)
+
+    def submit_in(
         self,
+        session: Session,
         name: str | None = None,
         *,
-        after: list[uuid.UUID] | None = None,
+        after: Sequence[uuid.UUID] = (),
+        source: uuid.UUID | None = None,
         slots: int = 1,
-        source: Any = None,
+        data: str = "digits",
         **run: Any,
     ) -> uuid.UUID:
-        spec = parse_spec(
-            {
-                "kind": "pretrain",
-                "data": {"name": run.pop("data", "digits")},
-                "batch_size": 64,
-                "resources": {"slots": slots},
-                "run": run,
-            }
-        )
-        with self.sessions.begin() as session:
-            experiment = jobs.ensure_experiment(session, "lab")
-            return jobs.submit(
-                session,
-                experiment_id=experiment.id,
-                spec=spec,
-                name=name,
-                after=after or [],
-                source_job_id=source,
-                actor="test",
-            ).id
+        """The same in a transaction that the caller commits."""
+        spec = {"kind": "pretrain", "data": data, "batch_size": 64 * slots, "resources": {"slots": slots}, "run": run}
+        return jobs.submit(
+            session,
+            experiment_id=jobs.ensure_experiment(session, "lab").id,
+            spec=parse_spec(spec),
+            name=name,
+            after=after,
+            source_job_id=source,
+            actor="test",
+        ).id
 
     def cancel(self, job_id: uuid.UUID, actor: str = "test") -> Job:
         with self.sessions.begin() as session:

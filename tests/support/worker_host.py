@@ -1,0 +1,106 @@
+"""A worker's supervisor in this process over a real run database, with a scheduler that looks when it is asked."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from lab import Lab
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.database.tables import Attempt, Job, Metric
+from service.ledger import jobs
+from service.ledger.states import JobState
+from service.scheduling import tick
+from service.settings import Settings
+from trainer.specs import parse_spec
+from worker.folders import attempt_folder, run_folder
+from worker.node import Node
+
+QUICK = {
+    "node_name": "host-1",
+    "slots": 2,
+    "poll_seconds": 60.0,
+    "heartbeat_seconds": 0.3,
+    "lease_seconds": 12.0,
+    "stop_grace_seconds": 5.0,
+    "retry_backoff_seconds": 0.1,
+    "recorder_seconds": 0.2,
+}
+
+
+def small_pretraining(**changed: Any) -> dict[str, Any]:
+    """A pretraining of a few seconds: 7 steps an epoch on 448 digits."""
+    return {
+        "kind": "pretrain",
+        "data": {"name": "digits", "limit": 448},
+        "views": {"preset": "small_images", "size": 16},
+        "backbone": {"name": "tiny"},
+        "projector": {"widths": [32, 32]},
+        "optimizer": {"name": "adamw", "learning_rate": 1e-3, "reference_batch_size": None},
+        "epochs": 2,
+        "batch_size": 64,
+        "run": {"record": {"metrics_every_steps": 1}},
+    } | changed
+
+
+class Host(Lab):
+    """A node at work, and short ways to give it jobs."""
+
+    def __init__(self, settings: Settings, **changed: Any) -> None:
+        self.settings = settings.model_copy(update={**QUICK, **changed})
+        super().__init__(self.settings)
+        self.node = Node(self.settings, self.engine)  # type: ignore[assignment]
+
+    def post(self, spec: dict[str, Any], name: str | None = None, source: uuid.UUID | None = None) -> uuid.UUID:
+        with self.sessions.begin() as session:
+            experiment = jobs.ensure_experiment(session, "lab")
+            job = jobs.submit(
+                session,
+                experiment_id=experiment.id,
+                spec=parse_spec(spec),
+                name=name,
+                after=[],
+                source_job_id=source,
+                actor="test",
+            )
+            return job.id
+
+    def schedule(self) -> None:
+        """One look of the scheduler, and the message to the node."""
+        with self.sessions() as session:
+            tick.tick(session, instance=uuid.UUID(int=1), lease_seconds=self.settings.lease_seconds, may_reap=True)
+        self.node.wake()
+
+    def wait(self, condition: Callable[[], bool], seconds: float = 90.0) -> None:
+        """Schedule until the condition holds."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            self.schedule()
+            time.sleep(0.1)
+
+    def finish(self, job_id: uuid.UUID) -> Job:
+        """The job, once it has ended."""
+        self.wait(lambda: JobState(self.job(job_id).state).terminal)
+        return self.job(job_id)
+
+    def wait_for_step(self, job_id: uuid.UUID, step: int) -> None:
+        """Until the metrics of this step are in the database."""
+        self.wait(lambda: any(at >= step for _, at in self.points(job_id)))
+
+    def points(self, job_id: uuid.UUID) -> dict[tuple[str, int], float]:
+        """Every point of the job: (key, step) → value."""
+        with Session(self.engine) as session:
+            rows = session.execute(select(Metric.key, Metric.step, Metric.value).where(Metric.job_id == job_id))
+            return {(key, step): value for key, step, value in rows}
+
+    def folder(self, job_id: uuid.UUID, number: int = 1) -> Any:
+        return attempt_folder(run_folder(self.settings.runs_dir, job_id), number)
+
+    def attempts_of(self, job_id: uuid.UUID) -> list[Attempt]:
+        with Session(self.engine) as session:
+            return list(session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)))
