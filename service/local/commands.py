@@ -1,0 +1,84 @@
+"""`barlow up` and `barlow demo`. The servers' packages are imported when a command runs: they are an extra."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this room to the `barlow` command."""
+    app.command()(up)
+    app.command()(demo)
+
+
+def up(
+    data: Annotated[Path, typer.Option(help="Directory of the stack; made if it is not there")] = Path(".barlow"),
+    port: Annotated[int, typer.Option(help="Port of the API; 0 picks a free one", min=0, max=65535)] = 8000,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow; 0 picks a free one", min=0, max=65535)] = 5000,
+    slots: Annotated[
+        int | None, typer.Option(help="CPU slots of the worker; left out: one per two cores", min=1)
+    ] = None,
+) -> None:
+    """Run the whole service on this machine: PostgreSQL, Redis, MLflow, API, scheduler and one worker."""
+    try:
+        from service.local.stack import ENDPOINTS, Stack
+    except ImportError as error:
+        raise _missing_extra(error) from error
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    stack = Stack(data, api_port=port, mlflow_port=mlflow_port, slots=slots, report=_line)
+    failed = False
+    try:
+        endpoints = stack.start()
+        _line(f"addresses are in {stack.directory / ENDPOINTS}; use the stack with BARLOW_URL={endpoints['api']}")
+        _line("Ctrl-C stops it; the next `barlow up` goes on where it was")
+        while True:
+            stack.tend()
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        _line("stopping; running jobs write a checkpoint first")
+    except (RuntimeError, ValueError) as error:
+        failed = True
+        typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
+    finally:
+        try:
+            stack.stop()
+        except KeyboardInterrupt:
+            _line("stopping at once")
+            stack.kill()
+    if failed:
+        raise typer.Exit(1)
+
+
+def demo(
+    recipe: Annotated[Path, typer.Argument(help="Experiment to run")] = Path("recipes/demo.yaml"),
+    data: Annotated[Path, typer.Option(help="Directory of the stack; a former demo in it is removed")] = Path(
+        "demo-data"
+    ),
+    keep: Annotated[bool, typer.Option("--keep", envvar="KEEP", help="Leave the stack running")] = False,
+) -> None:
+    """Pretrain a small backbone, judge it against untrained and raw pixels, and show the table."""
+    try:
+        from service.local.demo import run
+    except ImportError as error:
+        raise _missing_extra(error) from error
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    raise typer.Exit(run(recipe, data, keep=keep))
+
+
+def _line(text: str) -> None:
+    typer.echo(text)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _missing_extra(error: ImportError) -> typer.BadParameter:
+    return typer.BadParameter(f"{error.name} is missing: the local stack is an extra, pip install 'barlow-lab[local]'")

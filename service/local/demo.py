@@ -1,0 +1,167 @@
+"""`barlow demo`: the whole service from nothing to a table, over HTTP like anybody else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from uuid import UUID
+
+from rich.console import Console
+from rich.table import Table
+
+from service.api.schemas import ExperimentDetail, JobDetail
+from service.client.api import ApiError, Client
+from service.client.render import ending, faults
+from service.ledger.states import JobState
+from service.local.agreement import compare
+from service.local.process import Child
+from service.local.progress import display
+from service.local.stack import ENDPOINTS
+from trainer.specs import SpecError, load_spec_file
+
+NEEDED_GAIN = 30.0
+"""Points by which the trained backbone's kNN must beat the untrained one's."""
+
+_RECORD_SECONDS = 60.0
+
+
+def run(recipe: Path, directory: Path, *, keep: bool) -> int:
+    """Run the experiment of `recipe` on a fresh stack in `directory`; returns the exit code.
+
+    0: every job succeeded, both records agree, and the trained backbone's kNN is at least 30 points above the
+    untrained one's. With `keep` the stack stays up afterwards.
+    """
+    console = Console(highlight=False)
+    try:
+        body = load_spec_file(recipe)
+        _make_fresh(directory)
+        with _running_stack(console, directory, keep=keep) as endpoints, Client(endpoints["api"]) as client:
+            experiment = client.submit_experiment(body)
+            jobs = _watch(client, [job.id for job in experiment.jobs], console)
+            for job in jobs:
+                if job.state != JobState.SUCCEEDED:
+                    ending(console, job)
+            well = _judge(console, {job.name: job for job in jobs}) and _agree(console, client, jobs, endpoints)
+            _say_where(console, client.experiment(experiment.id), endpoints, keep=keep)
+    except SpecError as error:
+        console.print(f"{recipe}: {faults(error.faults)}", style="red", markup=False)
+        return 1
+    except (ApiError, OSError, RuntimeError, ValueError) as error:
+        console.print(f"Error: {error}", style="red", markup=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
+    return 0 if well else 1
+
+
+def _make_fresh(directory: Path) -> None:
+    if not directory.exists() or not any(directory.iterdir()):
+        return
+    if not (directory / "local.json").exists():
+        raise ValueError(f"{directory} holds something else than a former demo; choose another --data")
+    if (directory / ENDPOINTS).exists():
+        owner = (directory / "lock").read_text()
+        raise ValueError(f"a stack may still run on {directory}; stop it with `kill {owner}`, or remove {directory}")
+    shutil.rmtree(directory)
+
+
+@contextlib.contextmanager
+def _running_stack(console: Console, directory: Path, *, keep: bool) -> Iterator[dict[str, str]]:
+    """A `barlow up` of its own, as a user would start it; what it says is shown until it answers."""
+    command = [sys.executable, "-m", "service.client.main", "up", "--data", str(directory)]
+    up = Child(
+        "barlow up",
+        [*command, "--port", "0", "--mlflow-port", "0"],
+        log=directory / "logs" / "up.log",
+        directory=directory,
+        grace_seconds=180,
+        dies_with_parent=not keep,
+    )
+    up.start()
+    finished = False
+    try:
+        with up.log.open() as said:
+
+            def answers() -> bool:
+                console.print(said.read(), end="", markup=False)
+                return (directory / ENDPOINTS).exists()
+
+            up.wait_ready(answers, seconds=300)
+        yield json.loads((directory / ENDPOINTS).read_text())
+        finished = True
+    finally:
+        if keep and finished:
+            console.print(f"The stack stays up; stop it with: kill {up.pid}")
+        else:
+            console.print("stopping the stack")
+            up.stop()
+
+
+def _watch(client: Client, ids: Sequence[UUID], console: Console) -> list[JobDetail]:
+    with display(console) as screen:
+        while True:
+            jobs = [client.job(job_id) for job_id in ids]
+            screen.show(jobs)
+            if all(job.state.terminal for job in jobs):
+                return jobs
+            time.sleep(1.0)
+
+
+def _judge(console: Console, jobs: dict[str, JobDetail]) -> bool:
+    """Print the table; whether training was worth it."""
+    table = Table("features", "kNN top-1", "linear top-1", title="8 texture families, test split, percent")
+    for words, suffix in (("raw pixels", "-pixels"), ("untrained tiny", "-untrained"), ("Barlow Twins tiny", "")):
+        knn, linear = (_top1(jobs.get(f"{kind}{suffix}")) for kind in ("knn", "linear"))
+        table.add_row(words, *("-" if value is None else f"{value:.1f}" for value in (knn, linear)))
+    console.print(table)
+    if any(job.state != JobState.SUCCEEDED for job in jobs.values()):
+        return False
+    trained, untrained = _top1(jobs.get("knn")), _top1(jobs.get("knn-untrained"))
+    if trained is None or untrained is None:
+        console.print("the recipe has no jobs `knn` and `knn-untrained` to compare", style="red")
+        return False
+    if trained - untrained < NEEDED_GAIN:
+        console.print(
+            f"kNN of the trained backbone is {trained - untrained:.1f} points above the untrained one; "
+            f"at least {NEEDED_GAIN:g} are expected",
+            style="red",
+        )
+        return False
+    return True
+
+
+def _top1(job: JobDetail | None) -> float | None:
+    if job is None or job.result is None:
+        return None
+    return float(job.result["top1"]["last"])
+
+
+def _agree(console: Console, client: Client, jobs: Sequence[JobDetail], endpoints: dict[str, str]) -> bool:
+    """Whether Postgres and MLflow hold the same points, once both have everything."""
+    deadline = time.monotonic() + _RECORD_SECONDS
+    while any(client.job(job.id).recording.mlflow != "complete" for job in jobs):
+        if time.monotonic() > deadline:
+            console.print(f"MLflow has not got everything within {_RECORD_SECONDS:g} s", style="red")
+            return False
+        time.sleep(0.5)
+    agreement = compare(endpoints["database"], endpoints["mlflow"], jobs[0].experiment)
+    for fault in agreement.faults:
+        console.print(fault, style="red", markup=False)
+    if not agreement.faults:
+        console.print(f"Postgres and MLflow agree on all {agreement.total:,} metric points")
+    return not agreement.faults
+
+
+def _say_where(console: Console, experiment: ExperimentDetail, endpoints: dict[str, str], *, keep: bool) -> None:
+    console.print(f"MLflow    {experiment.mlflow or endpoints['mlflow']}", soft_wrap=True)
+    if keep:
+        console.print(f"API       {endpoints['api']}/docs", soft_wrap=True)
+        console.print(f"database  {endpoints['database']}", soft_wrap=True)
+    else:
+        console.print("KEEP=1 (or --keep) leaves the stack up, to look at the runs and the heatmaps there")
