@@ -53,7 +53,7 @@ def _wave(draws: Draws, angle: float, period: float) -> Plane:
 
 def _stripes(degrees: float) -> Callable[[Draws], Plane]:
     def pattern(draws: Draws) -> Plane:
-        angle = math.radians(degrees + draws.between(-10.0, 10.0))
+        angle = math.radians(degrees + draws.between(-15.0, 15.0))
         return _wave(draws, angle, draws.between(4.0, 10.0))
 
     return pattern
@@ -65,7 +65,7 @@ def _diagonal(draws: Draws) -> Plane:
 
 
 def _checks(draws: Draws) -> Plane:
-    angle = math.radians(draws.between(-10.0, 10.0))
+    angle = math.radians(draws.between(-15.0, 15.0))
     period = draws.between(6.0, 12.0)
     return np.tanh(4.0 * _wave(draws, angle, period) * _wave(draws, angle + math.pi / 2, period))
 

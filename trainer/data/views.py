@@ -159,10 +159,10 @@ def _between(u: float, low: float, high: float) -> float:
     return float(low + (high - low) * u)
 
 
-def write_views_picture(path: Path, dataset: ImageDataSet, spec: ViewsSpec, seed: int, *, epoch: int = 0) -> None:
+def write_views_picture(path: Path, dataset: ImageDataSet, spec: ViewsSpec, seed: int) -> None:
     """Write a PNG of the first images of the data set, a column each: the image, its view a, its view b.
 
-    What a person looks at before trusting the augmentations: the views are the ones that `epoch` trains on.
+    What a person looks at before trusting the augmentations: the views are the ones that the first epoch trains on.
     """
     columns = []
     for index in range(min(PICTURE_IMAGES, len(dataset))):
@@ -171,7 +171,7 @@ def write_views_picture(path: Path, dataset: ImageDataSet, spec: ViewsSpec, seed
         height, width = image.shape[:2]
         cells = [np.asarray(whole)]
         for view_id, view in enumerate((spec.a, spec.b)):
-            drawn = sample(view, seed=seed, epoch=epoch, index=index, view_id=view_id, height=height, width=width)
+            drawn = sample(view, seed=seed, epoch=0, index=index, view_id=view_id, height=height, width=width)
             cells.append(apply(image, drawn, spec.size).transpose(1, 2, 0))
         columns.append(np.concatenate(cells))
     picture = Image.fromarray(np.concatenate(columns, axis=1))

@@ -38,7 +38,7 @@ class Tiny(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (3, 32, 64, 128, self.features)
+        widths = (3, 16, 32, 64, self.features)
         layers: list[nn.Module] = []
         for place, (narrow, wide) in enumerate(pairwise(widths)):
             convolution = nn.Conv2d(narrow, wide, 3, stride=1 if place == 0 else 2, padding=1, bias=False)

@@ -1,0 +1,149 @@
+"""Backbones and projectors: their shapes, their start, and what the catalogue says of them."""
+
+import json
+from importlib import resources
+
+import pytest
+import torch
+from torch import nn
+
+from trainer.data.registry import registered
+from trainer.models import catalogue
+from trainer.models.backbones import NAMES, build_backbone, empty_backbone
+from trainer.models.projector import build_projector
+from trainer.specs import catalogue as published
+from trainer.specs.common import BackboneSpec
+
+
+def spec(name="resnet18", **changes):
+    return BackboneSpec.model_validate({"name": name, **changes})
+
+
+@pytest.mark.parametrize(("name", "stem", "side", "features"), [
+    ("tiny", "imagenet", 32, 128),
+    ("tiny", "small", 8, 128),
+    ("resnet18", "imagenet", 64, 512),
+    ("resnet18", "small", 16, 512),
+    ("resnet50", "small", 8, 2048),
+])  # fmt: skip
+def test_features_of_images(name, stem, side, features):
+    backbone = build_backbone(spec(name, stem=stem), seed=0)
+    out = backbone(torch.rand(3, 3, side, side))
+    assert out.shape == (3, features)
+    assert backbone.features == features
+    out.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_works_and_stands_in_the_catalogue(name):
+    entry = published.backbones()[name]
+    backbone = empty_backbone(spec(name))
+    assert backbone(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, entry.features)
+    assert sum(p.numel() for p in backbone.parameters()) == entry.parameters
+    assert backbone.features == entry.features
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet18", "resnet50"])
+def test_activations_stand_in_the_catalogue(name):
+    assert catalogue.backbone_entry(name) == published.backbones()[name]
+
+
+def test_data_sets_stand_in_the_catalogue():
+    entries = published.built_in_data_sets()
+    assert set(entries) == set(registered())
+    assert {name: catalogue.data_set_entry(name) for name in entries} == entries
+
+
+def test_the_catalogue_holds_the_names_and_one_entry_a_line():
+    text = resources.files("trainer.specs").joinpath("catalogue.json").read_text("utf-8")
+    assert tuple(json.loads(text)["backbones"]) == NAMES
+    lines = text.splitlines()
+    assert all(any(line.startswith(f'  "{name}": {{') for line in lines) for name in (*NAMES, *registered()))
+
+
+def test_activations_are_what_a_real_forward_keeps():
+    """The figure against a count on real memory, with the batch's own statistics on top."""
+    backbone = build_backbone(spec("tiny"), seed=0)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = backbone(torch.rand(2, 3, 224, 224))
+    weights = {p.untyped_storage().data_ptr() for p in backbone.parameters()}
+    total = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights)
+    assert output.requires_grad
+    assert total / 2e6 == pytest.approx(published.backbones()["tiny"].activation_mb_per_view, rel=0.02)
+
+
+def test_the_small_stem_keeps_the_resolution():
+    small, large = (build_backbone(spec(stem=stem), seed=0) for stem in ("small", "imagenet"))
+    assert small.conv1.kernel_size == (3, 3)
+    assert small.conv1.stride == (1, 1)
+    images = torch.rand(2, 3, 32, 32)
+    assert small.maxpool(small.conv1(images)).shape == (2, 64, 32, 32)
+    assert large.maxpool(large.conv1(images)).shape == (2, 64, 8, 8)
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_residual_branches_start_at_zero_when_asked(zero):
+    backbone = build_backbone(spec("resnet18", zero_init_residual=zero), seed=0)
+    assert all((block.bn2.weight == 0).all() == zero for block in backbone.layer1)
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet18"])
+def test_weights_come_from_the_seed_alone(name):
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = build_backbone(spec(name), seed=3).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(5)
+    again, other = (build_backbone(spec(name), seed=seed).state_dict() for seed in (3, 4))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+def test_the_backbone_starts_with_useful_magnitudes():
+    features = build_backbone(spec("tiny"), seed=0)(torch.randn(64, 3, 32, 32))
+    assert 0.1 < features.std() < 2
+    assert (features.std(dim=0) > 0).all()
+
+
+def test_a_name_that_is_not_known_is_refused():
+    unchecked = BackboneSpec.model_construct(name="resnet19", stem="imagenet", zero_init_residual=True)
+    with pytest.raises(ValueError, match="did you mean 'resnet1"):
+        build_backbone(unchecked, seed=0)
+
+
+@pytest.mark.parametrize(("widths", "kinds"), [
+    ([7], [nn.Linear]),
+    ([6, 7], [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]),
+    ([6, 5, 7], [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]),
+])  # fmt: skip
+def test_projector_layers(widths, kinds):
+    projector = build_projector(4, widths, seed=0)
+    assert [type(layer) for layer in projector] == kinds
+    assert all(layer.bias is None for layer in projector if isinstance(layer, nn.Linear))
+    assert [layer.out_features for layer in projector if isinstance(layer, nn.Linear)] == widths
+    assert projector(torch.randn(9, 4)).shape == (9, 7)
+
+
+def test_the_papers_projector_has_151_million_parameters():
+    with torch.device("meta"):
+        projector = build_projector(2048, [8192, 8192, 8192], seed=0)
+    assert sum(p.numel() for p in projector.parameters()) == 2048 * 8192 + 2 * 8192**2 + 4 * 8192
+
+
+def test_projector_and_backbone_of_one_seed_are_unrelated():
+    torch.manual_seed(2)
+    before = torch.random.get_rng_state()
+    first, again, other = (build_projector(8, [16, 16], seed=seed)[0].weight for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    weights = build_backbone(spec("tiny"), seed=0).layers[0].weight.flatten()
+    correlation = torch.corrcoef(torch.stack([first.flatten()[:128], weights[:128]]))[0, 1]
+    assert abs(correlation) < 0.35
