@@ -54,10 +54,10 @@ def _make_app(settings: Settings, node: Node) -> Celery:
     app.conf.worker_redirect_stdouts = False
     signals.setup_logging.connect(_keep_logging, weak=False)
 
-    @app.task(name=WAKE_TASK)
     def wake(attempt_id: str) -> None:
         node.wake()
 
+    app.task(name=WAKE_TASK)(wake)
     return app
 
 

@@ -98,7 +98,7 @@ class Lease:
             try:
                 self._renew()
                 failing = False
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, OSError) as error:
                 failing = True
                 log.warning("attempt %s: the lease was not renewed: %s", self._attempt_id, str(error).splitlines()[0])
 

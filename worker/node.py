@@ -136,6 +136,8 @@ class Node:
                     self._accept_placed()
             except SQLAlchemyError as error:
                 log.warning("the database does not answer: %s", str(error).splitlines()[0])
+            except Exception:
+                log.exception("the supervisor goes on after a fault")
 
     def _drain_runs(self, *, late: bool) -> bool:
         """Have every attempt leave; returns whether one is still here.
@@ -149,6 +151,8 @@ class Node:
         return any(thread.is_alive() for _, thread in self._runs.values())
 
     def _beat(self) -> None:
+        if self.replaced:
+            return
         with self._sessions.begin() as session:
             if not nodes.seen(session, self.name, self._instance):
                 self._replaced()

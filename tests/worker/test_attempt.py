@@ -1,0 +1,124 @@
+"""Attempts from accept to end: real trainers on digits with a tiny backbone, a real database."""
+
+import json
+import signal
+import uuid
+from typing import Any
+
+import psutil
+from sqlalchemy import select
+from worker_host import Host, small_pretraining
+
+from service.database.tables import Checkpoint, Correlation, Image
+from service.ledger.states import Outcome
+from trainer.journal import read_events
+from worker.folders import run_folder, sha256_of
+
+KNN = {"kind": "knn", "data": {"name": "digits"}, "images": {"size": 16, "resize": 16}}
+
+
+def test_a_pretraining_and_its_evaluation_run_to_the_end(host: Host) -> None:
+    pretraining = host.post(small_pretraining(resources={"slots": 2}), "pretrain")
+    evaluation = host.post({**KNN, "backbone_from": {"job": "pretrain"}}, "knn", source=pretraining)
+    job = host.finish(pretraining)
+    assert (job.state, job.error) == ("succeeded", None)
+    assert job.progress is not None
+    points = host.points(pretraining)
+    assert {step for key, step in points if key == "loss"} == set(range(1, 15))
+    run = run_folder(host.settings.runs_dir, pretraining)
+    with host.sessions() as session:
+        kept = session.scalars(select(Checkpoint).where(Checkpoint.job_id == pretraining)).all()
+        backbone = next(row for row in kept if row.kind == "backbone")
+        assert backbone.sha256 == sha256_of(run / "backbone" / "model.safetensors")
+        assert {(row.step, row.kind) for row in kept} == {(7, "last"), (14, "last"), (14, "backbone")}
+        correlations = session.scalars(select(Correlation).where(Correlation.job_id == pretraining)).all()
+        assert correlations
+        for row in correlations:
+            assert (run / row.file).is_file()
+            assert (run / row.image).is_file()
+        assert session.scalars(select(Image).where(Image.job_id == pretraining)).all()
+    log = (host.folder(pretraining) / "trainer.log").read_text()
+    assert "[0] " in log
+    assert not any(host.folder(pretraining).glob("backbone*")), "the backbone moved to the run directory"
+
+    judged = host.finish(evaluation)
+    assert judged.state == "succeeded"
+    assert judged.result is not None
+    assert 0 <= judged.result["top1"]["last"] <= 100
+    assert ("knn_top1", 0) in host.points(evaluation)
+    assert all(slot.attempt_id is None for slot in host.slots("host-1"))
+
+
+def test_a_trainer_killed_twice_succeeds_in_three_attempts_with_every_point_once(host: Host) -> None:
+    spec = small_pretraining(epochs=12)
+    undisturbed = host.post(spec, "undisturbed")
+    assert host.finish(undisturbed).state == "succeeded"
+    job_id = host.post(spec, "killed")
+    for number, step in ((1, 16), (2, 44)):
+        host.wait_for_step(job_id, step)
+        pids = [rank["pid"] for rank in _started(host, job_id, number)["ranks"]]
+        for pid in pids:
+            psutil.Process(pid).send_signal(signal.SIGKILL)
+        host.wait(lambda n=number: len(host.attempts_of(job_id)) > n or host.job(job_id).state == "failed")
+    job = host.finish(job_id)
+    assert job.state == "succeeded"
+    assert [attempt.outcome for attempt in host.attempts_of(job_id)] == ["crashed", "crashed", "ok"]
+    assert "SIGKILL" in host.attempts_of(job_id)[0].message
+    timings = {"images_per_second", "data_seconds", "step_seconds"}
+    expected, found = host.points(undisturbed), host.points(job_id)
+    assert found.keys() == expected.keys()
+    assert {k: v for k, v in found.items() if k[0] not in timings} == {
+        k: v for k, v in expected.items() if k[0] not in timings
+    }
+    assert host.kinds(job_id).count("resumed") == 2
+
+
+def test_a_cancelled_trainer_writes_a_checkpoint_and_leaves(host: Host) -> None:
+    job_id = host.post(small_pretraining(epochs=2000, run={"checkpoint": {"every_epochs": 1000}}))
+    host.wait_for_step(job_id, 1)
+    host.cancel(job_id)
+    job = host.finish(job_id)
+    assert job.state == "cancelled"
+    assert host.attempts_of(job_id)[0].outcome == "stopped"
+    assert json.loads((host.folder(job_id) / "control.json").read_text()) == {"stop": "cancel"}
+    with host.sessions() as session:
+        assert session.scalars(select(Checkpoint.kind).where(Checkpoint.job_id == job_id)).all() == ["last"]
+
+
+def test_a_trainer_that_makes_no_progress_is_ended_with_its_stacks_in_the_log(host: Host) -> None:
+    spec = small_pretraining(epochs=2000, run={"stall_seconds": 2, "max_restarts": 0})
+    job_id = host.post(spec)
+    host.wait_for_step(job_id, 1)
+    (rank,) = _started(host, job_id, 1)["ranks"]
+    psutil.Process(rank["pid"]).suspend()
+    job = host.finish(job_id)
+    assert job.state == "failed"
+    assert job.error is not None
+    assert job.error["class"] == "stalled"
+    assert "no progress for 2 s" in job.error["message"]
+    assert not psutil.pid_exists(rank["pid"])
+
+
+def test_an_input_that_is_missing_fails_the_job_with_a_remedy_before_anything_starts(host: Host) -> None:
+    pretraining = host.post(small_pretraining(), "pretrain")
+    attempt = host.start(pretraining)
+    host.end(attempt, Outcome.OK)
+    job_id = host.post({**KNN, "backbone_from": {"job": "pretrain"}}, source=pretraining)
+    job = host.finish(job_id)
+    assert job.state == "failed"
+    assert job.error is not None
+    assert job.error["class"] == "bad_data"
+    assert "has published no backbone; run it again" in job.error["message"]
+    assert not (host.folder(job_id) / "trainer.log").exists()
+
+
+def _started(host: Host, job_id: uuid.UUID, number: int) -> dict[str, Any]:
+    journal = host.folder(job_id, number) / "journal.jsonl"
+    found: list[dict[str, Any]] = []
+
+    def there() -> bool:
+        found[:] = [event.data for event in read_events(journal) if event.kind == "started"]
+        return bool(found)
+
+    host.wait(there)
+    return found[0]

@@ -1,0 +1,87 @@
+"""What an evaluation takes from another job is checked before anything is started."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from lab import Lab
+from worker_host import small_pretraining
+
+from service.database.tables import Checkpoint, Job
+from service.ledger import jobs
+from service.ledger.states import Outcome
+from service.settings import Settings
+from trainer.specs import parse_spec
+from worker.folders import run_folder, sha256_of
+from worker.inputs import BadInput, resolve
+
+
+class Source:
+    """A succeeded pretraining with a published backbone and the checkpoints of steps 14 and 21."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.lab = Lab(settings)
+        self.lab.node()
+        self.runs_dir = settings.runs_dir
+        self.id = self.post(small_pretraining(), None).id
+        self.run = run_folder(self.runs_dir, self.id)
+        self.lab.run(self.id, Outcome.OK)
+        files = {("backbone", 21, "backbone"): "model.safetensors"}
+        files |= {("last", step, f"attempts/0001/checkpoints/step-{step:08d}"): "state.pt" for step in (14, 21)}
+        with self.lab.sessions.begin() as session:
+            for (kind, step, uri), name in files.items():
+                file = self.run / uri / name
+                file.parent.mkdir(parents=True)
+                file.write_bytes(f"{kind} {step}".encode())
+                row = {"attempt": 1, "epoch": None, "bytes": 1, "created_at": datetime.now(UTC)}
+                session.add(Checkpoint(job_id=self.id, step=step, kind=kind, uri=uri, sha256=sha256_of(file), **row))
+        (self.run / "backbone" / "config.json").write_text(json.dumps({"sha256": "of the tensors"}))
+
+    def post(self, spec: dict, source: uuid.UUID | None) -> Job:
+        with self.lab.sessions.begin() as session:
+            experiment = jobs.ensure_experiment(session, "lab")
+            facts = {"name": None, "after": [], "source_job_id": source, "actor": "test"}
+            return jobs.submit(session, experiment_id=experiment.id, spec=parse_spec(spec), **facts)
+
+    def resolve(self, select: str) -> dict:
+        backbone_from = {"job": "pretrain", "select": select}
+        job = self.post({"kind": "knn", "data": {"name": "digits"}, "backbone_from": backbone_from}, self.id)
+        with self.lab.sessions() as session:
+            return resolve(session, job, self.runs_dir)
+
+
+@pytest.fixture
+def source(database: Settings) -> Iterator[Source]:
+    source = Source(database)
+    yield source
+    source.lab.engine.dispose()
+
+
+def test_last_is_the_published_backbone_and_a_step_is_its_checkpoint(source: Source) -> None:
+    data = {"digits": {"root": None}}
+    published = {"path": str(source.run / "backbone"), "sha256": "of the tensors"}
+    assert source.resolve("last") == {"backbone": published, "data": data}
+    folder = source.run / "attempts/0001/checkpoints/step-00000014"
+    checkpoint = {"checkpoint": str(folder), "sha256": sha256_of(folder / "state.pt")}
+    assert source.resolve("step 14") == {"backbone": checkpoint, "data": data}
+
+
+@pytest.mark.parametrize("select", ["last", "step 21"])
+@pytest.mark.parametrize(("damage", "said"), [("deleted", "is missing"), ("changed", "is damaged")])
+def test_what_is_not_what_was_recorded_is_refused_with_a_remedy(
+    source: Source, select: str, damage: str, said: str
+) -> None:
+    file: Path = source.run / ("backbone/model.safetensors" if select == "last" else "")
+    if select != "last":
+        file = source.run / "attempts/0001/checkpoints/step-00000021/state.pt"
+    file.unlink() if damage == "deleted" else file.write_bytes(b"backbone 2?")
+    with pytest.raises(BadInput, match=f"{said}.*; (run that job again|select `last`)"):
+        source.resolve(select)
+
+
+def test_a_step_without_a_checkpoint_names_those_that_are_kept(source: Source) -> None:
+    with pytest.raises(BadInput, match=r"no checkpoint of step 3; kept: 14, 21\. Select one of them or `last`"):
+        source.resolve("step 3")
