@@ -7,7 +7,14 @@ import uuid
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from lab import LEASE, Lab
 from sqlalchemy import select, text
 
@@ -16,6 +23,7 @@ from service.ledger import attempts, nodes
 from service.ledger.states import AttemptState, JobState, Outcome
 
 SLOTS = {"gpu-1": 3, "gpu-2": 2}
+ACCEPTED = (AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING)
 TABLES = "events, slots, attempts, jobs, experiments, nodes"
 
 
@@ -30,9 +38,18 @@ class Lives(RuleBasedStateMachine):
             connection.execute(text(f"TRUNCATE {TABLES} CASCADE"))
         self.lab.instances.clear()
         self.jobs: list[uuid.UUID] = []
+        self.rows: list[Attempt] = []
         self.ended: dict[uuid.UUID, tuple[str, int]] = {}
         for name, slots in SLOTS.items():
             self.lab.node(name, slots=slots)
+
+    @initialize(sizes=st.lists(st.integers(1, 3), min_size=4, max_size=6), restarts=st.integers(0, 2))
+    def a_pipeline(self, sizes: list[int], restarts: int) -> None:
+        for index, slots in enumerate(sizes):
+            after = self.jobs[-1:] if index % 3 == 2 else []
+            self.jobs.append(self.lab.submit(after=after, slots=slots, max_restarts=restarts))
+        self.schedule()
+        self.accept_all()
 
     @rule(data=st.data(), slots=st.integers(1, 3), restarts=st.integers(0, 2), priority=st.integers(-1, 1))
     def submit(self, data: st.DataObject, slots: int, restarts: int, priority: int) -> None:
@@ -51,11 +68,13 @@ class Lives(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         self.lab.cancel(data.draw(st.sampled_from(self.jobs)))
 
+    @precondition(lambda self: self.known(AttemptState.PLACED))
     @rule()
     def accept_all(self) -> None:
         for attempt in self.attempts(AttemptState.PLACED):
             assert self.lab.accept(attempt) is not None
 
+    @precondition(lambda self: self.known(AttemptState.STARTING, AttemptState.RUNNING))
     @rule(data=st.data())
     def renew_or_advance(self, data: st.DataObject) -> None:
         for attempt in self.attempts(AttemptState.STARTING, AttemptState.RUNNING):
@@ -66,19 +85,30 @@ class Lives(RuleBasedStateMachine):
                 else:
                     attempts.stopping(session, attempt.id, attempt.token, why="test")
 
+    @precondition(lambda self: self.known(*ACCEPTED))
     @rule(data=st.data(), outcome=st.sampled_from(Outcome))
     def end_one(self, data: st.DataObject, outcome: Outcome) -> None:
-        if live := self.attempts(AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING):
-            attempt = data.draw(st.sampled_from(live))
+        attempt = data.draw(st.sampled_from(self.attempts(*ACCEPTED)))
+        assert self.lab.end(attempt, outcome)
+        self.lab.skip_backoff(attempt.job_id)
+        self.schedule()
+
+    @precondition(lambda self: self.known(AttemptState.PLACED, *ACCEPTED))
+    @rule(outcomes=st.lists(st.sampled_from(Outcome), min_size=4, max_size=4))
+    def all_end(self, outcomes: list[Outcome]) -> None:
+        self.accept_all()
+        for attempt, outcome in zip(self.attempts(*ACCEPTED), outcomes, strict=False):
             assert self.lab.end(attempt, outcome)
             self.lab.skip_backoff(attempt.job_id)
+        self.schedule()
 
+    @precondition(lambda self: self.known(AttemptState.PLACED, *ACCEPTED))
     @rule(data=st.data())
     def lose_one(self, data: st.DataObject) -> None:
-        if live := self.attempts(*(set(AttemptState) - {AttemptState.ENDED})):
-            self.lab.expire(data.draw(st.sampled_from(live)))
-            self.lab.reap()
+        self.lab.expire(data.draw(st.sampled_from(self.attempts(AttemptState.PLACED, *ACCEPTED))))
+        self.lab.reap()
 
+    @precondition(lambda self: self.known(AttemptState.ENDED))
     @rule(outcome=st.sampled_from(Outcome))
     def ghosts_write(self, outcome: Outcome) -> None:
         for attempt in self.attempts(AttemptState.ENDED):
@@ -102,6 +132,7 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def everything_holds(self) -> None:
         self.lab.check()
+        self.attempts()
 
     @invariant()
     def what_is_terminal_stands_still(self) -> None:
@@ -119,7 +150,7 @@ class Lives(RuleBasedStateMachine):
         for _ in range(3 * len(self.jobs) + 3):
             self.schedule()
             self.accept_all()
-            for attempt in self.attempts(AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING):
+            for attempt in self.attempts(*ACCEPTED):
                 assert self.lab.end(attempt, Outcome.OK)
         assert all(JobState(self.lab.job(job_id).state).terminal for job_id in self.jobs)
         assert all(slot.attempt_id is None for name in SLOTS for slot in self.lab.slots(name))
@@ -127,7 +158,12 @@ class Lives(RuleBasedStateMachine):
 
     def attempts(self, *states: AttemptState) -> list[Attempt]:
         with self.lab.sessions() as session:
-            return list(session.scalars(select(Attempt).where(Attempt.state.in_(states)).order_by(Attempt.id)))
+            self.rows = list(session.scalars(select(Attempt).order_by(Attempt.id)))
+        return self.known(*states)
+
+    def known(self, *states: AttemptState) -> list[Attempt]:
+        """As of the last step: preconditions are asked often."""
+        return [attempt for attempt in self.rows if attempt.state in states]
 
 
 @pytest.mark.timeout(300)
@@ -136,7 +172,7 @@ def test_random_lives(lab: Lab) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=12,
+            max_examples=8,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -147,36 +147,51 @@ class Lab:
     def check(self) -> None:
         """What must hold at any time, whatever happened."""
         with self.sessions() as session:
-            for job in session.scalars(select(Job)):
-                self._check_job(session, job)
-            for slot in session.scalars(select(Slot)):
-                holder = session.get(Attempt, slot.attempt_id) if slot.attempt_id else None
-                assert holder is None or holder.node == slot.node
-                assert holder is None or holder.state != AttemptState.ENDED or slot.quarantined_at is not None
+            found = session.scalars(select(Job)).all()
+            events: dict[uuid.UUID, list[Event]] = {job.id: [] for job in found}
+            for event in session.scalars(select(Event).order_by(Event.job_id, Event.seq)):
+                events[event.job_id].append(event)
+            tries: dict[uuid.UUID, list[Attempt]] = {job.id: [] for job in found}
+            for attempt in session.scalars(select(Attempt).order_by(Attempt.job_id, Attempt.number)):
+                tries[attempt.job_id].append(attempt)
+            slots = session.scalars(select(Slot)).all()
+        held: dict[uuid.UUID, list[Slot]] = {}
+        for slot in slots:
+            if slot.attempt_id is not None:
+                held.setdefault(slot.attempt_id, []).append(slot)
+        for job in found:
+            _check_job(job, events[job.id], tries[job.id])
+            for attempt in tries[job.id]:
+                mine = held.pop(attempt.id, [])
+                assert all(slot.node == attempt.node for slot in mine)
+                if attempt.state == AttemptState.ENDED:
+                    assert all(slot.quarantined_at is not None for slot in mine)
+                else:
+                    assert len(mine) == job.slots
+        assert held == {}
 
-    @staticmethod
-    def _check_job(session: Session, job: Job) -> None:
-        events = session.scalars(select(Event).where(Event.job_id == job.id).order_by(Event.seq)).all()
-        assert [event.seq for event in events] == list(range(1, job.event_seq + 1))
-        assert events[0].kind == "submitted"
-        state = JobState(events[0].payload["state"])
-        tries: dict[int, AttemptState] = {}
-        for event in events[1:]:
-            if event.kind in set(JobEvent):
-                state = JOB_MOVES[state, JobEvent(event.kind)]
-            elif event.kind == "attempt_placed":
-                tries[event.payload["attempt"]] = AttemptState.PLACED
-            elif event.kind in set(AttemptEvent):
-                number = event.payload["attempt"]
-                tries[number] = ATTEMPT_MOVES[tries[number], AttemptEvent(event.kind)]
-        rows = session.scalars(select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number)).all()
-        assert state == job.state
-        assert tries == {attempt.number: attempt.state for attempt in rows}
-        assert list(tries) == list(range(1, len(tries) + 1))
-        assert state.terminal == (job.finished_at is not None)
-        live = [attempt for attempt in rows if attempt.state != AttemptState.ENDED]
-        assert len(live) == (1 if state is JobState.RUNNING else len(live))
-        assert len(live) <= (1 if state in (JobState.RUNNING, JobState.QUEUED) else 0)
-        for attempt in live:
-            held = session.scalars(select(Slot.index).where(Slot.attempt_id == attempt.id)).all()
-            assert len(held) == job.slots
+
+def _check_job(job: Job, events: Sequence[Event], rows: Sequence[Attempt]) -> None:
+    """The events replay, by the tables of moves, to the job's state and to that of each of its attempts."""
+    assert [event.seq for event in events] == list(range(1, job.event_seq + 1))
+    assert events[0].kind == "submitted"
+    state = JobState(events[0].payload["state"])
+    tries: dict[int, AttemptState] = {}
+    for event in events[1:]:
+        number = event.payload.get("attempt")
+        if event.kind in set(JobEvent):
+            state = JOB_MOVES[state, JobEvent(event.kind)]
+        elif event.kind in set(AttemptEvent):
+            tries[number] = ATTEMPT_MOVES[tries[number], AttemptEvent(event.kind)]
+        elif event.kind == "attempt_placed":
+            tries[number] = AttemptState.PLACED
+    assert state == job.state
+    assert tries == {attempt.number: attempt.state for attempt in rows}
+    assert list(tries) == list(range(1, len(tries) + 1))
+    assert state.terminal == (job.finished_at is not None)
+    live = [attempt.state for attempt in rows if attempt.state != AttemptState.ENDED]
+    assert len(live) <= 1
+    if state is JobState.RUNNING:
+        assert live[0] != AttemptState.PLACED
+    else:
+        assert live in ([], [AttemptState.PLACED] if state is JobState.QUEUED else [])
