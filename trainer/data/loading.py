@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -100,10 +101,11 @@ class TrainingBatches:
             DataError: an image could not be loaded; names its index.
         """
         waited_since = time.perf_counter()
-        for batch in ahead(self._jobs(first_step, last_step), self._threads):
-            batch.load_seconds = time.perf_counter() - waited_since
-            yield batch
-            waited_since = time.perf_counter()
+        with closing(ahead(self._jobs(first_step, last_step), self._threads)) as batches:
+            for batch in batches:
+                batch.load_seconds = time.perf_counter() - waited_since
+                yield batch
+                waited_since = time.perf_counter()
 
     def _jobs(self, first_step: int, last_step: int) -> Iterator[Job[Batch]]:
         order, order_of = np.empty(0, dtype=np.int64), None

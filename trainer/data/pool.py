@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
@@ -20,7 +20,7 @@ class Job(Generic[T]):
         self.pieces = pieces
 
 
-def ahead(jobs: Iterable[Job[T]], threads: int) -> Iterator[T]:
+def ahead(jobs: Iterable[Job[T]], threads: int) -> Generator[T]:
     """The results of `jobs` in order, while the pieces of the next BATCHES_AHEAD jobs are already at work.
 
     An exception of a piece is raised at its job's turn. However the consumer leaves - to the end, by an exception or
