@@ -6,8 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from trainer.execution import execute
-
 DESCRIPTION = """\
 Run one job without any service: pretrain a backbone with Barlow Twins, or evaluate one.
 
@@ -60,6 +58,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.threads is not None and arguments.threads < 1:
         parser.error("--threads must be at least 1")
+    # Late: --help and a mistyped option need not wait for torch.
+    from trainer.execution import execute
+
     return execute(
         arguments.spec,
         arguments.run_dir.resolve(),
