@@ -30,6 +30,8 @@ class Up:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
+        endpoints = self.directory / "endpoints.json"
+        endpoints.unlink(missing_ok=True)  # of one that was killed
         command = [str(Path(sys.executable).with_name("barlow")), "up", "--data", str(self.directory)]
         with self.output_file.open("ab") as output:
             self.process = subprocess.Popen(
@@ -38,7 +40,6 @@ class Up:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.settings},
             )
-        endpoints = self.directory / "endpoints.json"
         wait_until(lambda: endpoints.exists() or self.process.poll() is not None, seconds=120)
         assert self.process.poll() is None, self.output
         self.endpoints = json.loads(endpoints.read_text())

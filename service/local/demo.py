@@ -19,9 +19,9 @@ from service.client.api import ApiError, Client
 from service.client.render import ending, faults
 from service.ledger.states import JobState
 from service.local.agreement import compare
-from service.local.process import Child
+from service.local.process import Child, end_leftovers
 from service.local.progress import display
-from service.local.stack import ENDPOINTS
+from service.local.stack import ENDPOINTS, lock
 from trainer.specs import SpecError, load_spec_file
 
 NEEDED_GAIN = 30.0
@@ -65,10 +65,9 @@ def _make_fresh(directory: Path) -> None:
         return
     if not (directory / "local.json").exists():
         raise ValueError(f"{directory} holds something else than a former demo; choose another --data")
-    if (directory / ENDPOINTS).exists():
-        owner = (directory / "lock").read_text()
-        raise ValueError(f"a stack may still run on {directory}; stop it with `kill {owner}`, or remove {directory}")
-    shutil.rmtree(directory)
+    with lock(directory):
+        end_leftovers(directory, grace_seconds=20)
+        shutil.rmtree(directory)
 
 
 @contextlib.contextmanager

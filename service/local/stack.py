@@ -140,6 +140,8 @@ class Stack:
 
     def stop(self) -> None:
         """Stop everything: the worker drains first, PostgreSQL goes last. No process is left."""
+        if self._lock is None:  # refused: what runs here is another one's
+            return
         self._endpoints_file.unlink(missing_ok=True)
         for name in ("worker", "scheduler", "api", "mlflow", "redis", "postgres"):
             for part in self._parts:
@@ -148,9 +150,8 @@ class Stack:
                     part.child.stop()
         self._parts.clear()
         end_leftovers(self.directory, grace_seconds=5)
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.close()
+        self._lock = None
 
     def kill(self) -> None:
         """End everything at once, running jobs included; they go on from their last checkpoint at the next start."""
@@ -208,23 +209,9 @@ class Stack:
     def _take_lock(self) -> None:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.directory / "lock").open("a+")
+            self._lock = lock(self.directory)
         except OSError as error:
             raise ValueError(f"{self.directory} cannot be used: {error}; choose another --data") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.seek(0)
-            owner = self._lock.read().strip()
-            self._lock.close()
-            self._lock = None
-            raise ValueError(
-                f"a `barlow up` already runs on {self.directory} (process {owner}); "
-                f"stop it with `kill {owner}`, or choose another --data"
-            ) from None
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
 
     def _load_state(self) -> dict[str, Any]:
         """Passwords and ports of this directory. A port stays what it was, unless somebody else has it now."""
@@ -268,6 +255,30 @@ class Stack:
     @property
     def _endpoints_file(self) -> Path:
         return self.directory / ENDPOINTS
+
+
+def lock(directory: Path) -> TextIO:
+    """Hold `directory` for this process, until the file is closed or the process ends in any way.
+
+    Raises:
+        ValueError: another process holds it.
+        OSError: the directory cannot be written.
+    """
+    file = (directory / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip()
+        file.close()
+        raise ValueError(
+            f"a `barlow up` already runs on {directory} (process {owner}); "
+            f"stop it with `kill {owner}`, or choose another --data"
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
 
 
 def _ready(api_url: str) -> bool:
