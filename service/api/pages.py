@@ -50,7 +50,7 @@ def read_token(token: str | None, *types: type) -> list[Any] | None:
 
 def _part(part: Any, kind: type) -> Any:
     if kind is UUID:
-        return UUID(part)
+        return UUID(str(part))
     too_large = isinstance(part, int) and abs(part) >= 2**63
     if type(part) is not kind or too_large or "\x00" in str(part):
         raise ValueError(part)

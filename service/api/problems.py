@@ -12,6 +12,7 @@ import sqlalchemy.exc
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
@@ -161,9 +162,9 @@ def install(app: FastAPI) -> None:
     async def on_http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = (error.headers or {}).get("Allow", "")
+            allowed = _methods(app, request.url.path)
             detail = f"{request.method} is not one of its methods ({allowed})"
-            return answer(request, Problem("method-not-allowed", detail, headers=error.headers))
+            return answer(request, Problem("method-not-allowed", detail, headers={"Allow": allowed}))
         if error.status_code == HTTPStatus.NOT_FOUND:
             return answer(request, Problem("not-found", f"there is no path {request.url.path}; /docs lists them all"))
         return answer(request, Problem("bad-request", str(error.detail)))
@@ -211,6 +212,12 @@ def install(app: FastAPI) -> None:
             raise Problem("not-found", f"there is no problem {code!r}; /problems lists them all")
         others = "".join(f'<li><a href="/problems/{other}">{other}</a></li>' for other in KINDS)
         return HTMLResponse(f"{_section(KINDS[code])}<p>All problems:</p><ul>{others}</ul>")
+
+
+def _methods(app: FastAPI, path: str) -> str:
+    """Every method of a path; a router knows only those of the first route that fits."""
+    routes = [route for route in iter_route_contexts(app.routes) if route.path_regex and route.path_regex.match(path)]
+    return ", ".join(sorted({method for route in routes for method in route.methods or ()}))
 
 
 def _section(kind: Kind) -> str:

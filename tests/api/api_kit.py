@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
+
+from service.settings import Settings
 
 PRETRAIN: dict[str, Any] = {
     "kind": "pretrain",
@@ -16,6 +24,8 @@ PRETRAIN: dict[str, Any] = {
     "batch_size": 100,
 }
 
+KNN: dict[str, Any] = {"kind": "knn", "data": {"name": "textures"}, "images": {"size": 32, "resize": 32}}
+
 
 def faults_of(response: httpx.Response) -> dict[str, str]:
     """Faults of a problem answer by pointer or parameter."""
@@ -23,3 +33,24 @@ def faults_of(response: httpx.Response) -> dict[str, str]:
     body = response.json()
     assert body["status"] == response.status_code
     return {e.get("pointer", e.get("parameter")): e["message"] for e in body["errors"]}
+
+
+@contextmanager
+def run_server(settings: Settings, folder: Path) -> Iterator[str]:
+    """`python -m service.api` on a free port; the address it prints."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BARLOW_")}
+    environment = clean | {
+        "BARLOW_DATABASE_URL": settings.database_url.get_secret_value(),
+        "BARLOW_RUNS_DIR": str(settings.runs_dir),
+    }
+    command = [sys.executable, "-m", "service.api", "--port", "0"]
+    with (folder / "api.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("Barlow Lab API: http://127.0.0.1:"), (folder / "api.log").read_text()
+        yield line.split()[-1]
+    finally:
+        process.terminate()
+        process.wait(timeout=20)

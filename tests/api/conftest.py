@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine
+from api_kit import run_server
+from pydantic import SecretStr
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from service.api.app import create_app
 from service.database.engine import make_engine, session_factory
 from service.database.tables import Node, Slot
+from service.ledger import attempts
+from service.ledger import jobs as ledger
+from service.local.servers import Postgres
 from service.settings import Settings
 
 
@@ -46,13 +52,25 @@ def session(engine: Engine) -> Iterator[Session]:
         yield opened
 
 
-@pytest.fixture
-def api(database: Settings) -> Iterator[httpx.Client]:
-    """A client of the app; paths are below /api/v1 unless they begin with http."""
-    app = create_app(database)
+@contextmanager
+def _in_process(settings: Settings) -> Iterator[httpx.Client]:
+    app = create_app(settings)
     with httpx.Client(transport=InProcess(app), base_url="http://barlow/api/v1") as client:
         yield client
     app.state.engine.dispose()
+
+
+@pytest.fixture
+def in_process() -> Callable[[Settings], AbstractContextManager[httpx.Client]]:
+    """Makes a client of an app with other settings."""
+    return _in_process
+
+
+@pytest.fixture
+def api(database: Settings) -> Iterator[httpx.Client]:
+    """A client of the app; paths are below /api/v1 unless they begin with http."""
+    with _in_process(database) as client:
+        yield client
 
 
 @pytest.fixture
@@ -73,3 +91,35 @@ def add_node(session: Session) -> Callable[..., None]:
         session.commit()
 
     return add
+
+
+@pytest.fixture
+def run_job(session: Session, add_node: Callable[..., None]) -> Callable[[str], uuid.UUID]:
+    """Place a queued job on a node `host` of one slot and accept it, as scheduler and worker do."""
+
+    def run(job_id: str) -> uuid.UUID:
+        add_node("host", 1)
+        job = ledger.lock_job(session, uuid.UUID(job_id))
+        slot = session.scalars(select(Slot)).one()
+        attempt = attempts.place(session, job, [slot], lease_seconds=60)
+        assert attempts.accept(session, attempt.id, node="host", lease_seconds=60) is not None
+        session.commit()
+        return attempt.id
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def served(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of a migrated database that all tests of a module share."""
+    name = f"served_{uuid.uuid4().hex}"
+    postgres.create_database(name, template="migrated")
+    yield Settings(database_url=SecretStr(postgres.url(name)), runs_dir=tmp_path_factory.mktemp("runs"))
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def server(served: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real API process over `served`."""
+    with run_server(served, tmp_path_factory.mktemp("server")) as address:
+        yield address

@@ -1,0 +1,44 @@
+"""The numbers of a plan, against the modules that the trainer really builds."""
+
+from __future__ import annotations
+
+import pytest
+from api_kit import KNN, PRETRAIN
+
+from service.api.plan import memory, parameters
+from trainer.models.backbones import build_backbone
+from trainer.models.projector import build_projector
+from trainer.specs import BackboneSpec, PretrainSpec, parse_spec
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "widths"),
+    [("tiny", "imagenet", [64]), ("tiny", "small", [48, 32]), ("resnet18", "small", [128, 256, 64]),
+     ("resnet18", "imagenet", [512, 512]), ("resnet50", "small", [32, 32])],
+)  # fmt: skip
+def test_parameters_are_those_of_the_real_modules(name: str, stem: str, widths: list[int]) -> None:
+    spec = parse_spec({**PRETRAIN, "backbone": {"name": name, "stem": stem}, "projector": {"widths": widths}})
+    assert isinstance(spec, PretrainSpec)
+    backbone = build_backbone(spec.backbone, seed=0)
+    projector = build_projector(backbone.features, widths, seed=0)  # type: ignore[arg-type]
+    counted = parameters(spec, spec.backbone)
+    assert counted.backbone == sum(p.numel() for p in backbone.parameters())
+    assert counted.projector == sum(p.numel() for p in projector.parameters())
+    assert counted.total == counted.backbone + counted.projector
+
+
+def test_memory_follows_its_formula() -> None:
+    spec = parse_spec({**PRETRAIN, "batch_size": 100, "resources": {"slots": 2}, "optimizer": {"name": "adamw"}})
+    assert isinstance(spec, PretrainSpec)
+    need = memory(spec, spec.backbone)
+    total = parameters(spec, spec.backbone).total
+    assert (need.weights, need.gradients, need.optimizer) == (4 * total, 4 * total, 8 * total)
+    assert need.objective == 2 * 64 * 64 * 4
+    double = memory(parse_spec({**PRETRAIN, "batch_size": 200, "resources": {"slots": 2}}), spec.backbone)
+    assert double.activations == pytest.approx(2 * need.activations, abs=2)
+    half = memory(
+        parse_spec({**PRETRAIN, "batch_size": 100, "resources": {"slots": 2}, "precision": "bf16"}), spec.backbone
+    )
+    assert half.activations == pytest.approx(need.activations / 2, abs=2)
+    judged = memory(parse_spec({**KNN, "backbone_from": {"job": "x"}}), BackboneSpec(name="tiny"))
+    assert (judged.gradients, judged.optimizer, judged.objective) == (0, 0, 0)

@@ -1,0 +1,170 @@
+"""The service around the jobs: health, readiness, figures, problems, the OpenAPI document, nodes, data sets."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+from api_kit import PRETRAIN
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from sqlalchemy.orm import Session
+
+from service.api import problems
+from service.api.app import create_app
+from service.database.tables import Node, SchedulerSeen
+from service.settings import Settings
+
+ROOT = "http://barlow"
+
+
+def test_readiness_names_each_check(api: httpx.Client, session: Session) -> None:
+    assert api.get(f"{ROOT}/healthz").json() == {"status": "ok"}
+    never = api.get(f"{ROOT}/readyz")
+    assert never.status_code == 503
+    assert {name: check["ok"] for name, check in never.json()["checks"].items()} == {
+        "database": True, "migrations": True, "scheduler": False,
+    }  # fmt: skip
+    seen = SchedulerSeen(id=1, instance=uuid.uuid4(), seen_at=datetime.now(UTC))
+    session.add(seen)
+    session.commit()
+    ready = api.get(f"{ROOT}/readyz")
+    assert (ready.status_code, ready.json()["ready"]) == (200, True)
+    seen.seen_at = datetime.now(UTC) - timedelta(minutes=1)
+    session.commit()
+    assert api.get(f"{ROOT}/readyz").json()["checks"]["scheduler"]["ok"] is False
+
+
+def test_pending_migrations_and_no_database_are_told(database: Settings, in_process: Callable[..., Any]) -> None:
+    from service.database.engine import make_engine
+
+    engine = make_engine(database)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE alembic_version")
+    engine.dispose()
+    with in_process(database) as client:
+        pending = client.get("http://barlow/readyz")
+        assert pending.status_code == 503
+        assert "python -m service.database upgrade" in pending.json()["checks"]["migrations"]["detail"]
+    nowhere = Settings(database_url=SecretStr("postgresql://u:secret@127.0.0.1:1/x"), runs_dir=database.runs_dir)
+    with in_process(nowhere) as client:
+        assert client.get("http://barlow/healthz").status_code == 200
+        away = client.get("http://barlow/readyz")
+        assert (away.status_code, away.json()["checks"]["database"]["ok"]) == (503, False)
+        refused = client.get("/jobs")
+        assert (refused.status_code, refused.json()["type"]) == (503, "/problems/unavailable")
+        assert refused.headers["Retry-After"] == "2"
+        assert "secret" not in away.text + refused.text
+
+
+def test_figures_for_prometheus(api: httpx.Client, add_node: Callable[..., None]) -> None:
+    add_node("host", 3)
+    job = api.post("/jobs", json=PRETRAIN).json()
+    api.get(f"/jobs/{job['id']}")
+    api.get("/jobs/unknown")
+    api.get(f"{ROOT}/no/such/path")
+    lines = api.get(f"{ROOT}/metrics").text.splitlines()
+    assert 'barlow_jobs{state="queued"} 1.0' in lines
+    assert 'barlow_jobs{state="running"} 0.0' in lines
+    assert 'barlow_slots{use="free"} 3.0' in lines
+    counts = {line.rsplit(" ", 1)[0]: line.rsplit(" ", 1)[1] for line in lines if "request_seconds_count" in line}
+    shown = [name for name in counts if 'route="/jobs/{job_id}"' in name]
+    assert len(shown) == 2
+    assert not any(job["id"] in name for name in counts)
+
+
+def test_every_problem_type_has_its_page(api: httpx.Client) -> None:
+    everything = api.get(f"{ROOT}/problems").text
+    for code in problems.KINDS:
+        assert code in everything
+        assert problems.KINDS[code].title in api.get(f"{ROOT}/problems/{code}").text
+    assert api.get(f"{ROOT}/problems/nonsense").status_code == 404
+
+
+def test_unknown_routes_and_methods_are_problems(api: httpx.Client) -> None:
+    lost = api.get("/jbos")
+    assert (lost.status_code, lost.json()["type"]) == (404, "/problems/not-found")
+    wrong = api.delete("/jobs")
+    assert (wrong.status_code, wrong.json()["type"]) == (405, "/problems/method-not-allowed")
+    assert wrong.headers["Allow"] == "GET, POST"
+    for path in ("/jobs?experiment=%00", "/jobs/%00", "/jobs?label=a=%00b"):
+        assert api.get(path).status_code == 400
+
+
+def test_nodes_and_data_sets(api: httpx.Client, session: Session, add_node: Callable[..., None]) -> None:
+    flowers = {"splits": {"train": 500, "test": 100}, "classes": 5, "image_size": None, "description": "flowers"}
+    add_node("host", 2, data_sets={"flowers": flowers})
+    add_node("gone", 1)
+    node = session.get(Node, "gone")
+    assert node is not None
+    node.seen_at = datetime.now(UTC) - timedelta(hours=1)
+    session.commit()
+    nodes = {node["name"]: node for node in api.get("/nodes").json()["items"]}
+    assert nodes["host"]["live"]
+    assert not nodes["gone"]["live"]
+    assert [(slot["index"], slot["job"]) for slot in nodes["host"]["slots"]] == [(0, None), (1, None)]
+    sets = {entry["name"]: entry for entry in api.get("/datasets").json()["items"]}
+    assert sets["textures"]["built_in"]
+    assert sets["flowers"] == {"name": "flowers", **flowers, "built_in": False, "nodes": ["host"]}
+
+
+def test_the_openapi_document_is_whole(api: httpx.Client) -> None:
+    document = api.get(f"{ROOT}/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    operations = [op for path in document["paths"].values() for op in path.values()]
+    ids = [op["operationId"] for op in operations]
+    assert len(ids) == len(set(ids))
+    assert {"submit_job", "list_jobs", "get_job", "cancel_job", "submit_experiment", "read_logs"} < set(ids)
+    submit = document["paths"]["/api/v1/jobs"]["post"]
+    assert set(submit["requestBody"]["content"]["application/json"]["examples"]) == {"pretrain", "linear", "knn"}
+    for status in ("400", "409", "413", "415", "422"):
+        assert problems.MEDIA_TYPE in submit["responses"][status]["content"]
+    schemas = document["components"]["schemas"]
+    text = json.dumps(document)
+    for reference in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
+        assert reference in schemas, reference
+    assert "HTTPValidationError" not in {r for op in operations for r in op["responses"]}
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_body_is_a_server_error(api: httpx.Client, data: st.DataObject) -> None:
+    field = data.draw(st.sampled_from([*PRETRAIN, "run", "resources", "optimizer", "objective", "seed", "name"]))
+    spec = {**PRETRAIN, field: data.draw(JSON_VALUES)}
+    path, body = data.draw(
+        st.sampled_from([("/jobs?validate_only=true", spec), ("/experiments", {"name": "x", "jobs": spec}),
+                         ("/experiments", {"name": "x", "jobs": {"a": spec, "b": spec[field]}})])
+    )  # fmt: skip
+    answer = api.post(path, content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+    assert answer.status_code < 500, (body, answer.text)
+
+
+def test_a_bug_is_a_problem_without_its_inside(database: Settings) -> None:
+    import asyncio
+
+    app = create_app(database)
+
+    @app.get("/broken")
+    def broken() -> None:
+        raise RuntimeError("the inside")
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url=ROOT) as client:
+            return await client.get("/broken")
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.json()["type"]) == (500, "/problems/internal")
+    assert "inside" not in answer.text
