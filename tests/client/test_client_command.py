@@ -1,0 +1,187 @@
+"""The `barlow` command, over a real API."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from api_kit import KNN, PRETRAIN
+from sqlalchemy.orm import Session
+from typer.testing import CliRunner, Result
+
+from service.client.api import Client
+from service.client.main import app
+from service.database.tables import Job
+from service.ledger import jobs as ledger
+from service.settings import Settings
+from trainer.specs import digest, parse_spec
+
+RECIPE = "# a comment\n" + yaml.safe_dump({**PRETRAIN, "name": "from-file"})
+
+
+@pytest.fixture
+def barlow(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    monkeypatch.setenv("BARLOW_URL", server)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, list(arguments))
+
+    return run
+
+
+def write(name: str, content: Any) -> str:
+    Path(name).write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return name
+
+
+def test_help_teaches_by_example(barlow: Any) -> None:
+    said = barlow("--help").output
+    assert "barlow submit recipes/digits.yaml --watch" in said
+    for command in ("up", "demo", "submit", "jobs", "show", "watch", "logs", "cancel", "spec", "compare", "nodes"):
+        assert f"\n  {command}" in said
+        assert barlow(command, "--help").exit_code == 0
+
+
+def test_spec_resolves_offline(barlow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BARLOW_URL")
+    done = barlow("spec", write("recipe.yaml", RECIPE))
+    assert done.exit_code == 0, done.output
+    assert f"# digest: {digest(parse_spec(PRETRAIN))}" in done.output
+    resolved = yaml.safe_load(done.output)
+    assert resolved["objective"]["lambda"] == 0.0051
+    assert parse_spec(resolved) == parse_spec({**PRETRAIN, "name": "from-file"})
+    whole = barlow("spec", write("all.yaml", {"name": "x", "jobs": {"a": PRETRAIN, "b": PRETRAIN}}))
+    assert len([doc for doc in yaml.safe_load_all(whole.output) if doc]) == 2
+
+
+def test_spec_names_every_fault(barlow: Any) -> None:
+    done = barlow("spec", write("bad.yaml", {**PRETRAIN, "epoch": 3, "batch_size": 0}))
+    assert done.exit_code == 1
+    assert "/epoch: unknown field" in done.stderr
+    assert "/batch_size" in done.stderr
+    several = barlow("spec", write("bad.yaml", {"name": "x", "jobs": {"a": {**PRETRAIN, "epochs": 0}, "b": {}}}))
+    assert "/jobs/a/epochs" in several.stderr
+    assert "/jobs/b/kind" in several.stderr
+    assert barlow("spec", write("torn.yaml", "a: [1,")).exit_code == 1
+    assert "nowhere.yaml" in barlow("spec", "nowhere.yaml").stderr
+
+
+def test_submit_list_show_cancel_compare(barlow: Any, client: Client) -> None:
+    done = barlow("submit", write("recipe.yaml", RECIPE), "--experiment", "cli")
+    assert done.exit_code == 0, done.output + done.stderr
+    job_id = done.output.split()[0]
+    assert "cli/from-file" in done.output
+    body = {"name": "several", "jobs": {"p": PRETRAIN, "k": {**KNN, "backbone_from": {"job": "p"}}}}
+    done = barlow("submit", write("all.yaml", body), "--experiment", "renamed")
+    assert done.exit_code == 0, done.stderr
+    assert "renamed/k" in done.output
+    assert "waiting" in done.output
+    again = barlow("submit", "all.yaml", "--experiment", "renamed")
+    assert again.exit_code == 1
+    assert "take another name" in again.stderr
+    listed = barlow("jobs", "--experiment", "renamed").output
+    assert [line.split()[1] for line in listed.splitlines()[1:]] == ["renamed/k", "renamed/p"]
+    assert len(listed.splitlines()[1].split()[0]) == 36
+    shown = barlow("show", "renamed/k").output
+    assert "waits for job p" in shown
+    assert job_id in barlow("show", "from-file").output
+    assert "cancelled by anonymous" in barlow("cancel", job_id[-8:]).output
+    assert client.job(job_id).state == "cancelled"
+    compared = barlow("compare", "from-file", "renamed/k").output
+    assert "/kind" in compared
+    assert "pretrain" in compared
+    assert barlow("jobs", "--state", "asleep").exit_code == 2
+    assert "digits" in barlow("datasets").output
+    assert "no node has registered" in barlow("nodes").output
+
+
+def test_an_error_is_shown_with_the_last_lines_of_the_log(barlow: Any, client: Client, session: Session) -> None:
+    made = client.submit_job({**PRETRAIN, "name": "breaks"})
+    row = session.get(Job, made.id)
+    assert row is not None
+    row.state = "failed"
+    row.error = {"class": "diverged", "message": "not finite", "log_tail": ["[0] [bold]step 7"], "traceback": None}
+    session.commit()
+    shown = barlow("show", "breaks").output
+    assert "diverged" in shown
+    assert "[0] [bold]step 7" in shown
+    watched = barlow("watch", "breaks")
+    assert watched.exit_code == 1
+    assert "not finite" in watched.output
+
+
+def test_watch_ends_with_the_jobs(barlow: Any, client: Client, session: Session, served: Settings) -> None:
+    made = client.submit_job({**PRETRAIN, "name": "watched"})
+    row = session.get(Job, made.id)
+    assert row is not None
+    row.state = "succeeded"
+    row.result = {"loss": 1.5}
+    session.commit()
+    done = barlow("watch", "watched")
+    assert done.exit_code == 0
+    assert '"loss": 1.5' in done.output
+
+
+def test_submit_with_watch_ends_when_another_cancels(barlow: Any, client: Client, session: Session) -> None:
+    def cancel() -> None:
+        for _ in range(100):
+            if found := client.jobs(match="looked-at").items:
+                ledger.request_cancel(session, found[0].id, actor="other")
+                session.commit()
+                return
+            time.sleep(0.1)
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    done = barlow("submit", write("recipe.yaml", {**PRETRAIN, "name": "looked-at"}), "--watch")
+    canceller.join()
+    assert done.exit_code == 1
+    assert "cancelled by other" in done.output
+
+
+def test_logs_are_printed_as_they_are(barlow: Any, client: Client, served: Settings) -> None:
+    made = client.submit_job({**PRETRAIN, "name": "logged"})
+    folder = served.runs_dir / str(made.id) / "attempts" / "0001"
+    folder.mkdir(parents=True)
+    (folder / "trainer.log").write_text("[0] λ [red]plain[/red]\n")
+    assert barlow("logs", "logged").output == "[0] λ [red]plain[/red]\n"
+    assert barlow("logs", "logged", "--attempt", "2").output == ""
+    client.cancel(made.id)
+    assert barlow("logs", "logged", "-f").output == "[0] λ [red]plain[/red]\n"
+
+
+def test_the_address_comes_from_the_stack_of_this_directory(
+    barlow: Any, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BARLOW_URL")
+    lost = barlow("jobs")
+    assert lost.exit_code == 1
+    assert "barlow up" in lost.stderr
+    for directory in (".barlow", "elsewhere"):
+        Path(directory).mkdir()
+        Path(directory, "endpoints.json").write_text(json.dumps({"api": server}))
+    assert barlow("jobs").exit_code == 0
+    assert barlow("jobs", "--data", "elsewhere").exit_code == 0
+    Path(".barlow", "endpoints.json").write_text("{")
+    assert "barlow up" in barlow("jobs").stderr
+    assert barlow("jobs", "--url", server).exit_code == 0
+
+
+def test_the_installed_command_runs(server: str, tmp_path: Path) -> None:
+    command = Path(sys.executable).with_name("barlow")
+    done = subprocess.run(
+        [command, "show", str(uuid.uuid4()), "--url", server], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "there is no job" in done.stderr
+    assert "Traceback" not in done.stderr
