@@ -144,10 +144,12 @@ class Redis:
         self.port = port or port_or_free(0)
         settings = folder / "redis.conf"
         settings.touch(mode=0o600)  # a password on the command line would be seen in ps
-        # noeviction: an evicting broker loses queues. The folder is the working directory: any path is fine then.
+        # noeviction: an evicting broker loses queues. A title of its own would overwrite the mark in its environment.
+        # The folder is the working directory, so that a path with blanks is fine.
         settings.write_text(
             f"bind {HOST}\nport {self.port}\nrequirepass {self.password}\n"
             "appendonly yes\nappendfsync everysec\nsave 3600 1\nmaxmemory-policy noeviction\n"
+            "set-proc-title no\n"
         )
         launch = "import os, sys; os.chdir(sys.argv[1]); os.execv(sys.argv[2], ['redis-server', 'redis.conf'])"
         self.child = Child(
