@@ -13,9 +13,9 @@ import threading
 import time
 import uuid
 
-from psycopg import Connection as DriverConnection
+import psycopg
 from sqlalchemy import Connection, func, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from service.broker import make_celery, send_wake
@@ -45,8 +45,9 @@ def main() -> int:
     try:
         with engine.connect() as connection:
             run(connection, settings, stop)
-    except SQLAlchemyError as error:
-        logger.error("the database connection, and with it the lock, is lost: %s", error)
+    except (DBAPIError, psycopg.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        logger.error("the database connection, and with it the lock, is lost: %s", " ".join(str(cause).split()))
         return 1
     finally:
         engine.dispose()
@@ -58,7 +59,7 @@ def run(connection: Connection, settings: Settings, stop: threading.Event) -> No
     """Stand by for the lock, then tick until `stop` is set.
 
     Raises:
-        SQLAlchemyError: the connection is lost.
+        sqlalchemy.exc.DBAPIError, psycopg.Error: the connection is lost (the second while it waits).
     """
     connection.execute(text(f"SET idle_session_timeout = '{IDLE_SECONDS}s'"))
     connection.execute(text(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'"))
@@ -102,7 +103,7 @@ def _take_lock(connection: Connection, stop: threading.Event) -> bool:
 def _wait(connection: Connection, seconds: float) -> None:
     """Until something is announced, at most `seconds`."""
     driver = connection.connection.driver_connection
-    assert isinstance(driver, DriverConnection)
+    assert isinstance(driver, psycopg.Connection)
     for _ in driver.notifies(timeout=seconds, stop_after=1):
         pass
 

@@ -7,7 +7,7 @@ import uuid
 import pytest
 from lab import LEASE, Lab
 
-from service.ledger import attempts
+from service.ledger import attempts, dependants
 from service.ledger.reasons import words
 from service.ledger.states import AttemptState, JobState, Outcome
 
@@ -167,3 +167,19 @@ def test_the_scheduler_releases_a_job_whose_submit_crossed_the_end_of_the_other(
     assert lab.job(waiting).state == JobState.WAITING
     lab.release()
     assert lab.job(waiting).state == JobState.QUEUED
+
+
+def test_the_scheduler_cancels_a_whole_chain_whose_submit_crossed_a_failure(lab: Lab) -> None:
+    lab.node()
+    first = lab.submit("first")
+    attempt = lab.start(first)
+    with lab.sessions() as late:
+        middle = lab.submit_in(late, "middle", after=[first])
+        last = lab.submit_in(late, "last", after=[middle])
+        assert lab.end(attempt, Outcome.DIVERGED)
+        late.commit()
+    assert lab.job(middle).state == lab.job(last).state == JobState.WAITING
+    with lab.sessions.begin() as session:
+        assert dependants.ready_to_settle(session) == [middle]
+        assert dependants.settle(session, middle) is JobState.CANCELLED
+    assert lab.job(last).reason == {"id": str(middle), "name": "middle", "state": "cancelled"}
