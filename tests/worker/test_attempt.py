@@ -85,18 +85,38 @@ def test_a_cancelled_trainer_writes_a_checkpoint_and_leaves(host: Host) -> None:
         assert session.scalars(select(Checkpoint.kind).where(Checkpoint.job_id == job_id)).all() == ["last"]
 
 
-def test_a_trainer_that_makes_no_progress_is_ended_with_its_stacks_in_the_log(host: Host) -> None:
-    spec = small_pretraining(epochs=2000, run={"stall_seconds": 2, "max_restarts": 0})
-    job_id = host.post(spec)
+def test_ranks_that_make_no_progress_are_ended_with_their_stacks_in_the_log(host: Host) -> None:
+    run = {"stall_seconds": 2, "max_restarts": 0}
+    job_id = host.post(small_pretraining(epochs=2000, resources={"slots": 2}, run=run))
     host.wait_for_step(job_id, 1)
-    (rank,) = _started(host, job_id, 1)["ranks"]
-    psutil.Process(rank["pid"]).suspend()
+    waiting, stopped = (rank["pid"] for rank in _started(host, job_id, 1)["ranks"])
+    psutil.Process(stopped).suspend()
     job = host.finish(job_id)
     assert job.state == "failed"
     assert job.error is not None
     assert job.error["class"] == "stalled"
     assert "no progress for 2 s" in job.error["message"]
-    assert not psutil.pid_exists(rank["pid"])
+    assert not psutil.pid_exists(waiting)
+    assert not psutil.pid_exists(stopped)
+    log = (host.folder(job_id) / "trainer.log").read_text()
+    assert "[0] Current thread" in log, "faulthandler's words"
+    assert "all_reduce" in log
+
+
+def test_a_ghost_stops_its_trainer_and_changes_nothing_and_its_slots_come_back(host: Host) -> None:
+    job_id = host.post(small_pretraining(epochs=5000))
+    host.wait_for_step(job_id, 1)
+    (rank,) = _started(host, job_id, 1)["ranks"]
+    lost = host.attempt(job_id)
+    host.expire(lost)
+    host.reap()
+    assert host.attempt(job_id).outcome == "lost"
+    assert [slot.quarantined_at is not None for slot in host.slots("host-1")] == [True, False]
+    host.wait(lambda: not psutil.pid_exists(rank["pid"]))
+    host.wait(lambda: all(slot.quarantined_at is None for slot in host.slots("host-1")))
+    host.wait(lambda: len(host.attempts_of(job_id)) == 2 and host.job(job_id).state == "running")
+    assert host.job(job_id).restarts == 0
+    assert not (host.folder(job_id) / "outcome.json").exists()
 
 
 def test_an_input_that_is_missing_fails_the_job_with_a_remedy_before_anything_starts(host: Host) -> None:

@@ -150,7 +150,7 @@ class _Export:
                 Image.job_id == self._job.id, Image.step <= last_step
             ),
         ):
-            rows += self._session.execute(statement).tuples()
+            rows += [(key, step, at, file) for key, step, at, file in self._session.execute(statement)]
         if len(rows) != self._position.get("images", 0):
             files = [(key, step, at, self._folder / file) for key, step, at, file in sorted(rows)]
             self._run.images(image for image in files if image[3].exists())
@@ -185,7 +185,7 @@ class _Export:
             .order_by(Metric.step, Metric.key)
             .limit(POINTS)
         )
-        return list(self._session.execute(statement).tuples())
+        return [(key, step, value, at) for key, step, value, at in self._session.execute(statement)]
 
     def _tags(self) -> dict[str, str]:
         """Facts of the job and of its newest attempt."""
@@ -198,7 +198,8 @@ class _Export:
         if attempts:
             tags |= {"barlow.attempts": str(len(attempts)), "barlow.node": attempts[-1].node}
             journal = attempt_folder(self._folder, attempts[-1].number) / FILE_NAME
-            for line in read_events(journal, limit=1):
+            # Loading the data comes before it, with an event or two of progress.
+            for line in (event for event in read_events(journal, limit=20) if event.kind == "started"):
                 facts = {**line.data.get("versions", {}), **{k: line.data.get(k) for k in MACHINE_FACTS}}
                 tags |= {f"barlow.{key}": str(value) for key, value in facts.items() if value is not None}
         if job.error is not None:

@@ -34,6 +34,7 @@ def make_client(url: str) -> Any:
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
         MLFLOW_HTTP_REQUEST_TIMEOUT="10",
         MLFLOW_DISABLE_TELEMETRY="true",
+        MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
         GIT_PYTHON_REFRESH="quiet",
     )
     from mlflow import MlflowClient

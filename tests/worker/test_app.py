@@ -1,0 +1,144 @@
+"""`python -m worker` as a process: woken by Redis or by its own poll, drained by TERM, without torch."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from worker_host import Host, small_pretraining
+
+from service.broker import make_celery, send_wake
+from service.database.tables import Node
+from service.local.servers import Redis
+from service.settings import Settings
+
+NODE = "process-1"
+
+
+class Worker:
+    """A worker process of the node `process-1`; `host` is the scheduler's side."""
+
+    def __init__(self, settings: Settings, folder: Path, **changed: Any) -> None:
+        self.host = Host(settings, node_name=NODE, **changed)
+        self.log = folder / "worker.log"
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        settings = self.host.settings
+        names = ["runs_dir", "node_name", "slots", "poll_seconds", "heartbeat_seconds", "lease_seconds"]
+        names += ["stop_grace_seconds", "retry_backoff_seconds", "recorder_seconds"]
+        env = {f"BARLOW_{name.upper()}": str(getattr(settings, name)) for name in names}
+        env["BARLOW_DATABASE_URL"] = settings.database_url.get_secret_value()
+        env["BARLOW_REDIS_URL"] = settings.redis_url.get_secret_value()
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "worker"], env={**os.environ, **env}, stdout=log, stderr=log
+            )
+        self.processes.append(process)
+        return process
+
+    def registered(self) -> None:
+        """Until the node is there."""
+
+        def there() -> bool:
+            with self.host.sessions() as session:
+                return session.get(Node, NODE) is not None
+
+        self.until(there)
+
+    def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"waited in vain; the worker said:\n{self.log.read_text()}"
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def worker(request: pytest.FixtureRequest, database: Settings, tmp_path: Path) -> Iterator[Worker]:
+    worker = Worker(database, tmp_path, **getattr(request, "param", {}))
+    yield worker
+    for process in worker.processes:
+        process.kill()
+        process.wait()
+    worker.host.engine.dispose()
+
+
+def test_a_message_starts_a_job_at_once_and_term_drains_it(redis: Redis, database: Settings, tmp_path: Path) -> None:
+    settings = database.model_copy(update={"redis_url": type(database.redis_url)(redis.url)})
+    worker = Worker(settings, tmp_path, poll_seconds=3600.0)
+    host, process = worker.host, worker.processes[0]
+    try:
+        worker.registered()
+        worker.until(lambda: "celery@" in worker.log.read_text() or "Connected to redis" in worker.log.read_text())
+        job_id = host.post(small_pretraining(epochs=5000))
+        host.place()
+        before = time.monotonic()
+        send_wake(make_celery(settings), NODE, host.attempt(job_id).id)
+        worker.until(lambda: host.job(job_id).state == "running")
+        assert time.monotonic() - before < 10, "the poll is an hour away: only the message can have woken it"
+        worker.until(lambda: len(host.points(job_id)) > 0)
+        maps = Path(f"/proc/{process.pid}/maps").read_text()
+        assert "libtorch" not in maps
+        ranks = psutil.Process(process.pid).children()
+        assert len(ranks) == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert not ranks[0].is_running()
+        assert host.job(job_id).state == "queued"
+        assert host.attempts_of(job_id)[0].outcome == "drained"
+        assert any((host.folder(job_id) / "checkpoints").iterdir()), "it goes on from here"
+        again = worker.start()
+        worker.until(lambda: worker.log.read_text().count("Connected to redis") == 2)
+        host.place()
+        send_wake(make_celery(settings), NODE, host.attempt(job_id).id)
+        worker.until(lambda: "resumed" in host.kinds(job_id))
+        again.send_signal(signal.SIGTERM)
+        assert again.wait(60) == 0
+    finally:
+        for started in worker.processes:
+            started.kill()
+            started.wait()
+        host.check()
+        host.engine.dispose()
+
+
+@pytest.mark.parametrize("worker", [{"poll_seconds": 0.5, "lease_seconds": 3.0}], indirect=True)
+def test_without_redis_jobs_run_by_polling_and_a_second_worker_of_the_name_is_refused(worker: Worker) -> None:
+    host = worker.host
+    worker.registered()
+    second = worker.start()
+    job_id = host.post(small_pretraining(epochs=1))
+    host.place()
+    worker.until(lambda: host.job(job_id).state == "succeeded")
+    assert second.wait(60) == 2
+    assert "another worker named 'process-1' was seen" in worker.log.read_text()
+    assert worker.processes[0].poll() is None
+    worker.processes[0].send_signal(signal.SIGTERM)
+    assert worker.processes[0].wait(60) == 0
+
+
+def test_a_worker_without_a_name_says_what_to_set(database: Settings) -> None:
+    env = {**os.environ, "BARLOW_DATABASE_URL": database.database_url.get_secret_value()}
+    env.pop("BARLOW_NODE_NAME", None)
+    done = subprocess.run([sys.executable, "-m", "worker"], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "set BARLOW_NODE_NAME" in done.stderr
+
+
+def test_every_module_of_the_worker_comes_without_torch() -> None:
+    script = (
+        "import importlib, pkgutil, sys, worker\n"
+        "for module in pkgutil.walk_packages(worker.__path__, 'worker.'):\n"
+        "    if not module.name.endswith('__main__'): importlib.import_module(module.name)\n"
+        "from worker.recorder.mlflow_run import make_client\n"
+        "make_client('http://127.0.0.1:9')\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

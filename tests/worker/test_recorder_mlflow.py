@@ -1,0 +1,277 @@
+"""Postgres rows → a real MLflow server: every point and picture once, whatever is killed."""
+
+import itertools
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from journals import RecordedJob
+from lab import Lab
+from sqlalchemy import select, update
+
+from service.database.tables import Metric, Watermark
+from service.ledger.states import Outcome
+from service.local.servers import Mlflow
+from service.settings import Settings
+from worker.recorder.loops import Recorder
+from worker.recorder.mlflow import MlflowExporter, flattened
+from worker.recorder.mlflow_run import make_client
+from worker.recorder.postgres import PostgresRecorder
+
+Points = dict[str, list[tuple[int, float, int]]]
+"""Metric → (step, value, milliseconds) of every point, sorted; a point that stands twice is there twice."""
+
+
+@pytest.fixture
+def lab(database: Settings) -> Iterator[Lab]:
+    lab = Lab(database)
+    lab.node()
+    yield lab
+    lab.check()
+    lab.engine.dispose()
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Dying:
+    """A real client whose process is killed right after its n-th call was carried out."""
+
+    def __init__(self, client: Any, calls: int) -> None:
+        self._client = client
+        self.left = calls
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            answer = getattr(self._client, name)(*given, **named)
+            self.left -= 1
+            if self.left == 0:
+                raise Killed
+            return answer
+
+        return call
+
+
+def _record(job: RecordedJob) -> None:
+    PostgresRecorder(job.lab.sessions, job.run.parent).flush(job.id)
+
+
+def _exporter(job: RecordedJob, client: Any) -> MlflowExporter:
+    return MlflowExporter(job.lab.engine, client, job.run.parent)
+
+
+def _in_postgres(job: RecordedJob) -> Points:
+    found: Points = {}
+    with job.lab.sessions() as session:
+        for row in session.scalars(select(Metric).where(Metric.job_id == job.id)):
+            found.setdefault(row.key, []).append((row.step, row.value, round(row.at.timestamp() * 1000)))
+    return {key: sorted(points) for key, points in found.items()}
+
+
+def _in_mlflow(job: RecordedJob, client: Any) -> Points:
+    run_id = job.row().mlflow_run_id
+    keys = client.get_run(run_id).data.metrics
+    return {key: sorted((m.step, m.value, m.timestamp) for m in client.get_metric_history(run_id, key)) for key in keys}
+
+
+def _images(job: RecordedJob, client: Any) -> Counter[tuple[str, str]]:
+    """How often each (key, step) stands there, by kind of file."""
+    names = [artifact.path for artifact in client.list_artifacts(job.row().mlflow_run_id, "images")]
+    return Counter((name.split("+timestamp")[0].removeprefix("images/"), name.rsplit(".", 1)[1]) for name in names)
+
+
+def test_a_running_job_is_exported_to_its_checkpoint_and_an_ended_one_whole(
+    lab: Lab, database: Settings, mlflow: Mlflow
+) -> None:
+    client = make_client(mlflow.url)
+    job = RecordedJob(lab, database)
+    exporter = _exporter(job, client)
+    job.started()
+    job.steps(1, 5)
+    job.correlation(5)
+    job.checkpoint(5)
+    job.steps(6, 9)
+    job.correlation(9)
+    _record(job)
+    exporter.export(job.id)
+    assert [step for step, *_ in _in_mlflow(job, client)["loss"]] == [1, 2, 3, 4, 5]
+    assert set(_images(job, client).elements()) == {("correlation+step+5", "png"), ("correlation+step+5", "webp")}
+    job.again()
+    job.started(resume_step=5)
+    job.steps(6, 12, value=100.0)
+    job.correlation(12)
+    job.checkpoint(12)
+    job.steps(12, 12, value=200.0)  # a line behind the checkpoint that covers its step replaces the one before it
+    job.journal.metrics(12, 1, {"late": 1.0})
+    _record(job)
+    exporter.export(job.id)
+    run = client.get_run(job.row().mlflow_run_id)
+    assert run.info.status == "RUNNING"
+    assert run.data.tags["barlow.attempts"] == "2"
+    job.succeed()
+    _record(job)
+    exporter.export(job.id)
+    assert job.watermark("mlflow").complete
+    assert exporter.pending() == []
+    assert _in_mlflow(job, client) == _in_postgres(job)
+    assert len(_in_mlflow(job, client)["loss"]) == 12
+    assert _images(job, client) == {(f"correlation+step+{n}", end): 1 for n in (5, 12) for end in ("png", "webp")}
+
+    run = client.get_run(job.row().mlflow_run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "recorded"
+    assert run.data.params == flattened(job.row().spec)
+    assert run.data.params["optimizer.learning_rate"] == "0.001"
+    assert run.data.params["projector.widths"] == "[32, 32]"
+    assert run.data.tags["barlow.spec_digest"] == job.row().spec_digest
+    assert run.data.tags["barlow.node"] == "gpu-1"
+    assert run.data.tags["barlow.torch"] == "2"
+    finished_at = job.row().finished_at
+    assert finished_at is not None
+    assert datetime.fromtimestamp(run.info.end_time / 1000).timestamp() == pytest.approx(finished_at.timestamp(), abs=1)
+    backbone = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "backbone")}
+    assert backbone == {"backbone/model.safetensors", "backbone/config.json"}
+    assert json.loads(Path(client.download_artifacts(run.info.run_id, "result.json")).read_text()) == {"loss": 1.5}
+
+
+def test_an_exporter_that_is_killed_after_any_call_leaves_no_duplicates(
+    lab: Lab, database: Settings, mlflow: Mlflow
+) -> None:
+    client = make_client(mlflow.url)
+    job = RecordedJob(lab, database)
+    job.started()
+    job.steps(1, 8)
+    job.correlation(4)
+    job.correlation(8)
+    job.checkpoint(8)
+    _record(job)
+    job.succeed()
+    _record(job)
+    kills = []
+    for calls in itertools.cycle(range(1, 9)):
+        if job.watermark("mlflow").complete:
+            break
+        try:
+            _exporter(job, Dying(client, calls)).export(job.id)
+        except Killed:
+            kills.append(calls)
+    assert kills == [1, 2, 3, 4, 5, 6, 7]
+    assert _in_mlflow(job, client) == _in_postgres(job)
+    assert _images(job, client) == {(f"correlation+step+{n}", end): 1 for n in (4, 8) for end in ("png", "webp")}
+    (experiment,) = {client.get_run(job.row().mlflow_run_id).info.experiment_id}
+    assert len(client.search_runs([experiment])) == 1
+
+
+def test_a_picture_without_its_thumbnail_is_completed(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
+    client = make_client(mlflow.url)
+    job = RecordedJob(lab, database)
+    job.started()
+    _record(job)
+    _exporter(job, client).export(job.id)
+    run_id = job.row().mlflow_run_id
+    job.correlation(4)
+    picture = job.folder / "correlation" / "correlation+step+4+timestamp+1+some-uuid.png"
+    picture.write_bytes((job.folder / "correlation" / "step-00000004.png").read_bytes())
+    client.log_artifact(run_id, str(picture), "images")
+    job.checkpoint(4)
+    _record(job)
+    _exporter(job, client).export(job.id)
+    assert _images(job, client) == {("correlation+step+4", "png"): 1, ("correlation+step+4", "webp"): 1}
+
+
+def test_an_evaluation_is_a_child_of_its_pretraining(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
+    client = make_client(mlflow.url)
+    source = RecordedJob(lab, database, "source")
+    source.started()
+    _record(source)
+    source.succeed()
+    child = RecordedJob(lab, database, "child", source=source.id)
+    child.started()
+    _record(child)
+    exporter = _exporter(child, client)
+    exporter.export(child.id)
+    assert child.row().mlflow_run_id is None, "it waits for its parent's run"
+    exporter.export(source.id)
+    exporter.export(child.id)
+    tags = client.get_run(child.row().mlflow_run_id).data.tags
+    assert tags["mlflow.parentRunId"] == source.row().mlflow_run_id
+    lab.end(child.attempt, Outcome.DIVERGED, "loss is not a number at step 3")
+    _record(child)
+    exporter.export(child.id)
+    run = client.get_run(child.row().mlflow_run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["barlow.error"] == "loss is not a number at step 3"
+
+
+def test_a_run_that_is_gone_from_mlflow_is_made_again(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
+    client = make_client(mlflow.url)
+    job = RecordedJob(lab, database)
+    exporter = _exporter(job, client)
+    job.started()
+    job.steps(1, 5)
+    job.checkpoint(5)
+    _record(job)
+    exporter.export(job.id)
+    former = job.row().mlflow_run_id
+    client.delete_run(former)
+    job.steps(6, 7)
+    job.checkpoint(7)
+    _record(job)
+    with pytest.raises(Exception, match="deleted"):
+        exporter.export(job.id)
+    exporter.export(job.id)
+    assert job.row().mlflow_run_id != former
+    assert _in_mlflow(job, client) == _in_postgres(job)
+
+
+def test_mlflow_away_holds_up_nothing_and_gets_everything_later(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
+    away = database.model_copy(update={"mlflow_url": "http://127.0.0.1:9", "recorder_seconds": 0.1})
+    recorder = Recorder(away, lab.engine)
+    recorder.start()
+    job = RecordedJob(lab, database)
+    job.started()
+    job.steps(1, 40)
+    job.checkpoint(40)
+    done = threading.Event()
+    for _ in range(200):
+        if done.wait(0.1) or len(job.points()) == 80:
+            break
+    assert len(job.points()) == 80
+    job.succeed()
+    recorder.flush(job.id)
+    recorder.stop()
+    assert job.watermark("postgres").complete
+    assert not job.watermark("mlflow").complete
+    client = make_client(mlflow.url)
+    _exporter(job, client).export(job.id)
+    assert _in_mlflow(job, client) == _in_postgres(job)
+
+
+def test_only_one_exporter_is_at_a_job(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
+    client = make_client(mlflow.url)
+    job = RecordedJob(lab, database)
+    job.started()
+    job.steps(1, 30)
+    for step in (10, 20, 30):
+        job.correlation(step)
+    job.checkpoint(30)
+    _record(job)
+    threads = [threading.Thread(target=_exporter(job, client).export, args=(job.id,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    _exporter(job, client).export(job.id)
+    assert _in_mlflow(job, client) == _in_postgres(job)
+    assert set(_images(job, client).values()) == {1}
+    with lab.sessions.begin() as session:
+        session.execute(update(Watermark).where(Watermark.job_id == job.id).values(position={}))
+    _exporter(job, client).export(job.id)
+    assert _in_mlflow(job, client) == _in_postgres(job), "a watermark that is lost costs time, not truth"
+    assert set(_images(job, client).values()) == {1}
