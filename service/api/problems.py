@@ -143,7 +143,7 @@ def answer(request: Request, problem: Problem) -> JSONResponse:
 def responses(*codes: str) -> dict[int | str, dict[str, object]]:
     """The OpenAPI `responses` of a route that may answer with these problems."""
     out: dict[int | str, dict[str, object]] = {}
-    for code in (*codes, "internal", "unavailable"):
+    for code in ("bad-request", *codes, "internal", "unavailable"):
         kind = KINDS[code]
         before = out.get(kind.status, {}).get("description")
         description = f"{before}; or: {kind.title}" if before else kind.title

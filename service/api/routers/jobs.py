@@ -78,7 +78,7 @@ def submit(
     return job_view(session, settings, job)
 
 
-@router.get("/jobs", operation_id="list_jobs", responses=responses("invalid-parameters"))
+@router.get("/jobs", operation_id="list_jobs", responses=responses("not-found", "invalid-parameters"))
 def list_jobs(
     session: SessionDep,
     settings: SettingsDep,
