@@ -1,0 +1,193 @@
+"""Checkpoints, stop requests, outcomes: the parts of the runtime alone."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import runs
+import torch
+
+from trainer import outcome, run_directory
+from trainer.data.errors import DataError
+from trainer.outcome import BadSpec, Diverged, Outcome
+from trainer.runtime import checkpoints, stopping
+from trainer.runtime.context import Context
+from trainer.runtime.stopping import StopRequests
+from trainer.specs import digest, parse_spec
+
+
+def _write(context: Context, step: int, digest: str = "d" * 64) -> Path:
+    return checkpoints.write_checkpoint(
+        context,
+        {"weights": torch.full((3,), float(step))},
+        step=step,
+        epoch=1,
+        spec={},
+        spec_digest=digest,
+        keep_last=9,
+    )
+
+
+def test_what_was_written_is_read_and_nothing_in_it_is_executed(tmp_path):
+    folder = _write(runs.context(tmp_path), 3)
+    assert torch.equal(checkpoints.read_state(folder, torch.device("cpu"))["weights"], torch.full((3,), 3.0))
+    torch.save({"path": Path("x")}, folder / checkpoints.STATE_FILE)
+    with pytest.raises(Exception, match="weights_only"):
+        checkpoints.read_state(folder, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "state.pt").unlink(),
+        lambda folder: (folder / "state.pt").write_bytes((folder / "state.pt").read_bytes()[:-1]),
+        lambda folder: (folder / "manifest.json").unlink(),
+        lambda folder: (folder / "manifest.json").write_text('{"step": 7'),
+        lambda folder: (folder / "manifest.json").write_text('{"step": 7}'),
+        lambda folder: (folder / "manifest.json").write_text("[]"),
+    ],
+)
+def test_a_damaged_one_is_passed_over_with_a_warning(tmp_path, damage):
+    first = runs.context(tmp_path)
+    older, newer = _write(first, 3), _write(first, 7)
+    context = runs.context(tmp_path, 2)
+    assert checkpoints.newest_valid(context, "d" * 64) == newer
+    damage(newer)
+    assert checkpoints.newest_valid(context, "d" * 64) == older
+    warning = runs.events(tmp_path, 2, "warning")[0]
+    assert warning.data["checkpoint"] == "attempts/0001/checkpoints/step-00000007"
+
+
+def test_the_newest_of_all_earlier_attempts_counts_but_none_of_this_or_a_later_one(tmp_path):
+    _write(runs.context(tmp_path, 1), 9)
+    newest = _write(runs.context(tmp_path, 2), 12)
+    third = runs.context(tmp_path, 3)
+    _write(third, 15)
+    _write(runs.context(tmp_path, 4), 20)
+    assert checkpoints.agree_on_newest(third, "d" * 64) == newest
+
+
+def test_a_checkpoint_of_another_spec_is_refused(tmp_path):
+    _write(runs.context(tmp_path, 1), 9)
+    with pytest.raises(BadSpec, match="another spec"):
+        checkpoints.newest_valid(runs.context(tmp_path, 2), "e" * 64)
+
+
+def test_a_leftover_of_a_killed_writer_is_no_checkpoint_and_no_obstacle(tmp_path):
+    context = runs.context(tmp_path)
+    leftover = context.attempt_folder / "checkpoints/.step-00000003.tmp"
+    leftover.mkdir(parents=True)
+    (leftover / "state.pt").write_bytes(b"half")
+    successor = runs.context(tmp_path, 2)
+    assert checkpoints.newest_valid(successor, "d" * 64) is None
+    assert checkpoints.newest_valid(successor, "d" * 64) is None
+    written = _write(context, 3)
+    assert checkpoints.newest_valid(successor, "d" * 64) == written
+
+
+def test_stop_requests_are_looked_for_about_once_a_second_of_steps(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: clock[0])
+    control = tmp_path / "control.json"
+    stop = StopRequests(control, rank=0, device=torch.device("cpu"))
+    looked = []
+    read = stop._read
+    monkeypatch.setattr(stop, "_read", lambda: (looked.append(step), read())[1])
+    for step in range(1, 101):
+        assert not stop.requested(step)
+        clock[0] += 0.1
+    assert looked == [1, 2, *range(12, 101, 10)]
+    control.write_text('{"stop": "drain"}')
+    assert [stop.requested(step) for step in range(101, 104)] == [False, True, True]
+    assert stop.reason == "drain"
+
+
+@pytest.mark.parametrize("reason", stopping.REASONS)
+def test_every_reason_is_understood_and_no_other(tmp_path, reason):
+    control = tmp_path / "control.json"
+    control.write_text(json.dumps({"stop": reason}))
+    stop = StopRequests(control, rank=0, device=torch.device("cpu"))
+    assert stop.requested(1)
+    assert stop.reason == reason
+    control.write_text('{"stop": "now"}')
+    with pytest.raises(ValueError, match="not one of"):
+        StopRequests(control, rank=0, device=torch.device("cpu")).requested(1)
+
+
+def test_outcomes_of_exceptions():
+    cases = [
+        (BadSpec("lower batch_size"), "bad_spec", "lower batch_size"),
+        (DataError("image 7"), "bad_data", "image 7"),
+        (Diverged("step 9", 9), "diverged", "step 9"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", "lower batch_size or views.size"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), "out_of_memory", "DefaultCPUAllocator"),
+        (RuntimeError("Connection closed by peer [127.0.0.1]"), "crashed", "another rank ended"),
+        (KeyError("x"), "crashed", "KeyError: 'x'"),
+        (KeyboardInterrupt(), "crashed", "KeyboardInterrupt"),
+    ]
+    for error, name, message in cases:
+        found = outcome.of_exception(error, step=4)
+        assert found.outcome == name
+        assert message in found.message
+        assert found.step == (9 if name == "diverged" else 4)
+        assert found.error_class == type(error).__name__
+    with pytest.raises(Exception, match="kind") as caught:
+        parse_spec({})
+    assert outcome.of_exception(caught.value).outcome == "bad_spec"
+
+
+def test_the_first_outcome_stands(tmp_path, monkeypatch):
+    monkeypatch.setenv("BARLOW_ATTEMPT_TOKEN", "t")
+    assert outcome.read(tmp_path) is None
+    assert outcome.publish(tmp_path, Outcome("bad_data", "image 7"))
+    assert not outcome.publish(tmp_path, Outcome("crashed", "connection closed by peer"))
+    assert outcome.read(tmp_path) == {
+        "outcome": "bad_data", "message": "image 7", "error_class": None, "traceback": None, "token": "t",
+        "step": None, "result": None, "backbone": None,
+    }  # fmt: skip
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["outcome.claim", "outcome.json"]
+
+
+def test_by_hand_attempts_count_up_and_another_spec_is_refused(tmp_path):
+    run, spec = tmp_path / "run", runs.spec()
+    assert run_directory.begin_by_hand(run, spec, None) == 1
+    assert run_directory.begin_by_hand(run, runs.spec(name="renamed", run={"priority": 3}), None) == 2  # same science
+    assert digest(parse_spec(json.loads((run / "spec.json").read_text()))) == digest(spec)
+    assert run_directory.read_inputs(run / "attempts/0002") == {"backbone": None, "data": {"digits": {"root": None}}}
+    with pytest.raises(BadSpec, match="use another --run-dir"):
+        run_directory.begin_by_hand(run, runs.spec(seed=3), None)
+
+
+def test_by_hand_a_backbone_is_a_published_one_or_a_checkpoint(tmp_path):
+    published, saved = tmp_path / "backbone", _write(runs.context(tmp_path / "other"), 3)
+    published.mkdir()
+    with pytest.raises(BadSpec, match="neither a published backbone nor a checkpoint"):
+        run_directory.begin_by_hand(tmp_path / "run", runs.spec(), published)
+    (published / "config.json").write_text('{"sha256": "abc"}')
+    for folder, expected in (
+        (published, {"path": str(published), "sha256": "abc"}),
+        (saved, {"checkpoint": str(saved)}),
+    ):
+        attempt = run_directory.begin_by_hand(tmp_path / "run", runs.spec(), folder)
+        inputs = run_directory.read_inputs(run_directory.attempt_folder(tmp_path / "run", attempt))
+        assert inputs["backbone"] == expected
+
+
+def test_progress_speaks_at_most_once_a_second_but_of_every_phase(tmp_path, monkeypatch):
+    context = runs.context(tmp_path)
+    for step in range(50):
+        context.progress("loading", step=step, steps=50)
+    context.progress("training", step=1, steps=9, loss=float("nan"), eta_seconds=None)
+    context.progress("training", step=2, steps=9, always=True)
+    time.sleep(1.05)
+    context.progress("training", step=3, steps=9, images_per_second=12.0)
+    told = runs.events(tmp_path, kind="progress")
+    assert [(e.data["phase"], e.step) for e in told] == [
+        ("loading", 0),
+        ("training", 1),
+        ("training", 2),
+        ("training", 3),
+    ]
+    assert told[1].data == {"phase": "training", "steps": 9, "epochs": None}
+    assert told[3].data["images_per_second"] == 12.0
