@@ -96,6 +96,8 @@ def test_a_job_that_backs_off_is_not_placed_before_its_time(lab: Lab) -> None:
     lab.skip_backoff(job_id)
     lab.place()
     assert (lab.attempt(job_id).state, lab.attempt(job_id).number) == (AttemptState.PLACED, 2)
+    lab.accept(lab.attempt(job_id))
+    assert lab.job(job_id).not_before is None
 
 
 def test_the_wait_before_a_retry_is_bounded(lab: Lab) -> None:

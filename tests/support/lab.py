@@ -108,8 +108,10 @@ class Lab:
         return self.job(job_id)
 
     def skip_backoff(self, job_id: uuid.UUID) -> None:
+        """As if the wait before the retry were over."""
         with self.sessions.begin() as session:
-            session.execute(update(Job).where(Job.id == job_id).values(not_before=None))
+            waits = update(Job).where(Job.id == job_id, Job.not_before.is_not(None))
+            session.execute(waits.values(not_before=func.clock_timestamp()))
 
     def expire(self, attempt: Attempt) -> None:
         """As if the lease had run out a second ago."""
