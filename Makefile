@@ -1,18 +1,20 @@
 # Two commands matter to a newcomer: `make demo` and `make test`. Both make the environment on demand.
-PYTHON ?= $(shell command -v python3.11 || echo python3)
+PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 BIN := .venv/bin
 
 .PHONY: install demo test lint clean
 
 install: .venv/installed
 
-# The stamp is touched last: an interrupted installation starts again, and so does one with changed versions. An
-# environment whose pip does not run (half made, or its Python is gone) is made anew.
+# The stamp gets its name last. An environment that was left half installed, or whose Python is gone, is made anew; one
+# with other versions than pyproject.toml and constraints.txt now name is brought to them.
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Barlow Lab needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@test ! -e .venv/installing || rm -rf .venv
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@touch .venv/installing
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	@touch $@
+	@mv .venv/installing $@
 
 demo: install
 	$(BIN)/barlow demo

@@ -46,7 +46,7 @@ def run(recipe: Path, directory: Path, *, keep: bool) -> int:
             for job in jobs:
                 if job.state != JobState.SUCCEEDED:
                     ending(console, job)
-            well = _judge(console, {job.name: job for job in jobs}) and _agree(console, client, jobs, endpoints)
+            well = judge(console, {job.name: job for job in jobs}) and _agree(console, client, jobs, endpoints)
             _say_where(console, client.experiment(experiment.id), endpoints, keep=keep)
     except SpecError as error:
         console.print(f"{recipe}: {faults(error.faults)}", style="red", markup=False)
@@ -58,6 +58,29 @@ def run(recipe: Path, directory: Path, *, keep: bool) -> int:
         console.print("stopped")
         return 130
     return 0 if well else 1
+
+
+def judge(console: Console, jobs: dict[str, JobDetail]) -> bool:
+    """Print the table; whether training was worth it."""
+    table = Table("features", "kNN top-1", "linear top-1", title="8 texture families, test split, percent")
+    for words, suffix in (("raw pixels", "-pixels"), ("untrained tiny", "-untrained"), ("Barlow Twins tiny", "")):
+        knn, linear = (_top1(jobs.get(f"{kind}{suffix}")) for kind in ("knn", "linear"))
+        table.add_row(words, *("-" if value is None else f"{value:.1f}" for value in (knn, linear)))
+    console.print(table)
+    if any(job.state != JobState.SUCCEEDED for job in jobs.values()):
+        return False
+    trained, untrained = _top1(jobs.get("knn")), _top1(jobs.get("knn-untrained"))
+    if trained is None or untrained is None:
+        console.print("the recipe has no jobs `knn` and `knn-untrained` to compare", style="red")
+        return False
+    if trained - untrained < NEEDED_GAIN:
+        console.print(
+            f"kNN of the trained backbone is {trained - untrained:.1f} points above the untrained one; "
+            f"at least {NEEDED_GAIN:g} are expected",
+            style="red",
+        )
+        return False
+    return True
 
 
 def _make_fresh(directory: Path) -> None:
@@ -110,29 +133,6 @@ def _watch(client: Client, ids: Sequence[UUID], console: Console) -> list[JobDet
             if all(job.state.terminal for job in jobs):
                 return jobs
             time.sleep(1.0)
-
-
-def _judge(console: Console, jobs: dict[str, JobDetail]) -> bool:
-    """Print the table; whether training was worth it."""
-    table = Table("features", "kNN top-1", "linear top-1", title="8 texture families, test split, percent")
-    for words, suffix in (("raw pixels", "-pixels"), ("untrained tiny", "-untrained"), ("Barlow Twins tiny", "")):
-        knn, linear = (_top1(jobs.get(f"{kind}{suffix}")) for kind in ("knn", "linear"))
-        table.add_row(words, *("-" if value is None else f"{value:.1f}" for value in (knn, linear)))
-    console.print(table)
-    if any(job.state != JobState.SUCCEEDED for job in jobs.values()):
-        return False
-    trained, untrained = _top1(jobs.get("knn")), _top1(jobs.get("knn-untrained"))
-    if trained is None or untrained is None:
-        console.print("the recipe has no jobs `knn` and `knn-untrained` to compare", style="red")
-        return False
-    if trained - untrained < NEEDED_GAIN:
-        console.print(
-            f"kNN of the trained backbone is {trained - untrained:.1f} points above the untrained one; "
-            f"at least {NEEDED_GAIN:g} are expected",
-            style="red",
-        )
-        return False
-    return True
 
 
 def _top1(job: JobDetail | None) -> float | None:
