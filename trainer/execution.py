@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from trainer import outcome, run_directory
+from trainer.data.errors import DataError
 from trainer.journal import FILE_NAME, Journal
 from trainer.outcome import BadSpec, Outcome
 from trainer.pretraining import pretrain
@@ -121,8 +122,8 @@ def _fail(error: BaseException, folder: Path | None, context: Context | None) ->
     end = outcome.of_exception(error, context.step if context is not None else None)
     if isinstance(error, SpecError):
         print("\n".join(f"{fault.pointer or '(spec)'}: {fault.message}" for fault in error.faults), file=sys.stderr)
-    elif isinstance(error, BadSpec):
-        print(end.message, file=sys.stderr)
+    elif isinstance(error, BadSpec | DataError) or (context is None and isinstance(error, OSError)):
+        print(error, file=sys.stderr)
     else:
         traceback.print_exception(error)
     if folder is None or not folder.is_dir():

@@ -11,7 +11,7 @@ import torch
 from trainer.models.exported import load_backbone
 from trainer.outcome import BadSpec, Diverged
 from trainer.pretraining import Plan, pretrain
-from trainer.specs import digest
+from trainer.specs import PretrainSpec, digest, load_spec_file, parse_spec
 
 STEPS = 20
 METRICS = {
@@ -183,6 +183,15 @@ def test_what_is_due_when():
     assert [s for s in range(1, 19) if plan.checkpoint_due(s)] == [7, 10, 14, 18]
     assert [s for s in range(1, 19) if plan.correlation_due(s)] == [1, 5, 10, 15, 18]
     assert [plan.epoch(s) for s in (1, 5, 6, 18)] == [1, 1, 2, 4]
+
+
+def test_the_recipe_for_a_laptop_runs(tmp_path):
+    recipe = load_spec_file(Path(__file__).parents[2] / "recipes/digits.yaml")
+    spec = parse_spec({**recipe, "max_steps": 3, "data": {"name": "digits", "limit": 128}})
+    assert isinstance(spec, PretrainSpec)
+    assert pretrain(spec, runs.context(tmp_path)).outcome == "ok"
+    loss = {step: value for (name, step), value in runs.series(tmp_path).items() if name == "loss"}
+    assert 0 < loss[3] < 256
 
 
 class _Killed(BaseException):
