@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from service.client import render
 from service.client.address import DATA, connect
 from service.client.api import ApiError, Client
 from service.ledger.states import JobState
+from service.local import progress
 from service.local.commands import register
-from service.local.progress import display
 from trainer.specs import SpecError, digest, load_spec_file, parse_spec
 
 _HELP = """
@@ -198,13 +197,7 @@ def main() -> None:
 
 def _watch(client: Client, ids: Sequence[uuid.UUID]) -> None:
     console = _console()
-    with display(console) as screen:
-        while True:
-            seen = [client.job(job_id) for job_id in ids]
-            screen.show(seen)
-            if all(job.state.terminal for job in seen):
-                break
-            time.sleep(1.0)
+    seen = progress.watch(client, ids, console)
     for job in seen:
         render.ending(console, job)
     if any(job.state != JobState.SUCCEEDED for job in seen):

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from uuid import UUID
 
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +19,7 @@ from service.client.render import ending, faults
 from service.ledger.states import JobState
 from service.local.agreement import compare
 from service.local.process import Child, end_leftovers
-from service.local.progress import display
+from service.local.progress import watch
 from service.local.stack import ENDPOINTS, lock
 from trainer.specs import SpecError, load_spec_file
 
@@ -42,7 +41,7 @@ def run(recipe: Path, directory: Path, *, keep: bool) -> int:
         _make_fresh(directory)
         with _running_stack(console, directory, keep=keep) as endpoints, Client(endpoints["api"]) as client:
             experiment = client.submit_experiment(body)
-            jobs = _watch(client, [job.id for job in experiment.jobs], console)
+            jobs = watch(client, [job.id for job in experiment.jobs], console)
             for job in jobs:
                 if job.state != JobState.SUCCEEDED:
                     ending(console, job)
@@ -123,16 +122,6 @@ def _running_stack(console: Console, directory: Path, *, keep: bool) -> Iterator
         else:
             console.print("stopping the stack")
             up.stop()
-
-
-def _watch(client: Client, ids: Sequence[UUID], console: Console) -> list[JobDetail]:
-    with display(console) as screen:
-        while True:
-            jobs = [client.job(job_id) for job_id in ids]
-            screen.show(jobs)
-            if all(job.state.terminal for job in jobs):
-                return jobs
-            time.sleep(1.0)
 
 
 def _top1(job: JobDetail | None) -> float | None:

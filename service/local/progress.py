@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol
+from uuid import UUID
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from service.api.schemas import JobDetail
+from service.client.api import Client
 from service.ledger.states import JobState
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -25,6 +28,17 @@ class Display(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
+
+
+def watch(client: Client, ids: Sequence[UUID], console: Console) -> list[JobDetail]:
+    """Show the jobs until every one has ended; returns them as they are then."""
+    with display(console) as screen:
+        while True:
+            jobs = [client.job(job_id) for job_id in ids]
+            screen.show(jobs)
+            if all(job.state.terminal for job in jobs):
+                return jobs
+            time.sleep(1.0)
 
 
 def display(console: Console) -> Display:
@@ -71,7 +85,9 @@ class Lines:
             due = job.state == JobState.RUNNING and now - self._last.get(job.name, 0.0) >= _SECONDS_BETWEEN_LINES
             if changed or due:
                 self._states[job.name], self._last[job.name] = job.state, now
-                self._console.print(f"{job.name:<18} {job.state:<10} {facts(job)}".rstrip(), highlight=False)
+                self._console.print(
+                    f"{job.name:<18} {job.state:<10} {facts(job)}".rstrip(), highlight=False, soft_wrap=True
+                )
 
     def __enter__(self) -> Lines:
         return self

@@ -247,7 +247,9 @@ class Stack:
             environment["DATA_DIR"] = str(self.directory / "data")
         if self._slots is not None:
             environment["SLOTS"] = str(self._slots)
-        return {f"BARLOW_{name}": value for name, value in environment.items()}
+        # Trainers share the cores with six servers: a thread that spins while it waits takes them from the one it
+        # waits for (measured on 2 busy cores: 96 images/s spinning, 420 not).
+        return {f"BARLOW_{name}": value for name, value in environment.items()} | {"OMP_WAIT_POLICY": "PASSIVE"}
 
     def _log(self, name: str) -> Path:
         return self.directory / "logs" / f"{name}.log"
