@@ -35,7 +35,7 @@ def run(recipe: Path, directory: Path, *, keep: bool) -> int:
     0: every job succeeded, both records agree, and the trained backbone's kNN is at least 30 points above the
     untrained one's. With `keep` the stack stays up afterwards.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     try:
         body = load_spec_file(recipe)
         _make_fresh(directory)
@@ -147,9 +147,9 @@ def _agree(console: Console, client: Client, jobs: Sequence[JobDetail], endpoint
 
 
 def _say_where(console: Console, experiment: ExperimentDetail, endpoints: dict[str, str], *, keep: bool) -> None:
-    console.print(f"MLflow    {experiment.mlflow or endpoints['mlflow']}", soft_wrap=True)
+    console.print(f"MLflow    {experiment.mlflow or endpoints['mlflow']}")
     if keep:
-        console.print(f"API       {endpoints['api']}/docs", soft_wrap=True)
-        console.print(f"database  {endpoints['database']}", soft_wrap=True)
+        console.print(f"API       {endpoints['api']}/docs")
+        console.print(f"database  {endpoints['database']}")
     else:
-        console.print("KEEP=1 (or --keep) leaves the stack up, to look at the runs and the heatmaps there")
+        console.print("KEEP=1 leaves the stack up, to look at the runs and their heatmaps there")
