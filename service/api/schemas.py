@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.ledger.states import JobState
 
@@ -29,9 +29,18 @@ class Progress(BaseModel):
     steps: int | None = None
     epoch: int | None = None
     epochs: int | None = None
-    fraction: float | None = Field(None, description="0 to 1")
+    done: int | None = None
+    total: int | None = None
+    fraction: float | None = Field(None, description="0 to 1, of the steps or of the phase")
     images_per_second: float | None = None
     eta_seconds: float | None = None
+
+    @model_validator(mode="after")
+    def _fraction_from_counts(self) -> Progress:
+        for done, whole in ((self.step, self.steps), (self.done, self.total)):
+            if self.fraction is None and done is not None and whole:
+                self.fraction = done / whole
+        return self
 
 
 class Recording(BaseModel):

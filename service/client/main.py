@@ -1,4 +1,4 @@
-"""The `barlow` command."""
+"""The commands that talk to the API; service.command makes the `barlow` command of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ import yaml
 from rich.console import Console
 from typer.core import TyperGroup
 
-from service.client import render
+from service.client import progress, render
 from service.client.address import DATA, connect
 from service.client.api import ApiError, Client
 from service.ledger.states import JobState
-from service.local import progress
-from service.local.commands import register
 from trainer.specs import SpecError, digest, load_spec_file, parse_spec
 
 _HELP = """
@@ -50,7 +48,6 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(cls=_Commands, help=_HELP, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
-register(app)
 
 Url = Annotated[Optional[str], typer.Option(envvar="BARLOW_URL", help="Address of the API")]  # noqa: UP045 - typer
 Data = Annotated[Path, typer.Option(help="Directory of `barlow up`, for its address")]
@@ -190,11 +187,6 @@ def datasets(url: Url = None, data: Data = DATA) -> None:
         render.data_sets(_console(), client.data_sets())
 
 
-def main() -> None:
-    """Entry point of the `barlow` command."""
-    app(prog_name="barlow")
-
-
 def _watch(client: Client, ids: Sequence[uuid.UUID]) -> None:
     console = _console()
     seen = progress.watch(client, ids, console)
@@ -208,7 +200,3 @@ def _console() -> Console:
     # In a pipe nothing is cut: the reader is a program.
     console = Console(highlight=False, soft_wrap=True)
     return console if console.is_terminal else Console(highlight=False, width=1000, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    main()

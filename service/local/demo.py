@@ -15,11 +15,11 @@ from rich.table import Table
 
 from service.api.schemas import ExperimentDetail, JobDetail
 from service.client.api import ApiError, Client
+from service.client.progress import watch
 from service.client.render import ending, faults
 from service.ledger.states import JobState
 from service.local.agreement import compare
 from service.local.process import Child, end_leftovers
-from service.local.progress import watch
 from service.local.stack import ENDPOINTS, lock
 from trainer.specs import SpecError, load_spec_file
 
@@ -48,10 +48,10 @@ def run(recipe: Path, directory: Path, *, keep: bool) -> int:
             well = judge(console, {job.name: job for job in jobs}) and _agree(console, client, jobs, endpoints)
             _say_where(console, client.experiment(experiment.id), endpoints, keep=keep)
     except SpecError as error:
-        console.print(f"{recipe}: {faults(error.faults)}", style="red", markup=False)
+        console.print(f"{recipe}: {faults(error.faults)}", style="red", markup=False, soft_wrap=True)
         return 1
     except (ApiError, OSError, RuntimeError, ValueError) as error:
-        console.print(f"Error: {error}", style="red", markup=False)
+        console.print(f"Error: {error}", style="red", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         console.print("stopped")
@@ -95,7 +95,7 @@ def _make_fresh(directory: Path) -> None:
 @contextlib.contextmanager
 def _running_stack(console: Console, directory: Path, *, keep: bool) -> Iterator[dict[str, str]]:
     """A `barlow up` of its own, as a user would start it; what it says is shown until it answers."""
-    command = [sys.executable, "-m", "service.client.main", "up", "--data", str(directory)]
+    command = [sys.executable, "-m", "service.command", "up", "--data", str(directory)]
     up = Child(
         "barlow up",
         [*command, "--port", "0", "--mlflow-port", "0"],
@@ -140,7 +140,7 @@ def _agree(console: Console, client: Client, jobs: Sequence[JobDetail], endpoint
         time.sleep(0.5)
     agreement = compare(endpoints["database"], endpoints["mlflow"], jobs[0].experiment)
     for fault in agreement.faults:
-        console.print(fault, style="red", markup=False)
+        console.print(fault, style="red", markup=False, soft_wrap=True)
     if not agreement.faults:
         console.print(f"Postgres and MLflow agree on all {agreement.total:,} metric points")
     return not agreement.faults

@@ -62,7 +62,7 @@ class Absent:
             raise ModuleNotFoundError(f"{name} is not in the extra `service`", name=name)
 sys.meta_path.insert(0, Absent())
 from service.api.app import create_app
-import service.api.__main__, service.client.main
+import service.api.__main__, service.command
 from service.settings import Settings
 create_app(Settings(database_url="postgresql://nobody@127.0.0.1:1/none")).openapi()
 print("started")

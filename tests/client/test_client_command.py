@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
 from service.client.api import Client
-from service.client.main import app
+from service.command import app
 from service.database.tables import Job
 from service.ledger import jobs as ledger
 from service.settings import Settings

@@ -64,7 +64,7 @@ def test_up_through_its_life(fresh_stack: Up) -> None:
 
 
 def test_a_missing_extra_is_named() -> None:
-    code = "import sys; sys.modules['psutil'] = None; from service.client.main import main; main()"
+    code = "import sys; sys.modules['psutil'] = None; from service.command import main; main()"
     done = subprocess.run([sys.executable, "-c", code, "up"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "barlow-lab[local]" in done.stderr

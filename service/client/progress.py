@@ -58,14 +58,14 @@ class Bars(Progress):
             TextColumn("{task.fields[facts]}"),
             console=console,
         )
-        self._bars: dict[str, TaskID] = {}
+        self._bars: dict[UUID, TaskID] = {}
 
     def show(self, jobs: list[JobDetail]) -> None:
         """Draw the jobs as they are now."""
         for job in jobs:
-            if job.name not in self._bars:
-                self._bars[job.name] = self.add_task(job.name, total=1.0, state="", facts="")
-            self.update(self._bars[job.name], completed=_fraction(job), state=job.state, facts=facts(job))
+            if job.id not in self._bars:
+                self._bars[job.id] = self.add_task(job.name, total=1.0, state="", facts="")
+            self.update(self._bars[job.id], completed=_fraction(job), state=job.state, facts=facts(job))
         self.refresh()
 
 
@@ -74,17 +74,17 @@ class Lines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._states: dict[str, str] = {}
-        self._last: dict[str, float] = {}
+        self._states: dict[UUID, str] = {}
+        self._last: dict[UUID, float] = {}
 
     def show(self, jobs: list[JobDetail]) -> None:
         """Write what is new since the last call."""
         now = time.monotonic()
         for job in jobs:
-            changed = self._states.get(job.name) != job.state
-            due = job.state == JobState.RUNNING and now - self._last.get(job.name, 0.0) >= _SECONDS_BETWEEN_LINES
+            changed = self._states.get(job.id) != job.state
+            due = job.state == JobState.RUNNING and now - self._last.get(job.id, 0.0) >= _SECONDS_BETWEEN_LINES
             if changed or due:
-                self._states[job.name], self._last[job.name] = job.state, now
+                self._states[job.id], self._last[job.id] = job.state, now
                 self._console.print(
                     f"{job.name:<18} {job.state:<10} {facts(job)}".rstrip(), highlight=False, soft_wrap=True
                 )
@@ -122,8 +122,7 @@ def facts(job: JobDetail) -> str:
 def _fraction(job: JobDetail) -> float:
     if job.state == JobState.SUCCEEDED:
         return 1.0
-    at = job.progress
-    return at.step / at.steps if at and at.step is not None and at.steps else 0.0
+    return (job.progress.fraction if job.progress else None) or 0.0
 
 
 def _clock(seconds: float) -> str:
