@@ -32,8 +32,8 @@ def begin_by_hand(run_folder: Path, spec: Spec, backbone: Path | None) -> int:
     taken = [int(folder.name) for folder in (run_folder / "attempts").glob("[0-9]*")]
     attempt = max(taken, default=0) + 1
     folder = attempt_folder(run_folder, attempt)
-    folder.mkdir(parents=True)
     inputs = {"backbone": _backbone_input(backbone), "data": {spec.data.name: {"root": None}}}
+    folder.mkdir(parents=True)
     write_json(folder / INPUTS_FILE, inputs)
     return attempt
 

@@ -164,6 +164,7 @@ def test_by_hand_a_backbone_is_a_published_one_or_a_checkpoint(tmp_path):
     published.mkdir()
     with pytest.raises(BadSpec, match="neither a published backbone nor a checkpoint"):
         run_directory.begin_by_hand(tmp_path / "run", runs.spec(), published)
+    assert not (tmp_path / "run/attempts").exists()
     (published / "config.json").write_text('{"sha256": "abc"}')
     for folder, expected in (
         (published, {"path": str(published), "sha256": "abc"}),
