@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.database.tables import Attempt, Checkpoint, Job, Slot
 from service.ledger import attempts
 from service.ledger.states import Outcome
+from service.run_folders import attempt_folder, run_folder
 from service.settings import Settings
 from trainer.journal import FILE_NAME
 from trainer.specs import canonical_json
@@ -69,8 +70,8 @@ class AttemptRun:
         self._settings = settings
         self._recorder = recorder
         self._threads_per_rank = threads_per_rank
-        self._run_folder = folders.run_folder(settings.runs_dir, attempt.job_id)
-        self._folder = folders.attempt_folder(self._run_folder, attempt.number)
+        self._run_folder = run_folder(settings.runs_dir, attempt.job_id)
+        self._folder = attempt_folder(self._run_folder, attempt.number)
         self._alive = self._folder / "alive"
         self._log = self._folder / "trainer.log"
         self._actor = f"node:{attempt.node}"

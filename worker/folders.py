@@ -1,4 +1,4 @@
-"""Where things lie in a run directory (DESIGN 4), as far as the worker handles them."""
+"""What the worker writes into a run directory and reads from it (DESIGN 4)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 from uuid import UUID
-
-
-def run_folder(runs_dir: Path, job_id: UUID) -> Path:
-    """The run directory of a job, absolute."""
-    return runs_dir.resolve() / str(job_id)
-
-
-def attempt_folder(run: Path, number: int) -> Path:
-    """The folder of one attempt."""
-    return run / "attempts" / f"{number:04d}"
 
 
 def write_atomic(path: Path, text: str) -> None:

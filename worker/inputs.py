@@ -10,8 +10,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.database.tables import Checkpoint, Job
+from service.run_folders import run_folder
 from trainer.specs.catalogue import built_in_data_sets
-from worker.folders import run_folder, sha256_of
+from worker.folders import sha256_of
 
 BACKBONE_WEIGHTS = "model.safetensors"
 CHECKPOINT_STATE = "state.pt"

@@ -7,12 +7,8 @@ import uuid
 from pathlib import Path
 
 from service.api.problems import Problem
+from service.run_folders import run_folder
 from service.settings import Settings
-
-
-def run_dir(settings: Settings, job_id: uuid.UUID) -> Path:
-    """The run directory of a job."""
-    return settings.runs_dir / str(job_id)
 
 
 def confined(settings: Settings, job_id: uuid.UUID, relative: str) -> Path:
@@ -21,7 +17,7 @@ def confined(settings: Settings, job_id: uuid.UUID, relative: str) -> Path:
     Raises:
         Problem: 404; there is none, or the path leads out of the job's run directory.
     """
-    root = run_dir(settings, job_id).resolve()
+    root = run_folder(settings.runs_dir, job_id).resolve()
     path = (root / relative).resolve()
     if not path.is_relative_to(root) or not path.exists():
         raise Problem("not-found", f"the run directory of job {job_id} has no such file")

@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.api.files import run_dir
+from service.run_folders import run_folder
 from service.settings import Settings
 
 
@@ -46,7 +46,7 @@ class Log:
 
 def open_log(settings: Settings, job_id: uuid.UUID, attempt: int | None) -> Log:
     """The log of one attempt, or of all. Attempts that have written nothing yet are left out."""
-    folder = run_dir(settings, job_id).resolve() / "attempts"
+    folder = run_folder(settings.runs_dir, job_id).resolve() / "attempts"
     pattern = "[0-9]*" if attempt is None else f"{attempt:04d}"
     files = []
     for path in sorted(folder.glob(f"{pattern}/trainer.log")):

@@ -15,10 +15,10 @@ from worker_host import small_pretraining
 from service.database.tables import Attempt, Job, Metric, Watermark
 from service.ledger import jobs
 from service.ledger.states import Outcome
+from service.run_folders import attempt_folder, run_folder
 from service.settings import Settings
 from trainer.journal import FILE_NAME, Journal
 from trainer.specs import parse_spec
-from worker.folders import attempt_folder, run_folder
 
 
 class RecordedJob:

@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 from service.database.tables import Attempt, Job, Metric
 from service.ledger import jobs
 from service.ledger.states import JobState
+from service.run_folders import attempt_folder, run_folder
 from service.scheduling import tick
 from service.settings import Settings
 from trainer.specs import parse_spec
-from worker.folders import attempt_folder, run_folder
 from worker.node import Node
 
 QUICK = {

@@ -11,8 +11,9 @@ from worker_host import Host, small_pretraining
 
 from service.database.tables import Checkpoint, Correlation, Image
 from service.ledger.states import Outcome
+from service.run_folders import run_folder
 from trainer.journal import read_events
-from worker.folders import run_folder, sha256_of
+from worker.folders import sha256_of
 
 KNN = {"kind": "knn", "data": {"name": "digits"}, "images": {"size": 16, "resize": 16}}
 

@@ -13,9 +13,10 @@ from worker_host import small_pretraining
 from service.database.tables import Checkpoint, Job
 from service.ledger import jobs
 from service.ledger.states import Outcome
+from service.run_folders import run_folder
 from service.settings import Settings
 from trainer.specs import parse_spec
-from worker.folders import run_folder, sha256_of
+from worker.folders import sha256_of
 from worker.inputs import BadInput, resolve
 
 

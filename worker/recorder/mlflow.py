@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 
 from service.database.tables import Attempt, Checkpoint, Correlation, Experiment, Image, Job, Metric, Watermark
 from service.ledger.states import JobState
+from service.run_folders import attempt_folder, run_folder
 from trainer.journal import FILE_NAME, read_events
-from worker.folders import attempt_folder, run_folder
 from worker.recorder import postgres
 from worker.recorder.mlflow_run import POINTS, MlflowRun, Point, experiment_id
 

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.database.tables import Attempt, Checkpoint, Correlation, Image, Job, Metric, Watermark
 from service.ledger import events as job_events
 from service.ledger.states import JobState
+from service.run_folders import attempt_folder, run_folder
 from trainer.journal import FILE_NAME, Event, read_events
-from worker.folders import attempt_folder, run_folder
 
 TARGET = "postgres"
 BATCH = 2000
