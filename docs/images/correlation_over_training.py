@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
 
@@ -29,14 +28,15 @@ def main(run: Path, picture: Path) -> None:
         image = axis.imshow(
             record["correlation"].astype(np.float32),
             cmap="RdBu_r",
-            norm=SymLogNorm(0.2, vmin=-1, vmax=1),  # the scale of trainer.diagnostics.heatmap
+            vmin=-1,
+            vmax=1,
             interpolation="nearest",
         )
         when = f"step {step}" if step == 1 else f"step {step} (epoch {epochs[step]})"
         axis.set_title(f"{when}: diagonal mean {record['diagonal'].mean():.2f}", fontsize=10)
         axis.set_xlabel("feature of view b")
     axes[0].set_ylabel("feature of view a")
-    figure.colorbar(image, ax=axes, ticks=[-1, -0.1, 0, 0.1, 1], format="%g", shrink=0.9)
+    figure.colorbar(image, ax=axes, ticks=[-1, -0.5, 0, 0.5, 1], format="%g", shrink=0.9)
     figure.savefig(picture)
 
 

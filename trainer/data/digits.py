@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-
 from trainer.data.datasets import ArrayDataSet
 
 TEST_IMAGES = 360
@@ -16,6 +13,10 @@ def open_digits(split: str) -> ArrayDataSet:
 
     Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI (1998), its test part.
     """
+    # Imported here: scikit-learn costs every rank a second that no other data set needs.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     levels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # 17 grey levels, 0..16
     train, test = train_test_split(

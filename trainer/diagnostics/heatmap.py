@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy as np
 
-LINEAR_UP_TO = 0.2
-"""Correlations below it are drawn in proportion, larger ones by their logarithm: both noise and diagonal are seen."""
-
 
 def draw_heatmap(path: Path, arrays: dict[str, np.ndarray], summary: dict[str, Any], *, title: str) -> None:
     """Write the matrix (the RMS of its blocks, if it was too large to keep) and its histogram as a PNG.
@@ -17,7 +14,6 @@ def draw_heatmap(path: Path, arrays: dict[str, np.ndarray], summary: dict[str, A
     The colours mean the same at every step, so that pictures of a run can be compared.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import SymLogNorm
     from matplotlib.figure import Figure
 
     matrix = arrays.get("correlation", arrays.get("block_rms"))
@@ -29,11 +25,12 @@ def draw_heatmap(path: Path, arrays: dict[str, np.ndarray], summary: dict[str, A
     image = left.imshow(
         matrix.astype(np.float32),
         cmap="RdBu_r",
-        norm=SymLogNorm(LINEAR_UP_TO, vmin=-1, vmax=1),
+        vmin=-1,
+        vmax=1,
         interpolation="nearest",
         origin="upper",
     )
-    figure.colorbar(image, ax=left, ticks=[-1, -0.1, 0, 0.1, 1], format="%g", shrink=0.85)
+    figure.colorbar(image, ax=left, ticks=[-1, -0.5, 0, 0.5, 1], format="%g", shrink=0.85)
     left.set_xlabel("feature of view b" if "correlation" in arrays else "feature of view b (blocks, RMS)")
     left.set_ylabel("feature of view a")
     edges = arrays["histogram_edges"]
