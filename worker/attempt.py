@@ -83,6 +83,10 @@ class AttemptRun:
         """Have the trainer write a checkpoint and leave; the job is queued again."""
         self._draining = True
 
+    def stop_requested(self) -> None:
+        """Somebody asked for a stop: have the ledger say what for."""
+        self._lease.renew_now()
+
     def abandon(self) -> None:
         """Give up telling the database the end: the lease will run out."""
         self._abandoned = True
@@ -113,7 +117,11 @@ class AttemptRun:
 
     def _run_ranks(self) -> Ending:
         job, slots = self._until_answered(self._prepare)
-        for reason, asked in (("cancel", self._lease.cancelled), ("drain", self._draining)):
+        # It may have taken long, with the database away or large files to read: is the attempt still ours to start?
+        if self._lease.ghost:
+            raise _Ghost
+        stops = (("cancel", self._lease.cancelled), ("drain", self._draining), ("lease", self._lease.left() < 0))
+        for reason, asked in stops:
             if asked:
                 return Ending(*STOPPED_BY[reason])
         command = [sys.executable, "-m", "trainer", str(self._run_folder / "spec.json")]

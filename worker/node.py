@@ -25,6 +25,8 @@ from worker.recorder.loops import Recorder
 
 VERSIONS_OF = ("barlow-lab", "torch", "torchvision")
 RETRY_SECONDS = 2.0
+STOP_LOOK_SECONDS = 1.0
+"""Between two looks at what the users of the running jobs ask for: one small read for the whole host."""
 DRAIN_LOOK_SECONDS = 0.2
 DRAIN_SPARE_SECONDS = 15.0
 """For the end of an attempt after its ranks are gone."""
@@ -117,10 +119,11 @@ class Node:
             )
 
     def _supervise(self) -> None:
-        beat = poll = clock.now()
+        beat = poll = look = clock.now()
         drained_by: float | None = None
         while True:
-            self._woken.wait(max(0.0, min(beat, poll) - clock.now()) if drained_by is None else DRAIN_LOOK_SECONDS)
+            due = min(beat, poll, look) if self._runs else min(beat, poll)
+            self._woken.wait(max(0.0, due - clock.now()) if drained_by is None else DRAIN_LOOK_SECONDS)
             woken, now = self._woken.is_set(), clock.now()
             self._woken.clear()
             if self._draining:
@@ -134,7 +137,11 @@ class Node:
                 if not self._draining and (woken or now >= poll):
                     poll = now + self._settings.poll_seconds
                     self._accept_placed()
+                if now >= look:
+                    look = now + STOP_LOOK_SECONDS
+                    self._pass_on_stops()
             except SQLAlchemyError as error:
+                look = now + self._settings.heartbeat_seconds
                 log.warning("the database does not answer: %s", str(error).splitlines()[0])
             except Exception:
                 log.exception("the supervisor goes on after a fault")
@@ -176,8 +183,16 @@ class Node:
         self.replaced = True
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def _accept_placed(self) -> None:
+    def _pass_on_stops(self) -> None:
+        """A renewal would say it too, but only with the next heartbeat."""
         self._runs = {key: (run, thread) for key, (run, thread) in self._runs.items() if thread.is_alive()}
+        if self._runs:
+            with self._sessions() as session:
+                asked = attempts.stop_requested(session, self._runs.keys())
+            for attempt_id in asked:
+                self._runs[attempt_id][0].stop_requested()
+
+    def _accept_placed(self) -> None:
         with self._sessions() as session:
             placed = attempts.placed_on(session, self.name)
         for attempt_id in placed:

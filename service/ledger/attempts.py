@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -147,6 +147,13 @@ def renew(session: Session, attempt_id: uuid.UUID, token: uuid.UUID, *, lease_se
         return None
     cancelled = session.scalars(select(Job.cancel_requested_at).where(Job.id == row.job_id)).one()
     return Renewal(row.lease_expires_at, None if cancelled is None else "cancel")
+
+
+def stop_requested(session: Session, attempt_ids: Collection[uuid.UUID]) -> list[uuid.UUID]:
+    """Those of these attempts that are to stop and whose worker has not told their ranks; a renewal says why."""
+    untold = (Attempt.id.in_(attempt_ids), Attempt.state.in_([AttemptState.STARTING, AttemptState.RUNNING]))
+    asked = select(Attempt.id).join(Job, Job.id == Attempt.job_id).where(*untold, Job.cancel_requested_at.is_not(None))
+    return list(session.scalars(asked))
 
 
 def end(

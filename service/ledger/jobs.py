@@ -86,7 +86,7 @@ def submit(
 
 
 def request_cancel(session: Session, job_id: uuid.UUID, *, actor: str) -> Job:
-    """Cancel a job: at once if nothing runs, else its attempt is told with the next renewal of its lease.
+    """Cancel a job: at once if nothing runs, else its worker finds the request within a second or two.
 
     A job that has ended stays as it is, and so does one whose cancel was requested before.
 

@@ -183,3 +183,18 @@ def test_the_scheduler_cancels_a_whole_chain_whose_submit_crossed_a_failure(lab:
         assert dependants.ready_to_settle(session) == [middle]
         assert dependants.settle(session, middle) is JobState.CANCELLED
     assert lab.job(last).reason == {"id": str(middle), "name": "middle", "state": "cancelled"}
+
+
+def test_a_worker_is_told_of_a_cancel_until_it_has_passed_it_on(lab: Lab) -> None:
+    lab.node(slots=2)
+    asked, other = (lab.start(lab.submit()) for _ in range(2))
+    lab.cancel(asked.job_id)
+
+    def found() -> list[uuid.UUID]:
+        with lab.sessions() as session:
+            return attempts.stop_requested(session, [asked.id, other.id])
+
+    assert found() == [asked.id]
+    with lab.sessions.begin() as session:
+        assert attempts.stopping(session, asked.id, asked.token, why="cancel")
+    assert found() == []

@@ -6,14 +6,19 @@ import uuid
 from typing import Any
 
 import psutil
+from lab import Lab
 from sqlalchemy import select
 from worker_host import Host, small_pretraining
 
 from service.database.tables import Checkpoint, Correlation, Image
 from service.ledger.states import Outcome
 from service.run_folders import run_folder
+from service.settings import Settings
 from trainer.journal import read_events
+from worker import clock
+from worker.attempt import AttemptRun
 from worker.folders import sha256_of
+from worker.recorder.loops import Recorder
 
 KNN = {"kind": "knn", "data": {"name": "digits"}, "images": {"size": 16, "resize": 16}}
 
@@ -84,6 +89,35 @@ def test_a_cancelled_trainer_writes_a_checkpoint_and_leaves(host: Host) -> None:
     assert json.loads((host.folder(job_id) / "control.json").read_text()) == {"stop": "cancel"}
     with host.sessions() as session:
         assert session.scalars(select(Checkpoint.kind).where(Checkpoint.job_id == job_id)).all() == ["last"]
+
+
+def test_a_cancel_does_not_wait_for_the_heartbeat(patient_host: Host) -> None:
+    host = patient_host
+    job_id = host.post(small_pretraining(epochs=5000))
+    host.wait_for_step(job_id, 1)
+    host.cancel(job_id)
+    assert host.finish(job_id).state == "cancelled"
+    at = {event.kind: event.at for event in host.events(job_id)}
+    assert (at["attempt_stopping"] - at["cancel_requested"]).total_seconds() < 10, "the heartbeat comes every 30 s"
+
+
+def test_an_attempt_whose_lease_ran_out_before_its_ranks_were_started_starts_none(database: Settings) -> None:
+    host = Host(database, heartbeat_seconds=5.0)
+    Lab.node(host, "host-1")
+    job_id = host.post(small_pretraining())
+    attempt = host.start(job_id)
+    AttemptRun(
+        attempt,
+        sessions=host.sessions,
+        settings=host.settings,
+        recorder=Recorder(host.settings, host.engine),
+        threads_per_rank=1,
+        sent=clock.now() - host.settings.lease_seconds,
+    ).run()
+    assert (host.attempt(job_id).outcome, host.job(job_id).state) == ("lost", "queued")
+    assert not (host.folder(job_id) / "trainer.log").exists()
+    host.check()
+    host.engine.dispose()
 
 
 def test_ranks_that_make_no_progress_are_ended_with_their_stacks_in_the_log(host: Host) -> None:
