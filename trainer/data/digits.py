@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from trainer.data.datasets import ArrayDataSet
 
 TEST_IMAGES = 360
