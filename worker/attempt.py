@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -31,6 +31,7 @@ from worker.lease import Lease
 from worker.process import MARK, Ranks, tail
 from worker.recorder.loops import Recorder
 from worker.stopping import StopLadder
+from worker.storable import storable
 
 LOOK_SECONDS = 0.2
 START_SECONDS = 120.0
@@ -106,7 +107,7 @@ class AttemptRun:
             except Exception as error:
                 log.exception("attempt %s of job %s cannot be run", self._attempt.number, self._attempt.job_id)
                 end = Ending(Outcome.CRASHED, f"the worker could not run it: {error}")
-            self._conclude(end)
+            end = self._conclude(end)
             log.info("attempt %s of job %s ended: %s, %s", self._attempt.number, self._attempt.job_id, *_words(end))
         except _Ghost:
             log.warning("attempt %s of job %s is not ours any more", self._attempt.number, self._attempt.job_id)
@@ -194,26 +195,40 @@ class AttemptRun:
         self._lease.stopping(reason)
         ladder.ask(reason, term_after=term_after, kill_after=kill_after)
 
-    def _conclude(self, end: Ending) -> None:
-        """Record what was journalled, then publish and end in one transaction that the lease's row fences."""
+    def _conclude(self, end: Ending) -> Ending:
+        """Record what was journalled, then publish and end in one transaction that the lease's row fences.
+
+        Returns the end as it was told.
+        """
         try:
             self._until_answered(lambda: self._recorder.flush(self._attempt.job_id))
-        except SQLAlchemyError:
-            # A line that the database refuses must not hold the job; the recorder goes on complaining about it.
+        except _Ghost:
+            raise
+        except Exception:
+            # A line that cannot be recorded must not hold the job; the recorder goes on complaining about it.
             log.exception("job %s is not recorded to its end", self._attempt.job_id)
-        exported = self._folder / end.backbone if end.outcome is Outcome.OK and end.backbone else None
-        self._until_answered(lambda: self._end(end, exported))
+        try:
+            self._until_answered(lambda: self._end(end))
+        except _Ghost:
+            raise
+        except Exception as error:
+            # Left to its lease, the job would run again uncounted, to fail here for ever.
+            log.exception("the end of attempt %s of job %s fails", self._attempt.number, self._attempt.job_id)
+            end = Ending(Outcome.CRASHED, f"the worker could not conclude it: {error}")
+            self._until_answered(lambda: self._end(end))
+        return end
 
-    def _end(self, end: Ending, exported: Path | None) -> None:
+    def _end(self, end: Ending) -> None:
+        exported = self._folder / end.backbone if end.outcome is Outcome.OK and end.backbone else None
         with self._sessions.begin() as session:
             accepted = attempts.end(
                 session,
                 self._attempt.id,
                 self._attempt.token,
                 outcome=end.outcome,
-                message=end.message,
-                result=end.result,
-                error=end.error(tail(self._log, LOG_TAIL_LINES)),
+                message=storable(end.message),
+                result=storable(end.result),
+                error=storable(end.error(tail(self._log, LOG_TAIL_LINES))),
                 actor=self._actor,
                 backoff_seconds=self._settings.retry_backoff_seconds,
             )

@@ -122,7 +122,7 @@ def tail(path: Path, lines: int) -> list[str]:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 500 * lines))
-            text = file.read().decode("utf-8", "replace").replace("\0", "")  # no text in Postgres holds a NUL
+            text = file.read().decode("utf-8", "replace")
     except FileNotFoundError:
         return []
     return [line[:1000] for line in text.splitlines()[-lines:]]

@@ -17,6 +17,7 @@ from service.settings import Settings
 from trainer.journal import read_events
 from worker import clock
 from worker.attempt import AttemptRun
+from worker.ending import Ending
 from worker.folders import sha256_of
 from worker.recorder.loops import Recorder
 
@@ -152,6 +153,45 @@ def test_a_ghost_stops_its_trainer_and_changes_nothing_and_its_slots_come_back(h
     host.wait(lambda: len(host.attempts_of(job_id)) == 2 and host.job(job_id).state == "running")
     assert host.job(job_id).restarts == 0
     assert not (host.folder(job_id) / "outcome.json").exists()
+
+
+def test_a_backbone_that_cannot_be_published_costs_a_counted_retry(host: Host) -> None:
+    job_id = host.post(small_pretraining(epochs=1))
+    (run_folder(host.settings.runs_dir, job_id) / "backbone").mkdir(parents=True)
+    in_the_way = host.folder(job_id) / "backbone-replaced"
+    in_the_way.mkdir(parents=True)
+    (in_the_way / "file").touch()
+    job = host.finish(job_id)
+    assert (job.state, job.restarts) == ("succeeded", 1)
+    assert [attempt.outcome for attempt in host.attempts_of(job_id)] == ["crashed", "ok"]
+    assert "the worker could not conclude it" in host.attempts_of(job_id)[0].message
+    assert (run_folder(host.settings.runs_dir, job_id) / "backbone" / "model.safetensors").is_file()
+
+
+def test_an_end_in_words_that_postgres_does_not_take_is_told_all_the_same(database: Settings) -> None:
+    host = Host(database)
+    Lab.node(host, "host-1")
+    job_id = host.post(small_pretraining())
+    attempt = host.start(job_id)
+    folder = host.folder(job_id)
+    folder.mkdir(parents=True)
+    (folder / "trainer.log").write_bytes(b"[0] \0\xff\n")
+    recorder = Recorder(host.settings, host.engine)
+    facts: dict[str, Any] = {"sessions": host.sessions, "settings": host.settings, "recorder": recorder}
+    run = AttemptRun(attempt, threads_per_rank=1, sent=clock.now(), **facts)
+    run._conclude(Ending(Outcome.BAD_DATA, "cannot read caf\udce9\0.png", traceback="\0"))
+    job = host.job(job_id)
+    assert (job.state, job.error) == (
+        "failed",
+        {
+            "class": "bad_data",
+            "message": r"cannot read caf\udce9\x00.png",
+            "log_tail": ["[0] \\x00\ufffd"],
+            "traceback": r"\x00",
+        },
+    )
+    host.check()
+    host.engine.dispose()
 
 
 def test_an_input_that_is_missing_fails_the_job_with_a_remedy_before_anything_starts(host: Host) -> None:

@@ -90,6 +90,17 @@ def test_progress_warnings_and_deleted_checkpoints(lab: Lab, database: Settings)
         assert [(row.step, row.kind, row.deleted_at is None) for row in rows] == [(3, "last", False), (6, "last", True)]
 
 
+def test_words_that_postgres_does_not_take_hold_up_nothing(lab: Lab, database: Settings) -> None:
+    job = RecordedJob(lab, database)
+    job.started()
+    job.journal.append("warning", step=0, message="caf\udce9.png", **{"nul\0": ["\0"]})
+    job.steps(1, 2)
+    _recorder(lab, job).flush(job.id)
+    assert len(job.points()) == 4
+    warning = next(event for event in lab.events(job.id) if event.kind == "warning")
+    assert warning.payload == {"message": r"caf\udce9.png", r"nul\x00": [r"\x00"]}
+
+
 def test_complete_only_when_the_job_has_ended_and_all_is_read(lab: Lab, database: Settings) -> None:
     job = RecordedJob(lab, database)
     recorder = _recorder(lab, job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from service.ledger import events as job_events
 from service.ledger.states import JobState
 from service.run_folders import attempt_folder, run_folder
 from trainer.journal import FILE_NAME, Event, read_events
+from worker.storable import storable
 
 TARGET = "postgres"
 BATCH = 2000
@@ -76,7 +78,7 @@ def _read(journal: Path, offset: int) -> list[Event]:
     lines: list[Event] = []
     try:
         for line in islice(read_events(journal, offset), BATCH):
-            lines.append(line)
+            lines.append(replace(line, data=storable(line.data)))
     except ValueError as error:
         if not lines:
             log.error("the rest of a journal is unreadable and is left out: %s", error)
