@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from api_kit import run_server
+from lab import Lab
 from running_stack import Up
 
 from service.database import migrate
@@ -43,6 +45,31 @@ def database(postgres: Postgres, tmp_path: Path) -> Iterator[Settings]:
     postgres.create_database(name, template=_TEMPLATE)
     yield Settings(database_url=postgres.url(name), runs_dir=tmp_path / "runs")
     postgres.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def served(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of a migrated database that all tests of a module share."""
+    name = f"served_{secrets.token_hex(6)}"
+    postgres.create_database(name, template=_TEMPLATE)
+    yield Settings(database_url=postgres.url(name), runs_dir=tmp_path_factory.mktemp("runs"))
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def server(served: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real API process over `served`."""
+    with run_server(served, tmp_path_factory.mktemp("server")) as address:
+        yield address
+
+
+@pytest.fixture
+def lab(database: Settings) -> Iterator[Lab]:
+    """The ledger on a database of the test's own; what must always hold is checked at the end."""
+    lab = Lab(database)
+    yield lab
+    lab.check()
+    lab.engine.dispose()
 
 
 @pytest.fixture(scope="session")

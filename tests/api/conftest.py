@@ -10,8 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from api_kit import run_server
-from pydantic import SecretStr
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
@@ -20,7 +18,6 @@ from service.database.engine import make_engine, session_factory
 from service.database.tables import Node, Slot
 from service.ledger import attempts
 from service.ledger import jobs as ledger
-from service.local.servers import Postgres
 from service.settings import Settings
 
 
@@ -107,19 +104,3 @@ def run_job(session: Session, add_node: Callable[..., None]) -> Callable[[str], 
         return attempt.id
 
     return run
-
-
-@pytest.fixture(scope="module")
-def served(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Settings of a migrated database that all tests of a module share."""
-    name = f"served_{uuid.uuid4().hex}"
-    postgres.create_database(name, template="migrated")
-    yield Settings(database_url=SecretStr(postgres.url(name)), runs_dir=tmp_path_factory.mktemp("runs"))
-    postgres.drop_database(name)
-
-
-@pytest.fixture(scope="module")
-def server(served: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real API process over `served`."""
-    with run_server(served, tmp_path_factory.mktemp("server")) as address:
-        yield address

@@ -24,13 +24,23 @@ from trainer.specs import parse_spec
 class RecordedJob:
     """A running job and the journals of its attempts."""
 
-    def __init__(self, lab: Lab, settings: Settings, name: str = "recorded", source: uuid.UUID | None = None) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        settings: Settings,
+        name: str = "recorded",
+        source: uuid.UUID | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> None:
         self.lab = lab
         with lab.sessions.begin() as session:
             facts: dict[str, Any] = {"name": name, "after": [], "source_job_id": source, "actor": "test"}
             experiment = jobs.ensure_experiment(session, f"lab-{lab.engine.url.database}")
             self.id = jobs.submit(
-                session, experiment_id=experiment.id, spec=parse_spec(small_pretraining()), **facts
+                session,
+                experiment_id=experiment.id,
+                spec=parse_spec(small_pretraining(run={"labels": labels or {}})),
+                **facts,
             ).id
             rows = [{"job_id": self.id, "target": target, "position": {}} for target in ("postgres", "mlflow")]
             session.execute(insert(Watermark).values(rows))
