@@ -119,6 +119,7 @@ def test_a_running_job_is_exported_to_its_checkpoint_and_an_ended_one_whole(
     exporter.export(job.id)
     assert job.watermark("mlflow").complete
     assert exporter.pending() == []
+    assert exporter._runs == {}, "nothing is kept of a job that is done"
     assert _in_mlflow(job, client) == _in_postgres(job)
     assert len(_in_mlflow(job, client)["loss"]) == 12
     assert _images(job, client) == {(f"correlation+step+{n}", end): 1 for n in (5, 12) for end in ("png", "webp")}
@@ -183,6 +184,58 @@ def test_a_picture_without_its_thumbnail_is_completed(lab: Lab, database: Settin
     _record(job)
     _exporter(job, client).export(job.id)
     assert _images(job, client) == {("correlation+step+4", "png"): 1, ("correlation+step+4", "webp"): 1}
+
+
+def test_a_damaged_journal_and_a_damaged_picture_hold_up_nothing(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
+    client = make_client(mlflow.url)
+    job = RecordedJob(lab, database)
+    job.started()
+    job.correlation(4)
+    job.correlation(8)
+    (job.folder / "correlation" / "step-00000004.png").write_bytes(b"\x89PNG\r\n")
+    job.steps(1, 4)
+    job.checkpoint(8)
+    with (job.folder / "journal.jsonl").open("ab") as file:
+        file.write(b"\0" * 64 + b"\n")
+    _record(job)
+    job.succeed()
+    _record(job)
+    _exporter(job, client).export(job.id)
+    assert job.watermark("mlflow").complete
+    assert _in_mlflow(job, client) == _in_postgres(job)
+    assert _images(job, client) == {("correlation+step+8", "png"): 1, ("correlation+step+8", "webp"): 1}
+    assert client.get_run(job.row().mlflow_run_id).data.tags["barlow.torch"] == "2"
+
+
+def test_an_experiment_that_was_deleted_in_mlflow_comes_back(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
+    client = make_client(mlflow.url)
+    job = RecordedJob(lab, database)
+    exporter = _exporter(job, client)
+    job.started()
+    job.steps(1, 5)
+    job.checkpoint(5)
+    _record(job)
+    exporter.export(job.id)
+    client.delete_experiment(client.get_run(job.row().mlflow_run_id).info.experiment_id)
+    job.steps(6, 7)
+    job.checkpoint(7)
+    _record(job)
+    with pytest.raises(Exception, match="active"):
+        exporter.export(job.id)
+    exporter.export(job.id)
+    assert _in_mlflow(job, client) == _in_postgres(job)
+
+
+def test_every_label_that_a_spec_may_have_reaches_mlflow(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
+    client = make_client(mlflow.url)
+    labels = {f"team/a.b_c-{n}": "x" * 200 for n in range(48)} | {"empty": "", "unicode": "größer 雪 🙂"}
+    job = RecordedJob(lab, database, labels=labels)
+    job.started()
+    _record(job)
+    _exporter(job, client).export(job.id)
+    data = client.get_run(job.row().mlflow_run_id).data
+    assert {key.removeprefix("label."): value for key, value in data.tags.items() if "label." in key} == labels
+    assert {key: data.params[f"run.labels.{key}"] for key in labels} == labels
 
 
 def test_an_evaluation_is_a_child_of_its_pretraining(lab: Lab, database: Settings, mlflow: Mlflow) -> None:

@@ -7,6 +7,7 @@ is made again from the rows.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,6 +87,7 @@ class MlflowExporter:
         export.images(LAST_STEP if ended else _durable_step(session, job_id))
         if ended:
             export.end()
+            del self._runs[job_id]
 
     def _source_is_known(self, session: Session, source: UUID) -> bool:
         """Whether the run of the pretraining is there to be the parent, or will never be."""
@@ -140,7 +142,7 @@ class _Export:
             self._keep(point=[step, key], points=self._position.get("points", 0) + len(chunk))
 
     def images(self, last_step: int) -> None:
-        """Heatmaps and other pictures up to `last_step`; a file that is gone is passed over."""
+        """Heatmaps and other pictures up to `last_step`."""
         rows: list[tuple[str, int, datetime, str]] = []
         for statement in (
             select(literal("correlation"), Correlation.step, Correlation.at, Correlation.image).where(
@@ -152,8 +154,7 @@ class _Export:
         ):
             rows += [(key, step, at, file) for key, step, at, file in self._session.execute(statement)]
         if len(rows) != self._position.get("images", 0):
-            files = [(key, step, at, self._folder / file) for key, step, at, file in sorted(rows)]
-            self._run.images(image for image in files if image[3].exists())
+            self._run.images((key, step, at, self._folder / file) for key, step, at, file in sorted(rows))
             self._keep(images=len(rows))
 
     def end(self) -> None:
@@ -197,11 +198,8 @@ class _Export:
         ).all()
         if attempts:
             tags |= {"barlow.attempts": str(len(attempts)), "barlow.node": attempts[-1].node}
-            journal = attempt_folder(self._folder, attempts[-1].number) / FILE_NAME
-            # Loading the data comes before it, with an event or two of progress.
-            for line in (event for event in read_events(journal, limit=20) if event.kind == "started"):
-                facts = {**line.data.get("versions", {}), **{k: line.data.get(k) for k in MACHINE_FACTS}}
-                tags |= {f"barlow.{key}": str(value) for key, value in facts.items() if value is not None}
+            facts = _machine_facts(attempt_folder(self._folder, attempts[-1].number) / FILE_NAME)
+            tags |= {f"barlow.{key}": str(value) for key, value in facts.items() if value is not None}
         if job.error is not None:
             tags["barlow.error"] = str(job.error.get("message", ""))
         if job.source_job_id is not None:
@@ -228,6 +226,16 @@ def flattened(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             out[f"{prefix}{key}"] = str(value)
     return out
+
+
+def _machine_facts(journal: Path) -> dict[str, Any]:
+    """What an attempt's `started` event says of its machine; nothing if it is not there, or not to be read."""
+    # Loading the data comes before it, with an event or two of progress.
+    with contextlib.suppress(ValueError):  # a damaged line, of which the other recorder complains
+        for line in read_events(journal, limit=20):
+            if line.kind == "started":
+                return {**line.data.get("versions", {}), **{key: line.data.get(key) for key in MACHINE_FACTS}}
+    return {}
 
 
 def _durable_step(session: Session, job_id: UUID) -> int:

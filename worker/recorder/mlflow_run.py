@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
@@ -20,6 +21,8 @@ LONGEST_TAG = 5000
 THUMBNAIL = 256
 
 _IMAGE = re.compile(r"^images/(?P<key>[^+]+)\+step\+(?P<step>\d+)\+.*(?P<end>\.png|\+compressed\.webp)$")
+
+log = logging.getLogger(__name__)
 
 Point = tuple[str, int, float, datetime]
 """A point of a metric: key, step, value, time."""
@@ -109,7 +112,7 @@ class MlflowRun:
         """Log pictures (key, step, time, PNG file) that are not there yet.
 
         MLflow gives every picture a new name, so what is there is asked for first; a kill between the two files of
-        one picture leaves the first, whose thumbnail is then added.
+        one picture leaves the first, whose thumbnail is then added. A file that is gone or damaged is passed over.
         """
         there: dict[tuple[str, int], dict[str, str]] = {}
         for artifact in self._client.list_artifacts(self.id, "images"):
@@ -117,12 +120,12 @@ class MlflowRun:
                 there.setdefault((match["key"], int(match["step"])), {})[match["end"]] = artifact.path
         for key, step, at, path in images:
             found = there.get((key.replace("/", "~"), step), {})
+            if len(found) == 2 or (image := _read_picture(path)) is None:
+                continue
             if ".png" not in found:
-                with Image.open(path) as image:
-                    image.load()
-                    self._client.log_image(self.id, image, key=key, step=step, timestamp=milliseconds(at))
-            elif "+compressed.webp" not in found:
-                self._thumbnail(path, found[".png"].removesuffix(".png") + "+compressed.webp")
+                self._client.log_image(self.id, image, key=key, step=step, timestamp=milliseconds(at))
+            else:
+                self._thumbnail(image, found[".png"].removesuffix(".png") + "+compressed.webp")
 
     def artifact(self, path: Path, folder: str) -> None:
         """Upload a file to `folder` of the run; one of the same name is replaced."""
@@ -136,12 +139,22 @@ class MlflowRun:
         """Set the final status: FINISHED, FAILED or KILLED."""
         self._client.set_terminated(self.id, status, milliseconds(at))
 
-    def _thumbnail(self, path: Path, name: str) -> None:
-        with tempfile.TemporaryDirectory() as folder, Image.open(path) as image:
+    def _thumbnail(self, image: Image.Image, name: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
             image.thumbnail((THUMBNAIL, THUMBNAIL))
             file = Path(folder) / Path(name).name
             image.save(file)
             self._client.log_artifact(self.id, str(file), "images")
+
+
+def _read_picture(path: Path) -> Image.Image | None:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (OSError, SyntaxError) as error:  # the second is Pillow's word for a broken PNG
+        log.warning("a picture cannot be read and is left out: %s", error)
+        return None
 
 
 def milliseconds(at: datetime) -> int:
