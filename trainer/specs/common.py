@@ -24,7 +24,8 @@ Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Text without control characters (and without lone surrogates): what a database and a terminal can take."""
 
 Label = Annotated[Text, Field(max_length=200)]
-LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=63)]
+"""Parts with single slashes between them: MLflow refuses a tag whose name is not a normal path."""
 
 
 class SpecModel(BaseModel):
