@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from types import FrameType
 
 from celery import Celery, signals
+from celery.platforms import EX_OK
 from celery.worker import state
 
 from service.broker import WAKE_TASK, make_celery, queue_of
@@ -29,10 +31,24 @@ def run(settings: Settings) -> int:
     engine = make_engine(settings)
     try:
         node = Node(settings, engine)
-        node.start()
+        node.register()
     except (ValueError, NodeNameTaken) as error:
         log.error("%s", error)
         return 2
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        state.should_stop = EX_OK
+        node.begin_drain()
+
+    def heard_by_celery(**_: object) -> None:
+        node.begin_drain()
+
+    # From here on a signal means a drain, also before Celery has handlers of its own. It begins at once: Celery may
+    # need half a minute to take leave of a Redis that does not answer.
+    signal.signal(signal.SIGTERM, hear)
+    signal.signal(signal.SIGINT, hear)
+    signals.worker_shutting_down.connect(heard_by_celery)
+    node.start()
     app = _make_app(settings, node)
     while not _told_to_go():
         _consume(app, node.name)
@@ -43,7 +59,6 @@ def run(settings: Settings) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-    log.info("draining: trainers write a checkpoint and leave")
     node.drain()
     engine.dispose()
     return 1 if node.replaced else 0
@@ -76,7 +91,7 @@ def _consume(app: Celery, node: str) -> None:
 
 
 def _told_to_go() -> bool:
-    """Whether Celery's signal handlers heard TERM, INT or QUIT."""
+    """Whether a signal handler heard TERM, INT or QUIT."""
     return any(said is not None and said is not False for said in (state.should_stop, state.should_terminate))
 
 

@@ -57,8 +57,8 @@ class Node:
         self._draining = False
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
 
-    def start(self) -> None:
-        """End what a dead worker left here, register, and begin to work. Waits for a database that is away.
+    def register(self) -> None:
+        """End what a dead worker left here and take the node's name. Waits for a database that is away.
 
         A name that a worker held until just now may be that of a dead one: it is tried for as long as a lease.
 
@@ -72,7 +72,7 @@ class Node:
         pause = threading.Event()
         while True:
             try:
-                self._register()
+                self._take_name()
                 break
             except NodeNameTaken as error:
                 if clock.now() > patience:
@@ -81,6 +81,9 @@ class Node:
             except SQLAlchemyError as error:
                 log.warning("cannot register yet: %s", str(error).splitlines()[0])
             pause.wait(RETRY_SECONDS)
+
+    def start(self) -> None:
+        """Begin to work; the node is registered."""
         log.info("node %s: %s", self.name, ", ".join(f"{d.kind} {d.uuid}" for d in self._devices))
         self._recorder.start()
         self._thread.start()
@@ -89,9 +92,16 @@ class Node:
         """Look for placed attempts now."""
         self._woken.set()
 
-    def drain(self) -> None:
-        """Accept nothing more, have every trainer write a checkpoint and leave, end the attempts, and go."""
+    def begin_drain(self) -> None:
+        """Accept nothing more and have every trainer write a checkpoint and leave; the supervisor sees it soon.
+
+        It takes no lock, so a signal handler may call it.
+        """
         self._draining = True
+
+    def drain(self) -> None:
+        """Drain, end the attempts, and go."""
+        self.begin_drain()
         self._woken.set()
         self._thread.join()
         self._recorder.stop()
@@ -101,7 +111,7 @@ class Node:
         except SQLAlchemyError as error:
             log.warning("could not take leave of the database: %s", str(error).splitlines()[0])
 
-    def _register(self) -> None:
+    def _take_name(self) -> None:
         report = [
             nodes.SlotReport(d.index, d.kind, d.uuid, d.memory_bytes, empty=devices.is_empty(d)) for d in self._devices
         ]
@@ -127,7 +137,9 @@ class Node:
             woken, now = self._woken.is_set(), clock.now()
             self._woken.clear()
             if self._draining:
-                drained_by = drained_by or now + 2 * self._settings.stop_grace_seconds + DRAIN_SPARE_SECONDS
+                if drained_by is None:
+                    log.info("draining: trainers write a checkpoint and leave")
+                    drained_by = now + 2 * self._settings.stop_grace_seconds + DRAIN_SPARE_SECONDS
                 if not self._drain_runs(late=now > drained_by):
                     return
             try:

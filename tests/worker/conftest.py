@@ -25,6 +25,7 @@ def patient_host(database: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def _at_work(host: Host) -> Iterator[Host]:
+    host.node.register()
     host.node.start()
     yield host
     host.node.drain()

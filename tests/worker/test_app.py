@@ -15,6 +15,7 @@ from worker_host import Host, small_pretraining
 
 from service.broker import make_celery, send_wake
 from service.database.tables import Node
+from service.ledger.nodes import NOBODY
 from service.local.servers import Redis
 from service.settings import Settings
 
@@ -122,6 +123,45 @@ def test_without_redis_jobs_run_by_polling_and_a_second_worker_of_the_name_is_re
     assert worker.processes[0].poll() is None
     worker.processes[0].send_signal(signal.SIGTERM)
     assert worker.processes[0].wait(60) == 0
+
+
+def test_a_term_as_soon_as_it_is_there_and_a_second_one_drain_a_worker(worker: Worker) -> None:
+    process = worker.processes[0]
+    deadline = time.monotonic() + 60
+    while "node process-1: cpu" not in worker.log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert "draining" in worker.log.read_text()
+    with worker.host.sessions() as session:
+        assert session.get_one(Node, NODE).instance == NOBODY
+
+
+def test_a_drain_does_not_wait_for_a_redis_that_does_not_answer(
+    redis: Redis, database: Settings, tmp_path: Path
+) -> None:
+    settings = database.model_copy(update={"redis_url": type(database.redis_url)(redis.url)})
+    worker = Worker(settings, tmp_path, poll_seconds=0.5)
+    host = worker.host
+    frozen = psutil.Process(redis.child.pid)
+    try:
+        worker.until(lambda: "Connected to redis" in worker.log.read_text())
+        job_id = host.post(small_pretraining(epochs=5000))
+        host.place()
+        worker.until(lambda: len(host.points(job_id)) > 0)
+        frozen.suspend()
+        worker.processes[0].send_signal(signal.SIGTERM)
+        worker.until(lambda: host.job(job_id).state == "queued", seconds=15)
+        assert host.attempts_of(job_id)[0].outcome == "drained"
+        assert worker.processes[0].poll() is None, "Celery still waits"
+    finally:
+        frozen.resume()
+        for started in worker.processes:
+            started.kill()
+            started.wait()
+        host.engine.dispose()
 
 
 def test_a_worker_without_a_name_says_what_to_set(database: Settings) -> None:
