@@ -25,6 +25,16 @@ def _write(folder: Path, matrix: np.ndarray, samples: int = 101) -> tuple[dict[s
         return dict(file), event
 
 
+def test_a_perfect_correlation_is_drawn_also_where_rounding_puts_it_above_one(tmp_path):
+    pictures = []
+    for name, value in (("exact", 1.0), ("rounded", np.nextafter(np.float32(1), np.float32(2)))):
+        (tmp_path / name).mkdir()
+        _, event = _write(tmp_path / name, np.eye(8, dtype=np.float32) * value)
+        with Image.open(tmp_path / name / event["image"]) as picture:
+            pictures.append(np.asarray(picture))
+    assert np.array_equal(*pictures)
+
+
 def test_identity(tmp_path):
     arrays, event = _write(tmp_path, np.eye(8, dtype=np.float32))
     summary = event["summary"]
