@@ -95,6 +95,10 @@ def test_a_bad_kind_is_refused(value: object, said: str) -> None:
     assert len(found["/kind"]) < 300
 
 
+def test_an_experiment_in_the_place_of_a_job_is_named_as_such() -> None:
+    assert "this is an experiment" in faults_of({"name": "demo", "jobs": {"a": {"kind": "knn"}}})["/jobs"]
+
+
 @pytest.mark.parametrize(
     ("fields", "pointer"),
     [

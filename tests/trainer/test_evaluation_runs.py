@@ -168,7 +168,7 @@ def test_the_result_says_what_was_judged_on_what(tmp_path: Path) -> None:
     (point,) = [e for e in events if e.kind == "metrics"]
     assert (point.step, point.data["values"]["knn_top1"]) == (0, result["top1"]["last"])
     phases = [e.data["phase"] for e in events if e.kind == "progress"]
-    assert list(dict.fromkeys(phases)) == ["features train", "features test", "neighbours"]
+    assert list(dict.fromkeys(phases)) == ["loading data", "features train", "features test", "neighbours"]
 
 
 def test_a_published_backbone_is_judged_as_the_module_it_was(tmp_path: Path) -> None:

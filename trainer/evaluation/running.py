@@ -27,6 +27,7 @@ def run_evaluation(spec: KnnSpec | LinearSpec, context: Context) -> dict[str, An
         DataError: the data cannot be used.
         Diverged: the classifier's rate is too high.
     """
+    context.progress("loading data")
     root = context.data_root(spec.data.name)
     train_set = open_data_set(spec.data.name, spec.data.split, root=root, limit=spec.data.limit)
     test_set = open_data_set(spec.data.name, spec.test_split, root=root)

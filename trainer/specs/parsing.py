@@ -49,6 +49,9 @@ def parse_spec(value: object) -> Spec:
     kind = value.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         choice = f"use one of {', '.join(KINDS)}"
+        if "jobs" in value and "kind" not in value:
+            said = "this is an experiment of several jobs, and one job is wanted here; submit it as an experiment"
+            raise SpecError([Fault("/jobs", f"{said}, or take one of its jobs as a spec")])
         if "kind" not in value:
             raise SpecError([Fault("/kind", f"kind is missing; {choice}")])
         if not isinstance(kind, str):
