@@ -23,7 +23,7 @@ class _Pending:
 
 
 class MetricSeries:
-    """One point per metric at each recorded step.
+    """One point per metric at each recorded step, and with it the first step whose gradient was not finite.
 
     The values are those of the step itself, not means over a window, so that a resumed run records the same ones.
     Only the times (images_per_second, step_seconds, data_seconds) are means since the last recorded step.
@@ -31,6 +31,7 @@ class MetricSeries:
 
     def __init__(self, context: Context, batch_size: int) -> None:
         self.last: dict[str, float] = {}
+        self.first_bad_step = 0
         self._context = context
         self._batch_size = batch_size
         self._pending: _Pending | None = None
@@ -41,10 +42,13 @@ class MetricSeries:
         self._steps += 1
         self._data_seconds += batch.load_seconds
 
-    def take(self, step: int, epoch: int, values: dict[str, Tensor], known: dict[str, float]) -> None:
-        """Begin to copy the scalars `values` to the host (`known` are there), and journal those taken before."""
+    def take(
+        self, step: int, epoch: int, values: dict[str, Tensor], known: dict[str, float], first_bad_step: Tensor
+    ) -> None:
+        """Begin to copy the scalars `values` and `first_bad_step` to the host (`known` are there), and journal those
+        taken before."""
         self.flush()
-        host = torch.stack([v.to(torch.float64) for v in values.values()])
+        host = torch.stack([v.to(torch.float64) for v in (*values.values(), first_bad_step)])
         copied = None
         if host.is_cuda:
             host = host.to("cpu", non_blocking=True)
@@ -59,7 +63,9 @@ class MetricSeries:
             return
         if pending.copied is not None:
             pending.copied.synchronize()
-        self.last = {**dict(zip(pending.names, pending.host.tolist(), strict=True)), **pending.known}
+        *values, first_bad_step = pending.host.tolist()
+        self.first_bad_step = int(first_bad_step)
+        self.last = {**dict(zip(pending.names, values, strict=True)), **pending.known}
         if self._context.journal is not None:
             self._context.journal.metrics(pending.step, pending.epoch, self.last)
 

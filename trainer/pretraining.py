@@ -95,6 +95,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
         series.count(batch)
         if plan.metrics_due(batch.step):
             _record_metrics(series, plan, batch.step, update)
+            state.raise_if_diverged(series.first_bad_step)  # as of one interval ago: nothing to wait for
         if plan.correlation_due(batch.step):
             series.flush()
             state.raise_if_diverged()
@@ -163,7 +164,7 @@ def _record_metrics(series: MetricSeries, plan: Plan, step: int, update: Update)
         "grad_norm": update.gradient_norm,
     }
     known = {"noise_floor": terms.noise_floor, "learning_rate": update.learning_rate}
-    series.take(step, plan.epoch(step), on_device, known)
+    series.take(step, plan.epoch(step), on_device, known, update.first_bad_step)
 
 
 def _record_correlation(spec: PretrainSpec, context: Context, plan: Plan, step: int, update: Update) -> None:

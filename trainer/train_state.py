@@ -24,12 +24,16 @@ from trainer.specs import PretrainSpec
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one step leaves to look at: tensors on the device; `z_a_nd` are this rank's embeddings of view a."""
+    """What one step leaves to look at: tensors on the device.
+
+    `z_a_nd` are this rank's embeddings of view a, `first_bad_step` is the step whose gradient was not finite, 0 so far.
+    """
 
     terms: BarlowTwinsTerms
     gradient_norm: Tensor
     learning_rate: float
     z_a_nd: Tensor
+    first_bad_step: Tensor
 
 
 class TrainState:
@@ -73,20 +77,20 @@ class TrainState:
         self._optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
         self._optimizer.step()
         self._statistics.restore_unless(good, statistics_before)
-        return Update(terms, norm, rate, z_a_nd.detach())
+        return Update(terms, norm, rate, z_a_nd.detach(), self._first_bad_step)
 
     def _embed(self, images: Tensor) -> Tensor:
         pixels = normalise(images.to(self._device, non_blocking=True), self._dtype)
         embeddings: Tensor = self.model["projector"](self.model["backbone"](pixels))
         return embeddings
 
-    def raise_if_diverged(self) -> None:
-        """Wait for the device and look.
+    def raise_if_diverged(self, bad_step: int | None = None) -> None:
+        """Look at `bad_step`, an Update's first_bad_step on the host; without it wait for the device.
 
         Raises:
             Diverged: some step's gradient was not finite. The parameters are those before that step, on every rank.
         """
-        bad_step = int(self._first_bad_step)
+        bad_step = int(self._first_bad_step) if bad_step is None else bad_step
         if bad_step:
             raise Diverged(
                 f"the gradient of step {bad_step} is not finite; the parameters were left as they were before it. "
@@ -95,7 +99,7 @@ class TrainState:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and texts only; the tensors are copies on the CPU."""
+        """Tensors, numbers and texts only; the model's are copies on the CPU, the optimiser's are its own."""
         model = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
         return {"model": model, "optimizer": self._optimizer.state_dict()}
 

@@ -154,11 +154,14 @@ def test_a_diverging_run_ends_with_finite_parameters_and_without_a_checkpoint_of
 def test_divergence_is_seen_one_interval_late_but_before_any_checkpoint(tmp_path):
     rates = {"name": "sgd", "learning_rate": 1e30, "warmup_epochs": 0, "reference_batch_size": None}
     run = {"checkpoint": {"every_epochs": 2}, "record": {"metrics_every_steps": 4, "correlation_every_epochs": 10}}
-    with pytest.raises(Diverged):
-        pretrain(runs.spec(optimizer=rates, run=run), runs.context(tmp_path))
+    context = runs.context(tmp_path)
+    with pytest.raises(Diverged) as caught:
+        pretrain(runs.spec(optimizer=rates, run=run), context)
+    assert 1 < caught.value.step <= 4
+    assert context.step == 8, "the flag of step 4 is read at step 8, not at the next checkpoint"
     assert runs.events(tmp_path, kind="checkpoint") == []
     points = [e for e in runs.events(tmp_path, kind="metrics") if "learning_rate" in e.data["values"]]
-    assert [e.step for e in points] == [4, 8]
+    assert [e.step for e in points] == [4]
     assert "loss" in points[-1].data["non_finite"]
 
 
