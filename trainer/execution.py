@@ -54,16 +54,23 @@ def execute(
             _conclude(context, end, by_hand=by_hand)
         process_group.leave()
     except BaseException as error:
-        _fail(error, folder, context)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # Not sys.exit: the interpreter and the process group may wait for peers for ever.
-        os._exit(1)
+        try:
+            _fail(error, folder, context)
+        except BaseException as unsaid:  # a full disk, for one, takes neither outcome.json nor a journal line
+            traceback.print_exception(unsaid)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # Not sys.exit: the interpreter and the process group may wait for peers for ever.
+            os._exit(1)
     return 0
 
 
 def _begin_by_hand(place: process_group.Place, run_folder: Path, spec: Spec, backbone: Path | None) -> int:
-    attempt = run_directory.begin_by_hand(run_folder, spec, backbone) if place.rank == 0 else 0
+    attempt = 0
+    if place.rank == 0:
+        run_directory.hold_by_hand(run_folder)
+        attempt = run_directory.begin_by_hand(run_folder, spec, backbone)
     return process_group.broadcast_integers([attempt], place.device)[0]
 
 

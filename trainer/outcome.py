@@ -26,6 +26,9 @@ OutcomeName = Literal["ok", "stopped", "bad_spec", "bad_data", "out_of_memory", 
 FILE_NAME = "outcome.json"
 CLAIM_NAME = "outcome.claim"
 
+NO_MEMORY = ("not enough memory", "can't allocate memory")
+"""What torch's CPU allocators say."""
+
 
 class BadSpec(ValueError):
     """The spec cannot be run as it is; the message carries the remedy. Not retried."""
@@ -51,11 +54,6 @@ class Outcome:
     error_class: str | None = None
     traceback: str | None = None
 
-    @property
-    def good(self) -> bool:
-        """Whether the process may exit with status 0."""
-        return self.outcome in ("ok", "stopped")
-
 
 def of_exception(error: BaseException, step: int | None = None) -> Outcome:
     """What an exception means for the job; `step` is the last finished step, if known."""
@@ -77,10 +75,12 @@ def _classified(error: BaseException) -> tuple[OutcomeName, str]:
         return "bad_data", text
     if isinstance(error, Diverged):
         return "diverged", text
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in text:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(said in text for said in NO_MEMORY):
         return "out_of_memory", f"out of memory: lower batch_size or views.size, or use more slots ({text})"
     if "by peer" in text:
         return "crashed", f"another rank ended without a word, perhaps killed ({text})"
+    if isinstance(error.__context__, OSError) and not isinstance(error, OSError):
+        text = f"{text} (after {error.__context__})"  # torch.save names a wrong position, not the full disk behind it
     return "crashed", f"{type(error).__name__}: {text}"
 
 

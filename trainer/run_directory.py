@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from trainer.outcome import BadSpec, sync_folder, write_json
-from trainer.specs import Spec, digest, parse_spec
+from trainer.specs import PretrainSpec, Spec, digest, parse_spec
 
 SPEC_FILE = "spec.json"
 INPUTS_FILE = "inputs.json"
@@ -21,18 +23,37 @@ def attempt_folder(run_folder: Path, attempt: int) -> Path:
     return run_folder / "attempts" / f"{attempt:04d}"
 
 
-def begin_by_hand(run_folder: Path, spec: Spec, backbone: Path | None) -> int:
-    """Make the run directory and the folder of its next attempt with inputs.json; returns the attempt's number.
+def attempts(run_folder: Path) -> dict[int, Path]:
+    """The attempts' folders by number; what a user set aside beside them, say `0003.bad`, is none."""
+    return {int(folder.name): folder for folder in (run_folder / "attempts").glob("*") if folder.name.isdecimal()}
+
+
+def hold_by_hand(run_folder: Path) -> None:
+    """Make the run directory and keep it for this process until it ends, however it ends.
 
     Raises:
-        BadSpec: the directory holds a run of another spec.
+        BadSpec: another process started by hand is at work in it.
+    """
+    run_folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(run_folder, os.O_RDONLY)  # never closed: the lock goes with the process
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise BadSpec(f"another process is at work in {run_folder}; wait for it, or use another --run-dir") from error
+
+
+def begin_by_hand(run_folder: Path, spec: Spec, backbone: Path | None) -> int:
+    """Make the folder of the run's next attempt with inputs.json; returns the attempt's number.
+
+    Raises:
+        BadSpec: the directory holds a run of another spec, or `backbone` is not what this spec asks for.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
     _keep_spec(run_folder, spec)
-    taken = [int(folder.name) for folder in (run_folder / "attempts").glob("[0-9]*")]
-    attempt = max(taken, default=0) + 1
+    attempt = max(attempts(run_folder), default=0) + 1
     folder = attempt_folder(run_folder, attempt)
-    inputs = {"backbone": _backbone_input(backbone), "data": {spec.data.name: {"root": None}}}
+    inputs = {"backbone": _backbone_input(backbone, spec), "data": {spec.data.name: {"root": None}}}
     folder.mkdir(parents=True)
     write_json(folder / INPUTS_FILE, inputs)
     return attempt
@@ -45,13 +66,17 @@ def read_inputs(folder: Path) -> dict[str, Any]:
 
 
 def publish_backbone(run_folder: Path, folder: Path) -> None:
-    """Copy the attempt's backbone to the run's, where a reader sees the old one or the whole new one."""
-    final, temporary = run_folder / BACKBONE, run_folder / f".{BACKBONE}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    """Copy the attempt's backbone to the run's, where a reader finds a whole one or, for a moment, none."""
+    final = run_folder / BACKBONE
+    temporary, replaced = run_folder / f".{BACKBONE}.tmp", run_folder / f".{BACKBONE}.replaced"
+    for leftover in (temporary, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
     shutil.copytree(folder / BACKBONE, temporary)
-    shutil.rmtree(final, ignore_errors=True)
+    if final.exists():
+        final.rename(replaced)
     temporary.rename(final)
     sync_folder(run_folder)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _keep_spec(run_folder: Path, spec: Spec) -> None:
@@ -59,7 +84,10 @@ def _keep_spec(run_folder: Path, spec: Spec) -> None:
     if not path.exists():
         write_json(path, spec.resolved())
         return
-    there = digest(parse_spec(json.loads(path.read_text("utf-8"))))
+    try:
+        there = digest(parse_spec(json.loads(path.read_text("utf-8"))))
+    except ValueError as error:
+        raise BadSpec(f"{path} is not a spec that this version reads ({error}); use another --run-dir") from error
     if there != digest(spec):
         raise BadSpec(
             f"{run_folder} holds a run of another spec (digest {there[:12]}, this spec has {digest(spec)[:12]}); "
@@ -67,10 +95,15 @@ def _keep_spec(run_folder: Path, spec: Spec) -> None:
         )
 
 
-def _backbone_input(folder: Path | None) -> dict[str, str] | None:
+def _backbone_input(folder: Path | None, spec: Spec) -> dict[str, str] | None:
     """A published backbone (config.json names its digest), or a checkpoint folder of a pretraining."""
     if folder is None:
         return None
+    if isinstance(spec, PretrainSpec) or spec.backbone_from.job is None:
+        raise BadSpec(
+            "--backbone is for an evaluation with backbone_from: {job: NAME}, and this spec would not look at it; "
+            "change backbone_from, or leave --backbone out"
+        )
     if (folder / "manifest.json").exists():
         return {"checkpoint": str(folder.resolve())}
     try:

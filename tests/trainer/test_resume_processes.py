@@ -15,6 +15,7 @@ import ranks
 import runs
 import torch
 
+from trainer import run_directory
 from trainer.pretraining import pretrain
 
 SPEC = runs.spec(
@@ -193,6 +194,42 @@ def test_a_lease_not_renewed_ends_the_process(tmp_path):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
     assert b"was not renewed for 3 s" in errors
+
+
+def test_a_lease_that_cannot_be_looked_at_is_not_renewed(tmp_path):
+    alive = tmp_path / "attempt/alive"
+    alive.parent.mkdir()
+    alive.touch()
+    script = (
+        "import time; from trainer.runtime import watchdog; watchdog.watch_lease();"
+        "print('up', flush=True); time.sleep(60)"
+    )
+    environment = ranks.environment(BARLOW_ALIVE_FILE=str(alive), BARLOW_ALIVE_SECONDS="2")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    alive.parent.rename(tmp_path / "away")
+    alive.parent.touch()  # from now on looking is an error, as on a volume that went away
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert b"was not renewed for 2 s" in errors
+
+
+def test_a_failure_that_cannot_be_written_down_still_ends_the_process(tmp_path):
+    """The disk takes nothing any more, and something of the process would wait for ever."""
+    run_directory.begin_by_hand(tmp_path / "run", SPEC, None)
+    script = (
+        "import resource, sys, threading, time; from pathlib import Path; from trainer.execution import execute;"
+        "threading.Thread(target=time.sleep, args=(600,)).start();"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400));"
+        "execute(*map(Path, sys.argv[1:]), attempt=None, backbone=None, threads=1)"
+    )
+    _command(tmp_path)
+    doomed = ranks.start(["-c", script, tmp_path / "spec.yaml", tmp_path / "run"], 1, tmp_path)
+    assert ranks.finish(doomed, timeout=60) == [1]
+    assert not (tmp_path / "run/attempts/0002/outcome.json").exists()
 
 
 def test_a_process_dies_with_its_parent_and_tells_its_stacks(tmp_path):

@@ -1,10 +1,15 @@
 """Checkpoints, stop requests, outcomes: the parts of the runtime alone."""
 
 import json
+import resource
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+import ranks
 import runs
 import torch
 
@@ -115,13 +120,33 @@ def test_every_reason_is_understood_and_no_other(tmp_path, reason):
         StopRequests(control, rank=0, device=torch.device("cpu")).requested(1)
 
 
+def _raised_by(call) -> Exception:
+    try:
+        call()
+    except Exception as error:
+        return error
+    pytest.fail("nothing was raised")
+
+
+def _full_disk() -> None:
+    """The disk takes the first part of a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with tempfile.TemporaryFile() as file:
+            torch.save({"weights": torch.zeros(100_000)}, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_outcomes_of_exceptions():
     cases = [
         (BadSpec("lower batch_size"), "bad_spec", "lower batch_size"),
         (DataError("image 7"), "bad_data", "image 7"),
         (Diverged("step 9", 9), "diverged", "step 9"),
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", "lower batch_size or views.size"),
-        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), "out_of_memory", "DefaultCPUAllocator"),
+        (_raised_by(lambda: torch.empty(10**15)), "out_of_memory", "lower batch_size or views.size"),
+        (_raised_by(_full_disk), "crashed", "(after [Errno 27] File too large)"),
         (RuntimeError("Connection closed by peer [127.0.0.1]"), "crashed", "another rank ended"),
         (KeyError("x"), "crashed", "KeyError: 'x'"),
         (KeyboardInterrupt(), "crashed", "KeyboardInterrupt"),
@@ -159,18 +184,69 @@ def test_by_hand_attempts_count_up_and_another_spec_is_refused(tmp_path):
         run_directory.begin_by_hand(run, runs.spec(seed=3), None)
 
 
+def test_by_hand_what_is_not_an_attempt_is_passed_by(tmp_path):
+    """A user sets a folder aside and goes on."""
+    written = _write(runs.context(tmp_path, 1), 9)
+    (tmp_path / "attempts/0007.bad").mkdir()
+    (tmp_path / "attempts/.DS_Store").touch()
+    assert run_directory.begin_by_hand(tmp_path, runs.spec(), None) == 2
+    assert checkpoints.newest_valid(runs.context(tmp_path, 3), "d" * 64) == written
+
+
+def test_by_hand_an_unreadable_spec_in_the_run_directory_is_named(tmp_path):
+    (tmp_path / "spec.json").write_text('{"kind": ')
+    with pytest.raises(BadSpec, match=r"spec\.json is not a spec .* use another --run-dir"):
+        run_directory.begin_by_hand(tmp_path, runs.spec(), None)
+
+
+def test_by_hand_a_run_directory_is_one_process_s(tmp_path):
+    run = tmp_path / "run"
+    script = (
+        "import sys; from pathlib import Path; from trainer.run_directory import hold_by_hand;"
+        "hold_by_hand(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, str(run)]
+    other = subprocess.Popen(command, env=ranks.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"held\n"
+    with pytest.raises(BadSpec, match=r"another process is at work in .*use another --run-dir"):
+        run_directory.hold_by_hand(run)
+    other.kill()
+    other.communicate()
+    run_directory.hold_by_hand(run)
+
+
+def test_by_hand_a_published_backbone_makes_way_for_a_new_one(tmp_path):
+    for text in ("old", "new"):
+        exported = tmp_path / "attempt" / "backbone"
+        exported.mkdir(parents=True, exist_ok=True)
+        (exported / "config.json").write_text(text)
+        (tmp_path / ".backbone.tmp").mkdir()  # of a process killed here
+        run_directory.publish_backbone(tmp_path, tmp_path / "attempt")
+        assert (tmp_path / "backbone/config.json").read_text() == text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["attempt", "backbone"]
+
+
+def test_by_hand_a_backbone_that_the_spec_would_not_look_at_is_refused(tmp_path):
+    fields = {"kind": "knn", "data": "digits", "backbone": {"name": "tiny"}, "backbone_from": {"random": 0}}
+    for spec in (runs.spec(), parse_spec(fields)):
+        with pytest.raises(BadSpec, match="leave --backbone out"):
+            run_directory.begin_by_hand(tmp_path / spec.kind, spec, tmp_path)
+
+
 def test_by_hand_a_backbone_is_a_published_one_or_a_checkpoint(tmp_path):
     published, saved = tmp_path / "backbone", _write(runs.context(tmp_path / "other"), 3)
     published.mkdir()
+    knn = parse_spec({"kind": "knn", "data": "digits", "backbone_from": {"job": "p"}})
     with pytest.raises(BadSpec, match="neither a published backbone nor a checkpoint"):
-        run_directory.begin_by_hand(tmp_path / "run", runs.spec(), published)
+        run_directory.begin_by_hand(tmp_path / "run", knn, published)
     assert not (tmp_path / "run/attempts").exists()
     (published / "config.json").write_text('{"sha256": "abc"}')
     for folder, expected in (
         (published, {"path": str(published), "sha256": "abc"}),
         (saved, {"checkpoint": str(saved)}),
     ):
-        attempt = run_directory.begin_by_hand(tmp_path / "run", runs.spec(), folder)
+        attempt = run_directory.begin_by_hand(tmp_path / "run", knn, folder)
         inputs = run_directory.read_inputs(run_directory.attempt_folder(tmp_path / "run", attempt))
         assert inputs["backbone"] == expected
 

@@ -16,7 +16,7 @@ import torch
 import torchvision
 
 from trainer import outcome
-from trainer.run_directory import attempt_folder
+from trainer.run_directory import attempt_folder, attempts
 from trainer.runtime.context import Context
 from trainer.runtime.process_group import broadcast_integers
 
@@ -149,8 +149,7 @@ def newest_valid(context: Context, spec_digest: str) -> Path | None:
 
 
 def _newest_first(context: Context) -> Iterator[Path]:
-    attempts = (context.run_folder / "attempts").glob("[0-9]*")
-    earlier = [folder for folder in attempts if int(folder.name) < context.attempt]
+    earlier = [folder for number, folder in attempts(context.run_folder).items() if number < context.attempt]
     found = [(step.name, attempt.name, step) for attempt in earlier for step in attempt.glob("checkpoints/step-*")]
     return (folder for *_, folder in sorted(found, reverse=True))
 

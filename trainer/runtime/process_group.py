@@ -57,12 +57,6 @@ def _device(local_rank: int) -> torch.device:
     return device
 
 
-def barrier() -> None:
-    """Wait until every rank is here."""
-    if dist.is_initialized():
-        dist.barrier()
-
-
 def broadcast_integers(values: list[int], device: torch.device) -> list[int]:
     """Rank 0's whole numbers, on every rank."""
     if not dist.is_initialized():

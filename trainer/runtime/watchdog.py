@@ -46,19 +46,21 @@ def watch_lease() -> None:
     """End this process when BARLOW_ALIVE_FILE has not been touched for BARLOW_ALIVE_SECONDS.
 
     The age is counted from the moment a change of the file's time was seen, by CLOCK_BOOTTIME: it goes on while the
-    machine sleeps, and no change of the wall clock can stretch it. Nothing happens if the variable is not set.
+    machine sleeps, and no change of the wall clock can stretch it. A file that is gone or cannot be looked at was not
+    touched. Nothing happens if the variable is not set.
     """
     path = os.environ.get(ALIVE_FILE)
     if path is None:
         return
     limit = float(os.environ[ALIVE_SECONDS])
-    seen: list[float] = [_touched_at(path), _now()]
+    seen, seen_at = _touched_at(path), _now()
 
     def check() -> None:
+        nonlocal seen, seen_at
         touched = _touched_at(path)
-        if touched != seen[0]:
-            seen[:] = [touched, _now()]
-        elif _now() - seen[1] > limit:
+        if touched is not None and touched != seen:
+            seen, seen_at = touched, _now()
+        elif _now() - seen_at > limit:
             _end(f"the lease of this attempt was not renewed for {limit:g} s")
 
     _every(min(1.0, limit / 4), check)
@@ -88,11 +90,11 @@ def _every(seconds: float, check: Callable[[], None]) -> None:
     threading.Thread(target=loop, daemon=True, name="watchdog").start()
 
 
-def _touched_at(path: str) -> float:
+def _touched_at(path: str) -> float | None:
     try:
         return os.stat(path).st_mtime
-    except FileNotFoundError:
-        return 0.0
+    except OSError:
+        return None
 
 
 def _now() -> float:
