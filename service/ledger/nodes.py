@@ -75,7 +75,7 @@ def register(
     taken = update(Node).where(Node.name == name).values(instance=instance, registered_at=now, seen_at=now, **row)
     session.execute(taken, execution_options=_NO_SYNC)
     if former != instance:
-        _lose_attempts(session, name)
+        _lose_attempts(session, name, f"lost node {name}: its worker was replaced")
     _store_slots(session, name, slots, lease_seconds)
     events.wake_scheduler(session, f"node {name}")
 
@@ -87,9 +87,15 @@ def seen(session: Session, name: str, instance: uuid.UUID) -> bool:
 
 
 def leave(session: Session, name: str, instance: uuid.UUID) -> bool:
-    """A worker that has ended its attempts goes: the name is free at once. False: another process has it now."""
+    """A worker that runs nothing any more goes: the name is free at once. False: another process has it now.
+
+    What was placed here meanwhile, or could not be ended while the database was away, is queued again.
+    """
     left = update(Node).where(Node.name == name, Node.instance == instance).values(instance=NOBODY)
-    return session.scalars(left.returning(Node.name), execution_options=_NO_SYNC).one_or_none() is not None
+    if session.scalars(left.returning(Node.name), execution_options=_NO_SYNC).one_or_none() is None:
+        return False
+    _lose_attempts(session, name, f"node {name} has left")
+    return True
 
 
 def quarantined(session: Session, node: str) -> list[Slot]:
@@ -110,7 +116,7 @@ def release_quarantined(session: Session, node: str, indices: Sequence[int]) -> 
     return count
 
 
-def _lose_attempts(session: Session, name: str) -> None:
+def _lose_attempts(session: Session, name: str, message: str) -> None:
     live = select(Attempt.job_id).where(Attempt.node == name, Attempt.state != AttemptState.ENDED)
     # All jobs are locked before any dependant is: one order for all transactions.
     jobs = [lock_job(session, job_id) for job_id in session.scalars(live.order_by(Attempt.job_id)).all()]
@@ -120,7 +126,7 @@ def _lose_attempts(session: Session, name: str) -> None:
         )
         attempt = session.scalars(held, execution_options={"populate_existing": True}).one_or_none()
         if attempt is not None:
-            lose(session, job, attempt, f"lost node {name}: its worker was replaced", f"node:{name}")
+            lose(session, job, attempt, message, f"node:{name}")
 
 
 def _store_slots(session: Session, name: str, slots: Sequence[SlotReport], lease_seconds: float) -> None:

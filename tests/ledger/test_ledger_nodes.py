@@ -132,3 +132,18 @@ def test_a_host_that_comes_back_under_another_name_brings_its_devices(lab: Lab) 
     lab.node("new", report=devices("a", "b"))
     assert [slot.device_uuid for slot in lab.slots("new")] == ["a", "b"]
     assert lab.slots("old") == []
+
+
+def test_what_was_placed_on_a_node_that_leaves_is_queued_again_at_once(lab: Lab) -> None:
+    lab.node()
+    job_id = lab.submit()
+    lab.place()
+    placed = lab.attempt(job_id)
+    with lab.sessions.begin() as session:
+        assert nodes.leave(session, "gpu-1", lab.instances["gpu-1"])
+    assert (lab.attempt(job_id).outcome, lab.job(job_id).state) == (Outcome.LOST, JobState.QUEUED)
+    assert lab.job(job_id).reason == {"why": "node gpu-1 has left"}
+    assert lab.slots()[0].attempt_id is None
+    assert lab.accept(placed) is None
+    lab.node("gpu-2")
+    assert lab.start(job_id).node == "gpu-2"
