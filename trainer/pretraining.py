@@ -86,6 +86,8 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
         parameter_groups=state.groups.counts(),
     )
 
+    if schedule.warmup_steps >= steps:
+        context.warn(f"the warm-up of {schedule.warmup_steps} steps does not end within the {steps} steps of this run")
     context.step = done
     pace = _Pace(plan, spec.batch_size, done)
     pace.report(context, series, done)

@@ -253,13 +253,6 @@ def test_a_run_never_reads_more_images_than_there_are(
     assert total == min(per_epoch * epochs, max_steps or per_epoch * epochs)
 
 
-@pytest.mark.parametrize(("epochs", "warmup"), [(1000, 10.0), (100, 10.0), (50, 5.0), (1, 0.1)])
-def test_warm_up_is_ten_epochs_or_a_tenth_of_a_short_run(epochs: int, warmup: float) -> None:
-    spec = parse_spec(pretrain(epochs=epochs))
-    assert isinstance(spec, PretrainSpec)
-    assert spec.warmup_epochs == warmup
-
-
 _SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 _JSON = st.recursive(
     _SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)

@@ -171,6 +171,12 @@ def test_seeds_and_views_decide_the_run(tmp_path, undisturbed):
     assert one["loss", 1] != other["loss", 1]
 
 
+def test_a_warm_up_that_max_steps_cuts_off_is_said(tmp_path):
+    pretrain(runs.spec(max_steps=2, optimizer={"name": "adamw", "warmup_epochs": 1}), runs.context(tmp_path))
+    (warning,) = runs.events(tmp_path, kind="warning")
+    assert warning.data["message"] == "the warm-up of 5 steps does not end within the 2 steps of this run"
+
+
 def test_bf16_stays_near_fp32(tmp_path, undisturbed):
     pretrain(runs.spec(precision="bf16", max_steps=3), runs.context(tmp_path))
     loss, exact = runs.series(tmp_path)["loss", 1], runs.series(undisturbed)["loss", 1]

@@ -89,7 +89,11 @@ class DataSpec(SpecModel):
 class BackboneSpec(SpecModel):
     """Which network turns an image into features."""
 
-    name: str = Field("resnet50", max_length=100, description="Any torchvision classifier by name, or `tiny`")
+    name: str = Field(
+        "resnet50",
+        max_length=100,
+        description="A ResNet of torchvision by name, ResNeXt and Wide ResNet among them, or `tiny`",
+    )
     stem: Literal["imagenet", "small"] = Field(
         "imagenet",
         description="`small`: 3x3 stride-1 first convolution and no max-pool, for images up to ~64 px",

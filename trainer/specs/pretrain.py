@@ -127,12 +127,6 @@ class PretrainSpec(JobSpec):
         refuse(faults)
         return self
 
-    @property
-    def warmup_epochs(self) -> float:
-        """Warm-up in epochs with the default resolved: 10, or a tenth of the run if that is less."""
-        given = self.optimizer.warmup_epochs
-        return min(10.0, self.epochs / 10) if given is None else given
-
     def total_steps(self, images: int) -> int:
         """Optimiser steps of the whole run on a split of `images` images."""
         steps = self.epochs * self.steps_per_epoch(images)
