@@ -18,6 +18,7 @@ from service.ledger.moves import (
     free_slots,
     lease_until,
     lock_job,
+    lock_slots,
     move_attempt,
     move_job,
     quarantine_slots,
@@ -64,8 +65,10 @@ def place(session: Session, job: Job, slots: Sequence[Slot], *, lease_seconds: f
         )
         session.add(attempt)
         session.flush()
+        chosen = tuple_(Slot.node, Slot.index).in_([(slot.node, slot.index) for slot in slots])
+        lock_slots(session, chosen)
         free = (
-            tuple_(Slot.node, Slot.index).in_([(slot.node, slot.index) for slot in slots]),
+            chosen,
             Slot.attempt_id.is_(None),
             Slot.quarantined_at.is_(None),
             Slot.retired_at.is_(None),

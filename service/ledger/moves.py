@@ -36,6 +36,12 @@ def try_lock_job(session: Session, job_id: uuid.UUID) -> Job | None:
     return session.scalars(locked, execution_options={"populate_existing": True}).one_or_none()
 
 
+def lock_slots(session: Session, *which: ColumnElement[bool]) -> None:
+    """Lock these slots in one order for all transactions; an update of several takes them in any order."""
+    ordered = select(Slot.node, Slot.index).where(*which).order_by(Slot.node, Slot.index)
+    session.execute(ordered.with_for_update(key_share=True))
+
+
 def move_job(
     session: Session, job: Job, event: JobEvent, *, actor: str, payload: dict[str, Any], **values: Any
 ) -> None:
@@ -91,6 +97,7 @@ def lease_until(seconds: float) -> ColumnElement[Any]:
 
 def free_slots(session: Session, attempt: Attempt) -> None:
     """Give back the slots of an attempt that is known to have left them."""
+    lock_slots(session, Slot.attempt_id == attempt.id)
     session.execute(
         update(Slot).where(Slot.attempt_id == attempt.id).values(attempt_id=None),
         execution_options={"synchronize_session": False},
@@ -100,6 +107,7 @@ def free_slots(session: Session, attempt: Attempt) -> None:
 
 def quarantine_slots(session: Session, attempt: Attempt) -> None:
     """Keep the slots of a lost attempt: nobody knows whether its processes are gone. They stay marked with it."""
+    lock_slots(session, Slot.attempt_id == attempt.id)
     session.execute(
         update(Slot).where(Slot.attempt_id == attempt.id).values(quarantined_at=func.clock_timestamp()),
         execution_options={"synchronize_session": False},

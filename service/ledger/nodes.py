@@ -15,7 +15,7 @@ from service.database.tables import Attempt, Node, Slot
 from service.ledger import events
 from service.ledger.attempts import lose
 from service.ledger.errors import NodeNameTaken
-from service.ledger.moves import lock_job
+from service.ledger.moves import lock_job, lock_slots
 from service.ledger.states import AttemptState
 
 NOBODY = uuid.UUID(int=0)
@@ -105,11 +105,9 @@ def quarantined(session: Session, node: str) -> list[Slot]:
 
 def release_quarantined(session: Session, node: str, indices: Sequence[int]) -> int:
     """Free the quarantined slots among these, which their node has found empty; returns how many."""
-    released = (
-        update(Slot)
-        .where(Slot.node == node, Slot.index.in_(indices), Slot.quarantined_at.is_not(None))
-        .values(attempt_id=None, quarantined_at=None)
-    )
+    empty = (Slot.node == node, Slot.index.in_(indices), Slot.quarantined_at.is_not(None))
+    lock_slots(session, *empty)
+    released = update(Slot).where(*empty).values(attempt_id=None, quarantined_at=None)
     count = len(session.scalars(released.returning(Slot.index), execution_options=_NO_SYNC).all())
     if count:
         events.wake_scheduler(session, f"slots of {node}")
@@ -131,6 +129,7 @@ def _lose_attempts(session: Session, name: str, message: str) -> None:
 
 def _store_slots(session: Session, name: str, slots: Sequence[SlotReport], lease_seconds: float) -> None:
     devices = [slot.device_uuid for slot in slots]
+    lock_slots(session, (Slot.node == name) | Slot.device_uuid.in_(devices))
     elsewhere = select(Slot.node, is_live(lease_seconds)).join(Node, Node.name == Slot.node)
     for other, live in session.execute(elsewhere.where(Slot.device_uuid.in_(devices), Slot.node != name)):
         if live:

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from service.database.tables import Attempt
 from service.ledger import attempts
 from service.ledger.errors import DependencyFailed
+from service.ledger.nodes import SlotReport
 from service.ledger.states import AttemptState, JobState, Outcome
 
 ROUNDS = 25
@@ -90,6 +91,30 @@ def test_everybody_at_once(lab: Lab) -> None:
             accepted = lab.accept(attempt) or attempt
             assert lab.end(accepted, Outcome.OK)
     assert all(JobState(lab.job(job_id).state).terminal for job_id in jobs)
+
+
+def test_slots_are_locked_in_one_order_by_all(lab: Lab) -> None:
+    lab.node(slots=4)
+    over = threading.Event()
+
+    def host(seed: int) -> None:
+        draw = random.Random(seed)
+        while not over.is_set():
+            report = [SlotReport(index, "cpu", f"gpu-1-cpu-{index}", 2**30) for index in range(4)]
+            lab.node(report=draw.sample(report, 4))
+
+    with ThreadPoolExecutor(2) as pool:
+        hosts = [pool.submit(host, seed) for seed in (1, 2)]
+        try:
+            for _ in range(50):
+                lab.cancel(lab.submit(slots=4))
+                job_id = lab.submit(slots=3)
+                lab.place()
+                lab.cancel(job_id)
+        finally:
+            over.set()
+        for future in hosts:
+            future.result()
 
 
 def test_one_name_submitted_by_many_is_one_job(lab: Lab) -> None:
