@@ -22,6 +22,8 @@ def make_engine(settings: Settings) -> Engine:
             "keepalives_idle": 15,
             "keepalives_interval": 5,
             "keepalives_count": 3,
+            # Keepalives are silent while a statement that was sent waits for its acknowledgement.
+            "tcp_user_timeout": 30_000,  # milliseconds
             "options": "-c timezone=UTC",
         },
     )
