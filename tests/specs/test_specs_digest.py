@@ -85,6 +85,7 @@ def of(base: dict[str, Any], **fields: Any) -> str:
         {"name": "other"},
         {"run": {"priority": 5, "labels": {"a": "b"}, "after": ["x"], "max_restarts": 0}},
         {"run": {"checkpoint": {"every_epochs": 7}, "record": {"metrics_every_steps": 1}}},
+        {"resources": {"slots": 4}},
         {"spec_version": 1},
         {"data": {"name": "digits", "split": "train"}},
         {"epochs": 1000, "batch_size": 2048, "seed": 0},

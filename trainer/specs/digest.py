@@ -17,15 +17,17 @@ def canonical_json(value: Any) -> str:
 
 
 def digest(spec: Spec) -> str:
-    """SHA-256 (hex) over what differs from the defaults of the spec version, without `name` and `run`.
+    """SHA-256 (hex) over what differs from the defaults of the spec version, without `name`, `resources` and `run`.
 
-    A default that a later spec version adds leaves the digests of older specs as they are.
+    The result does not depend on the number of ranks (DESIGN 7.2), so neither does the digest. A default that a later spec version adds leaves the digests of older specs as they are.
     """
     if isinstance(spec, PretrainSpec):
         # A preset is a way to write views.a and views.b, which are in the spec in full.
         views = spec.views.model_copy(update={"preset": ViewsSpec.model_fields["preset"].default})
         spec = spec.model_copy(update={"views": views})
-    changed = _pruned(spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"name", "run"}))
+    changed = _pruned(
+        spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"name", "resources", "run"})
+    )
     science = {**changed, "kind": spec.kind, "spec_version": spec.spec_version}
     return hashlib.sha256(canonical_json(science).encode()).hexdigest()
 
