@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -24,18 +25,27 @@ ROWS = {"raw pixels": "-pixels", "untrained": "-untrained", "Barlow Twins": ""}
 
 
 def run(spec: dict[str, Any], folder: Path, *, backbone: Path | None = None) -> dict[str, Any]:
-    """Run one spec by `python -m trainer`; returns the result of its outcome.json."""
-    outcomes = sorted(folder.glob("attempts/*/outcome.json"))
-    if not outcomes:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / "given.yaml"
-        file.write_text(yaml.safe_dump(spec))
-        command = [sys.executable, "-m", "trainer", str(file), "--run-dir", str(folder)]
-        command += ["--backbone", str(backbone)] if backbone else []
-        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-        outcomes = sorted(folder.glob("attempts/*/outcome.json"))
-    result: dict[str, Any] = json.loads(outcomes[-1].read_text())["result"]
+    """Run one spec by `python -m trainer`, from its checkpoint if it was stopped; returns the result."""
+    if (done := result_of(folder)) is not None:
+        return done
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "given.yaml"
+    file.write_text(yaml.safe_dump(spec))
+    command = [sys.executable, "-m", "trainer", str(file), "--run-dir", str(folder)]
+    command += ["--backbone", str(backbone)] if backbone else []
+    # Threads that wait without spinning: the times are of use on a machine that does something else, too.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    result = result_of(folder)
+    if result is None:
+        raise SystemExit(f"{folder} was stopped; the same command goes on from there")
     return result
+
+
+def result_of(folder: Path) -> dict[str, Any] | None:
+    """The result of a finished run, None if there is none yet."""
+    outcomes = [json.loads(file.read_text()) for file in sorted(folder.glob("attempts/*/outcome.json"))]
+    return next((outcome["result"] for outcome in outcomes if outcome["outcome"] == "ok"), None)
 
 
 def seeded(spec: dict[str, Any], seed: int) -> dict[str, Any]:
