@@ -104,7 +104,8 @@ def _run(spec: Spec, context: Context) -> Outcome:
     result = run_evaluation(spec, context)
     if result is None:
         return Outcome("stopped", f"stopped: {context.stop.reason}", step=context.step)
-    return Outcome("ok", f"{spec.kind} done", step=context.step, result=result)
+    measured = f"{spec.kind}: top-1 {result['top1']['last']:.1f} %"
+    return Outcome("ok", f"{measured} of {result['data']['test_images']} test images", step=context.step, result=result)
 
 
 def _conclude(context: Context, end: Outcome, *, by_hand: bool) -> None:

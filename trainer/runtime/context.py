@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ from trainer.runtime import collectives
 from trainer.runtime.stopping import StopRequests
 
 PROGRESS_SECONDS = 1.0
+
+_WORDS: dict[str, Callable[[float], str]] = {
+    "loss": lambda value: f"loss {value:.4g}",
+    "images_per_second": lambda value: f"{value:,.0f} images/s",
+    "eta_seconds": lambda value: f"{int(value) // 60}:{int(value) % 60:02d} left",
+}
 
 
 @dataclass(slots=True)
@@ -67,7 +74,8 @@ class Context:
         numbers = {k: round(v, 6) for k, v in more.items() if v is not None and math.isfinite(v)}
         self.journal.append("progress", step=step, epoch=epoch, phase=phase, steps=steps, epochs=epochs, **numbers)
         counts = [f"{n} {v}/{of}" for n, v, of in (("epoch", epoch, epochs), ("step", step, steps)) if v is not None]
-        self.say(" ".join([phase, *counts, *(f"{k} {v:.6g}" for k, v in numbers.items())]))
+        words = [say(numbers[name]) for name, say in _WORDS.items() if name in numbers]
+        self.say("  ".join([phase, *counts, *words]))
 
     def warn(self, message: str, **data: Any) -> None:
         """A `warning` event, and a line in the log."""
