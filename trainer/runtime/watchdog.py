@@ -38,7 +38,8 @@ def die_with_parent() -> None:
 
 
 def stacks_on_signal() -> None:
-    """SIGUSR1 writes the stacks of all threads to standard error: what a stalled rank is asked for."""
+    """Stacks on standard error: of the failing thread on a fatal signal, of all on SIGUSR1, sent to a stalled rank."""
+    faulthandler.enable(all_threads=False)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
 
 
