@@ -218,8 +218,8 @@ def test_a_crash_shows_its_class_and_the_end_of_the_log(stack: Up, client: Clien
     log = "".join(client.log(job)).splitlines()
     assert any(line.startswith("[0] training  epoch") for line in log), log
     assert "[0] Fatal Python error: Aborted" in log, "where the rank was is there, too"
-    assert done.error["log_tail"] == log[-len(done.error["log_tail"]) :]
-    assert len(done.error["log_tail"]) == min(40, len(log))
+    # A line of the tail is cut where it gets very long.
+    assert [line[:200] for line in done.error["log_tail"]] == [line[:200] for line in log[-40:]]
 
 
 def test_without_redis_a_job_starts_by_the_poll(stack: Up, client: Client) -> None:
