@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
 from service.api.figures import Figures, MeasureRequests
+from service.api.parameters import refuse_unknown
 from service.api.presentation import ROOT
 from service.api.routers import experiments, fleet, health, jobs, records, streams
 from service.database.engine import make_engine, session_factory
@@ -44,7 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.include_router(health.router)
     for module in (jobs, experiments, records, streams, fleet):
-        app.include_router(module.router, prefix=ROOT)
+        app.include_router(module.router, prefix=ROOT, dependencies=[Depends(refuse_unknown)])
     app.add_middleware(_RefuseNul)
     app.add_middleware(MeasureRequests, figures=app.state.figures)
     _document(app)

@@ -66,23 +66,29 @@ def parse_json(raw: bytes) -> Any:
         raise Problem("malformed-json", detail) from None
     except RecursionError:
         raise Problem("malformed-json", f"nested deeper than {_DEEPEST} levels") from None
-    except ValueError as error:
-        raise Problem("malformed-json", str(error)[:300]) from None
+    except _NotJson as error:
+        raise Problem("malformed-json", str(error)) from None
+    except ValueError:  # Python reads no integer of more than 4,300 digits
+        raise Problem("malformed-json", "a number has thousands of digits; write a shorter one") from None
     faults = list(_unstorable(value))
     if faults:
         raise invalid_spec(faults)
     return value
 
 
+class _NotJson(ValueError):
+    """What Python's reader would take and JSON does not have."""
+
+
 def _no_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not JSON; write a number or null")
+    raise _NotJson(f"{word} is not JSON; write a number or null")
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) < len(pairs):
         [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the name {twice[:100]!r} stands twice in one object; keep one of the two")
+        raise _NotJson(f"the name {twice[:100]!r} stands twice in one object; keep one of the two")
     return out
 
 

@@ -58,6 +58,12 @@ def load_fleet(session: Session) -> Fleet:
 
 def faults_in(spec: Spec, fleet: Fleet) -> list[Fault]:
     """What this fleet can never run, known before anything is queued. A fleet without nodes rules out little."""
+    images = fleet.images(spec.data.name, spec.data.split)
+    return faults_of_names(spec, fleet) + ([] if images is None else _faults_of_size(spec, images))
+
+
+def faults_of_names(spec: Spec, fleet: Fleet) -> list[Fault]:
+    """The part of `faults_in` that holds whatever the other fields say: slots, data set and splits."""
     faults = []
     largest = max(fleet.nodes, key=lambda node: node.slots, default=None)
     if largest is not None and spec.resources.slots > largest.slots:
@@ -81,7 +87,7 @@ def faults_in(spec: Spec, fleet: Fleet) -> list[Fault]:
         faults.append(Fault("/data/split", f"{spec.data.name} has no split {spec.data.split!r}; it has {splits}"))
     if not isinstance(spec, PretrainSpec) and spec.test_split not in entry.splits:
         faults.append(Fault("/test_split", f"{spec.data.name} has no split {spec.test_split!r}; it has {splits}"))
-    return faults if images is None else faults + _faults_of_size(spec, images)
+    return faults
 
 
 def _faults_of_size(spec: Spec, images: int) -> list[Fault]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from service.api import plan
 from service.api.deps import ACTOR
-from service.api.fleet import faults_in, load_fleet
+from service.api.fleet import faults_in, faults_of_names, load_fleet
 from service.api.presentation import job_view
 from service.api.problems import Problem, invalid_spec
 from service.api.references import References, order, resolve
@@ -22,9 +23,10 @@ from service.ledger import jobs as ledger
 from service.ledger.errors import DependencyFailed, JobNameTaken
 from service.settings import Settings
 from trainer.specs import BackboneSpec, Fault, PretrainSpec, Spec, SpecError, parse_spec
-from trainer.specs.common import Name
+from trainer.specs.common import NAME_RULE, Name
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
+_ABSENT = object()
 
 
 def submit_job(session: Session, body: Any, experiment_name: str) -> Job:
@@ -33,10 +35,19 @@ def submit_job(session: Session, body: Any, experiment_name: str) -> Job:
     Raises:
         Problem: 422 with all faults; 409.
     """
-    spec = _parse(body)
     experiment = session.scalar(select(Experiment).where(Experiment.name == experiment_name))
-    references, faults = resolve(session, spec, experiment_id=experiment.id if experiment else None)
-    faults += faults_in(spec, load_fleet(session))
+    experiment_id = experiment.id if experiment else None
+    fleet = load_fleet(session)
+    try:
+        spec = parse_spec(body)
+    except SpecError as error:
+        faults = error.faults
+        if rest := _without(body, faults):
+            _, found = resolve(session, rest, experiment_id=experiment_id)
+            faults = _more(faults, found + faults_of_names(rest, fleet))
+        raise invalid_spec(faults) from None
+    references, faults = resolve(session, spec, experiment_id=experiment_id)
+    faults += faults_in(spec, fleet)
     if faults:
         raise invalid_spec(faults)
     experiment = ledger.ensure_experiment(session, experiment_name)
@@ -49,14 +60,18 @@ def submit_experiment(session: Session, body: Any) -> Experiment:
     Raises:
         Problem: 422 with all faults of all jobs; 409.
     """
-    name, raw = _experiment_parts(body)
-    parsed, faults = _parse_all(raw)
+    name, raw, faults = _experiment_parts(body)
+    parsed, rests, found = _parse_all(raw)
+    faults += found
     valid = {job: spec for job, spec in parsed.items() if spec is not None}
     fleet = load_fleet(session)
     references = {}
     for job, spec in valid.items():
         references[job], found = resolve(session, spec, experiment_id=None, siblings=parsed)
         faults += _below(job, found + faults_in(spec, fleet))
+    for job, rest in rests.items():
+        _, found = resolve(session, rest, experiment_id=None, siblings=parsed)
+        faults = _more(faults, _below(job, found + faults_of_names(rest, fleet)))
     sequence, circle = order(valid)
     faults += circle
     if faults:
@@ -145,18 +160,42 @@ def _backbone(session: Session, spec: Spec, job: Job) -> BackboneSpec | None:
     return BackboneSpec.model_validate(source.spec["backbone"])
 
 
-def _parse(body: Any) -> Spec:
-    try:
-        return parse_spec(body)
-    except SpecError as error:
-        raise invalid_spec(error.faults) from None
+def _without(value: Any, faults: list[Fault]) -> Spec | None:
+    """The spec as far as it can be read: without the values that `faults` point to, or None.
+
+    What it names can then be looked up, so that a user hears of an unknown field and an unknown data set together.
+    """
+    rest = copy.deepcopy(value)
+    while sum(_remove(rest, fault.pointer) for fault in faults):
+        try:
+            return parse_spec(rest)
+        except SpecError as error:  # a combination of values that is looked at when each of them is right
+            faults = error.faults
+    return None
 
 
-def _experiment_parts(body: Any) -> tuple[str, dict[str, Any]]:
-    """Name and raw jobs of an experiment.
+def _remove(value: Any, pointer: str) -> bool:
+    """Take the value at `pointer` out, of a list the whole list; whether there was anything."""
+    holder, name = None, ""
+    for part in pointer.split("/")[1:]:
+        if not isinstance(value, dict):
+            break
+        holder, name = value, part.replace("~1", "/").replace("~0", "~")
+        value = value.get(name)
+    return holder is not None and holder.pop(name, _ABSENT) is not _ABSENT
+
+
+def _more(faults: list[Fault], found: list[Fault]) -> list[Fault]:
+    """`faults`, and those of `found` that are of other values."""
+    named = {fault.pointer for fault in faults}
+    return faults + [fault for fault in found if fault.pointer not in named]
+
+
+def _experiment_parts(body: Any) -> tuple[str, dict[str, Any], list[Fault]]:
+    """Name and raw jobs of an experiment, and the faults beside them.
 
     Raises:
-        Problem: 422.
+        Problem: 422 when there are no jobs to look at.
     """
     if not isinstance(body, dict):
         raise invalid_spec([Fault("", "an experiment is an object {name, jobs: {name: spec}}")])
@@ -167,37 +206,35 @@ def _experiment_parts(body: Any) -> tuple[str, dict[str, Any]]:
     ]
     name, jobs = body.get("name"), body.get("jobs")
     if not _is_name(name):
-        faults.append(Fault("/name", _NAME_RULE))
+        faults.append(Fault("/name", NAME_RULE))
     if not isinstance(jobs, dict) or not jobs:
         faults.append(Fault("/jobs", "an object {name: spec} with at least one job is expected here"))
         raise invalid_spec(faults)
-    if faults:
-        raise invalid_spec(faults)
-    assert isinstance(name, str)
-    return name, jobs
+    return str(name), jobs, faults
 
 
-_NAME_RULE = (
-    "a name of 1 to 100 letters, digits, dots, dashes and underscores is expected, with a letter or digit first"
-)
-
-
-def _parse_all(raw: Mapping[str, Any]) -> tuple[dict[str, Spec | None], list[Fault]]:
+def _parse_all(raw: Mapping[str, Any]) -> tuple[dict[str, Spec | None], dict[str, Spec], list[Fault]]:
+    """Each job's spec, None where it has faults; what can be read of those that have some; the faults."""
     parsed: dict[str, Spec | None] = {}
+    rests: dict[str, Spec] = {}
     faults = []
     for job, value in raw.items():
-        parsed[job] = None
-        if not _is_name(job):
-            faults += _below(job, [Fault("", _NAME_RULE)])
-            continue
-        if isinstance(value, dict) and value.get("name", job) != job:
-            faults += _below(job, [Fault("/name", f"the job is called {job!r} here; leave name out of its spec")])
-            continue
+        well_named = _is_name(job)
+        found = [] if well_named else [Fault("", NAME_RULE)]
+        if isinstance(value, dict):
+            if value.get("name", job) != job:
+                found.append(Fault("/name", f"the job is called {job!r} here; leave name out of its spec"))
+            value = {**value, "name": job if well_named else None}
+        spec: Spec | None = None
         try:
-            parsed[job] = parse_spec({**value, "name": job} if isinstance(value, dict) else value)
+            spec = parse_spec(value)
         except SpecError as error:
-            faults += _below(job, error.faults)
-    return parsed, faults
+            found += error.faults
+        parsed[job] = None if found else spec
+        if found and (rest := spec or _without(value, found)):
+            rests[job] = rest
+        faults += _below(job, found)
+    return parsed, rests, faults
 
 
 def _is_name(value: Any) -> bool:

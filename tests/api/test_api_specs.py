@@ -224,3 +224,41 @@ def test_a_key_in_use_is_a_conflict(api: httpx.Client, session: Session) -> None
     assert response.json()["type"] == "/problems/submit-in-progress"
     session.rollback()
     assert api.post("/jobs", json=PRETRAIN, headers={"Idempotency-Key": "busy"}).status_code == 201
+
+
+def test_what_a_faulty_spec_names_is_looked_up_too(api: httpx.Client, add_node: Callable[..., None]) -> None:
+    add_node("small", 1)
+    bad = {
+        **PRETRAIN,
+        "bach_size": 7,
+        "batch_size": 101,
+        "projector": {"widths": [64, 0]},
+        "data": {"name": "digitz"},
+        "resources": {"slots": 2},
+        "run": {"after": ["nobody"]},
+    }
+    expected = {"/bach_size", "/projector/widths/1", "/data/name", "/resources/slots", "/run/after/0"}
+    assert set(faults_of(api.post("/jobs", json=bad))) == expected
+    del bad["bach_size"], bad["projector"]  # now the combination is looked at
+    found = {"/batch_size", "/data/name", "/resources/slots", "/run/after/0"}
+    assert set(faults_of(api.post("/jobs", json=bad))) == found
+    jobs = {"first": {**bad, "name": "other"}, "secnd": {**KNN, "backbone_from": {"job": "frist"}, "k": 0}}
+    response = api.post("/experiments", json={"name": "no name", "jobs": jobs})
+    assert set(faults_of(response)) == {
+        "/name",
+        "/jobs/first/name",
+        *(f"/jobs/first{pointer}" for pointer in found),
+        "/jobs/secnd/k",
+        "/jobs/secnd/backbone_from/job",
+    }
+
+
+@pytest.mark.parametrize("query", ["validateonly=true", "validate_only=true&experiement=x", "job=7"])
+def test_a_mistyped_parameter_submits_nothing(api: httpx.Client, query: str) -> None:
+    response = api.post(f"/jobs?{query}", json=PRETRAIN)
+    assert response.status_code == 422
+    assert response.json()["type"] == "/problems/invalid-parameters"
+    assert "validate_only" in response.text or "did you mean 'experiment'?" in response.text
+    assert api.get("/jobs").json()["items"] == []
+    assert "known: page_size, page_token" in api.get("/experiments?x=1").text
+    assert "there are none here" in api.get(f"/jobs/{uuid.UUID(int=7)}?x=1").text

@@ -17,7 +17,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from trainer.specs import catalogue
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+NAME_RULE = "a name of 1 to 100 letters, digits, dots, dashes and underscores is expected, with a letter or digit first"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A name of a job, an experiment or a data set: safe in a URL and in a file name."""
 
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from trainer.specs.common import NAME_PATTERN, NAME_RULE
 from trainer.specs.evaluation import KnnSpec, LinearSpec
 from trainer.specs.pretrain import PretrainSpec
 
@@ -82,6 +83,8 @@ def faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
             message = f"unknown name {tag!r}; use one of {', '.join(tags)}{_nearest(tag, tags)}"
         elif item["type"] in ("model_type", "model_attributes_type", "dict_type"):
             message = "an object is expected here"
+        elif item["type"] == "string_pattern_mismatch" and item["ctx"]["pattern"] == NAME_PATTERN:
+            message = NAME_RULE
         out.append(Fault("".join(f"/{_escape(part)}" for part in path), message))
     return out
 
