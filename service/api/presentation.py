@@ -47,7 +47,7 @@ def job_views(session: Session, settings: Settings, jobs: Sequence[Job]) -> list
             source_job=job.source_job_id,
             after=job.after,
             attempts=attempts.get(job.id, 0),
-            recording=_recording(settings, job.id, recorded),
+            recording=_recording(settings, job, recorded, attempts.get(job.id, 0)),
             created_at=job.created_at,
             queued_at=job.queued_at,
             started_at=job.started_at,
@@ -106,7 +106,8 @@ def mlflow_page(settings: Settings, experiment: Experiment, run_id: str | None =
     if base is None or experiment.mlflow_experiment_id is None:
         return None
     page = f"{base.rstrip('/')}/#/experiments/{experiment.mlflow_experiment_id}"
-    return page if run_id is None else f"{page}/runs/{run_id}"
+    # MLflow opens on its pages for language models unless it is told otherwise.
+    return f"{page}/runs{'' if run_id is None else f'/{run_id}'}?workflowType=machine_learning"
 
 
 def _places(session: Session, queued: Iterable[uuid.UUID]) -> dict[uuid.UUID, int]:
@@ -118,11 +119,13 @@ def _places(session: Session, queued: Iterable[uuid.UUID]) -> dict[uuid.UUID, in
     return dict(session.execute(select(queue.c.id, queue.c.place).where(queue.c.id.in_(wanted))).all())
 
 
-def _recording(settings: Settings, job_id: uuid.UUID, recorded: set[tuple[uuid.UUID, str]]) -> Recording:
+def _recording(settings: Settings, job: Job, recorded: set[tuple[uuid.UUID, str]], attempts: int) -> Recording:
+    # A job that ended before its first attempt has written nothing, so nothing is missing.
+    nothing = attempts == 0 and JobState(job.state).terminal
     absent = "pending" if settings.mlflow_url else "off"
     return Recording(
-        postgres="complete" if (job_id, "postgres") in recorded else "pending",
-        mlflow="complete" if (job_id, "mlflow") in recorded else absent,
+        postgres="complete" if nothing or (job.id, "postgres") in recorded else "pending",
+        mlflow="complete" if (nothing and absent == "pending") or (job.id, "mlflow") in recorded else absent,
     )
 
 

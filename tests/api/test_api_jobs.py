@@ -135,6 +135,7 @@ def test_cancel_ends_a_queued_job_with_what_waits_for_it(api: httpx.Client) -> N
     assert cancelled.json()["state"] == "cancelled"
     dependant = api.get(f"/jobs/{waiting['id']}").json()
     assert dependant["state"] == "cancelled"
+    assert dependant["recording"] == {"postgres": "complete", "mlflow": "off"}  # it has written nothing
     assert dependant["reason"]["code"] == "dependency_failed"
     again = api.post(f"/jobs/{source['id']}:cancel")
     assert again.status_code == 200

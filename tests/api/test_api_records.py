@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from api_kit import PRETRAIN
 from sqlalchemy.orm import Session
 
-from service.database.tables import Checkpoint, Correlation, Job, Metric, Watermark
+from service.database.tables import Checkpoint, Correlation, Experiment, Job, Metric, Watermark
 from service.settings import Settings
 
 NOW = datetime.now(UTC)
@@ -183,3 +184,18 @@ def test_recording_and_results_are_shown(api: httpx.Client, session: Session, jo
     assert shown["progress"]["fraction"] == 0.5
     assert shown["progress"]["done"] == 3
     assert shown["error"]["log_tail"] == ["[0] nan"]
+
+
+def test_links_open_mlflow_where_trainings_are_shown(
+    session: Session, database: Settings, in_process: Callable[..., Any], job: dict[str, Any]
+) -> None:
+    row = session.get_one(Job, uuid.UUID(job["id"]))
+    row.mlflow_run_id = "abc"
+    session.get_one(Experiment, row.experiment_id).mlflow_experiment_id = "5"
+    session.commit()
+    settings = database.model_copy(update={"mlflow_public_url": "http://mlflow.example/"})
+    with in_process(settings) as api:
+        run = api.get(f"/jobs/{job['id']}").json()["links"]["mlflow"]
+        assert run == "http://mlflow.example/#/experiments/5/runs/abc?workflowType=machine_learning"
+        experiment = api.get("/experiments/default").json()["mlflow"]
+        assert experiment == "http://mlflow.example/#/experiments/5/runs?workflowType=machine_learning"
