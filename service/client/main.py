@@ -26,7 +26,7 @@ Pretrain image backbones with Barlow Twins and judge them.
   barlow spec recipes/digits.yaml              is this spec valid, and what are its defaults?
   barlow submit recipes/digits.yaml --watch    submit it and look on
   barlow jobs --state running                  what is going on?
-  barlow logs digits -f                        what does it write?
+  barlow logs digits-resnet18 -f               what does it write?
   barlow compare ID ID                         what made the difference?
 
 ID is a job's id, its beginning or its end, its NAME, or EXPERIMENT/NAME. Commands talk to the stack that `barlow up`
@@ -169,6 +169,8 @@ def spec(file: SpecFile) -> None:
 @app.command()
 def compare(job: JobIds, url: Url = None, data: Data = DATA) -> None:
     """Compare jobs: where their specs differ, their results and their last metrics."""
+    if len(job) < 2:
+        raise typer.BadParameter("it takes two jobs or more; name another one")
     with connect(url, data) as client:
         render.comparison(_console(), client.compare([client.find_job(text) for text in job]))
 

@@ -97,6 +97,9 @@ def test_submit_list_show_cancel_compare(barlow: Any, client: Client) -> None:
     assert job_id in barlow("show", "from-file").output
     assert "cancelled by anonymous" in barlow("cancel", job_id[-8:]).output
     assert client.job(job_id).state == "cancelled"
+    alone = barlow("compare", "from-file")
+    assert alone.exit_code == 2
+    assert "two jobs" in alone.output
     compared = barlow("compare", "from-file", "renamed/k").output
     assert "/kind" in compared
     assert "pretrain" in compared
