@@ -29,8 +29,7 @@ def up(
         from service.local.stack import ENDPOINTS, Stack
     except ImportError as error:
         raise _missing_extra(error) from error
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    _stop_on_signals()
     stack = Stack(data, api_port=port, mlflow_port=mlflow_port, slots=slots, report=_line)
     failed = False
     try:
@@ -67,13 +66,20 @@ def demo(
         from service.local.demo import run
     except ImportError as error:
         raise _missing_extra(error) from error
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    _stop_on_signals()
     raise typer.Exit(run(recipe, data, keep=keep))
 
 
 def _line(text: str) -> None:
     typer.echo(text)
+
+
+def _stop_on_signals() -> None:
+    """A stop request ends the stack in order. A shell starts `barlow up &` with SIGINT ignored, nohup with SIGHUP."""
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _interrupt)
 
 
 def _interrupt(*_: Any) -> None:

@@ -39,6 +39,8 @@ class Up:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.settings},
+                # As a shell starts `barlow up &`: it must stop when it is asked to, all the same.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
             )
         wait_until(lambda: endpoints.exists() or self.process.poll() is not None, seconds=120)
         assert self.process.poll() is None, self.output
