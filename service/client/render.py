@@ -84,8 +84,8 @@ def job(console: Console, job: JobDetail, url: str) -> None:
         table.add_row("why", Text(job.reason.words))
     if job.place is not None:
         table.add_row("place", f"{job.place} in the queue")
-    if job.progress:
-        table.add_row("progress", _progress(job))
+    if progress := _progress(job):
+        table.add_row("progress", progress)
     table.add_row("slots", str(job.slots))
     table.add_row("attempts", str(job.attempts))
     for name, moment in (("created", job.created_at), ("started", job.started_at), ("finished", job.finished_at)):

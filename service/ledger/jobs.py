@@ -78,7 +78,7 @@ def submit(
     unique = insert(Job).values(row).on_conflict_do_nothing(index_elements=["experiment_id", "name"])
     submitted = session.scalars(unique.returning(Job)).one_or_none()
     if submitted is None:
-        raise JobNameTaken(f"the experiment has a job named {row['name']!r} already; choose another name")
+        raise JobNameTaken(f"the experiment has a job named {row['name']!r} already; choose another name or experiment")
     payload = {"state": submitted.state, "reason_code": reason_code, "reason": reason}
     events.append(session, submitted, "submitted", actor=actor, payload=payload)
     events.wake_scheduler(session, str(job_id))

@@ -63,7 +63,7 @@ def test_names_are_unique_within_an_experiment(api: httpx.Client) -> None:
     submit(api, "twin")
     again = api.post("/jobs", json={**PRETRAIN, "name": "twin"})
     assert again.status_code == 409
-    assert "choose another name" in faults_of(again)["/name"]
+    assert "choose another name or experiment" in faults_of(again)["/name"]
     assert api.post("/jobs?experiment=other", json={**PRETRAIN, "name": "twin"}).status_code == 201
     assert len(api.get("/jobs?match=twin").json()["items"]) == 2
 
