@@ -166,7 +166,8 @@ def _without(value: Any, faults: list[Fault]) -> Spec | None:
     What it names can then be looked up, so that a user hears of an unknown field and an unknown data set together.
     """
     rest = copy.deepcopy(value)
-    while sum(_remove(rest, fault.pointer) for fault in faults):
+    # A default cannot be taken out: the ranks that do not divide the default batch go in its place.
+    while sum(_remove(rest, fault.pointer) for fault in faults) or _remove(rest, "/resources"):
         try:
             return parse_spec(rest)
         except SpecError as error:  # a combination of values that is looked at when each of them is right
