@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -33,9 +32,7 @@ def run(spec: dict[str, Any], folder: Path, *, backbone: Path | None = None) -> 
     file.write_text(yaml.safe_dump(spec))
     command = [sys.executable, "-m", "trainer", str(file), "--run-dir", str(folder)]
     command += ["--backbone", str(backbone)] if backbone else []
-    # Threads that wait without spinning: the times are of use on a machine that does something else, too.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-    subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     result = result_of(folder)
     if result is None:
         raise SystemExit(f"{folder} was stopped; the same command goes on from there")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -59,6 +60,9 @@ def main() -> int:
     if arguments.threads is not None and arguments.threads < 1:
         parser.error("--threads must be at least 1")
     # Late: --help and a mistyped option need not wait for torch.
+    # Before torch is loaded. Jobs share the cores of a host: a thread that spins while it waits takes them from the one
+    # it waits for (measured on 2 busy cores: 96 images/s spinning, 420 not).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from trainer.execution import execute
 
     return execute(

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 
 def main(run: Path, picture: Path) -> None:
     records = sorted(run.glob("attempts/*/correlation/*.npz"), key=lambda file: file.name)
+    if not records:
+        raise SystemExit(f"{run} holds no attempts/*/correlation/*.npz; name the run directory of a pretraining")
     chosen = [records[0], records[len(records) // 8], records[-1]]
     epochs = {
         event["step"]: event["epoch"]
