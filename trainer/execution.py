@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -57,10 +58,13 @@ def execute(
         try:
             _fail(error, folder, context)
         except BaseException as unsaid:  # a full disk, for one, takes neither outcome.json nor a journal line
-            traceback.print_exception(unsaid)
+            with contextlib.suppress(OSError):
+                traceback.print_exception(unsaid)
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            # Buffered lines may not fit on the disk either; nothing may keep this process from its end.
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError):
+                    stream.flush()
             # Not sys.exit: the interpreter and the process group may wait for peers for ever.
             os._exit(1)
     return 0

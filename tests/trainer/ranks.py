@@ -13,8 +13,9 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """An environment for one thread a rank and no GPU."""
-    base = {k: v for k, v in os.environ.items() if not k.startswith(("BARLOW_", "RANK", "WORLD_SIZE", "LOCAL_RANK"))}
+    """An environment for one thread a rank and no GPU; output is buffered, as Python does by default."""
+    others = ("BARLOW_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "PYTHONUNBUFFERED")
+    base = {k: v for k, v in os.environ.items() if not k.startswith(others)}
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**base, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path, **more}
 
