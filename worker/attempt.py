@@ -8,30 +8,27 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.database.tables import Attempt, Checkpoint, Job, Slot
-from service.ledger import attempts
+from service.completion import Completion, Ending, read_outcome
+from service.database.tables import Attempt, Job, Slot
 from service.ledger.states import Outcome
 from service.run_folders import attempt_folder, run_folder
 from service.settings import Settings
 from trainer.journal import FILE_NAME
 from trainer.specs import canonical_json
 from worker import clock, folders, inputs
-from worker.ending import STOPPED_BY, Ending, ending
+from worker.ending import STOPPED_BY, ending
 from worker.lease import Lease
-from worker.process import MARK, Ranks, tail
+from worker.process import MARK, Ranks
 from worker.recorder.loops import Recorder
 from worker.stopping import StopLadder
-from worker.storable import storable
 
 LOOK_SECONDS = 0.2
 START_SECONDS = 120.0
@@ -39,7 +36,6 @@ START_SECONDS = 120.0
 PEER_SECONDS = 5.0
 """What is left to the other ranks when one died without a word."""
 RETRY_SECONDS = 1.0
-LOG_TAIL_LINES = 40
 AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
 """What a database that is away, or that had to choose one of two transactions, raises; asking again helps."""
 SECRETS = ("BARLOW_DATABASE_URL", "BARLOW_REDIS_URL", "BARLOW_MLFLOW_URL")
@@ -70,6 +66,7 @@ class AttemptRun:
         self._sessions = sessions
         self._settings = settings
         self._recorder = recorder
+        self._completion = Completion(settings.runs_dir, backoff_seconds=settings.retry_backoff_seconds)
         self._threads_per_rank = threads_per_rank
         self._run_folder = run_folder(settings.runs_dir, attempt.job_id)
         self._folder = attempt_folder(self._run_folder, attempt.number)
@@ -121,9 +118,9 @@ class AttemptRun:
         # It may have taken long, with the database away or large files to read: is the attempt still ours to start?
         if self._lease.ghost:
             raise _Ghost
-        stops = (("cancel", self._lease.cancelled), ("drain", self._draining), ("lease", self._lease.left() < 0))
-        for reason, asked in stops:
-            if asked:
+        drain, late = "drain" if self._draining else None, "lease" if self._lease.left() < 0 else None
+        for reason in (self._lease.stop, drain, late):
+            if reason is not None:
                 return Ending(*STOPPED_BY[reason])
         command = [sys.executable, "-m", "trainer", str(self._run_folder / "spec.json")]
         command += ["--run-dir", str(self._run_folder), "--attempt", str(self._attempt.number)]
@@ -135,7 +132,7 @@ class AttemptRun:
             self._watch(ranks, ladder, stall_seconds)
         finally:
             statuses = ranks.close()
-        outcome = folders.read_outcome(self._folder, self._attempt.token)
+        outcome = read_outcome(self._folder, self._attempt.token)
         return ending(outcome, statuses, ladder.why, stall_seconds=stall_seconds)
 
     def _prepare(self) -> tuple[Job, Sequence[Slot]]:
@@ -174,8 +171,8 @@ class AttemptRun:
             if self._lease.ghost:
                 ranks.signal(signal.SIGKILL)
                 raise _Ghost
-            if self._lease.cancelled:
-                self._ask(ladder, "cancel", grace, 2 * grace)
+            if self._lease.stop is not None:
+                self._ask(ladder, self._lease.stop, grace, 2 * grace)
             if self._draining:
                 self._ask(ladder, "drain", grace, 2 * grace)
             if self._lease.left() < 0:
@@ -219,38 +216,9 @@ class AttemptRun:
         return end
 
     def _end(self, end: Ending) -> None:
-        exported = self._folder / end.backbone if end.outcome is Outcome.OK and end.backbone else None
         with self._sessions.begin() as session:
-            accepted = attempts.end(
-                session,
-                self._attempt.id,
-                self._attempt.token,
-                outcome=end.outcome,
-                message=storable(end.message),
-                result=storable(end.result),
-                error=storable(end.error(tail(self._log, LOG_TAIL_LINES))),
-                actor=self._actor,
-                backoff_seconds=self._settings.retry_backoff_seconds,
-            )
-            if not accepted:
+            if not self._completion.conclude(session, self._attempt, end, actor=self._actor, vacated=True):
                 raise _Ghost
-            if exported is not None:
-                # The row locks of the end stand until the commit: nobody else can be at this job meanwhile.
-                folders.publish_backbone(self._run_folder, exported)
-                session.execute(insert(Checkpoint).values(self._backbone_row(end)).on_conflict_do_nothing())
-
-    def _backbone_row(self, end: Ending) -> dict[str, object]:
-        weights = self._run_folder / "backbone" / inputs.BACKBONE_WEIGHTS
-        return {
-            "job_id": self._attempt.job_id,
-            "attempt": self._attempt.number,
-            "step": end.step or 0,
-            "kind": "backbone",
-            "uri": "backbone",
-            "sha256": folders.sha256_of(weights),
-            "bytes": weights.stat().st_size,
-            "created_at": datetime.now(UTC),
-        }
 
     def _until_answered(self, ask: Callable[[], T]) -> T:
         """What `ask` returns, asked again for as long as the database does not answer."""

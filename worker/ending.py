@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from service.completion import Ending
 from service.ledger.states import Outcome
 
 STOPPED_BY = {
     "cancel": (Outcome.STOPPED, "stopped: cancelled"),
+    "pause": (Outcome.STOPPED, "stopped: paused"),
+    "preempt": (Outcome.STOPPED, "stopped: made room for a job of higher priority"),
     "drain": (Outcome.DRAINED, "stopped: its worker was told to go"),
     "lease": (Outcome.LOST, "stopped: the run database was away for longer than the lease allows"),
 }
 """What a stop request makes of an attempt that did not get to its own end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an attempt ended, as the ledger takes it. `step` and `backbone` are those of a trainer that said them."""
-
-    outcome: Outcome
-    message: str
-    result: dict[str, Any] | None = None
-    traceback: str | None = None
-    step: int | None = None
-    backbone: str | None = None
-
-    def error(self, log_tail: Sequence[str]) -> dict[str, Any]:
-        """What the user sees if the job fails by this end."""
-        return {
-            "class": str(self.outcome),
-            "message": self.message,
-            "log_tail": list(log_tail),
-            "traceback": self.traceback,
-        }
 
 
 def ending(outcome: dict[str, Any] | None, statuses: Sequence[int], why: str | None, *, stall_seconds: float) -> Ending:
@@ -58,9 +39,7 @@ def ending(outcome: dict[str, Any] | None, statuses: Sequence[int], why: str | N
         return Ending(
             Outcome.CRASHED, f"ended without a word: {', '.join(map(_words, range(len(statuses)), statuses))}"
         )
-    return Ending(
-        name, outcome["message"], outcome["result"], outcome["traceback"], outcome["step"], outcome["backbone"]
-    )
+    return Ending.said(outcome)
 
 
 def _words(rank: int, status: int) -> str:

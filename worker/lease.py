@@ -39,7 +39,7 @@ class Lease:
     ) -> None:
         """`sent`: when the accepting request was sent, by worker.clock; `alive`: touched at every renewal."""
         self.ghost = False
-        self.cancelled = False
+        self.stop: attempts.Stop | None = None
         self._sessions = sessions
         self._settings = settings
         self._attempt_id = attempt_id
@@ -117,7 +117,7 @@ class Lease:
         self._told = tell
         self._sent = sent
         self._alive.touch()
-        self.cancelled = renewal.stop == "cancel"
+        self.stop = renewal.stop
 
     def _tell(self, session: Session, running: bool, stopping: str | None) -> bool:
         if stopping is not None and self._told[1] is None:

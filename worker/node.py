@@ -13,6 +13,7 @@ import uuid
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.completion import Completion
 from service.database.engine import session_factory
 from service.ledger import attempts, nodes
 from service.ledger.errors import NodeNameTaken
@@ -51,6 +52,7 @@ class Node:
         self._sessions = session_factory(engine)
         self._instance = uuid.uuid4()
         self._recorder = Recorder(settings, engine)
+        self._completion = Completion(settings.runs_dir, backoff_seconds=settings.retry_backoff_seconds)
         self._devices: list[devices.Device] = []
         self._runs: dict[uuid.UUID, tuple[AttemptRun, threading.Thread]] = {}
         self._woken = threading.Event()
@@ -107,7 +109,7 @@ class Node:
         self._recorder.stop()
         try:
             with self._sessions.begin() as session:
-                nodes.leave(session, self.name, self._instance)
+                nodes.leave(session, self.name, self._instance, self._completion)
         except SQLAlchemyError as error:
             log.warning("could not take leave of the database: %s", str(error).splitlines()[0])
 
@@ -126,6 +128,7 @@ class Node:
                 memory_bytes=devices.memory_bytes(),
                 slots=report,
                 lease_seconds=self._settings.lease_seconds,
+                complete=self._completion,
             )
 
     def _supervise(self) -> None:

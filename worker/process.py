@@ -116,18 +116,6 @@ class _Log:
                 self._file = None
 
 
-def tail(path: Path, lines: int) -> list[str]:
-    """The last `lines` lines of a log, long lines cut; empty if there is no file."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 500 * lines))
-            text = file.read().decode("utf-8", "replace")
-    except FileNotFoundError:
-        return []
-    return [line[:1000] for line in text.splitlines()[-lines:]]
-
-
 def marked(attempt_id: str) -> list[int]:
     """Processes of this host that carry the mark of the attempt."""
     return [process.pid for process, env in _with_mark() if env[MARK] == attempt_id]

@@ -24,7 +24,8 @@ def make_engine(settings: Settings) -> Engine:
             "keepalives_count": 3,
             # Keepalives are silent while a statement that was sent waits for its acknowledgement.
             "tcp_user_timeout": 30_000,  # milliseconds
-            "options": "-c timezone=UTC",
+            # A process that is frozen in the middle of a transaction gives its row locks back.
+            "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=60s",
         },
     )
 

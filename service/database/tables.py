@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     Double,
     ForeignKey,
@@ -67,7 +68,7 @@ class Job(Base):
     __tablename__ = "jobs"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
     experiment_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("experiments.id"), index=True)
-    retry_of: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id"))
+    retry_of: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id"), index=True)
     source_job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id"), index=True)
     kind: Mapped[str]
     name: Mapped[str]
@@ -84,6 +85,14 @@ class Job(Base):
     not_before: Mapped[datetime | None]
     after: Mapped[list[uuid.UUID]] = mapped_column(server_default=text("'{}'"))
     restarts: Mapped[int] = mapped_column(server_default=text("0"))  # counted retries, against run.max_restarts
+    # The node whose slots are kept for this queued job; `preempting`: others were told to make room for it there.
+    reserved_node: Mapped[str | None] = mapped_column(ForeignKey("nodes.name"))
+    preempting: Mapped[bool] = mapped_column(server_default=text("false"))
+    # What the scheduler needs of the spec, so that a tick reads no spec.
+    data_set: Mapped[str] = mapped_column(Computed("spec -> 'data' ->> 'name'", persisted=True))
+    preemptible: Mapped[bool] = mapped_column(
+        Computed("coalesce((spec -> 'run' ->> 'preemptible')::boolean, false)", persisted=True)
+    )
     progress: Mapped[dict[str, Any] | None]
     mlflow_run_id: Mapped[str | None]
     event_seq: Mapped[int] = mapped_column(server_default=text("0"))
@@ -122,6 +131,9 @@ class Attempt(Base):
     lease_expires_at: Mapped[datetime | None]
     last_step: Mapped[int | None]
     last_progress_at: Mapped[datetime | None]
+    # Told to make room for a job of higher priority.
+    preempted_at: Mapped[datetime | None]
+    preempted_for: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id"))
     placed_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
@@ -135,7 +147,7 @@ class Attempt(Base):
 
 
 class Node(Base):
-    """A GPU host. `instance` is the worker process that holds the name now."""
+    """A GPU host. `instance` is the worker process that holds the name now; a draining one gets nothing placed."""
 
     __tablename__ = "nodes"
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -146,6 +158,7 @@ class Node(Base):
     memory_bytes: Mapped[int]
     registered_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    draining_at: Mapped[datetime | None]
 
 
 class Slot(Base):
@@ -159,9 +172,13 @@ class Slot(Base):
     memory_bytes: Mapped[int]
     attempt_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("attempts.id"), index=True)
     quarantined_at: Mapped[datetime | None]
+    quarantine_reported_at: Mapped[datetime | None]  # a warning was written: it lasts unusually long
     retired_at: Mapped[datetime | None]
 
-    __table_args__ = (CheckConstraint("kind IN ('cuda', 'cpu')", name="kind"),)
+    __table_args__ = (
+        CheckConstraint("kind IN ('cuda', 'cpu')", name="kind"),
+        Index("ix_slots_quarantined", "node", "index", postgresql_where=text("quarantined_at IS NOT NULL")),
+    )
 
 
 class Metric(Base):
@@ -204,7 +221,11 @@ class Image(Base):
 
 
 class Checkpoint(Base):
-    """A checkpoint or the exported backbone. `uri` is relative to the job's run directory."""
+    """A checkpoint or the exported backbone. `uri` is relative to the job's run directory.
+
+    `score` is the value of the spec's `run.checkpoint.best_by` at this step. A row with `deleted_at` stands for a
+    file that is gone or about to go: the row comes first.
+    """
 
     __tablename__ = "checkpoints"
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -216,6 +237,7 @@ class Checkpoint(Base):
     uri: Mapped[str]
     sha256: Mapped[str]
     bytes: Mapped[int]
+    score: Mapped[float | None]
     created_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]
 

@@ -1,4 +1,4 @@
-"""Moves of an attempt: placed by the scheduler, accepted, renewed and ended by the worker, reaped by the scheduler."""
+"""Moves of an attempt: placed by the scheduler, accepted, renewed and ended by the worker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from service.ledger.moves import (
     move_attempt,
     move_job,
     quarantine_slots,
-    try_lock_job,
 )
 from service.ledger.reasons import ReasonCode
 from service.ledger.states import AttemptEvent, AttemptState, JobEvent, JobState, Outcome
@@ -32,12 +31,16 @@ _ACCEPTED = (AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING)
 _NO_SYNC = {"synchronize_session": False}
 
 
+Stop = Literal["cancel", "pause", "preempt"]
+"""Why a running attempt is to write a checkpoint and leave."""
+
+
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """The answer to a renewal: how long the lease holds now (database clock), and what the job's users ask for."""
+    """The answer to a renewal: how long the lease holds now (database clock), and what is asked of the attempt."""
 
     lease_expires_at: datetime
-    stop: Literal["cancel"] | None
+    stop: Stop | None
 
 
 def place(session: Session, job: Job, slots: Sequence[Slot], *, lease_seconds: float) -> Attempt | None:
@@ -80,6 +83,7 @@ def place(session: Session, job: Job, slots: Sequence[Slot], *, lease_seconds: f
             savepoint.rollback()
             return None
     job.reason_code, job.reason = ReasonCode.PLACED, {"node": node}
+    job.reserved_node, job.preempting = None, False
     session.flush()
     payload = {"attempt": attempt.number, "node": node, "slots": sorted(taken)}
     events.append(session, job, "attempt_placed", actor=SCHEDULER, payload=payload)
@@ -143,39 +147,45 @@ def renew(session: Session, attempt_id: uuid.UUID, token: uuid.UUID, *, lease_se
         update(Attempt)
         .where(Attempt.id == attempt_id, Attempt.token == token, Attempt.state.in_(_ACCEPTED))
         .values(lease_expires_at=lease_until(lease_seconds))
-        .returning(Attempt.job_id, Attempt.lease_expires_at)
+        .returning(Attempt.job_id, Attempt.lease_expires_at, Attempt.preempted_at)
     )
     row = session.execute(renewed, execution_options=_NO_SYNC).one_or_none()
     if row is None:
         return None
-    cancelled = session.scalars(select(Job.cancel_requested_at).where(Job.id == row.job_id)).one()
-    return Renewal(row.lease_expires_at, None if cancelled is None else "cancel")
+    asked = select(Job.cancel_requested_at, Job.pause_requested_at).where(Job.id == row.job_id)
+    cancelled, paused = session.execute(asked).one()
+    reasons: dict[Stop, datetime | None] = {"cancel": cancelled, "pause": paused, "preempt": row.preempted_at}
+    return Renewal(row.lease_expires_at, next((why for why, at in reasons.items() if at is not None), None))
 
 
 def stop_requested(session: Session, attempt_ids: Collection[uuid.UUID]) -> list[uuid.UUID]:
     """Those of these attempts that are to stop and whose worker has not told their ranks; a renewal says why."""
     untold = (Attempt.id.in_(attempt_ids), Attempt.state.in_([AttemptState.STARTING, AttemptState.RUNNING]))
-    asked = select(Attempt.id).join(Job, Job.id == Attempt.job_id).where(*untold, Job.cancel_requested_at.is_not(None))
-    return list(session.scalars(asked))
+    asked = (
+        Job.cancel_requested_at.is_not(None) | Job.pause_requested_at.is_not(None) | Attempt.preempted_at.is_not(None)
+    )
+    return list(session.scalars(select(Attempt.id).join(Job, Job.id == Attempt.job_id).where(*untold, asked)))
 
 
 def end(
     session: Session,
     attempt_id: uuid.UUID,
     token: uuid.UUID,
-    *,
+    *guards: ColumnElement[bool],
     outcome: Outcome,
     message: str,
     result: dict[str, Any] | None,
     error: dict[str, Any] | None,
     actor: str,
     backoff_seconds: float,
+    vacated: bool = True,
 ) -> bool:
-    """End an accepted attempt whose processes are gone: its slots are free, its job moves by the follow-up table.
+    """End an accepted attempt; its job moves by the follow-up table.
 
     `error` is what the user sees if the job fails ({"class", "message", "log_tail", "traceback"}); `backoff_seconds`
-    is the wait before retry 1, doubled for each further one.
-    False: the caller is a ghost. Said twice with one outcome, it is still True.
+    is the wait before retry 1, doubled for each further one. `vacated`: its processes are known to be gone, so its
+    slots are free; else they are quarantined.
+    False: the caller is a ghost, or a guard does not hold. Said twice with one outcome, it is still True.
     """
     job = _locked_job(session, attempt_id)
     if job is None:
@@ -185,6 +195,7 @@ def end(
         attempt_id,
         AttemptEvent.ENDED,
         Attempt.token == token,
+        *guards,
         actor=actor,
         payload={"outcome": outcome, "message": message},
         outcome=outcome,
@@ -192,62 +203,12 @@ def end(
     )
     if attempt is None:
         return _is(session, attempt_id, token, AttemptState.ENDED, Attempt.outcome == outcome)
-    free_slots(session, attempt)
+    if vacated:
+        free_slots(session, attempt)
+    else:
+        quarantine_slots(session, attempt)
     follow(session, job, attempt, result=result, error=error, actor=actor, backoff_seconds=backoff_seconds)
     return True
-
-
-def expired(session: Session) -> list[uuid.UUID]:
-    """Live attempts whose lease has run out, longest ago first."""
-    late = select(Attempt.id).where(
-        Attempt.state != AttemptState.ENDED, Attempt.lease_expires_at < func.clock_timestamp()
-    )
-    return list(session.scalars(late.order_by(Attempt.lease_expires_at)))
-
-
-def reap(session: Session, attempt_id: uuid.UUID) -> Attempt | None:
-    """End an attempt whose lease has run out; its job is queued again, which is not counted as a retry.
-
-    One that nobody accepted gives its slots back; the slots of one that ran are quarantined, as its processes may
-    still be there. None: it was renewed or ended in the meantime, or somebody is at its job now.
-    """
-    job_id = session.scalars(select(Attempt.job_id).where(Attempt.id == attempt_id)).one()
-    job = try_lock_job(session, job_id)
-    if job is None:
-        return None
-    attempt = session.get_one(Attempt, attempt_id, populate_existing=True)
-    if attempt.state == AttemptState.PLACED:
-        message = f"node {attempt.node} did not accept the job in time"
-    else:
-        message = f"lost node {attempt.node}: its lease was not renewed in time"
-    return lose(session, job, attempt, message, SCHEDULER, Attempt.lease_expires_at < func.clock_timestamp())
-
-
-def lose(
-    session: Session, job: Job, attempt: Attempt, message: str, actor: str, *guards: ColumnElement[bool]
-) -> Attempt | None:
-    """End an attempt without its worker; `job` is locked. None: it has ended, or a guard does not hold."""
-    never_ran = attempt.state == AttemptState.PLACED
-    lost = move_attempt(
-        session,
-        attempt.id,
-        AttemptEvent.RETURNED if never_ran else AttemptEvent.ENDED,
-        *guards,
-        actor=actor,
-        payload={"outcome": Outcome.LOST, "message": message},
-        outcome=Outcome.LOST,
-        message=message,
-    )
-    if lost is None:
-        return None
-    if never_ran:
-        free_slots(session, lost)
-        job.reason_code, job.reason = ReasonCode.REQUEUED, {"why": message}
-        session.flush()
-    else:
-        quarantine_slots(session, lost)
-        follow(session, job, lost, result=None, error=None, actor=actor, backoff_seconds=0.0)
-    return lost
 
 
 def _locked_job(session: Session, attempt_id: uuid.UUID) -> Job | None:

@@ -63,7 +63,7 @@ def settle(session: Session, job_id: uuid.UUID) -> JobState | None:
     if job is None:
         return None
     if job.state == JobState.WAITING:
-        _settle_locked(session, job)
+        settle_locked(session, job)
         if JobState(job.state).terminal:
             settle_dependants(session, job)
     return JobState(job.state)
@@ -76,7 +76,7 @@ def settle_dependants(session: Session, ended: Job) -> None:
     while heap:
         job = lock_job(session, heapq.heappop(heap))
         if job.state == JobState.WAITING:
-            _settle_locked(session, job)
+            settle_locked(session, job)
             if JobState(job.state).terminal:
                 for job_id in _waiting_for(session, job.id):
                     heapq.heappush(heap, job_id)
@@ -87,7 +87,8 @@ def _waiting_for(session: Session, job_id: uuid.UUID) -> list[uuid.UUID]:
     return list(session.scalars(waiting))
 
 
-def _settle_locked(session: Session, job: Job) -> None:
+def settle_locked(session: Session, job: Job) -> None:
+    """Release or cancel a waiting, locked job, or say what it still waits for; its own dependants are not looked at."""
     needed = dependencies(session, job.after)
     for dependency in needed:
         if dependency.state in (JobState.FAILED, JobState.CANCELLED):

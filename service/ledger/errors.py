@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from service.ledger.states import JobEvent, JobState
+from collections.abc import Collection
+
+from service.ledger.states import JobEvent, JobState, Verb
 
 
 class LedgerError(ValueError):
@@ -10,7 +12,7 @@ class LedgerError(ValueError):
 
 
 class NotFound(LedgerError):
-    """A job that does not exist."""
+    """A job or a slot that does not exist."""
 
 
 class JobNameTaken(LedgerError):
@@ -30,3 +32,16 @@ class IllegalMove(LedgerError):
 
     def __init__(self, state: JobState, event: JobEvent) -> None:
         super().__init__(f"a job that is {state} cannot be {event}")
+
+
+class IllegalVerb(LedgerError):
+    """A user asked for what is not possible in the job's state; `legal` is what is."""
+
+    def __init__(self, doing: str, verb: Verb, legal: Collection[Verb]) -> None:
+        self.legal = sorted(legal)
+        remedy = f"it allows {', '.join(self.legal)}" if self.legal else "nothing can be asked of it any more"
+        super().__init__(f"a job that is {doing} cannot be asked to {verb}; {remedy}")
+
+
+class SlotInUse(LedgerError):
+    """A slot that is not in quarantine cannot be released by hand."""

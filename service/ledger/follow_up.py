@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.database.tables import Attempt, Job
 from service.ledger import events
-from service.ledger.dependants import settle_dependants
+from service.ledger.dependants import order_key, settle_dependants
 from service.ledger.moves import move_job
 from service.ledger.reasons import ReasonCode
 from service.ledger.states import FOLLOW_UPS, FollowUp, JobEvent, JobState, Outcome
@@ -40,13 +40,15 @@ def follow(
     elif next_step is FollowUp.FAIL:
         _fail(session, job, outcome, message, error, actor)
     elif job.cancel_requested_at is not None:
-        assert job.reason is not None, "a cancel request stores who asked"
-        reason = {"reason_code": ReasonCode.CANCELLED, "reason": job.reason}
-        move_job(session, job, JobEvent.CANCELLED, actor=actor, payload=reason, **reason)
-    elif next_step is FollowUp.REQUEUE:
-        _requeue(session, job, f"{message} ({outcome})" if message else str(outcome), actor)
-    elif _retries_are_used_up(session, job, next_step, outcome):
+        _obey(session, job, JobEvent.CANCELLED, ReasonCode.CANCELLED, actor)
+    elif next_step is not FollowUp.REQUEUE and _retries_are_used_up(session, job, next_step, outcome):
         _fail(session, job, outcome, f"{message} (after {_count(job.restarts, 'retry', 'retries')})", error, actor)
+    elif job.pause_requested_at is not None:
+        counted = 0 if next_step is FollowUp.REQUEUE else 1
+        values = {"pause_requested_at": None, "restarts": job.restarts + counted}
+        _obey(session, job, JobEvent.PAUSED, ReasonCode.PAUSED, actor, **values)
+    elif next_step is FollowUp.REQUEUE:
+        _requeue(session, job, attempt, f"{message} ({outcome})" if message else str(outcome), actor)
     else:
         _retry(session, job, message or str(outcome), actor, backoff_seconds)
     if JobState(job.state).terminal:
@@ -59,10 +61,21 @@ def _fail(session: Session, job: Job, outcome: Outcome, message: str, error: dic
     move_job(session, job, JobEvent.FAILED, actor=actor, payload=payload, error=shown, reason_code=None, reason=None)
 
 
-def _requeue(session: Session, job: Job, why: str, actor: str) -> None:
-    reason = {"reason_code": ReasonCode.REQUEUED, "reason": {"why": why}}
-    queued_at = func.clock_timestamp()
-    move_job(session, job, JobEvent.REQUEUED, actor=actor, payload=reason, queued_at=queued_at, **reason)
+def _obey(session: Session, job: Job, event: JobEvent, code: ReasonCode, actor: str, **values: Any) -> None:
+    assert job.reason is not None, "a request stores who asked"
+    reason = {"reason_code": code, "reason": {"actor": job.reason["actor"]}}
+    move_job(session, job, event, actor=actor, payload=reason, **reason, **values)
+
+
+def _requeue(session: Session, job: Job, attempt: Attempt, why: str, actor: str) -> None:
+    reason: dict[str, Any] = {"reason_code": ReasonCode.REQUEUED, "reason": {"why": why}}
+    values: dict[str, Any] = {"queued_at": func.clock_timestamp()}
+    if attempt.preempted_for is not None:
+        by = session.get_one(Job, attempt.preempted_for)
+        reason = {"reason_code": ReasonCode.PREEMPTED, "reason": {"by": {"id": str(by.id), "name": by.name}}}
+        # It waits anew: with its former place it would stand before the job it made room for.
+        values["order_key"] = order_key(job.priority)
+    move_job(session, job, JobEvent.REQUEUED, actor=actor, payload=reason, **values, **reason)
     events.wake_scheduler(session, str(job.id))
 
 

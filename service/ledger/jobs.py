@@ -1,24 +1,26 @@
-"""Moves of a job that its users ask for: submit and cancel."""
+"""How jobs come to be: submitted, or as the retry of one that has ended."""
 
 from __future__ import annotations
 
+import itertools
+import re
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from service.database.tables import Attempt, Experiment, Job
+from service.database.tables import Experiment, Job
 from service.ledger import events
-from service.ledger.dependants import dependencies, order_key, settle_dependants, unfinished, waits_for
+from service.ledger.dependants import dependencies, order_key, unfinished, waits_for
 from service.ledger.errors import DependencyFailed, JobNameTaken, NotFound
-from service.ledger.moves import free_slots, lock_job, move_attempt, move_job
-from service.ledger.reasons import ReasonCode
-from service.ledger.states import AttemptEvent, AttemptState, JobEvent, JobState, Outcome
+from service.ledger.moves import lock_job, require
+from service.ledger.states import JobState, Verb
 from trainer.specs import Spec, digest
 
-__all__ = ["ensure_experiment", "lock_job", "request_cancel", "submit"]
+_RETRY_SUFFIX = re.compile(r"-retry[0-9]+$")
 
 
 def ensure_experiment(session: Session, name: str) -> Experiment:
@@ -46,6 +48,77 @@ def submit(
         DependencyFailed: a job to wait for has failed or was cancelled.
         JobNameTaken: the experiment has a job of this name.
     """
+    job_id = session.scalars(select(func.uuidv7())).one()
+    row = {
+        "id": job_id,
+        "experiment_id": experiment_id,
+        "kind": spec.kind,
+        "name": name or spec.name or f"{spec.kind}-{str(job_id)[-12:]}",
+        "labels": spec.run.labels,
+        "spec": spec.resolved(),
+        "spec_digest": digest(spec),
+        "priority": spec.run.priority,
+        "slots": spec.resources.slots,
+        "nodes": spec.resources.nodes,
+    }
+    submitted = _add(session, row, after, source_job_id, actor)
+    if submitted is None:
+        raise JobNameTaken(f"the experiment has a job named {row['name']!r} already; choose another name or experiment")
+    return submitted
+
+
+def retry(session: Session, job_id: uuid.UUID, *, actor: str) -> Job:
+    """A new job of the same spec in place of one that failed or was cancelled; its worker starts it from the old
+    one's newest valid checkpoint.
+
+    It waits for what the old one waited for; where that has failed and was retried itself, for the newest retry.
+
+    Raises:
+        NotFound: there is no such job.
+        IllegalVerb: the job has not failed.
+        DependencyFailed: a job to wait for has failed and was not retried.
+    """
+    old = lock_job(session, job_id)
+    require(old, Verb.RETRY)
+    row = {
+        name: getattr(old, name)
+        for name in ("experiment_id", "kind", "labels", "spec", "spec_digest", "priority", "slots", "nodes")
+    }
+    after = [_newest_retry(session, needed) for needed in old.after]
+    source = _newest_retry(session, old.source_job_id) if old.source_job_id is not None else None
+    root = _RETRY_SUFFIX.sub("", old.name)
+    for number in itertools.count(1):
+        # 100 characters is the longest a name may be.
+        suffix = f"-retry{number}"
+        named = {**row, "retry_of": old.id, "name": root[: 100 - len(suffix)] + suffix}
+        new = _add(session, named, after, source, actor)
+        if new is not None:
+            return new
+    raise AssertionError("numbers do not end")
+
+
+def _newest_retry(session: Session, job_id: uuid.UUID) -> uuid.UUID:
+    """The job, or what was made in its place last: the newest retry of its newest retry, and so on."""
+    while True:
+        newest = select(Job.id).where(Job.retry_of == job_id).order_by(Job.id.desc()).limit(1)
+        found = session.scalars(newest).one_or_none()
+        if found is None:
+            return job_id
+        job_id = found
+
+
+def _add(
+    session: Session,
+    facts: dict[str, Any],
+    after: Sequence[uuid.UUID],
+    source_job_id: uuid.UUID | None,
+    actor: str,
+) -> Job | None:
+    """Insert a job that waits for others or is queued; None if the experiment has a job of its name.
+
+    Raises:
+        NotFound, DependencyFailed: see `submit`.
+    """
     waited = list(dict.fromkeys([*after, *([source_job_id] if source_job_id else [])]))
     needed = dependencies(session, waited)
     if absent := set(waited) - {job.id for job in needed}:
@@ -55,73 +128,23 @@ def submit(
             raise DependencyFailed(f"job {job.name} ({job.id}) is {job.state}; retry it and wait for the new job")
     missing = unfinished(needed)
     reason_code, reason = waits_for(missing) if missing else (None, None)
-    job_id = session.scalars(select(func.uuidv7())).one()
     row = {
-        "id": job_id,
-        "experiment_id": experiment_id,
+        **facts,
         "source_job_id": source_job_id,
-        "kind": spec.kind,
-        "name": name or spec.name or f"{spec.kind}-{str(job_id)[-12:]}",
-        "labels": spec.run.labels,
-        "spec": spec.resolved(),
-        "spec_digest": digest(spec),
+        "after": waited,
         "state": JobState.WAITING if missing else JobState.QUEUED,
         "reason_code": reason_code,
         "reason": reason,
-        "priority": spec.run.priority,
-        "order_key": order_key(spec.run.priority),
-        "slots": spec.resources.slots,
-        "nodes": spec.resources.nodes,
-        "after": waited,
+        "order_key": order_key(facts["priority"]),
         "queued_at": None if missing else func.clock_timestamp(),
     }
     unique = insert(Job).values(row).on_conflict_do_nothing(index_elements=["experiment_id", "name"])
-    submitted = session.scalars(unique.returning(Job)).one_or_none()
-    if submitted is None:
-        raise JobNameTaken(f"the experiment has a job named {row['name']!r} already; choose another name or experiment")
-    payload = {"state": submitted.state, "reason_code": reason_code, "reason": reason}
-    events.append(session, submitted, "submitted", actor=actor, payload=payload)
-    events.wake_scheduler(session, str(job_id))
-    return submitted
-
-
-def request_cancel(session: Session, job_id: uuid.UUID, *, actor: str) -> Job:
-    """Cancel a job: at once if nothing runs, else its worker finds the request within a second or two.
-
-    A job that has ended stays as it is, and so does one whose cancel was requested before.
-
-    Raises:
-        NotFound: there is no such job.
-    """
-    job = lock_job(session, job_id)
-    if JobState(job.state).terminal or job.cancel_requested_at is not None:
-        return job
-    if job.state == JobState.RUNNING:
-        job.cancel_requested_at = session.scalars(select(func.clock_timestamp())).one()
-        job.reason_code, job.reason = ReasonCode.STOPPING, {"actor": actor}
-        session.flush()
-        events.append(session, job, "cancel_requested", actor=actor, payload={})
-        return job
-    placed = session.scalars(select(Attempt).where(Attempt.job_id == job.id, Attempt.state == AttemptState.PLACED))
-    for attempt in placed:
-        # The job's lock keeps the worker from accepting in between.
-        payload = {"outcome": Outcome.STOPPED, "message": f"cancelled by {actor}"}
-        returned = move_attempt(
-            session, attempt.id, AttemptEvent.RETURNED, actor=actor, payload=payload,
-            outcome=Outcome.STOPPED, message=payload["message"],
-        )  # fmt: skip
-        assert returned is not None, "a placed attempt of a locked job stays placed"
-        free_slots(session, returned)
-    reason = {"actor": actor}
-    move_job(
-        session,
-        job,
-        JobEvent.CANCELLED,
-        actor=actor,
-        payload={"reason_code": ReasonCode.CANCELLED, "reason": reason},
-        reason_code=ReasonCode.CANCELLED,
-        reason=reason,
-        cancel_requested_at=func.clock_timestamp(),
-    )
-    settle_dependants(session, job)
-    return job
+    added = session.scalars(unique.returning(Job)).one_or_none()
+    if added is None:
+        return None
+    payload = {"state": added.state, "reason_code": reason_code, "reason": reason}
+    if added.retry_of is not None:
+        payload["retry_of"] = str(added.retry_of)
+    events.append(session, added, "submitted", actor=actor, payload=payload)
+    events.wake_scheduler(session, str(added.id))
+    return added

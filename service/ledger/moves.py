@@ -10,8 +10,20 @@ from sqlalchemy.orm import Session
 
 from service.database.tables import Attempt, Job, Slot
 from service.ledger import events
-from service.ledger.errors import IllegalMove, NotFound
-from service.ledger.states import ATTEMPT_MOVES, JOB_MOVES, AttemptEvent, AttemptState, JobEvent, JobState
+from service.ledger.errors import IllegalMove, IllegalVerb, NotFound
+from service.ledger.states import (
+    ATTEMPT_MOVES,
+    JOB_MOVES,
+    AttemptEvent,
+    AttemptState,
+    JobEvent,
+    JobState,
+    Verb,
+    legal_verbs,
+)
+
+UNRESERVED: dict[str, Any] = {"reserved_node": None, "preempting": False}
+"""What a job gives up when it does not wait for slots any more."""
 
 # A move returns the row as it is in the database now, whatever the session remembered of it.
 _FRESH = {"synchronize_session": False, "populate_existing": True}
@@ -34,6 +46,23 @@ def try_lock_job(session: Session, job_id: uuid.UUID) -> Job | None:
     """As lock_job, but None when somebody else is at this job now (or it does not exist)."""
     locked = select(Job).where(Job.id == job_id).with_for_update(key_share=True, skip_locked=True)
     return session.scalars(locked, execution_options={"populate_existing": True}).one_or_none()
+
+
+def verbs_of(job: Job) -> frozenset[Verb]:
+    """What may be asked of the job now."""
+    return legal_verbs(
+        JobState(job.state),
+        cancelling=job.cancel_requested_at is not None,
+        pausing=job.pause_requested_at is not None,
+    )
+
+
+def require(job: Job, verb: Verb) -> None:
+    """Raises IllegalVerb, which names the legal ones, unless `verb` may be asked of the locked job."""
+    legal = verbs_of(job)
+    if verb not in legal:
+        cancelling = job.state == JobState.RUNNING and job.cancel_requested_at is not None
+        raise IllegalVerb("being cancelled" if cancelling else job.state, verb, legal)
 
 
 def lock_slots(session: Session, *which: ColumnElement[bool]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ from sqlalchemy import ColumnElement, case, delete, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from service.database.tables import Attempt, Node, Slot
+from service.database.tables import Node, Slot
 from service.ledger import events
-from service.ledger.attempts import lose
-from service.ledger.errors import NodeNameTaken
-from service.ledger.moves import lock_job, lock_slots
-from service.ledger.states import AttemptState
+from service.ledger.errors import NodeNameTaken, NotFound, SlotInUse
+from service.ledger.losses import Complete, lose_all_on, return_placed_on
+from service.ledger.moves import lock_slots
+
+logger = logging.getLogger("service.ledger")
 
 NOBODY = uuid.UUID(int=0)
 """The instance of a node whose worker has left: the name is free and nothing is placed there."""
@@ -52,11 +54,13 @@ def register(
     memory_bytes: int,
     slots: Sequence[SlotReport],
     lease_seconds: float,
+    complete: Complete,
 ) -> None:
     """Take a node name for this worker process, with its slots as they are now; again for a change of them.
 
-    What a former process of this name still held is lost: its jobs are queued again. Slots that are not reported
-    are retired; quarantined ones that are reported empty are free, free ones that are not empty are quarantined.
+    What a former process of this name still held ends by what it left on the volume, or is lost: queued again. Slots
+    that are not reported are retired; quarantined ones that are reported empty are free, free ones that are not empty
+    are quarantined.
 
     Raises:
         NodeNameTaken: another process of this name, or of one of the devices, was seen within the lease.
@@ -72,10 +76,10 @@ def register(
             "BARLOW_NODE_NAME to another name"
         )
     now = func.clock_timestamp()
-    taken = update(Node).where(Node.name == name).values(instance=instance, registered_at=now, seen_at=now, **row)
-    session.execute(taken, execution_options=_NO_SYNC)
+    taken = {"instance": instance, "registered_at": now, "seen_at": now, "draining_at": None, **row}
+    session.execute(update(Node).where(Node.name == name).values(taken), execution_options=_NO_SYNC)
     if former != instance:
-        _lose_attempts(session, name, f"lost node {name}: its worker was replaced")
+        lose_all_on(session, name, f"lost node {name}: its worker was replaced", complete)
     _store_slots(session, name, slots, lease_seconds)
     events.wake_scheduler(session, f"node {name}")
 
@@ -86,15 +90,30 @@ def seen(session: Session, name: str, instance: uuid.UUID) -> bool:
     return session.scalars(beat.returning(Node.name), execution_options=_NO_SYNC).one_or_none() is not None
 
 
-def leave(session: Session, name: str, instance: uuid.UUID) -> bool:
+def begin_drain(session: Session, name: str, instance: uuid.UUID) -> bool:
+    """A worker is about to go: nothing more is placed here, and what it has not accepted is placed elsewhere.
+
+    To be said again while the worker drains: a placement may have been under way. False: another process has the name.
+    """
+    drains = update(Node).where(Node.name == name, Node.instance == instance, Node.draining_at.is_(None))
+    session.execute(drains.values(draining_at=func.clock_timestamp()), execution_options=_NO_SYNC)
+    ours = select(Node.name).where(Node.name == name, Node.instance == instance)
+    if session.scalars(ours).one_or_none() is None:
+        return False
+    return_placed_on(session, name, f"node {name} is about to leave")
+    return True
+
+
+def leave(session: Session, name: str, instance: uuid.UUID, complete: Complete) -> bool:
     """A worker that runs nothing any more goes: the name is free at once. False: another process has it now.
 
-    What was placed here meanwhile, or could not be ended while the database was away, is queued again.
+    What was placed here meanwhile, or could not be ended while the database was away, ends by what it left on the
+    volume or is queued again.
     """
     left = update(Node).where(Node.name == name, Node.instance == instance).values(instance=NOBODY)
     if session.scalars(left.returning(Node.name), execution_options=_NO_SYNC).one_or_none() is None:
         return False
-    _lose_attempts(session, name, f"node {name} has left")
+    lose_all_on(session, name, f"node {name} has left", complete)
     return True
 
 
@@ -103,28 +122,45 @@ def quarantined(session: Session, node: str) -> list[Slot]:
     return list(session.scalars(select(Slot).where(Slot.node == node, Slot.quarantined_at.is_not(None))))
 
 
+def overdue_quarantines(session: Session, *, after_seconds: float) -> list[Slot]:
+    """Slots that have been in quarantine for so long; each is returned once, and the job it was lost with is told."""
+    long_ago = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, after_seconds)
+    overdue = (Slot.quarantined_at < long_ago, Slot.quarantine_reported_at.is_(None), Slot.retired_at.is_(None))
+    found = select(Slot).where(*overdue).order_by(Slot.node, Slot.index)
+    slots = list(session.scalars(found.with_for_update(key_share=True)))
+    for slot in slots:
+        slot.quarantine_reported_at = session.scalars(select(func.clock_timestamp())).one()
+    session.flush()
+    return slots
+
+
+def release_by_hand(session: Session, node: str, index: int, *, actor: str) -> None:
+    """Free a quarantined slot on an admin's word that nothing runs there any more.
+
+    Raises:
+        NotFound: there is no such slot.
+        SlotInUse: the slot is not in quarantine.
+    """
+    slot = session.get(Slot, (node, index), with_for_update={"key_share": True}, populate_existing=True)
+    if slot is None:
+        raise NotFound(f"there is no slot {index} on node {node}")
+    if slot.quarantined_at is None:
+        used = "runs a job; cancel the job instead" if slot.attempt_id is not None else "is free already"
+        raise SlotInUse(f"slot {index} of {node} is not in quarantine: it {used}")
+    logger.warning("slot %d of %s was released from quarantine by %s", index, node, actor)
+    release_quarantined(session, node, [index])
+
+
 def release_quarantined(session: Session, node: str, indices: Sequence[int]) -> int:
     """Free the quarantined slots among these, which their node has found empty; returns how many."""
     empty = (Slot.node == node, Slot.index.in_(indices), Slot.quarantined_at.is_not(None))
     lock_slots(session, *empty)
-    released = update(Slot).where(*empty).values(attempt_id=None, quarantined_at=None)
+    free = {"attempt_id": None, "quarantined_at": None, "quarantine_reported_at": None}
+    released = update(Slot).where(*empty).values(free)
     count = len(session.scalars(released.returning(Slot.index), execution_options=_NO_SYNC).all())
     if count:
         events.wake_scheduler(session, f"slots of {node}")
     return count
-
-
-def _lose_attempts(session: Session, name: str, message: str) -> None:
-    live = select(Attempt.job_id).where(Attempt.node == name, Attempt.state != AttemptState.ENDED)
-    # All jobs are locked before any dependant is: one order for all transactions.
-    jobs = [lock_job(session, job_id) for job_id in session.scalars(live.order_by(Attempt.job_id)).all()]
-    for job in jobs:
-        held = select(Attempt).where(
-            Attempt.job_id == job.id, Attempt.node == name, Attempt.state != AttemptState.ENDED
-        )
-        attempt = session.scalars(held, execution_options={"populate_existing": True}).one_or_none()
-        if attempt is not None:
-            lose(session, job, attempt, message, f"node:{name}")
 
 
 def _store_slots(session: Session, name: str, slots: Sequence[SlotReport], lease_seconds: float) -> None:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from service.ledger.states import Verb
+
 
 class ReasonCode(StrEnum):
     """Each code with the data it carries."""
@@ -21,7 +23,12 @@ class ReasonCode(StrEnum):
     BACKING_OFF = "backing_off"  # retry, of, until, why
     REQUEUED = "requeued"  # why
     PLACED = "placed"  # node
-    STOPPING = "stopping"  # actor
+    BEHIND = "behind"  # slots
+    RESERVED = "reserved"  # slots, node, free
+    PREEMPTING = "preempting"  # slots, node, free
+    PREEMPTED = "preempted"  # by: {id, name}
+    STOPPING = "stopping"  # actor, verb
+    PAUSED = "paused"  # actor
     CANCELLED = "cancelled"  # actor
 
 
@@ -54,8 +61,24 @@ def words(code: str, data: dict[str, Any]) -> str:
             return f"queued again: {data['why']}"
         case ReasonCode.PLACED:
             return f"starts on {data['node']}"
+        case ReasonCode.BEHIND:
+            return f"needs {_slots(data['slots'])} on one node; other jobs stand before it"
+        case ReasonCode.RESERVED:
+            return (
+                f"has waited long: {data['node']} is kept free for it, {data['free']} of {_slots(data['slots'])} so far"
+            )
+        case ReasonCode.PREEMPTING:
+            return (
+                f"jobs of lower priority on {data['node']} make room for it, "
+                f"{data['free']} of {_slots(data['slots'])} free so far"
+            )
+        case ReasonCode.PREEMPTED:
+            return f"queued again: it made room for {_jobs([data['by']])}, which has a higher priority"
         case ReasonCode.STOPPING:
-            return f"is being stopped: cancelled by {data['actor']}"
+            asked = {Verb.CANCEL: "cancelled", Verb.PAUSE: "paused"}[Verb(data["verb"])]
+            return f"is being stopped: {asked} by {data['actor']}"
+        case ReasonCode.PAUSED:
+            return f"paused by {data['actor']}"
         case ReasonCode.CANCELLED:
             return f"cancelled by {data['actor']}"
 

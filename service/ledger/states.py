@@ -11,6 +11,7 @@ class JobState(StrEnum):
     WAITING = "waiting"  # for another job
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"  # until a user resumes it; it holds no slots
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -55,6 +56,8 @@ class JobEvent(StrEnum):
     FAILED = "failed"
     RETRIED = "retried"  # counted against run.max_restarts
     REQUEUED = "requeued"  # not counted: the job did nothing wrong
+    PAUSED = "paused"
+    RESUMED = "resumed"
     CANCELLED = "cancelled"
 
 
@@ -70,14 +73,20 @@ class AttemptEvent(StrEnum):
 
 JOB_MOVES: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.WAITING, JobEvent.RELEASED): JobState.QUEUED,
+    (JobState.WAITING, JobEvent.PAUSED): JobState.PAUSED,
     (JobState.WAITING, JobEvent.CANCELLED): JobState.CANCELLED,
     (JobState.QUEUED, JobEvent.STARTED): JobState.RUNNING,
+    (JobState.QUEUED, JobEvent.PAUSED): JobState.PAUSED,
     (JobState.QUEUED, JobEvent.CANCELLED): JobState.CANCELLED,
     (JobState.RUNNING, JobEvent.SUCCEEDED): JobState.SUCCEEDED,
     (JobState.RUNNING, JobEvent.FAILED): JobState.FAILED,
     (JobState.RUNNING, JobEvent.RETRIED): JobState.QUEUED,
     (JobState.RUNNING, JobEvent.REQUEUED): JobState.QUEUED,
+    (JobState.RUNNING, JobEvent.PAUSED): JobState.PAUSED,
     (JobState.RUNNING, JobEvent.CANCELLED): JobState.CANCELLED,
+    # It waits again for what it waited for, and is released at once if all of that has succeeded meanwhile.
+    (JobState.PAUSED, JobEvent.RESUMED): JobState.WAITING,
+    (JobState.PAUSED, JobEvent.CANCELLED): JobState.CANCELLED,
 }
 
 ATTEMPT_MOVES: dict[tuple[AttemptState, AttemptEvent], AttemptState] = {
@@ -114,4 +123,36 @@ FOLLOW_UPS: dict[Outcome, FollowUp] = {
     Outcome.LOST: FollowUp.REQUEUE,
     Outcome.DRAINED: FollowUp.REQUEUE,
 }
-"""A job whose cancel was requested is cancelled instead of run again; success and failure stand."""
+"""A job whose cancel was requested is cancelled instead of run again, and one whose pause was requested is paused
+instead; success and failure stand."""
+
+
+class Verb(StrEnum):
+    """What a user can ask of a job."""
+
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RETRY = "retry"
+
+
+VERBS: dict[JobState, frozenset[Verb]] = {
+    JobState.WAITING: frozenset({Verb.CANCEL, Verb.PAUSE}),
+    JobState.QUEUED: frozenset({Verb.CANCEL, Verb.PAUSE}),
+    JobState.RUNNING: frozenset({Verb.CANCEL, Verb.PAUSE}),
+    JobState.PAUSED: frozenset({Verb.CANCEL, Verb.RESUME}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset({Verb.RETRY}),
+    JobState.CANCELLED: frozenset({Verb.RETRY}),
+}
+"""What may be asked of a job in each state. A running job that is told to stop may be asked for less, or have its
+pause taken back: see `legal_verbs`."""
+
+
+def legal_verbs(state: JobState, *, cancelling: bool, pausing: bool) -> frozenset[Verb]:
+    """The verbs that are legal now; `cancelling`, `pausing`: a running job's worker is told to bring it to that."""
+    if state is JobState.RUNNING and cancelling:
+        return frozenset({Verb.CANCEL})
+    if state is JobState.RUNNING and pausing:
+        return frozenset({Verb.CANCEL, Verb.PAUSE, Verb.RESUME})
+    return VERBS[state]

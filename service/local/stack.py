@@ -19,6 +19,7 @@ import httpx
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.completion import Completion
 from service.database import migrate
 from service.database.engine import make_engine, session_factory
 from service.database.tables import Node
@@ -104,6 +105,7 @@ class Stack:
         settings = Settings(database_url=self.postgres.url("barlow"))
         migrate.upgrade(settings)
         self._sessions = session_factory(make_engine(settings))
+        self._completion = Completion(self.directory / "runs", backoff_seconds=settings.retry_backoff_seconds)
         environment = self._environment(ports["api"], self.mlflow.url)
         self._start_module("api", "service.api", environment)
         self._start_module("scheduler", "service.scheduling", environment)
@@ -191,7 +193,7 @@ class Stack:
         with self._sessions.begin() as session:
             instance = self._node_instance()
             if instance is not None:
-                nodes.leave(session, NODE, instance)
+                nodes.leave(session, NODE, instance, self._completion)
 
     def _node_instance(self) -> UUID | None:
         """Which worker process holds the node's name; None before the first one."""

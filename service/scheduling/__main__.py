@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from service.broker import make_celery, send_wake
+from service.completion import Completion
 from service.database.engine import make_engine
 from service.ledger.events import SCHEDULER_CHANNEL
 from service.scheduling.tick import placed, tick
@@ -72,6 +73,7 @@ def run(connection: Connection, settings: Settings, stop: threading.Event) -> No
     connection.commit()
     instance = uuid.uuid4()
     held_since = time.monotonic()
+    complete = Completion(settings.runs_dir, backoff_seconds=settings.retry_backoff_seconds)
     while not stop.is_set():
         with Session(connection, expire_on_commit=False) as session:
             tick(
@@ -80,6 +82,7 @@ def run(connection: Connection, settings: Settings, stop: threading.Event) -> No
                 lease_seconds=settings.lease_seconds,
                 # Workers that could not renew while nobody was here get one lease to be heard.
                 may_reap=time.monotonic() - held_since >= settings.lease_seconds,
+                complete=complete,
             )
             waker.offer(placed(session))
         _wait(connection, min(settings.tick_seconds, IDLE_SECONDS / 2))

@@ -11,7 +11,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service.database.tables import Attempt, Job, Node, SchedulerSeen, Slot
-from service.ledger import attempts, dependants
+from service.ledger import attempts, dependants, losses
+from service.ledger.losses import Complete
 from service.ledger.moves import try_lock_job
 from service.ledger.nodes import is_live
 from service.ledger.reasons import words
@@ -24,24 +25,24 @@ CANDIDATES_PER_SIZE = 1000
 logger = logging.getLogger("service.scheduling")
 
 
-def tick(session: Session, *, instance: uuid.UUID, lease_seconds: float, may_reap: bool) -> None:
+def tick(session: Session, *, instance: uuid.UUID, lease_seconds: float, may_reap: bool, complete: Complete) -> None:
     """Look once. `may_reap` is False in the first lease after a start, when workers may not have been heard yet."""
     if may_reap:
-        reap(session)
+        reap(session, complete)
     release(session)
     place(session, lease_seconds=lease_seconds)
     _say_seen(session, instance)
 
 
-def reap(session: Session) -> None:
+def reap(session: Session, complete: Complete) -> None:
     """End the attempts whose lease has run out."""
-    late = attempts.expired(session)
+    late = losses.expired(session)
     session.commit()
     for attempt_id in late:
-        attempt = attempts.reap(session, attempt_id)
+        attempt = losses.reap(session, attempt_id, complete)
         session.commit()
         if attempt is not None:
-            logger.warning("job %s: attempt %d is lost: %s", attempt.job_id, attempt.number, attempt.message)
+            logger.warning("job %s: attempt %d is reaped: %s", attempt.job_id, attempt.number, attempt.message)
 
 
 def release(session: Session) -> None:

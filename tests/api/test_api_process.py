@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from service.api.__main__ import listen
 from service.database.engine import make_engine, session_factory
-from service.ledger import jobs as ledger
+from service.ledger import requests as ledger
 from service.settings import Settings
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.client.api import ApiError, Client, Unreachable
 from service.client.sse import messages
-from service.ledger import jobs as ledger
+from service.ledger import requests as ledger
 from service.settings import Settings
 
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from service.client.api import Client
 from service.command import app
 from service.database.tables import Job
-from service.ledger import jobs as ledger
+from service.ledger import requests as ledger
 from service.settings import Settings
 from trainer.specs import digest, parse_spec
 

@@ -11,7 +11,7 @@ from lab import LEASE, Lab
 from sqlalchemy.exc import IntegrityError
 
 from service.database.tables import Attempt
-from service.ledger import attempts, nodes
+from service.ledger import attempts, losses, nodes
 from service.ledger.moves import lock_job
 from service.ledger.states import AttemptState, JobState, Outcome
 
@@ -86,10 +86,10 @@ def test_a_renewal_between_the_look_and_the_reap_wins(lab: Lab) -> None:
     attempt = lab.start(job_id)
     lab.expire(attempt)
     with lab.sessions() as reaper:
-        assert attempts.expired(reaper) == [attempt.id]
+        assert losses.expired(reaper) == [attempt.id]
         with lab.sessions.begin() as worker:
             assert attempts.renew(worker, attempt.id, attempt.token, lease_seconds=LEASE)
-        assert attempts.reap(reaper, attempt.id) is None
+        assert losses.reap(reaper, attempt.id, lab.complete) is None
         reaper.commit()
     assert lab.job(job_id).state == JobState.RUNNING
 

@@ -164,6 +164,8 @@ def test_only_the_moves_of_the_table_are_possible(lab: Lab, state: JobState) -> 
         job_id = lab.submit()
         if state is JobState.RUNNING:
             lab.start(job_id)
+        elif state is JobState.PAUSED:
+            lab.pause(job_id)
         elif state is JobState.CANCELLED:
             lab.cancel(job_id)
         elif state.terminal:

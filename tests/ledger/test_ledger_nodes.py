@@ -40,8 +40,8 @@ def test_a_name_is_free_once_its_worker_was_silent_for_a_lease_or_has_left(lab: 
     with lab.sessions.begin() as session:
         assert not nodes.seen(session, "gpu-1", first)
         assert nodes.seen(session, "gpu-1", second)
-        assert not nodes.leave(session, "gpu-1", first)
-        assert nodes.leave(session, "gpu-1", second)
+        assert not nodes.leave(session, "gpu-1", first, lab.complete)
+        assert nodes.leave(session, "gpu-1", second, lab.complete)
     assert not alive(lab, "gpu-1")
     lab.node(instance=uuid.uuid4())
     assert alive(lab, "gpu-1")
@@ -140,7 +140,7 @@ def test_what_was_placed_on_a_node_that_leaves_is_queued_again_at_once(lab: Lab)
     lab.place()
     placed = lab.attempt(job_id)
     with lab.sessions.begin() as session:
-        assert nodes.leave(session, "gpu-1", lab.instances["gpu-1"])
+        assert nodes.leave(session, "gpu-1", lab.instances["gpu-1"], lab.complete)
     assert (lab.attempt(job_id).outcome, lab.job(job_id).state) == (Outcome.LOST, JobState.QUEUED)
     assert lab.job(job_id).reason == {"why": "node gpu-1 has left"}
     assert lab.slots()[0].attempt_id is None

@@ -28,7 +28,21 @@ EXAMPLES: dict[ReasonCode, tuple[dict[str, Any], str]] = {
     ),
     ReasonCode.REQUEUED: ({"why": "lost node gpu-2"}, "queued again: lost node gpu-2"),
     ReasonCode.PLACED: ({"node": "gpu-1"}, "starts on gpu-1"),
-    ReasonCode.STOPPING: ({"actor": "alice"}, "is being stopped: cancelled by alice"),
+    ReasonCode.BEHIND: ({"slots": 4}, "needs 4 slots on one node; other jobs stand before it"),
+    ReasonCode.RESERVED: (
+        {"slots": 4, "node": "gpu-1", "free": 1},
+        "has waited long: gpu-1 is kept free for it, 1 of 4 slots so far",
+    ),
+    ReasonCode.PREEMPTING: (
+        {"slots": 4, "node": "gpu-1", "free": 1},
+        "jobs of lower priority on gpu-1 make room for it, 1 of 4 slots free so far",
+    ),
+    ReasonCode.PREEMPTED: (
+        {"by": {"id": "1", "name": "a"}},
+        "queued again: it made room for job a (1), which has a higher priority",
+    ),
+    ReasonCode.STOPPING: ({"actor": "alice", "verb": "pause"}, "is being stopped: paused by alice"),
+    ReasonCode.PAUSED: ({"actor": "alice"}, "paused by alice"),
     ReasonCode.CANCELLED: ({"actor": "alice"}, "cancelled by alice"),
 }
 

@@ -16,7 +16,7 @@ from service.scheduling.tick import placed, tick
 
 def look(lab: Lab, *, may_reap: bool = True) -> list[tuple[str, uuid.UUID]]:
     with lab.sessions() as session:
-        tick(session, instance=uuid.uuid4(), lease_seconds=LEASE, may_reap=may_reap)
+        tick(session, instance=uuid.uuid4(), lease_seconds=LEASE, may_reap=may_reap, complete=lab.complete)
         return placed(session)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
+from service.completion import Completion
 from service.database.engine import make_engine, session_factory
 from service.database.tables import Attempt, Event, Job, Node, Slot
-from service.ledger import attempts, jobs, nodes
+from service.ledger import attempts, jobs, nodes, requests
 from service.ledger.states import ATTEMPT_MOVES, JOB_MOVES, AttemptEvent, AttemptState, JobEvent, JobState, Outcome
 from service.scheduling import tick
 from service.settings import Settings
@@ -29,6 +30,7 @@ class Lab:
         self.engine = make_engine(settings)
         self.sessions = session_factory(self.engine)
         self.instances: dict[str, uuid.UUID] = {}
+        self.complete = Completion(settings.runs_dir, backoff_seconds=BACKOFF)
 
     def node(self, name: str = "gpu-1", slots: int = 2, **changed: Any) -> None:
         instance = changed.pop("instance", None) or self.instances.get(name) or uuid.uuid4()
@@ -38,7 +40,7 @@ class Lab:
         facts: dict[str, Any] = {"versions": {}, "data_sets": DIGITS, "cores": 8, "memory_bytes": 2**34}
         facts |= {"lease_seconds": LEASE, **changed}
         with self.sessions.begin() as session:
-            nodes.register(session, name=name, instance=instance, slots=report, **facts)
+            nodes.register(session, name=name, instance=instance, slots=report, complete=self.complete, **facts)
         self.instances[name] = instance
 
     def submit(self, name: str | None = None, **given: Any) -> uuid.UUID:
@@ -71,7 +73,19 @@ class Lab:
 
     def cancel(self, job_id: uuid.UUID, actor: str = "test") -> Job:
         with self.sessions.begin() as session:
-            return jobs.request_cancel(session, job_id, actor=actor)
+            return requests.request_cancel(session, job_id, actor=actor)
+
+    def pause(self, job_id: uuid.UUID, actor: str = "test") -> Job:
+        with self.sessions.begin() as session:
+            return requests.request_pause(session, job_id, actor=actor)
+
+    def resume(self, job_id: uuid.UUID, actor: str = "test") -> Job:
+        with self.sessions.begin() as session:
+            return requests.resume(session, job_id, actor=actor)
+
+    def retry(self, job_id: uuid.UUID, actor: str = "test") -> uuid.UUID:
+        with self.sessions.begin() as session:
+            return jobs.retry(session, job_id, actor=actor).id
 
     def place(self) -> None:
         with self.sessions() as session:
@@ -83,7 +97,7 @@ class Lab:
 
     def reap(self) -> None:
         with self.sessions() as session:
-            tick.reap(session)
+            tick.reap(session, self.complete)
 
     def accept(self, attempt: Attempt, node: str | None = None) -> Attempt | None:
         with self.sessions.begin() as session:

@@ -72,7 +72,13 @@ class Host(Lab):
     def schedule(self) -> None:
         """One look of the scheduler, and the message to the node."""
         with self.sessions() as session:
-            tick.tick(session, instance=uuid.UUID(int=1), lease_seconds=self.settings.lease_seconds, may_reap=True)
+            tick.tick(
+                session,
+                instance=uuid.UUID(int=1),
+                lease_seconds=self.settings.lease_seconds,
+                may_reap=True,
+                complete=self.complete,
+            )
         self.node.wake()
 
     def wait(self, condition: Callable[[], bool], seconds: float = 90.0) -> None:

@@ -99,7 +99,7 @@ def test_a_message_starts_a_job_at_once_and_term_drains_it(redis: Redis, databas
         worker.until(lambda: worker.log.read_text().count("Connected to redis") == 2)
         host.place()
         send_wake(make_celery(settings), NODE, host.attempt(job_id).id)
-        worker.until(lambda: "resumed" in host.kinds(job_id))
+        worker.until(lambda: "attempt_resumed" in host.kinds(job_id))
         again.send_signal(signal.SIGTERM)
         assert again.wait(60) == 0
     finally:

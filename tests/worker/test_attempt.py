@@ -10,6 +10,7 @@ from lab import Lab
 from sqlalchemy import select
 from worker_host import Host, small_pretraining
 
+from service.completion import Ending
 from service.database.tables import Checkpoint, Correlation, Image
 from service.ledger.states import Outcome
 from service.run_folders import run_folder
@@ -17,7 +18,6 @@ from service.settings import Settings
 from trainer.journal import read_events
 from worker import clock
 from worker.attempt import AttemptRun
-from worker.ending import Ending
 from worker.folders import sha256_of
 from worker.recorder.loops import Recorder
 
@@ -77,7 +77,7 @@ def test_a_trainer_killed_twice_succeeds_in_three_attempts_with_every_point_once
     assert {k: v for k, v in found.items() if k[0] not in timings} == {
         k: v for k, v in expected.items() if k[0] not in timings
     }
-    assert host.kinds(job_id).count("resumed") == 2
+    assert host.kinds(job_id).count("attempt_resumed") == 2
 
 
 def test_a_cancelled_trainer_writes_a_checkpoint_and_leaves(host: Host) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from worker.process import MARK, Ranks, end_orphans, marked, tail
+from service.completion import log_tail
+from worker.process import MARK, Ranks, end_orphans, marked
 
 PATIENT = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
@@ -89,7 +90,7 @@ def test_what_a_dead_rank_leaves_in_its_session_is_killed(tmp_path: Path) -> Non
 
 def test_close_ends_a_stopped_rank(tmp_path: Path) -> None:
     ranks = _start(tmp_path, PATIENT)
-    _wait(lambda: tail(tmp_path / "trainer.log", 1) == ["[0] ready"])
+    _wait(lambda: log_tail(tmp_path / "trainer.log", 1) == ["[0] ready"])
     ranks.signal(signal.SIGSTOP)
     assert ranks.close() == [-9]
 
@@ -123,9 +124,9 @@ def test_orphans_of_a_dead_worker_are_ended_and_ranks_of_a_living_one_are_not(tm
 
 def test_tail_cuts_to_the_last_lines(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert tail(log, 3) == []
+    assert log_tail(log, 3) == []
     log.write_text("".join(f"line {i}\n" for i in range(10_000)))
-    assert tail(log, 3) == ["line 9997", "line 9998", "line 9999"]
+    assert log_tail(log, 3) == ["line 9997", "line 9998", "line 9999"]
 
 
 def _alive(pid: int) -> bool:

@@ -53,7 +53,7 @@ def test_a_successor_replaces_what_lies_beyond_the_step_it_resumes_from(lab: Lab
     }
     with lab.sessions() as session:
         assert session.scalars(select(Correlation.step).where(Correlation.job_id == job.id)).all() == [5]
-    assert lab.kinds(job.id).count("resumed") == 1
+    assert lab.kinds(job.id).count("attempt_resumed") == 1
 
 
 def test_a_first_attempt_that_died_before_any_checkpoint_leaves_nothing(lab: Lab, database: Settings) -> None:

@@ -151,6 +151,10 @@ class CheckpointSpec(SpecModel):
     every_epochs: int = Field(1, ge=1, description="Write a checkpoint after every N epochs, and at the end")
     every_steps: int | None = Field(None, ge=1, description="Also write one after every N steps")
     keep_last: int = Field(2, ge=1, description="Keep the newest N checkpoints")
+    best_by: Literal["loss", "effective_rank"] | None = Field(
+        None, description="Also keep the best one: of the lowest loss, or of the highest effective rank"
+    )
+    milestone_every_epochs: int | None = Field(None, ge=1, description="Also keep that of every Nth epoch for ever")
 
 
 class RecordSpec(SpecModel):
@@ -169,6 +173,9 @@ class RunSpec(SpecModel):
     labels: dict[LabelKey, Label] = Field(default_factory=dict, max_length=50)
     after: list[Text] = Field(default_factory=list, max_length=100, description="Ids or names of jobs to wait for")
     max_restarts: int = Field(3, ge=0, le=100, description="Retries after a crash; lost nodes are not counted")
+    preemptible: bool = Field(
+        False, description="May be told to write a checkpoint and make room for a job of higher priority"
+    )
     stall_seconds: int = Field(600, ge=1, description="No progress for this long ends the attempt")
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     record: RecordSpec = Field(default_factory=RecordSpec)

@@ -19,8 +19,8 @@ from service.database.tables import Attempt, Checkpoint, Correlation, Image, Job
 from service.ledger import events as job_events
 from service.ledger.states import JobState
 from service.run_folders import attempt_folder, run_folder
+from service.storable import storable
 from trainer.journal import FILE_NAME, Event, read_events
-from worker.storable import storable
 
 TARGET = "postgres"
 BATCH = 2000
@@ -140,7 +140,7 @@ class _Batch:
             self._session.execute(delete(table).where(*beyond))
         if step:
             payload = {"attempt": self._number, "step": step}
-            job_events.append(self._session, job, "resumed", actor=f"attempt {self._number}", payload=payload)
+            job_events.append(self._session, job, "attempt_resumed", actor=f"attempt {self._number}", payload=payload)
 
     def _write_metrics(self) -> None:
         if self._metrics:

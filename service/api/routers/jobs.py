@@ -21,7 +21,8 @@ from service.api.problems import invalid_parameter, responses
 from service.api.schemas import Attempts, AttemptView, Comparison, JobDetail, JobView, Plan
 from service.api.submission import plan_job, submit_job
 from service.database.tables import Attempt, Job
-from service.ledger import jobs as ledger
+from service.ledger import requests
+from service.ledger.moves import lock_job
 from service.ledger.states import JobState
 from trainer.specs.common import Name
 from trainer.specs.parsing import KINDS
@@ -131,9 +132,9 @@ def get_job(job: JobDep, session: SessionDep, settings: SettingsDep) -> JobDetai
 )
 def cancel(job: JobDep, session: SessionDep, settings: SettingsDep, response: Response) -> JobView:
     """Cancel a job: at once if it is not running, else its trainer is told to stop."""
-    if JobState(ledger.lock_job(session, job.id).state).terminal:
+    if JobState(lock_job(session, job.id).state).terminal:
         response.status_code = 200
-    job = ledger.request_cancel(session, job.id, actor=ACTOR)
+    job = requests.request_cancel(session, job.id, actor=ACTOR)
     return job_view(session, settings, job)
 
 

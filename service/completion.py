@@ -1,0 +1,188 @@
+"""The end of an attempt as its trainer left it on the volume (DESIGN 4), told to the ledger with its backbone.
+
+The worker concludes its own attempts here; where a worker died after outcome.json, the scheduler or the worker's
+successor completes the attempt from that file instead of running it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from service.database.tables import Attempt, Checkpoint
+from service.ledger import attempts
+from service.ledger.states import Outcome
+from service.run_folders import attempt_folder, run_folder
+from service.storable import storable
+
+BACKBONE_WEIGHTS = "model.safetensors"
+LOG_TAIL_LINES = 40
+
+logger = logging.getLogger("service.completion")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended, as the ledger takes it. `step` and `backbone` are those of a trainer that said them."""
+
+    outcome: Outcome
+    message: str
+    result: dict[str, Any] | None = None
+    traceback: str | None = None
+    step: int | None = None
+    backbone: str | None = None
+
+    @classmethod
+    def said(cls, outcome: dict[str, Any]) -> Ending:
+        """What an outcome.json says."""
+        return cls(
+            Outcome(outcome["outcome"]),
+            outcome["message"],
+            outcome["result"],
+            outcome["traceback"],
+            outcome["step"],
+            outcome["backbone"],
+        )
+
+    def error(self, log_tail: Sequence[str]) -> dict[str, Any]:
+        """What the user sees if the job fails by this end."""
+        return {
+            "class": str(self.outcome),
+            "message": self.message,
+            "log_tail": list(log_tail),
+            "traceback": self.traceback,
+        }
+
+
+class Completion:
+    """Ends attempts from what lies in their folders below `runs_dir`."""
+
+    def __init__(self, runs_dir: Path, *, backoff_seconds: float) -> None:
+        """`backoff_seconds`: the wait before a job's first retry."""
+        self._runs_dir = runs_dir
+        self._backoff_seconds = backoff_seconds
+
+    def __call__(self, session: Session, attempt: Attempt, *guards: ColumnElement[bool], actor: str) -> bool:
+        """End an attempt without its worker, by its outcome.json; its slots are quarantined.
+
+        False: its trainer has left none under this attempt's token, the volume is not to be read here, or the
+        attempt has ended or a guard does not hold.
+        """
+        folder = attempt_folder(run_folder(self._runs_dir, attempt.job_id), attempt.number)
+        try:
+            outcome = read_outcome(folder, attempt.token)
+            if outcome is None:
+                return False
+            with session.begin_nested():
+                done = self.conclude(session, attempt, Ending.said(outcome), *guards, actor=actor, vacated=False)
+        except (OSError, ValueError, KeyError) as error:
+            logger.error(
+                "attempt %d of job %s left an end that cannot be used: %s", attempt.number, attempt.job_id, error
+            )
+            return False
+        if done:
+            logger.info("attempt %d of job %s is completed from its outcome.json", attempt.number, attempt.job_id)
+        return done
+
+    def conclude(
+        self, session: Session, attempt: Attempt, end: Ending, *guards: ColumnElement[bool], actor: str, vacated: bool
+    ) -> bool:
+        """End an accepted attempt in the ledger and publish its backbone, in the caller's transaction.
+
+        `vacated`: its processes are known to be gone. False: the caller is a ghost, or a guard does not hold.
+
+        Raises:
+            OSError: the exported backbone cannot be read or published.
+        """
+        run = run_folder(self._runs_dir, attempt.job_id)
+        folder = attempt_folder(run, attempt.number)
+        accepted = attempts.end(
+            session,
+            attempt.id,
+            attempt.token,
+            *guards,
+            outcome=end.outcome,
+            message=storable(end.message),
+            result=storable(end.result),
+            error=storable(end.error(log_tail(folder / "trainer.log", LOG_TAIL_LINES))),
+            actor=actor,
+            backoff_seconds=self._backoff_seconds,
+            vacated=vacated,
+        )
+        if accepted and end.outcome is Outcome.OK and end.backbone is not None:
+            # The row locks of the end stand until the commit: nobody else can be at this job meanwhile.
+            publish_backbone(run, folder / end.backbone)
+            row = _backbone_row(attempt, run / "backbone" / BACKBONE_WEIGHTS, end.step or 0)
+            session.execute(insert(Checkpoint).values(row).on_conflict_do_nothing())
+        return accepted
+
+
+def read_outcome(folder: Path, token: UUID) -> dict[str, Any] | None:
+    """outcome.json, if the attempt with this token wrote it; None: there is none, or it is another attempt's."""
+    try:
+        outcome: dict[str, Any] = json.loads((folder / "outcome.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    return outcome if outcome.get("token") == str(token) else None
+
+
+def publish_backbone(run: Path, exported: Path) -> None:
+    """Move an attempt's exported backbone to `<run>/backbone` by one rename; doing it again changes nothing.
+
+    A backbone that an earlier attempt published, without living to see its end recorded, makes way.
+    """
+    published = run / "backbone"
+    if not exported.exists():
+        if not published.exists():
+            raise FileNotFoundError(f"{exported} was neither exported nor published")
+        return
+    if published.exists():
+        replaced = exported.with_name("backbone-replaced")
+        published.rename(replaced)
+        shutil.rmtree(replaced)
+    exported.rename(published)
+    descriptor = os.open(run, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def log_tail(path: Path, lines: int) -> list[str]:
+    """The last `lines` lines of a log, long lines cut; empty if there is no file."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 500 * lines))
+            text = file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return []
+    return [line[:1000] for line in text.splitlines()[-lines:]]
+
+
+def _backbone_row(attempt: Attempt, weights: Path, step: int) -> dict[str, object]:
+    with weights.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "job_id": attempt.job_id,
+        "attempt": attempt.number,
+        "step": step,
+        "kind": "backbone",
+        "uri": "backbone",
+        "sha256": sha256,
+        "bytes": weights.stat().st_size,
+        "created_at": datetime.now(UTC),
+    }
