@@ -15,15 +15,15 @@ from service.settings import Settings
 _MIGRATION_LOCK = 0x6261726C_6F770001
 
 
-def upgrade(settings: Settings) -> None:
-    """Run every migration that is not applied yet, in one transaction, one process at a time."""
+def upgrade(settings: Settings, revision: str = "head") -> None:
+    """Run every migration up to `revision` that is not applied yet, in one transaction, one process at a time."""
     engine = make_engine(settings)
     try:
         with engine.begin() as connection:
             connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             config = _config()
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
     finally:
         engine.dispose()
 

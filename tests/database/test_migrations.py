@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from sqlalchemy import inspect, text
 
 from service.database.engine import make_engine, session_factory
 from service.database.migrate import _config, current_and_head, upgrade
-from service.database.tables import Base, Experiment
+from service.database.tables import Base, Experiment, Job
 from service.local.servers import Postgres
 from service.settings import Settings
 
@@ -96,6 +97,26 @@ def test_several_upgrades_at_once_take_turns_and_keep_the_rows(empty: Settings) 
         session.commit()
         upgrade(empty)
         assert session.query(Experiment).one().name == "kept"
+    engine.dispose()
+
+
+def test_jobs_of_the_first_release_get_what_the_second_one_needs(empty: Settings) -> None:
+    upgrade(empty, "0001")
+    engine = make_engine(empty)
+    spec = {"data": {"name": "digits"}, "run": {"priority": 0}}
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO experiments (name) VALUES ('old')"))
+        connection.execute(
+            text(
+                "INSERT INTO jobs (experiment_id, kind, name, spec, spec_digest, state, priority, order_key, slots, nodes)"
+                " SELECT id, 'pretrain', 'old', :spec, '', 'queued', 0, 0, 1, 1 FROM experiments"
+            ),
+            {"spec": json.dumps(spec)},
+        )
+    upgrade(empty)
+    with session_factory(engine)() as session:
+        job = session.query(Job).one()
+        assert (job.data_set, job.preemptible, job.preempting, job.reserved_node) == ("digits", False, False, None)
     engine.dispose()
 
 

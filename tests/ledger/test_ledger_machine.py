@@ -19,8 +19,10 @@ from lab import LEASE, Lab
 from sqlalchemy import select, text
 
 from service.database.tables import Attempt, Job
-from service.ledger import attempts, nodes
-from service.ledger.states import AttemptState, JobState, Outcome
+from service.ledger import attempts, nodes, reservations
+from service.ledger.errors import DependencyFailed, IllegalVerb
+from service.ledger.moves import verbs_of
+from service.ledger.states import AttemptState, JobState, Outcome, Verb
 
 SLOTS = {"gpu-1": 3, "gpu-2": 2}
 ACCEPTED = (AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING)
@@ -28,7 +30,8 @@ TABLES = "events, slots, attempts, jobs, experiments, nodes"
 
 
 class Lives(RuleBasedStateMachine):
-    """Users submit and cancel, the scheduler ticks, workers accept, renew, end, vanish and come back as ghosts."""
+    """Users submit, cancel, pause, resume and retry, the scheduler ticks, reserves and preempts, workers accept, renew,
+    end, drain, vanish with or without last words, and come back as ghosts."""
 
     lab: Lab
 
@@ -51,11 +54,18 @@ class Lives(RuleBasedStateMachine):
         self.schedule()
         self.accept_all()
 
-    @rule(data=st.data(), slots=st.integers(1, 3), restarts=st.integers(0, 2), priority=st.integers(-1, 1))
-    def submit(self, data: st.DataObject, slots: int, restarts: int, priority: int) -> None:
+    @rule(
+        data=st.data(),
+        slots=st.integers(1, 3),
+        restarts=st.integers(0, 2),
+        priority=st.integers(-1, 1),
+        preemptible=st.booleans(),
+    )
+    def submit(self, data: st.DataObject, slots: int, restarts: int, priority: int, preemptible: bool) -> None:
         open_jobs = [job_id for job_id in self.jobs if self.lab.job(job_id).state not in ("failed", "cancelled")]
         after = data.draw(st.lists(st.sampled_from(open_jobs), max_size=2, unique=True)) if open_jobs else []
-        self.jobs.append(self.lab.submit(after=after, slots=slots, max_restarts=restarts, priority=priority))
+        run = {"max_restarts": restarts, "priority": priority, "preemptible": preemptible}
+        self.jobs.append(self.lab.submit(after=after, slots=slots, **run))
 
     @rule()
     def schedule(self) -> None:
@@ -67,6 +77,46 @@ class Lives(RuleBasedStateMachine):
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         self.lab.cancel(data.draw(st.sampled_from(self.jobs)))
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def pause_or_resume(self, data: st.DataObject) -> None:
+        job = self.lab.job(data.draw(st.sampled_from(self.jobs)))
+        if Verb.RESUME in verbs_of(job):
+            self.lab.resume(job.id)
+        elif Verb.PAUSE in verbs_of(job):
+            self.lab.pause(job.id)
+        else:
+            with pytest.raises(IllegalVerb):
+                self.lab.pause(job.id)
+
+    @precondition(lambda self: self.ended)
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        job = self.lab.job(data.draw(st.sampled_from(sorted(self.ended))))
+        try:
+            new = self.lab.retry(job.id)
+        except IllegalVerb:
+            assert job.state == JobState.SUCCEEDED
+        except DependencyFailed:
+            assert job.after
+        else:
+            assert self.lab.job(new).retry_of == job.id
+            self.jobs.append(new)
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), node=st.sampled_from([*SLOTS, None]))
+    def reserve_and_preempt(self, data: st.DataObject, node: str | None) -> None:
+        by = self.lab.job(data.draw(st.sampled_from(self.jobs)))
+        with self.lab.sessions.begin() as session:
+            kept = reservations.reserve(session, by.id, node, preempting=True)
+        assert kept == (by.state == JobState.QUEUED)
+        for attempt in self.attempts(AttemptState.PLACED, *ACCEPTED):
+            victim = self.lab.job(attempt.job_id)
+            with self.lab.sessions.begin() as session:
+                told = reservations.request_preemption(session, attempt.id, by=by)
+            lower = victim.preemptible and victim.priority < by.priority
+            assert told == (lower and attempt.preempted_at is None)
 
     @precondition(lambda self: self.known(AttemptState.PLACED))
     @rule()
@@ -119,6 +169,27 @@ class Lives(RuleBasedStateMachine):
             assert self.lab.end(attempt, outcome) == (attempt.outcome == outcome)
             assert self.lab.accept(attempt) is None
 
+    @precondition(lambda self: self.known(*ACCEPTED))
+    @rule(data=st.data(), outcome=st.sampled_from([Outcome.OK, Outcome.STOPPED, Outcome.CRASHED]))
+    def worker_dies_after_the_outcome(self, data: st.DataObject, outcome: Outcome) -> None:
+        attempt = data.draw(st.sampled_from(self.attempts(*ACCEPTED)))
+        self.lab.leave_outcome(attempt, outcome)
+        self.lab.expire(attempt)
+        self.lab.reap()
+        assert self.lab.attempt_row(attempt.id).outcome == outcome
+
+    @rule(name=st.sampled_from(sorted(SLOTS)))
+    def drain_a_worker(self, name: str) -> None:
+        with self.lab.sessions.begin() as session:
+            assert nodes.begin_drain(session, name, self.lab.instances[name])
+        assert not [a for a in self.attempts(AttemptState.PLACED) if a.node == name]
+        for attempt in self.attempts(*ACCEPTED):
+            if attempt.node == name:
+                assert self.lab.end(attempt, Outcome.DRAINED)
+        with self.lab.sessions.begin() as session:
+            assert nodes.leave(session, name, self.lab.instances[name], self.lab.complete)
+        self.lab.node(name, slots=SLOTS[name], instance=uuid.uuid4())
+
     @rule(name=st.sampled_from(sorted(SLOTS)))
     def replace_a_worker(self, name: str) -> None:
         self.lab.unseen(name)
@@ -147,6 +218,9 @@ class Lives(RuleBasedStateMachine):
         """Left alone, every job comes to an end: none is forgotten."""
         for name in SLOTS:
             self.lab.node(name, slots=SLOTS[name])
+        for job_id in self.jobs:
+            if Verb.RESUME in verbs_of(self.lab.job(job_id)):
+                self.lab.resume(job_id)
         for _ in range(3 * len(self.jobs) + 3):
             self.schedule()
             self.accept_all()

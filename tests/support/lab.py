@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from service.database.engine import make_engine, session_factory
 from service.database.tables import Attempt, Event, Job, Node, Slot
 from service.ledger import attempts, jobs, nodes, requests
 from service.ledger.states import ATTEMPT_MOVES, JOB_MOVES, AttemptEvent, AttemptState, JobEvent, JobState, Outcome
+from service.run_folders import attempt_folder, run_folder
 from service.scheduling import tick
 from service.settings import Settings
 from trainer.specs import parse_spec
@@ -27,6 +29,7 @@ class Lab:
     """Short ways to do what the API, the scheduler and a worker do; every call is a committed transaction."""
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.engine = make_engine(settings)
         self.sessions = session_factory(self.engine)
         self.instances: dict[str, uuid.UUID] = {}
@@ -133,6 +136,20 @@ class Lab:
             late = func.clock_timestamp() - text("interval '1 second'")
             session.execute(update(Attempt).where(Attempt.id == attempt.id).values(lease_expires_at=late))
 
+    def leave_outcome(self, attempt: Attempt, outcome: Outcome) -> None:
+        """The outcome.json of an attempt's trainer, with the backbone it exported."""
+        folder = attempt_folder(run_folder(self.settings.runs_dir, attempt.job_id), attempt.number)
+        exported = folder / "backbone"
+        exported.mkdir(parents=True, exist_ok=True)
+        (exported / "model.safetensors").write_bytes(b"weights")
+        said = {"outcome": outcome, "message": "said so", "result": {"loss": 1.0}, "traceback": None, "step": 7}
+        whole = {**said, "backbone": "backbone", "token": str(attempt.token)}
+        (folder / "outcome.json").write_text(json.dumps(whole))
+
+    def attempt_row(self, attempt_id: uuid.UUID) -> Attempt:
+        with self.sessions() as session:
+            return session.get_one(Attempt, attempt_id)
+
     def unseen(self, name: str) -> None:
         """As if the node had been silent for ten leases."""
         with self.sessions.begin() as session:
@@ -205,6 +222,8 @@ def _check_job(job: Job, events: Sequence[Event], rows: Sequence[Attempt]) -> No
     assert tries == {attempt.number: attempt.state for attempt in rows}
     assert list(tries) == list(range(1, len(tries) + 1))
     assert state.terminal == (job.finished_at is not None)
+    assert job.reserved_node is None or state is JobState.QUEUED
+    assert job.reserved_node is not None or not job.preempting
     live = [attempt.state for attempt in rows if attempt.state != AttemptState.ENDED]
     assert len(live) <= 1
     if state is JobState.RUNNING:

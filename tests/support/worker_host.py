@@ -51,8 +51,7 @@ class Host(Lab):
     """A node at work, and short ways to give it jobs."""
 
     def __init__(self, settings: Settings, **changed: Any) -> None:
-        self.settings = settings.model_copy(update={**QUICK, **changed})
-        super().__init__(self.settings)
+        super().__init__(settings.model_copy(update={**QUICK, **changed}))
         self.node = Node(self.settings, self.engine)  # type: ignore[assignment]
 
     def post(self, spec: dict[str, Any], name: str | None = None, source: uuid.UUID | None = None) -> uuid.UUID:
