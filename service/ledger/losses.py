@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from typing import Protocol
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
@@ -15,9 +15,12 @@ from service.ledger.moves import free_slots, lock_job, move_attempt, quarantine_
 from service.ledger.reasons import ReasonCode
 from service.ledger.states import AttemptEvent, AttemptState, Outcome
 
-Complete = Callable[..., bool]
-"""`complete(session, attempt, *guards, actor)`: end an accepted attempt by the outcome that its trainer left on the
-volume, if it left one and the guards hold; says whether it did. See service.completion."""
+
+class Complete(Protocol):
+    """Ends attempts by what their trainers left on the volume; the ledger itself reads no file."""
+
+    def __call__(self, session: Session, attempt: Attempt, *guards: ColumnElement[bool], actor: str) -> bool:
+        """End an accepted attempt by its outcome.json if there is one and the guards hold; says whether it did."""
 
 
 def expired(session: Session) -> list[uuid.UUID]:
@@ -56,7 +59,7 @@ def lose_all_on(session: Session, node: str, message: str, complete: Complete) -
 def return_placed_on(session: Session, node: str, message: str) -> None:
     """Take back what was placed on a node that accepts nothing any more."""
 
-    def never(*_: object, actor: str) -> bool:
+    def never(session: Session, attempt: Attempt, *guards: ColumnElement[bool], actor: str) -> bool:
         raise AssertionError("a placed attempt has left nothing")
 
     _lose_where(session, node, Attempt.state == AttemptState.PLACED, message=message, complete=never)

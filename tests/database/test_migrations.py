@@ -108,7 +108,8 @@ def test_jobs_of_the_first_release_get_what_the_second_one_needs(empty: Settings
         connection.execute(text("INSERT INTO experiments (name) VALUES ('old')"))
         connection.execute(
             text(
-                "INSERT INTO jobs (experiment_id, kind, name, spec, spec_digest, state, priority, order_key, slots, nodes)"
+                "INSERT INTO jobs"
+                " (experiment_id, kind, name, spec, spec_digest, state, priority, order_key, slots, nodes)"
                 " SELECT id, 'pretrain', 'old', :spec, '', 'queued', 0, 0, 1, 1 FROM experiments"
             ),
             {"spec": json.dumps(spec)},
