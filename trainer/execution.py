@@ -17,6 +17,7 @@ from trainer.outcome import BadSpec, Outcome
 from trainer.pretraining import pretrain
 from trainer.runtime import process_group, watchdog
 from trainer.runtime.context import Context
+from trainer.runtime.retention import Retention
 from trainer.runtime.started import journal_started
 from trainer.runtime.stopping import StopRequests
 from trainer.specs import PretrainSpec, Spec, SpecError, load_spec_file, parse_spec
@@ -50,6 +51,9 @@ def execute(
             attempt = _begin_by_hand(place, run_folder, spec, backbone)
             folder = run_directory.attempt_folder(run_folder, attempt)
         context = _context(place, run_folder, attempt)
+        if by_hand and place.rank == 0:
+            context.retention = Retention(run_folder)
+            context.retention.finish()
         end = _run(spec, context)
         if context.journal is not None:
             _conclude(context, end, by_hand=by_hand)

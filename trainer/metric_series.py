@@ -31,6 +31,7 @@ class MetricSeries:
 
     def __init__(self, context: Context, batch_size: int) -> None:
         self.last: dict[str, float] = {}
+        """The newest value of each metric."""
         self.first_bad_step = 0
         self._context = context
         self._batch_size = batch_size
@@ -65,9 +66,10 @@ class MetricSeries:
             pending.copied.synchronize()
         *values, first_bad_step = pending.host.tolist()
         self.first_bad_step = int(first_bad_step)
-        self.last = {**dict(zip(pending.names, values, strict=True)), **pending.known}
+        taken = {**dict(zip(pending.names, values, strict=True)), **pending.known}
+        self.last |= taken
         if self._context.journal is not None:
-            self._context.journal.metrics(pending.step, pending.epoch, self.last)
+            self._context.journal.metrics(pending.step, pending.epoch, taken)
 
     def _clocked(self) -> dict[str, float]:
         now = time.perf_counter()

@@ -53,11 +53,18 @@ class Plan:
         return step == 1 or self.ends_epoch(step, self.spec.run.record.correlation_every_epochs)
 
     def checkpoint_due(self, step: int) -> bool:
-        """Every every_epochs, every every_steps, and at the end."""
+        """Every every_epochs, every every_steps, at milestones, and at the end."""
         every_steps = self.spec.run.checkpoint.every_steps
-        return self.ends_epoch(step, self.spec.run.checkpoint.every_epochs) or (
-            every_steps is not None and step % every_steps == 0
+        return (
+            self.ends_epoch(step, self.spec.run.checkpoint.every_epochs)
+            or (every_steps is not None and step % every_steps == 0)
+            or self.milestone(step)
         )
+
+    def milestone(self, step: int) -> bool:
+        """Whether `step` ends an epoch whose checkpoint is kept for ever."""
+        every = self.spec.run.checkpoint.milestone_every_epochs
+        return every is not None and step % (every * self.steps_per_epoch) == 0
 
 
 def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
@@ -101,7 +108,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
         if plan.correlation_due(batch.step):
             series.flush()
             state.raise_if_diverged()
-            _record_correlation(spec, context, plan, batch.step, update)
+            _record_correlation(spec, context, plan, series, batch.step, update)
         pace.report(context, series, batch.step)
 
         stopping = batch.step < steps and context.stop.requested(batch.step)
@@ -169,12 +176,16 @@ def _record_metrics(series: MetricSeries, plan: Plan, step: int, update: Update)
     series.take(step, plan.epoch(step), on_device, known, update.first_bad_step)
 
 
-def _record_correlation(spec: PretrainSpec, context: Context, plan: Plan, step: int, update: Update) -> None:
+def _record_correlation(
+    spec: PretrainSpec, context: Context, plan: Plan, series: MetricSeries, step: int, update: Update
+) -> None:
     z_a_global_nd = context.all_gather_rows(update.z_a_nd)
     if context.journal is None:
         return
     epoch = plan.epoch(step)
-    context.journal.metrics(step, epoch, {"effective_rank": effective_rank(z_a_global_nd)})
+    rank = {"effective_rank": effective_rank(z_a_global_nd)}
+    series.last |= rank
+    context.journal.metrics(step, epoch, rank)
     record = write_correlation_record(
         context.attempt_folder / "correlation",
         update.terms.correlation.cpu().numpy(),
@@ -198,7 +209,9 @@ def _write_checkpoint(
         epoch=plan.epoch(step),
         spec=spec.resolved(),
         spec_digest=digest(spec),
-        keep_last=spec.run.checkpoint.keep_last,
+        policy=spec.run.checkpoint,
+        milestone=plan.milestone(step),
+        metrics=series.last,
     )
 
 

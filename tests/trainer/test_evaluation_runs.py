@@ -195,7 +195,7 @@ def test_a_checkpoint_of_a_pretraining_is_judged_and_a_broken_one_refused(tmp_pa
     state = TrainState(spec, schedule_of(spec, steps_per_epoch=1, total_steps=10), torch.device("cpu"))
     folder = write_checkpoint(
         context_in(tmp_path / "p"), state.state_dict(), step=7, epoch=1, spec=spec.resolved(), spec_digest="d",
-        keep_last=1,
+        policy=spec.run.checkpoint, milestone=False, metrics={},
     )  # fmt: skip
     inputs = {"backbone": {"checkpoint": str(folder)}}
     opened = open_backbone(of_job(), context_in(tmp_path / "a", inputs=inputs))

@@ -20,6 +20,7 @@ from trainer.runtime import checkpoints, stopping
 from trainer.runtime.context import Context
 from trainer.runtime.stopping import StopRequests
 from trainer.specs import digest, parse_spec
+from trainer.specs.common import CheckpointSpec
 
 
 def _write(context: Context, step: int, digest: str = "d" * 64) -> Path:
@@ -30,7 +31,9 @@ def _write(context: Context, step: int, digest: str = "d" * 64) -> Path:
         epoch=1,
         spec={},
         spec_digest=digest,
-        keep_last=9,
+        policy=CheckpointSpec(keep_last=9),
+        milestone=False,
+        metrics={},
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ import torchvision
 
 from trainer import outcome
 from trainer.run_directory import attempt_folder, attempts
+from trainer.runtime import retention
 from trainer.runtime.context import Context
 from trainer.runtime.process_group import broadcast_integers
+from trainer.specs.common import CheckpointSpec
+from trainer.specs.retention import Place, Recorded
 
 STATE_FILE = "state.pt"
 MANIFEST_FILE = "manifest.json"
@@ -58,10 +62,13 @@ def write_checkpoint(
     epoch: int,
     spec: dict[str, Any],
     spec_digest: str,
-    keep_last: int,
+    policy: CheckpointSpec,
+    milestone: bool,
+    metrics: Mapping[str, float],
 ) -> Path:
-    """Write the checkpoint of `step` on rank 0, journal it, and delete this attempt's older ones beyond `keep_last`.
+    """Write the checkpoint of `step` on rank 0 and journal it; by hand, delete what `policy` does not keep.
 
+    `metrics` are the newest values, of which `policy.best_by` names the score.
     `state` holds tensors, numbers, texts and containers of them: it must load with weights_only. Whatever was
     journalled before is on the disk before the checkpoint is, so a resume never lacks a line.
     """
@@ -91,19 +98,23 @@ def write_checkpoint(
     outcome.write_json(temporary / MANIFEST_FILE, asdict(manifest))
     temporary.rename(final)
     outcome.sync_folder(parent)
-    stale = sorted(parent.glob("step-*"))[:-keep_last]
+    score = metrics.get(policy.best_by) if policy.best_by is not None else None
+    score = score if score is not None and math.isfinite(score) else None
+    new = Recorded(Place(context.attempt, step), milestone, score)
+    stale = context.retention.stale(new, policy) if context.retention is not None else []
     context.journal.append(
         "checkpoint",
         step=step,
         epoch=epoch,
-        checkpoint="last",
+        checkpoint="milestone" if milestone else "last",
+        score=score,
         path=f"checkpoints/{final.name}",
         sha256=manifest.sha256,
         bytes=manifest.bytes,
-        deleted=[f"checkpoints/{folder.name}" for folder in stale],
+        deleted=[os.path.relpath(folder, context.attempt_folder) for folder in stale],
     )
     for folder in stale:
-        shutil.rmtree(folder)
+        retention.delete(folder)
     return final
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trainer.journal import Journal
 from trainer.runtime import collectives
+from trainer.runtime.retention import Retention
 from trainer.runtime.stopping import StopRequests
 
 PROGRESS_SECONDS = 1.0
@@ -42,6 +43,8 @@ class Context:
     inputs: dict[str, Any]
     journal: Journal | None
     stop: StopRequests
+    retention: Retention | None = None
+    """On rank 0 of a run by hand."""
     step: int | None = None
     """Last finished step, for the outcome of a failure."""
     _phase: str = ""

@@ -146,15 +146,19 @@ class ResourcesSpec(SpecModel):
 
 
 class CheckpointSpec(SpecModel):
-    """How often the run can be resumed from, and what is kept."""
+    """How often the run can be resumed from, and what is kept: the last ones, the best one and the milestones."""
 
     every_epochs: int = Field(1, ge=1, description="Write a checkpoint after every N epochs, and at the end")
     every_steps: int | None = Field(None, ge=1, description="Also write one after every N steps")
-    keep_last: int = Field(2, ge=1, description="Keep the newest N checkpoints")
+    keep_last: int = Field(2, ge=1, description="Keep the newest N checkpoints; older ones are deleted")
     best_by: Literal["loss", "effective_rank"] | None = Field(
-        None, description="Also keep the best one: of the lowest loss, or of the highest effective rank"
+        None,
+        description="Also keep the best one: of the lowest loss, or of the highest effective rank, as last recorded "
+        "when it was written; of equal ones the earliest",
     )
-    milestone_every_epochs: int | None = Field(None, ge=1, description="Also keep that of every Nth epoch for ever")
+    milestone_every_epochs: int | None = Field(
+        None, ge=1, description="Also write one at the end of every Nth epoch, and keep it for ever"
+    )
 
 
 class RecordSpec(SpecModel):

@@ -182,6 +182,7 @@ class _Batch:
             "uri": self._relative(line.data["path"]),
             "sha256": line.data["sha256"],
             "bytes": line.data["bytes"],
+            "score": line.data.get("score"),
             "created_at": _time(line),
         }
         self._session.execute(insert(Checkpoint).values(row).on_conflict_do_nothing())
