@@ -18,6 +18,16 @@ import psutil
 
 from service.local.process import MARK
 
+_WORD_OF = {
+    "postgres": "/bin/postgres",
+    "redis": "redis-server",
+    "mlflow": "mlflow",
+    "api": "service.api",
+    "scheduler": "service.scheduling",
+    "worker": "worker",
+}
+"""How the command of each part is known."""
+
 
 @dataclass
 class Up:
@@ -72,6 +82,19 @@ class Up:
                 if process.environ().get(MARK) == str(self.directory) and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
+
+    def part(self, name: str) -> psutil.Process:
+        """The process of postgres, redis, mlflow, api, scheduler or worker that `barlow up` holds now.
+
+        Raises:
+            psutil.NoSuchProcess: it is away.
+        """
+        for process in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.Error):
+                command = process.cmdline()
+                if any(word.endswith(_WORD_OF[name]) for word in command[:3]):
+                    return process
+        raise psutil.NoSuchProcess(0, name)
 
     def child(self, module: str) -> psutil.Process:
         """The child that runs `python -m module`."""

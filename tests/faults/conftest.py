@@ -1,0 +1,57 @@
+"""One stack for the tests of a file, and one for all of them where only the representatives run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fault_stack import FaultStack
+from oracle import Oracle
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test in this folder is one of the fault suite."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.faults)
+
+
+def _lifetime(fixture_name: str, config: pytest.Config) -> str:
+    return "session" if config.option.markexpr == "representative" else "module"
+
+
+@pytest.fixture(scope=_lifetime)  # type: ignore[arg-type]
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStack]:
+    """The running stack."""
+    stack = FaultStack(tmp_path_factory.mktemp("faults") / "lab")
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.end()
+
+
+@pytest.fixture(scope=_lifetime)  # type: ignore[arg-type]
+def judge(faulty: FaultStack) -> Oracle:
+    """The oracle, which remembers the undisturbed runs of the stack."""
+    return Oracle(faulty)
+
+
+@pytest.fixture
+def stack(faulty: FaultStack) -> Iterator[FaultStack]:
+    """The stack, ready; what a failed test left at work is cancelled."""
+    faulty.wait(faulty.ready, "the stack is ready")
+    yield faulty
+    for job_id in faulty.unfinished():
+        faulty.ask(lambda client, job_id=job_id: client.cancel(job_id))
+        faulty.wait_for_end(job_id)
+
+
+@pytest.fixture
+def oracle(stack: FaultStack, judge: Oracle) -> Iterator[Oracle]:
+    """The oracle; at the end of a test the stack is idle and whole."""
+    yield judge
+    judge.check_idle()

@@ -1,0 +1,196 @@
+"""The one judge of the fault suite: whatever was done to a job, it must look as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+from fault_stack import PATIENCE, FaultStack
+from lab import _check_job as replay
+from sqlalchemy import select
+
+from service.database.tables import Attempt, Correlation, Job, Metric, Slot
+from service.ledger.states import JobState
+from service.local.agreement import compare
+from trainer.specs import digest, parse_spec
+from worker.process import marked
+
+WALL_CLOCK = {"images_per_second", "data_seconds", "step_seconds"}
+"""Metrics that tell of the machine, not of the science."""
+MLFLOW_STATUS = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
+FREE_SECONDS = 30.0
+"""A quarantined slot comes free with a heartbeat of its worker, which may just be starting again."""
+
+Points = dict[tuple[str, int], float]
+
+
+@dataclass(frozen=True)
+class Science:
+    """What a job found out: its result, its metric points, its correlation records with the arrays of their files."""
+
+    result: dict[str, Any] | None
+    points: Points
+    records: dict[int, tuple[Any, ...]]
+
+
+class Oracle:
+    """Judges the jobs of one stack against undisturbed ones of the same science and number of ranks."""
+
+    def __init__(self, stack: FaultStack) -> None:
+        self._stack = stack
+        self._undisturbed: dict[str, Science] = {}
+
+    def prepare(self, spec: dict[str, Any]) -> None:
+        """Run an undisturbed job of this science now, if there was none."""
+        self._reference(self._key(spec), spec)
+
+    def check(self, job_id: uuid.UUID, state: str = "succeeded", outcomes: Sequence[str] | None = None) -> Job:
+        """Wait for the end of the job and of its recording; everything must be as it should.
+
+        Args:
+            job_id: the job.
+            state: the one right state at the end.
+            outcomes: of its attempts; left out, any that lead to the state will do.
+        """
+        self._wait_until_recorded(job_id)
+        job, attempts = self._stack.job(job_id), self._stack.attempts(job_id)
+        assert job.state == state, (job.state, job.error, job.reason)
+        if outcomes is not None:
+            assert [attempt.outcome for attempt in attempts] == list(outcomes), [a.message for a in attempts]
+        replay(job, self._stack.history(job_id), attempts)
+        self._check_science(job)
+        self._check_mlflow(job)
+        self._check_turns(job, attempts)
+        self._check_nothing_left(attempts)
+        return job
+
+    def check_idle(self) -> None:
+        """With no job at work: all slots are free, and no process of any attempt is there."""
+        self._stack.wait(lambda: not self._held(None), "all slots are free", FREE_SECONDS)
+        everyone = self._stack.read(lambda session: session.scalars(select(Attempt.id)).all())
+        assert {attempt: marked(str(attempt)) for attempt in everyone if marked(str(attempt))} == {}
+
+    def _wait_until_recorded(self, job_id: uuid.UUID) -> None:
+        def recorded() -> bool:
+            job = self._stack.ask(lambda client: client.job(job_id))
+            return job.state.terminal and job.recording.mlflow == "complete" == job.recording.postgres
+
+        try:
+            self._stack.wait(recorded, f"job {job_id} has ended and is recorded", 2 * PATIENCE)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self._stack.ask(lambda client: client.job(job_id))}") from None
+
+    def _check_science(self, job: Job) -> None:
+        found = self._science(job)
+        steps = sorted(step for key, step in found.points if key == "loss")
+        assert steps == list(range(1, len(steps) + 1)), f"steps of {job.id} are missing: {steps}"
+        if not found.points and job.state != JobState.SUCCEEDED:
+            return
+        right = self._reference(self._key(job.spec), job.spec)
+        if job.state == JobState.SUCCEEDED:
+            assert found.result == right.result
+            assert found.points == right.points
+            assert found.records == right.records
+        else:  # as far as it came
+            assert found.points.items() <= right.points.items()
+            assert found.records.items() <= right.records.items()
+
+    def _check_mlflow(self, job: Job) -> None:
+        """MLflow equals Postgres point by point, in exactly one run."""
+        runs = self._mlflow_runs(job)
+        if job.mlflow_run_id is None:
+            assert runs == []
+            assert self._science(job).points == {}
+            return
+        assert [run["info"]["run_id"] for run in runs] == [job.mlflow_run_id]
+        assert runs[0]["info"]["status"] == MLFLOW_STATUS[job.state]
+        experiment = self._experiment(job)
+        agreement = compare(self._stack.endpoints["database"], self._stack.endpoints["mlflow"], experiment)
+        few = "points, at least"
+        assert [fault for fault in agreement.faults if few not in fault and "no metric in" not in fault] == []
+
+    def _check_turns(self, job: Job, attempts: Sequence[Attempt]) -> None:
+        """Each journal is one writer's from line 1 on, and ends before that of the next attempt begins."""
+        ended = 0.0
+        for attempt in attempts:
+            lines = self._stack.lines(job.id, attempt.number)
+            assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
+            if lines:
+                assert ended < lines[0].at, f"attempt {attempt.number} of {job.id} began before the one before it ended"
+                ended = lines[-1].at
+
+    def _check_nothing_left(self, attempts: Sequence[Attempt]) -> None:
+        ids = [attempt.id for attempt in attempts]
+        self._stack.wait(lambda: not self._held(ids), f"the slots of {ids} are free", FREE_SECONDS)
+        left = {str(attempt): marked(str(attempt)) for attempt in ids}
+        assert not any(left.values()), left
+
+    def _held(self, attempts: Sequence[uuid.UUID] | None) -> bool:
+        """Whether a slot is held, or quarantined, by one of these attempts; None: by any."""
+        held = Slot.attempt_id.is_not(None) if attempts is None else Slot.attempt_id.in_(attempts)
+        condition = held | Slot.quarantined_at.is_not(None) if attempts is None else held
+        return bool(self._stack.read(lambda session: session.scalars(select(Slot).where(condition)).all()))
+
+    def _reference(self, key: str, spec: dict[str, Any]) -> Science:
+        if key not in self._undisturbed:
+            calm = {**spec, "run": {**spec["run"], "after": [], "labels": {}, "priority": 100}}
+            job_id = self._stack.submit(calm, "undisturbed")
+            self._wait_until_recorded(job_id)
+            assert self._stack.outcomes(job_id) == ["ok"]
+            self._undisturbed[key] = self._science(self._stack.job(job_id))
+        return self._undisturbed[key]
+
+    def _key(self, spec: dict[str, Any]) -> str:
+        """The same for the same science on the same number of ranks; the id of a backbone's job says nothing."""
+        source = spec.get("backbone_from", {}).get("job")
+        if source is not None:
+            whole = self._stack.job(uuid.UUID(source)).spec
+            rest = {**spec, "backbone_from": {"pixels": True}}
+            return f"{self._key(rest)} of {self._key(whole)}"
+        return f"{digest(parse_spec(spec))} on {spec.get('resources', {}).get('slots', 1)}"
+
+    def _science(self, job: Job) -> Science:
+        points = self._stack.read(
+            lambda session: session.execute(
+                select(Metric.key, Metric.step, Metric.value).where(Metric.job_id == job.id)
+            ).all()
+        )
+        rows = self._stack.read(
+            lambda session: session.scalars(select(Correlation).where(Correlation.job_id == job.id)).all()
+        )
+        return Science(
+            result=job.result and {k: _without_clock(v) for k, v in job.result.items()},
+            points={(key, step): value for key, step, value in points if key not in WALL_CLOCK},
+            records={row.step: (row.epoch, row.dim, _text(row.summary), self._arrays(job, row)) for row in rows},
+        )
+
+    def _arrays(self, job: Job, row: Correlation) -> tuple[tuple[str, bytes], ...]:
+        with np.load(self._stack.run(job.id) / row.file) as arrays:
+            return tuple((name, arrays[name].tobytes()) for name in sorted(arrays))
+
+    def _experiment(self, job: Job) -> str:
+        return self._stack.ask(lambda client: client.job(job.id)).experiment
+
+    def _mlflow_runs(self, job: Job) -> list[dict[str, Any]]:
+        """Every MLflow run of the job, wherever it stands."""
+        api = f"{self._stack.endpoints['mlflow']}/api/2.0/mlflow"
+        with httpx.Client(timeout=60) as client:
+            found = client.post(f"{api}/experiments/search", json={"max_results": 1000}).raise_for_status().json()
+            body = {
+                "experiment_ids": [experiment["experiment_id"] for experiment in found["experiments"]],
+                "filter": f"tags.`barlow.job_id` = '{job.id}'",
+            }
+            return list(client.post(f"{api}/runs/search", json=body).raise_for_status().json().get("runs", []))
+
+
+def _without_clock(value: Any) -> Any:
+    return {k: v for k, v in value.items() if k not in WALL_CLOCK} if isinstance(value, dict) else value
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
