@@ -15,7 +15,8 @@ from service.api import problems
 from service.api.figures import Figures, MeasureRequests
 from service.api.parameters import refuse_unknown
 from service.api.presentation import ROOT
-from service.api.routers import experiments, fleet, health, jobs, records, streams
+from service.api.readiness import Parts
+from service.api.routers import experiments, fleet, health, jobs, records, streams, verbs
 from service.database.engine import make_engine, session_factory
 from service.settings import Settings
 from trainer.specs.parsing import KINDS
@@ -31,20 +32,23 @@ is more, `next_page_token`. A submit with an `Idempotency-Key` can be repeated s
 def create_app(settings: Settings) -> FastAPI:
     """The API over the run database and the run directories that `settings` name. Nothing is connected yet."""
     engine = make_engine(settings)
+    parts = Parts(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        parts.close()
         engine.dispose()
 
     app = FastAPI(title="Barlow Lab", version="1", description=_DESCRIPTION, lifespan=lifespan, redirect_slashes=False)
     app.state.settings = settings
     app.state.engine = engine
+    app.state.parts = parts
     app.state.sessions = session_factory(engine)
     app.state.figures = Figures(app.state.sessions)
     problems.install(app)
     app.include_router(health.router)
-    for module in (jobs, experiments, records, streams, fleet):
+    for module in (jobs, verbs, experiments, records, streams, fleet):
         app.include_router(module.router, prefix=ROOT, dependencies=[Depends(refuse_unknown)])
     app.add_middleware(_RefuseNul)
     app.add_middleware(MeasureRequests, figures=app.state.figures)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from service.api.schemas import JobDetail, JobLinks, JobView, LastMetric, Progress, Reason, Recording
 from service.database.tables import Attempt, Experiment, Job, Watermark
 from service.ledger import reasons
+from service.ledger.moves import verbs_of
 from service.ledger.states import JobState
 from service.settings import Settings
 
@@ -26,6 +27,7 @@ def job_views(session: Session, settings: Settings, jobs: Sequence[Job]) -> list
     attempts = dict(session.execute(counts).all())
     complete = select(Watermark.job_id, Watermark.target).where(Watermark.job_id.in_(ids), Watermark.complete)
     recorded = {(job_id, target) for job_id, target in session.execute(complete)}
+    retries = _retries(session, ids)
     places = _places(session, [job.id for job in jobs if job.state == JobState.QUEUED])
     return [
         JobView(
@@ -37,6 +39,10 @@ def job_views(session: Session, settings: Settings, jobs: Sequence[Job]) -> list
             reason=reason_view(job),
             place=places.get(job.id),
             cancel_requested=job.cancel_requested_at is not None,
+            pause_requested=job.pause_requested_at is not None,
+            verbs=sorted(verbs_of(job)),
+            retry_of=job.retry_of,
+            retries=retries.get(job.id, []),
             progress=None if job.progress is None else Progress.model_validate(job.progress),
             result=job.result,
             error=job.error,
@@ -119,6 +125,13 @@ def _places(session: Session, queued: Iterable[uuid.UUID]) -> dict[uuid.UUID, in
     return dict(session.execute(select(queue.c.id, queue.c.place).where(queue.c.id.in_(wanted))).all())
 
 
+def _retries(session: Session, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[uuid.UUID]]:
+    out: dict[uuid.UUID, list[uuid.UUID]] = {}
+    for job in session.execute(select(Job.id, Job.retry_of).where(Job.retry_of.in_(ids)).order_by(Job.id)):
+        out.setdefault(job.retry_of, []).append(job.id)
+    return out
+
+
 def _recording(settings: Settings, job: Job, recorded: set[tuple[uuid.UUID, str]], attempts: int) -> Recording:
     # A job that ended before its first attempt has written nothing, so nothing is missing.
     nothing = attempts == 0 and JobState(job.state).terminal
@@ -141,4 +154,5 @@ def _links(settings: Settings, job: Job, experiment: Experiment) -> JobLinks:
         correlations=f"{own}/correlations",
         checkpoints=f"{own}/checkpoints",
         mlflow=mlflow_page(settings, experiment, job.mlflow_run_id) if job.mlflow_run_id else None,
+        retry_of=None if job.retry_of is None else f"{ROOT}/jobs/{job.retry_of}",
     )

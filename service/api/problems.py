@@ -16,6 +16,8 @@ from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from service.ledger.errors import DependencyFailed, IllegalVerb
+from service.ledger.states import JobState, Verb
 from trainer.specs import Fault
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,24 @@ KINDS = {
             409,
             "A request with this Idempotency-Key is still running",
             "Send the same request again in a moment: it answers with what the first one made.",
+        ),
+        Kind(
+            "illegal-verb",
+            409,
+            "The job's state does not allow this",
+            "`state` is the job's state, `legal_verbs` what may be asked of it now. Nothing was changed.",
+        ),
+        Kind(
+            "dependency-failed",
+            409,
+            "A job that it would wait for will never succeed",
+            "`detail` names that job: retry it first; a retry waits for the newest retry of what it waited for.",
+        ),
+        Kind(
+            "slot-not-quarantined",
+            409,
+            "The slot is not in quarantine",
+            "Only a quarantined slot is released by hand. Cancel the job of a slot that runs one.",
         ),
         Kind("deleted", 410, "The file was deleted", "The record stands; the file was removed to make room."),
         Kind("body-too-large", 413, "The body is too large", "The limit is BARLOW_MAX_BODY_BYTES of the server."),
@@ -88,6 +108,8 @@ class ProblemDetails(BaseModel):
     detail: str
     instance: str
     errors: list[FaultView] = Field(default_factory=list, description="Every fault that was found")
+    state: JobState | None = Field(None, description="Of illegal-verb: where the job is")
+    legal_verbs: list[Verb] | None = Field(None, description="Of illegal-verb: what may be asked of the job now")
 
 
 class Problem(Exception):
@@ -100,8 +122,10 @@ class Problem(Exception):
         *,
         faults: Sequence[Fault | FaultView] = (),
         headers: Mapping[str, str] | None = None,
+        refused: IllegalVerb | None = None,
     ) -> None:
         super().__init__(detail)
+        self.refused = refused
         self.kind = KINDS[code]
         self.detail = detail
         self.errors = [
@@ -131,6 +155,8 @@ def answer(request: Request, problem: Problem) -> JSONResponse:
         detail=problem.detail,
         instance=request.url.path,
         errors=problem.errors,
+        state=problem.refused.state if problem.refused else None,
+        legal_verbs=problem.refused.legal if problem.refused else None,
     )
     return JSONResponse(
         details.model_dump(exclude_none=True),
@@ -158,6 +184,13 @@ def install(app: FastAPI) -> None:
     async def on_problem(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Problem)
         return answer(request, error)
+
+    async def on_illegal_verb(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, IllegalVerb)
+        return answer(request, Problem("illegal-verb", str(error), refused=error))
+
+    async def on_dependency_failed(request: Request, error: Exception) -> JSONResponse:
+        return answer(request, Problem("dependency-failed", str(error)))
 
     async def on_http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -192,6 +225,8 @@ def install(app: FastAPI) -> None:
         )
 
     app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(IllegalVerb, on_illegal_verb)
+    app.add_exception_handler(DependencyFailed, on_dependency_failed)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     for away in (

@@ -129,7 +129,9 @@ def _faults_of_source(session: Session, spec: Spec, job: Job) -> list[Fault]:
 def _faults_of_wait(pointer: str, job: Job) -> list[Fault]:
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         return []
-    said = f"job {job.name} ({job.id}) is {job.state}, so this one could never start; name one that succeeded"
+    said = (
+        f"job {job.name} ({job.id}) {JobState(job.state).words}, so this one could never start; name one that succeeded"
+    )
     return [Fault(pointer, said)]
 
 

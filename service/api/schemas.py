@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from service.ledger.states import JobState
+from service.ledger.states import JobState, Verb
 
 
 class Reason(BaseModel):
@@ -62,6 +62,7 @@ class JobLinks(BaseModel):
     correlations: str
     checkpoints: str
     mlflow: str | None
+    retry_of: str | None = Field(description="The job that this one is the retry of")
 
 
 class JobView(BaseModel):
@@ -75,6 +76,10 @@ class JobView(BaseModel):
     reason: Reason | None = Field(description="Why it is not running, or why it ended so")
     place: int | None = Field(description="Place in the queue, 1 starts next; null when it is not queued")
     cancel_requested: bool
+    pause_requested: bool
+    verbs: list[Verb] = Field(description="What may be asked of it now: POST /jobs/{id}:VERB")
+    retry_of: UUID | None = Field(description="The job that this one is the retry of")
+    retries: list[UUID] = Field(description="Jobs that are a retry of this one, oldest first")
     progress: Progress | None
     result: dict[str, Any] | None
     error: dict[str, Any] | None = Field(description="class, message, log_tail, traceback of a failed job")
@@ -207,16 +212,19 @@ class SlotView(BaseModel):
     kind: str
     device_uuid: str
     memory_bytes: int
-    job: UUID | None
+    job: UUID | None = Field(description="The job that runs on it; of a quarantined slot the one that was lost there")
     quarantined_at: datetime | None
+    words: str = Field(description="What it does, for people")
 
 
 class NodeView(BaseModel):
     """A host that runs jobs."""
 
     name: str
-    live: bool = Field(description="Seen within one lease")
+    live: bool = Field(description="It has a worker that was seen within one lease")
     seen_at: datetime
+    draining_at: datetime | None = Field(description="Since when nothing new is placed on it: its worker is to leave")
+    words: str = Field(description="How it is, for people")
     registered_at: datetime
     cores: int
     memory_bytes: int
@@ -335,14 +343,15 @@ class Check(BaseModel):
     """One condition of readiness."""
 
     ok: bool
+    required: bool = Field(description="false: without it the service works on, with the loss that `detail` names")
     detail: str
 
 
 class Readiness(BaseModel):
     """Whether the service can do its work."""
 
-    ready: bool
-    checks: dict[str, Check]
+    ready: bool = Field(description="Every required check is ok")
+    checks: dict[str, Check] = Field(description="database, migrations, scheduler, broker")
 
 
 class Health(BaseModel):

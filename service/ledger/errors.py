@@ -31,16 +31,17 @@ class IllegalMove(LedgerError):
     """A move that the table of moves does not hold."""
 
     def __init__(self, state: JobState, event: JobEvent) -> None:
-        super().__init__(f"a job that is {state} cannot be {event}")
+        super().__init__(f"a job that {state.words} cannot be {event}")
 
 
 class IllegalVerb(LedgerError):
-    """A user asked for what is not possible in the job's state; `legal` is what is."""
+    """A user asked for what is not possible in the job's `state`; `legal` is what is."""
 
-    def __init__(self, doing: str, verb: Verb, legal: Collection[Verb]) -> None:
+    def __init__(self, state: JobState, doing: str, verb: Verb, legal: Collection[Verb]) -> None:
+        self.state = state
         self.legal = sorted(legal)
         remedy = f"it allows {', '.join(self.legal)}" if self.legal else "nothing can be asked of it any more"
-        super().__init__(f"a job that is {doing} cannot be asked to {verb}; {remedy}")
+        super().__init__(f"a job that {doing} cannot be asked to {verb}; {remedy}")
 
 
 class SlotInUse(LedgerError):

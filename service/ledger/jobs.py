@@ -125,7 +125,9 @@ def _add(
         raise NotFound(f"there is no job {min(absent)} to wait for")
     for job in needed:
         if job.state in (JobState.FAILED, JobState.CANCELLED):
-            raise DependencyFailed(f"job {job.name} ({job.id}) is {job.state}; retry it and wait for the new job")
+            raise DependencyFailed(
+                f"job {job.name} ({job.id}) {JobState(job.state).words}; retry it and wait for the new job"
+            )
     missing = unfinished(needed)
     reason_code, reason = waits_for(missing) if missing else (None, None)
     row = {

@@ -57,15 +57,24 @@ def lose_all_on(session: Session, node: str, message: str, complete: Complete) -
 
 
 def return_placed_on(session: Session, node: str, message: str) -> None:
-    """Take back what was placed on a node that accepts nothing any more."""
+    """Take back what was placed on a node that was told to go: it ends as `drained`."""
 
     def never(session: Session, attempt: Attempt, *guards: ColumnElement[bool], actor: str) -> bool:
         raise AssertionError("a placed attempt has left nothing")
 
-    _lose_where(session, node, Attempt.state == AttemptState.PLACED, message=message, complete=never)
+    placed = Attempt.state == AttemptState.PLACED
+    _lose_where(session, node, placed, message=message, complete=never, outcome=Outcome.DRAINED)
 
 
-def _lose_where(session: Session, node: str, which: ColumnElement[bool], *, message: str, complete: Complete) -> None:
+def _lose_where(
+    session: Session,
+    node: str,
+    which: ColumnElement[bool],
+    *,
+    message: str,
+    complete: Complete,
+    outcome: Outcome = Outcome.LOST,
+) -> None:
     live = select(Attempt.job_id).where(Attempt.node == node, which)
     # All jobs are locked before any dependant is: one order for all transactions.
     jobs = [lock_job(session, job_id) for job_id in session.scalars(live.order_by(Attempt.job_id)).all()]
@@ -73,7 +82,8 @@ def _lose_where(session: Session, node: str, which: ColumnElement[bool], *, mess
         held = select(Attempt).where(Attempt.job_id == job.id, Attempt.node == node, which)
         attempt = session.scalars(held, execution_options={"populate_existing": True}).one_or_none()
         if attempt is not None:
-            _lose(session, job, attempt, message=message, actor=f"node:{node}", complete=complete)
+            actor = f"node:{node}"
+            _lose(session, job, attempt, message=message, actor=actor, complete=complete, outcome=outcome)
 
 
 def _lose(
@@ -84,6 +94,7 @@ def _lose(
     message: str,
     actor: str,
     complete: Complete,
+    outcome: Outcome = Outcome.LOST,
 ) -> Attempt | None:
     """End an attempt without its worker; `job` is locked. None: it has ended, or a guard does not hold."""
     never_ran = attempt.state == AttemptState.PLACED
@@ -95,8 +106,8 @@ def _lose(
         AttemptEvent.RETURNED if never_ran else AttemptEvent.ENDED,
         *guards,
         actor=actor,
-        payload={"outcome": Outcome.LOST, "message": message},
-        outcome=Outcome.LOST,
+        payload={"outcome": outcome, "message": message},
+        outcome=outcome,
         message=message,
     )
     if lost is None:

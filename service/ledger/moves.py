@@ -61,8 +61,9 @@ def require(job: Job, verb: Verb) -> None:
     """Raises IllegalVerb, which names the legal ones, unless `verb` may be asked of the locked job."""
     legal = verbs_of(job)
     if verb not in legal:
-        cancelling = job.state == JobState.RUNNING and job.cancel_requested_at is not None
-        raise IllegalVerb("being cancelled" if cancelling else job.state, verb, legal)
+        state = JobState(job.state)
+        cancelling = state is JobState.RUNNING and job.cancel_requested_at is not None
+        raise IllegalVerb(state, "is being cancelled" if cancelling else state.words, verb, legal)
 
 
 def lock_slots(session: Session, *which: ColumnElement[bool]) -> None:

@@ -107,12 +107,13 @@ def begin_drain(session: Session, name: str, instance: uuid.UUID) -> bool:
 def leave(session: Session, name: str, instance: uuid.UUID, complete: Complete) -> bool:
     """A worker that runs nothing any more goes: the name is free at once. False: another process has it now.
 
-    What was placed here meanwhile, or could not be ended while the database was away, ends by what it left on the
-    volume or is queued again.
+    What was placed here meanwhile is placed elsewhere. What could not be ended while the database was away ends by
+    what it left on the volume or is lost: queued again.
     """
     left = update(Node).where(Node.name == name, Node.instance == instance).values(instance=NOBODY)
     if session.scalars(left.returning(Node.name), execution_options=_NO_SYNC).one_or_none() is None:
         return False
+    return_placed_on(session, name, f"node {name} has left")
     lose_all_on(session, name, f"node {name} has left", complete)
     return True
 
@@ -123,11 +124,11 @@ def quarantined(session: Session, node: str) -> list[Slot]:
 
 
 def overdue_quarantines(session: Session, *, after_seconds: float) -> list[Slot]:
-    """Slots that have been in quarantine for so long; each is returned once, and the job it was lost with is told."""
+    """Slots that have been in quarantine for so long; each is returned once. One that somebody is at is left out."""
     long_ago = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, after_seconds)
     overdue = (Slot.quarantined_at < long_ago, Slot.quarantine_reported_at.is_(None), Slot.retired_at.is_(None))
     found = select(Slot).where(*overdue).order_by(Slot.node, Slot.index)
-    slots = list(session.scalars(found.with_for_update(key_share=True)))
+    slots = list(session.scalars(found.with_for_update(key_share=True, skip_locked=True)))
     for slot in slots:
         slot.quarantine_reported_at = session.scalars(select(func.clock_timestamp())).one()
     session.flush()

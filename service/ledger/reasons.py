@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from service.ledger.states import Verb
+from service.ledger.states import JobState, Verb
 
 
 class ReasonCode(StrEnum):
@@ -42,7 +42,7 @@ def words(code: str, data: dict[str, Any]) -> str:
         case ReasonCode.WAITS_FOR_JOB:
             return f"waits for {_jobs(data['jobs'])}"
         case ReasonCode.DEPENDENCY_FAILED:
-            return f"cancelled: job {data['name']} ({data['id']}), which it waited for, is {data['state']}"
+            return f"cancelled: {_jobs([data])}, which it waited for, {JobState(data['state']).words}"
         case ReasonCode.NO_NODE:
             return "no node seen yet"
         case ReasonCode.NODES_AWAY:

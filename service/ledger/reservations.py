@@ -16,14 +16,17 @@ from service.ledger.reasons import ReasonCode
 from service.ledger.states import AttemptEvent, AttemptState, JobState, Outcome
 
 
-def reserve(session: Session, job_id: uuid.UUID, node: str | None, *, preempting: bool) -> bool:
-    """Keep a node's slots for a queued job, or with None give the reservation up. False: it is not queued now."""
-    kept = (
-        update(Job)
-        .where(Job.id == job_id, Job.state == JobState.QUEUED)
-        .values(reserved_node=node, preempting=preempting and node is not None)
-    )
-    return session.scalars(kept.returning(Job.id), execution_options={"synchronize_session": False}).first() is not None
+def reserve(session: Session, job_id: uuid.UUID, node: str | None, *, preempting: bool) -> Job | None:
+    """Keep a node's slots for a queued job, or with None give the reservation up; returns the job, locked.
+
+    None: it is not queued now, or somebody is at it now.
+    """
+    job = try_lock_job(session, job_id)
+    if job is None or job.state != JobState.QUEUED:
+        return None
+    job.reserved_node, job.preempting = node, preempting and node is not None
+    session.flush()
+    return job
 
 
 def request_preemption(session: Session, attempt_id: uuid.UUID, *, by: Job) -> bool:

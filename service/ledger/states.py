@@ -21,6 +21,13 @@ class JobState(StrEnum):
         """Whether the job will never move again."""
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
+    @property
+    def words(self) -> str:
+        """The state as the end of a sentence: "job x has failed"."""
+        if not self.terminal:
+            return f"is {self}"
+        return "was cancelled" if self is JobState.CANCELLED else f"has {self}"
+
 
 class AttemptState(StrEnum):
     """Where an attempt is: `placed` by the scheduler, the rest by the worker that accepted it."""

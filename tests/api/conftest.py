@@ -54,6 +54,7 @@ def _in_process(settings: Settings) -> Iterator[httpx.Client]:
     app = create_app(settings)
     with httpx.Client(transport=InProcess(app), base_url="http://barlow/api/v1") as client:
         yield client
+    app.state.parts.close()
     app.state.engine.dispose()
 
 

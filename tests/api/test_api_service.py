@@ -28,7 +28,7 @@ def test_readiness_names_each_check(api: httpx.Client, session: Session) -> None
     never = api.get(f"{ROOT}/readyz")
     assert never.status_code == 503
     assert {name: check["ok"] for name, check in never.json()["checks"].items()} == {
-        "database": True, "migrations": True, "scheduler": False,
+        "database": True, "migrations": True, "scheduler": False, "broker": False,
     }  # fmt: skip
     seen = SchedulerSeen(id=1, instance=uuid.uuid4(), seen_at=datetime.now(UTC))
     session.add(seen)

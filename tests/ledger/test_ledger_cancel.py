@@ -134,7 +134,7 @@ def test_failure_cancels_the_whole_chain_and_names_the_job(lab: Lab) -> None:
         job = lab.job(job_id)
         assert (job.state, job.reason_code, job.reason["name"]) == (JobState.CANCELLED, "dependency_failed", name)
     reason = lab.job(left).reason
-    assert words("dependency_failed", reason) == f"cancelled: job root ({root}), which it waited for, is failed"
+    assert words("dependency_failed", reason) == f"cancelled: job root ({root}), which it waited for, has failed"
     assert lab.job(other).state == JobState.QUEUED
 
 

@@ -181,7 +181,7 @@ def test_only_the_moves_of_the_table_are_possible(lab: Lab, state: JobState) -> 
                 move_job(session, job, event, actor="test", payload={})
                 assert job.state == JOB_MOVES[state, event]
             else:
-                with pytest.raises(IllegalMove, match=f"a job that is {state} cannot be {event}"):
+                with pytest.raises(IllegalMove, match=f"a job that {state.words} cannot be {event}"):
                     move_job(session, job, event, actor="test", payload={})
             session.rollback()
 

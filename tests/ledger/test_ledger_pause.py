@@ -196,5 +196,5 @@ def test_what_may_be_asked_in_each_state_is_what_is_done(lab: Lab, state: JobSta
             with pytest.raises(IllegalVerb) as refused:
                 ask(job_id)
             assert refused.value.legal == sorted(legal)
-            assert f"a job that is {state} cannot be asked to {verb}" in str(refused.value)
+            assert f"a job that {state.words} cannot be asked to {verb}" in str(refused.value)
             assert lab.job(job_id).event_seq == before

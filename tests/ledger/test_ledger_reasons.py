@@ -13,7 +13,7 @@ EXAMPLES: dict[ReasonCode, tuple[dict[str, Any], str]] = {
     ReasonCode.WAITS_FOR_JOB: ({"jobs": [{"id": "1", "name": "a"}]}, "waits for job a (1)"),
     ReasonCode.DEPENDENCY_FAILED: (
         {"id": "1", "name": "a", "state": "failed"},
-        "cancelled: job a (1), which it waited for, is failed",
+        "cancelled: job a (1), which it waited for, has failed",
     ),
     ReasonCode.NO_NODE: ({}, "no node seen yet"),
     ReasonCode.NODES_AWAY: ({"nodes": ["gpu-1", "gpu-2"]}, "no node is up; known: gpu-1, gpu-2"),

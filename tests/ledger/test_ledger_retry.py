@@ -43,7 +43,7 @@ def test_a_pipeline_is_retried_from_where_it_broke(lab: Lab) -> None:
     judge = lab.submit("judge", after=[pretrain], source=pretrain)
     lab.run(pretrain, Outcome.BAD_DATA)
     assert lab.job(judge).state == JobState.CANCELLED
-    with pytest.raises(DependencyFailed, match=r"pretrain .* is failed; retry it"):
+    with pytest.raises(DependencyFailed, match=r"pretrain .* has failed; retry it"):
         lab.retry(judge)
     again = lab.retry(pretrain)
     new = lab.job(lab.retry(judge))

@@ -1,4 +1,4 @@
-"""Jobs: submit, list, show, cancel, compare."""
+"""Jobs: submit, list, show, compare."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from service.api.problems import invalid_parameter, responses
 from service.api.schemas import Attempts, AttemptView, Comparison, JobDetail, JobView, Plan
 from service.api.submission import plan_job, submit_job
 from service.database.tables import Attempt, Job
-from service.ledger import requests
-from service.ledger.moves import lock_job
 from service.ledger.states import JobState
 from trainer.specs.common import Name
 from trainer.specs.parsing import KINDS
@@ -119,23 +117,6 @@ def list_jobs(
 def get_job(job: JobDep, session: SessionDep, settings: SettingsDep) -> JobDetail:
     """Show a job with its state, its progress and the newest point of each metric."""
     return job_detail(session, settings, job)
-
-
-@router.post(
-    "/jobs/{job_id}:cancel",
-    operation_id="cancel_job",
-    status_code=202,
-    responses={
-        200: {"model": JobView, "description": "The job had ended before; nothing was changed"},
-        **responses("not-found"),
-    },
-)
-def cancel(job: JobDep, session: SessionDep, settings: SettingsDep, response: Response) -> JobView:
-    """Cancel a job: at once if it is not running, else its trainer is told to stop."""
-    if JobState(lock_job(session, job.id).state).terminal:
-        response.status_code = 200
-    job = requests.request_cancel(session, job.id, actor=ACTOR)
-    return job_view(session, settings, job)
 
 
 @router.get("/jobs/{job_id}/attempts", operation_id="list_attempts", responses=responses("not-found"))
