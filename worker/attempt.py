@@ -8,11 +8,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import select
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -26,13 +25,12 @@ from trainer.specs import canonical_json
 from worker import clock, folders, inputs
 from worker.ending import STOPPED_BY, ending
 from worker.lease import Lease
-from worker.process import MARK, Ranks
+from worker.process import MARK, NODE, PARENT, Ranks, end_marked
+from worker.progress import Progress
 from worker.recorder.loops import Recorder
 from worker.stopping import StopLadder
 
 LOOK_SECONDS = 0.2
-START_SECONDS = 120.0
-"""Until its first journal line a trainer may take this long, however short `stall_seconds`: it imports torch."""
 PEER_SECONDS = 5.0
 """What is left to the other ranks when one died without a word."""
 RETRY_SECONDS = 1.0
@@ -76,6 +74,7 @@ class AttemptRun:
         self._lease = Lease(sessions, settings, attempt.id, attempt.token, sent=sent, alive=self._alive)
         self._draining = False
         self._abandoned = False
+        self._vacated = True
 
     def drain(self) -> None:
         """Have the trainer write a checkpoint and leave; the job is queued again."""
@@ -132,8 +131,10 @@ class AttemptRun:
             self._watch(ranks, ladder, stall_seconds)
         finally:
             statuses = ranks.close()
+            self._vacated = end_marked(str(self._attempt.id))
         outcome = read_outcome(self._folder, self._attempt.token)
-        return ending(outcome, statuses, ladder.why, stall_seconds=stall_seconds)
+        why = ladder.why or ("lease" if self._lease.lapsed else None)
+        return ending(outcome, statuses, why, signalled=ladder.signalled, stall_seconds=stall_seconds)
 
     def _prepare(self) -> tuple[Job, Sequence[Slot]]:
         with self._sessions() as session:
@@ -148,8 +149,8 @@ class AttemptRun:
         gpus = [slot.device_uuid for slot in slots if slot.kind == "cuda"]
         return {key: value for key, value in os.environ.items() if key not in SECRETS} | {
             MARK: str(self._attempt.id),
-            "BARLOW_NODE_NAME": self._attempt.node,
-            "BARLOW_PARENT_PID": str(os.getpid()),
+            NODE: self._attempt.node,
+            PARENT: str(os.getpid()),
             "BARLOW_ATTEMPT_TOKEN": str(self._attempt.token),
             "BARLOW_ALIVE_FILE": str(self._alive),
             "BARLOW_ALIVE_SECONDS": str(self._lease.alive_seconds),
@@ -164,7 +165,7 @@ class AttemptRun:
 
     def _watch(self, ranks: Ranks, ladder: StopLadder, stall_seconds: float) -> None:
         """Until every rank is gone: obey stop requests, the lease, and the clock of progress."""
-        journal = _Progress(self._folder / FILE_NAME, stall_seconds)
+        progress = Progress(self._folder / FILE_NAME, stall_seconds)
         first_death: float | None = None
         grace = self._settings.stop_grace_seconds
         while None in (statuses := ranks.statuses()):
@@ -177,7 +178,7 @@ class AttemptRun:
                 self._ask(ladder, "drain", grace, 2 * grace)
             if self._lease.left() < 0:
                 self._ask(ladder, "lease", self._lease.margin * 0.4, self._lease.margin * 0.8)
-            if journal.stalled():
+            if progress.stalled():
                 self._lease.stopping("stall")
                 ladder.end_stalled()
             ladder.advance()
@@ -217,7 +218,7 @@ class AttemptRun:
 
     def _end(self, end: Ending) -> None:
         with self._sessions.begin() as session:
-            if not self._completion.conclude(session, self._attempt, end, actor=self._actor, vacated=True):
+            if not self._completion.conclude(session, self._attempt, end, actor=self._actor, vacated=self._vacated):
                 raise _Ghost
 
     def _until_answered(self, ask: Callable[[], T]) -> T:
@@ -225,29 +226,18 @@ class AttemptRun:
         while True:
             try:
                 return ask()
-            except AWAY as error:
+            except SQLAlchemyError as error:
+                if not _away(error):
+                    raise
                 if self._lease.ghost or self._abandoned:
                     raise _Ghost from error
                 log.warning("attempt %s waits for the database: %s", self._attempt.id, str(error).splitlines()[0])
                 time.sleep(RETRY_SECONDS)
 
 
-class _Progress:
-    """Whether the journal still grows."""
-
-    def __init__(self, journal: Path, stall_seconds: float) -> None:
-        self._journal = journal
-        self._stall_seconds = stall_seconds
-        self._size = 0
-        self._grown_at = clock.now()
-
-    def stalled(self) -> bool:
-        """No new line for `stall_seconds`; the start takes what it takes."""
-        size = self._journal.stat().st_size if self._journal.exists() else 0
-        if size != self._size:
-            self._size, self._grown_at = size, clock.now()
-        patience = self._stall_seconds if size else max(self._stall_seconds, START_SECONDS)
-        return clock.now() - self._grown_at > patience
+def _away(error: SQLAlchemyError) -> bool:
+    """Whether asking again helps. A server that ended our transaction while we were frozen says so in other words."""
+    return isinstance(error, AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated)
 
 
 def _words(end: Ending) -> tuple[str, str]:

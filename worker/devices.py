@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import psutil
@@ -16,13 +16,13 @@ EMPTY_WITHIN_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One slot of this host. `baseline_bytes`: GPU memory that was in use when no job ran."""
+    """One slot of this host. `baseline_bytes`: GPU memory that was in use when no job ran; None: not known yet."""
 
     index: int
     kind: Literal["cuda", "cpu"]
     uuid: str
     memory_bytes: int
-    baseline_bytes: int = 0
+    baseline_bytes: int | None = None
 
 
 def discover(node: str, cpu_slots: int | None) -> list[Device]:
@@ -40,15 +40,46 @@ def discover(node: str, cpu_slots: int | None) -> list[Device]:
     return [Device(index, "cpu", f"cpu-{node}-{index}", share) for index in range(count)]
 
 
+def measure(devices: Sequence[Device], in_use: Collection[str]) -> list[Device]:
+    """The devices, with a baseline for each GPU that has none and is not among `in_use` (UUIDs).
+
+    What an orphan still holds must not pass for the idle state of its GPU.
+    """
+    if all(device.kind == "cpu" or device.baseline_bytes is not None for device in devices):
+        return list(devices)
+    return with_baselines(devices, used_bytes(devices), in_use)
+
+
+def with_baselines(devices: Sequence[Device], used: Mapping[str, int], in_use: Collection[str]) -> list[Device]:
+    """`measure` with what is used now: UUID → bytes."""
+    return [
+        replace(device, baseline_bytes=used[device.uuid])
+        if device.baseline_bytes is None and device.uuid in used and device.uuid not in in_use
+        else device
+        for device in devices
+    ]
+
+
 def is_empty(device: Device) -> bool:
     """Whether nothing holds the device's memory: within 256 MiB of its baseline. A CPU slot holds none."""
-    if device.kind == "cpu":
-        return True
+    return device.kind == "cpu" or at_baseline(device, used_bytes([device]).get(device.uuid))
+
+
+def at_baseline(device: Device, used: int | None) -> bool:
+    """`is_empty` of a GPU with `used` bytes in use; without a figure or a baseline nobody knows, so no."""
+    return used is not None and device.baseline_bytes is not None and used - device.baseline_bytes <= EMPTY_WITHIN_BYTES
+
+
+def used_bytes(devices: Sequence[Device]) -> dict[str, int]:
+    """GPU memory in use now: UUID → bytes, of the GPUs that answer."""
+    used = {}
     with _nvml() as present:
-        if not present:
-            return False
-        used = int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(device.uuid)).used)
-    return used - device.baseline_bytes <= EMPTY_WITHIN_BYTES
+        for device in devices:
+            if present and device.kind == "cuda":
+                with suppress(pynvml.NVMLError):
+                    handle = pynvml.nvmlDeviceGetHandleByUUID(device.uuid)
+                    used[device.uuid] = int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+    return used
 
 
 def cores() -> int:
@@ -69,7 +100,7 @@ def _gpus() -> list[Device]:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
             uuid = pynvml.nvmlDeviceGetUUID(handle)
-            devices.append(Device(index, "cuda", uuid, int(memory.total), int(memory.used)))
+            devices.append(Device(index, "cuda", uuid, int(memory.total)))
     return visible(devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 

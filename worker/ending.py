@@ -19,13 +19,16 @@ STOPPED_BY = {
 """What a stop request makes of an attempt that did not get to its own end."""
 
 
-def ending(outcome: dict[str, Any] | None, statuses: Sequence[int], why: str | None, *, stall_seconds: float) -> Ending:
+def ending(
+    outcome: dict[str, Any] | None, statuses: Sequence[int], why: str | None, *, signalled: bool, stall_seconds: float
+) -> Ending:
     """The end of ranks that are gone.
 
     Args:
         outcome: outcome.json, if this attempt wrote one.
         statuses: exit status per rank, negative for a signal.
         why: what the ranks were stopped for, None if they were not.
+        signalled: whether they got a signal for it; else a crash is their own, say in their last checkpoint.
         stall_seconds: for how long nothing was journalled, should that be why.
     """
     name = Outcome(outcome["outcome"]) if outcome is not None else None
@@ -33,7 +36,9 @@ def ending(outcome: dict[str, Any] | None, statuses: Sequence[int], why: str | N
     if why == "stall" and unfinished:
         message = f"no progress for {stall_seconds:g} s; the stacks of its processes are in the log"
         return Ending(Outcome.STALLED, message)
-    if why in STOPPED_BY and unfinished:
+    # Ranks whose lease ran out end themselves; no other request can make them crash.
+    crashed = name is not Outcome.STOPPED and not signalled and why != "lease"
+    if why in STOPPED_BY and unfinished and not crashed:
         return Ending(*STOPPED_BY[why])
     if outcome is None or name is None:
         return Ending(

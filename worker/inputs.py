@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from worker.folders import sha256_of
 
 BACKBONE_WEIGHTS = "model.safetensors"
 CHECKPOINT_STATE = "state.pt"
+MANIFEST = "manifest.json"
 
 
 class BadInput(ValueError):
@@ -23,9 +25,10 @@ class BadInput(ValueError):
 
 
 def resolve(session: Session, job: Job, runs_dir: Path) -> dict[str, Any]:
-    """The content of inputs.json: {"backbone": ... | null, "data": {name: {"root": null}}}.
+    """The content of inputs.json: {"backbone": ... | null, "data": {name: {"root": null}}, "resume": [...]}.
 
     A backbone is {"path": published folder} or {"checkpoint": step folder}, each with the sha256 it names itself by.
+    `resume` stands in the inputs of a retried pretraining only: see `_checkpoints_of_retried`.
 
     Raises:
         BadInput: the source's backbone or checkpoint is not there or not what was recorded, or the data set is
@@ -45,7 +48,25 @@ def resolve(session: Session, job: Job, runs_dir: Path) -> dict[str, Any]:
             if select_step == "last"
             else _checkpoint(session, source, int(select_step), runs_dir)
         )
-    return {"backbone": backbone, "data": {name: {"root": None}}}
+    resolved: dict[str, Any] = {"backbone": backbone, "data": {name: {"root": None}}}
+    if job.kind == "pretrain" and job.retry_of is not None:
+        resolved["resume"] = _checkpoints_of_retried(session, job, runs_dir)
+    return resolved
+
+
+def _checkpoints_of_retried(session: Session, job: Job, runs_dir: Path) -> list[dict[str, str]]:
+    """Checkpoints of the job that this one is the retry of, and of those that one was a retry of, newest step first:
+    {"path": step folder, "sha256": as its manifest names it}. The trainer takes the first whose bytes are those."""
+    found: list[tuple[int, int, str, str]] = []
+    generation, former = 0, job.retry_of
+    while former is not None:
+        generation -= 1
+        for folder in run_folder(runs_dir, former).glob("attempts/*/checkpoints/step-*"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+                found.append((int(manifest["step"]), generation, str(folder), str(manifest["sha256"])))
+        former = session.get_one(Job, former).retry_of
+    return [{"path": path, "sha256": sha256} for *_, path, sha256 in sorted(found, reverse=True)]
 
 
 def _published(session: Session, source: Job, runs_dir: Path) -> dict[str, str]:

@@ -25,6 +25,9 @@ class Lease:
     A renewal that fails says nothing: the lease may hold or not. So its end is counted from when the last accepted
     renewal was *sent*, and the trainer is told to stop `margin` seconds before, time enough for a checkpoint, a
     grace and a kill. A renewal that is refused says that we are a ghost.
+
+    `stop` is what is asked of the attempt as of the last renewal: a cancel before a pause before a preemption; None
+    again where a pause was withdrawn.
     """
 
     def __init__(
@@ -46,6 +49,8 @@ class Lease:
         self._token = token
         self._sent = sent
         self._alive = alive
+        self._touched_at = clock.now()
+        self._lapsed = False
         self._running = False
         self._stopping: str | None = None
         self._told: tuple[bool, str | None] = (False, None)
@@ -63,13 +68,18 @@ class Lease:
         """How old `alive` may get before a rank ends itself: it is gone before anybody else may start the job."""
         return self._settings.lease_seconds - self.margin / 5
 
+    @property
+    def lapsed(self) -> bool:
+        """Whether `alive` was at some time so old that the ranks may have ended themselves."""
+        return self._lapsed or clock.now() - self._touched_at > self.alive_seconds
+
     def left(self) -> float:
         """Seconds until the trainer must be told to stop."""
         return self._sent + self._settings.lease_seconds - self.margin - clock.now()
 
     def start(self) -> None:
         """Begin to renew."""
-        self._alive.touch()
+        self._touch()
         self._thread.start()
 
     def renew_now(self) -> None:
@@ -116,8 +126,13 @@ class Lease:
             return
         self._told = tell
         self._sent = sent
-        self._alive.touch()
+        self._touch()
         self.stop = renewal.stop
+
+    def _touch(self) -> None:
+        self._lapsed = self.lapsed
+        self._alive.touch()
+        self._touched_at = clock.now()
 
     def _tell(self, session: Session, running: bool, stopping: str | None) -> bool:
         if stopping is not None and self._told[1] is None:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import logging
 import os
 import platform
+import queue
 import signal
 import threading
 import uuid
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.completion import Completion
 from service.database.engine import session_factory
+from service.database.tables import Slot
 from service.ledger import attempts, nodes
 from service.ledger.errors import NodeNameTaken
 from service.settings import Settings
 from trainer.specs.catalogue import built_in_data_sets
 from worker import clock, devices
 from worker.attempt import AttemptRun
-from worker.process import end_orphans, marked
+from worker.process import devices_in_use, end_orphans, marked
 from worker.recorder.loops import Recorder
 
 VERSIONS_OF = ("barlow-lab", "torch", "torchvision")
@@ -55,7 +58,8 @@ class Node:
         self._completion = Completion(settings.runs_dir, backoff_seconds=settings.retry_backoff_seconds)
         self._devices: list[devices.Device] = []
         self._runs: dict[uuid.UUID, tuple[AttemptRun, threading.Thread]] = {}
-        self._woken = threading.Event()
+        # Of all the ways to wake a thread, the one that a signal handler may use: put() takes no lock.
+        self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._draining = False
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
 
@@ -69,6 +73,7 @@ class Node:
         """
         if orphans := end_orphans(self.name):
             log.warning("ended processes that a dead worker left: %s", orphans)
+        # Only now: the memory of an orphan must not pass for the idle state of its GPU.
         self._devices = devices.discover(self.name, self._settings.slots)
         patience = clock.now() + self._settings.lease_seconds + RETRY_SECONDS
         pause = threading.Event()
@@ -92,19 +97,16 @@ class Node:
 
     def wake(self) -> None:
         """Look for placed attempts now."""
-        self._woken.set()
+        self._woken.put(None)
 
     def begin_drain(self) -> None:
-        """Accept nothing more and have every trainer write a checkpoint and leave; the supervisor sees it soon.
-
-        It takes no lock, so a signal handler may call it.
-        """
+        """Accept nothing more and have every trainer write a checkpoint and leave. A signal handler may call it."""
         self._draining = True
+        self._woken.put(None)
 
     def drain(self) -> None:
         """Drain, end the attempts, and go."""
         self.begin_drain()
-        self._woken.set()
         self._thread.join()
         self._recorder.stop()
         try:
@@ -114,10 +116,15 @@ class Node:
             log.warning("could not take leave of the database: %s", str(error).splitlines()[0])
 
     def _take_name(self) -> None:
-        report = [
-            nodes.SlotReport(d.index, d.kind, d.uuid, d.memory_bytes, empty=devices.is_empty(d)) for d in self._devices
-        ]
+        self._devices = devices.measure(self._devices, devices_in_use())
         with self._sessions.begin() as session:
+            uuids = [device.uuid for device in self._devices]
+            held = select(Slot.device_uuid, Slot.attempt_id).where(Slot.device_uuid.in_(uuids))
+            former = {row.device_uuid: row.attempt_id for row in session.execute(held)}
+            report = [
+                nodes.SlotReport(d.index, d.kind, d.uuid, d.memory_bytes, empty=_is_empty(d, former.get(d.uuid)))
+                for d in self._devices
+            ]
             nodes.register(
                 session,
                 name=self.name,
@@ -136,20 +143,18 @@ class Node:
         drained_by: float | None = None
         while True:
             due = min(beat, poll, look) if self._runs else min(beat, poll)
-            self._woken.wait(max(0.0, due - clock.now()) if drained_by is None else DRAIN_LOOK_SECONDS)
-            woken, now = self._woken.is_set(), clock.now()
-            self._woken.clear()
-            if self._draining:
-                if drained_by is None:
-                    log.info("draining: trainers write a checkpoint and leave")
-                    drained_by = now + 2 * self._settings.stop_grace_seconds + DRAIN_SPARE_SECONDS
-                if not self._drain_runs(late=now > drained_by):
-                    return
+            woken = self._wait(max(0.0, due - clock.now()) if drained_by is None else DRAIN_LOOK_SECONDS)
+            now = clock.now()
+            if self._draining and drained_by is None:
+                log.info("draining: trainers write a checkpoint and leave")
+                drained_by = now + 2 * self._settings.stop_grace_seconds + DRAIN_SPARE_SECONDS
+                beat = now  # nothing more is to be placed here, and what was placed goes elsewhere
+            here = drained_by is None or self._drain_runs(late=now > drained_by)
             try:
                 if now >= beat:
                     beat = now + self._settings.heartbeat_seconds
                     self._beat()
-                if not self._draining and (woken or now >= poll):
+                if drained_by is None and (woken or now >= poll):
                     poll = now + self._settings.poll_seconds
                     self._accept_placed()
                 if now >= look:
@@ -160,6 +165,18 @@ class Node:
                 log.warning("the database does not answer: %s", str(error).splitlines()[0])
             except Exception:
                 log.exception("the supervisor goes on after a fault")
+            if not here:
+                return
+
+    def _wait(self, seconds: float) -> bool:
+        """Until somebody wakes us, at most so long; says whether somebody did. Several calls at once are one."""
+        woken = False
+        with contextlib.suppress(queue.Empty):
+            self._woken.get(timeout=seconds)
+            woken = True
+            while True:
+                self._woken.get_nowait()
+        return woken
 
     def _drain_runs(self, *, late: bool) -> bool:
         """Have every attempt leave; returns whether one is still here.
@@ -180,14 +197,13 @@ class Node:
                 self._replaced()
                 return
             waiting = nodes.quarantined(session, self.name)
+            if self._draining:
+                nodes.begin_drain(session, self.name, self._instance)
+        if not waiting:
+            return
+        self._devices = devices.measure(self._devices, devices_in_use())
         ours = {device.index: device for device in self._devices}
-        empty = [
-            slot.index
-            for slot in waiting
-            if slot.index in ours
-            and devices.is_empty(ours[slot.index])
-            and not (slot.attempt_id is not None and marked(str(slot.attempt_id)))
-        ]
+        empty = [slot.index for slot in waiting if slot.index in ours and _is_empty(ours[slot.index], slot.attempt_id)]
         if empty:
             with self._sessions.begin() as session:
                 nodes.release_quarantined(session, self.name, empty)
@@ -211,7 +227,8 @@ class Node:
         with self._sessions() as session:
             placed = attempts.placed_on(session, self.name)
         for attempt_id in placed:
-            self._accept(attempt_id)
+            if not self._draining:
+                self._accept(attempt_id)
 
     def _accept(self, attempt_id: uuid.UUID) -> None:
         sent = clock.now()
@@ -231,6 +248,11 @@ class Node:
         thread = threading.Thread(target=run.run, name=f"attempt-{attempt_id}", daemon=True)
         self._runs[attempt_id] = (run, thread)
         thread.start()
+
+
+def _is_empty(device: devices.Device, attempt_id: uuid.UUID | None) -> bool:
+    """Whether nothing of the attempt that held the device is left on this host."""
+    return devices.is_empty(device) and not (attempt_id is not None and marked(str(attempt_id)))
 
 
 def _versions() -> dict[str, str]:

@@ -7,17 +7,24 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import psutil
 
+from worker import clock
+
 MARK = "BARLOW_ATTEMPT_ID"
 """Every process of an attempt carries the attempt's id in this environment variable."""
+NODE = "BARLOW_NODE_NAME"
+PARENT = "BARLOW_PARENT_PID"
+"""The worker's process id, and its host's name: whose process it is."""
 
 LONGEST_PIECE = 1 << 16
 JOIN_SECONDS = 2.0
+END_SECONDS = 30.0
+"""A process that was killed is gone by then, unless it is stuck in the kernel."""
 
 
 class Ranks:
@@ -121,22 +128,48 @@ def marked(attempt_id: str) -> list[int]:
     return [process.pid for process, env in _with_mark() if env[MARK] == attempt_id]
 
 
+def end_marked(attempt_id: str) -> bool:
+    """Kill what carries the mark of the attempt, also what left its rank's session; says whether all of it is gone."""
+    return not _end_all(lambda process, env: env[MARK] == attempt_id)[1]
+
+
 def end_orphans(node: str) -> list[int]:
-    """Kill the ranks that a dead worker of this node left behind and wait until they are gone.
+    """Kill the ranks that a dead worker of this node left behind, and what they started, and wait until they are gone.
 
     An orphan carries the mark and the node's name, and the worker that started it is no more. Ranks of a living
     worker are never touched.
 
     Returns the process ids that were ended.
     """
-    orphans = []
-    for process, env in _with_mark():
-        with contextlib.suppress(psutil.Error):
-            if env.get("BARLOW_NODE_NAME") == node and not _older_process(int(env["BARLOW_PARENT_PID"]), process):
-                process.kill()
-                orphans.append(process)
-    psutil.wait_procs(orphans, timeout=30)
-    return [process.pid for process in orphans]
+
+    def orphan(process: psutil.Process, env: Mapping[str, str]) -> bool:
+        parent = env.get(PARENT, "")
+        return env.get(NODE) == node and parent.isdecimal() and not _older_process(int(parent), process)
+
+    return _end_all(orphan)[0]
+
+
+def devices_in_use() -> set[str]:
+    """UUIDs of the GPUs that processes of attempts on this host were given."""
+    return {uuid for _, env in _with_mark() for uuid in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if uuid}
+
+
+def _end_all(wanted: Callable[[psutil.Process, Mapping[str, str]], bool]) -> tuple[list[int], list[int]]:
+    """Kill until a look finds nothing more: what is being killed may start others. Returns (found, still there)."""
+    found: set[int] = set()
+    deadline = clock.now() + END_SECONDS
+    while True:
+        there = []
+        for process, env in _with_mark():
+            with contextlib.suppress(psutil.Error):
+                if wanted(process, env):
+                    process.kill()
+                    there.append(process)
+        found.update(process.pid for process in there)
+        left = deadline - clock.now()
+        if not there or left < 0:
+            return sorted(found), [process.pid for process in there]
+        psutil.wait_procs(there, timeout=left)
 
 
 def _older_process(pid: int, child: psutil.Process) -> bool:
@@ -152,9 +185,10 @@ def _with_mark() -> list[tuple[psutil.Process, dict[str, str]]]:
     for process in psutil.process_iter():
         try:
             env = process.environ()
+            gone = process.status() == psutil.STATUS_ZOMBIE
         except (psutil.Error, OSError):
             continue
-        if MARK in env:
+        if MARK in env and not gone:
             found.append((process, env))
     return found
 

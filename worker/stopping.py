@@ -15,10 +15,14 @@ STALLED_GRACE_SECONDS = 5.0
 
 
 class StopLadder:
-    """The steps of ending one attempt, each taken when its time has come. `why` is the reason that came first."""
+    """The steps of ending one attempt, each taken when its time has come.
+
+    `why` is the reason that came first; `signalled`: the ranks got a signal, they were not only asked.
+    """
 
     def __init__(self, ranks: Ranks, control_file: Path) -> None:
         self.why: str | None = None
+        self.signalled = False
         self._ranks = ranks
         self._control_file = control_file
         self._asked: set[str] = set()
@@ -28,7 +32,7 @@ class StopLadder:
         """Ask the trainer to write a checkpoint and leave; the same reason again changes nothing.
 
         Args:
-            reason: one of the trainer's stop reasons: cancel, pause, drain, lease.
+            reason: one of the trainer's stop reasons: cancel, pause, preempt, drain, lease.
             term_after, kill_after: seconds from now until TERM and KILL.
         """
         if reason not in self._asked:
@@ -49,6 +53,7 @@ class StopLadder:
         for step in [step for step in self._steps if step[0] <= now]:
             self._steps.remove(step)
             self._ranks.signal(step[1])
+            self.signalled = True
 
     def _plan(self, why: str, *steps: tuple[float, signal.Signals]) -> None:
         self.why = self.why or why

@@ -141,7 +141,7 @@ def test_what_was_placed_on_a_node_that_leaves_is_queued_again_at_once(lab: Lab)
     placed = lab.attempt(job_id)
     with lab.sessions.begin() as session:
         assert nodes.leave(session, "gpu-1", lab.instances["gpu-1"], lab.complete)
-    assert (lab.attempt(job_id).outcome, lab.job(job_id).state) == (Outcome.LOST, JobState.QUEUED)
+    assert (lab.attempt(job_id).outcome, lab.job(job_id).state) == (Outcome.DRAINED, JobState.QUEUED)
     assert lab.job(job_id).reason == {"why": "node gpu-1 has left"}
     assert lab.slots()[0].attempt_id is None
     assert lab.accept(placed) is None
