@@ -28,12 +28,18 @@ class Settings(BaseSettings):
     data_dir: Path | None = Field(None, description="Root of the data sets on this host")
 
     tick_seconds: float = Field(2.0, gt=0, description="The scheduler looks at least this often")
+    reserve_after_seconds: float = Field(
+        300.0, ge=0, description="A job of several slots that has waited so long gets a node kept for it"
+    )
     poll_seconds: float = Field(15.0, gt=0, description="The worker asks for placed attempts at least this often")
     heartbeat_seconds: float = Field(10.0, gt=0, description="Between two lease renewals")
     lease_seconds: float = Field(60.0, gt=0, description="An attempt not renewed for this long is lost")
     stop_grace_seconds: float = Field(30.0, gt=0, description="From a stop request to TERM, and from TERM to KILL")
     retry_backoff_seconds: float = Field(5.0, ge=0, description="Wait before retry 1; doubled for each further one")
     recorder_seconds: float = Field(1.0, gt=0, description="Between two looks of the recorder at the journals")
+    disk_reserve_bytes: int = Field(
+        2_000_000_000, ge=0, description="Less free below runs_dir: jobs are warned, and old checkpoints give way"
+    )
 
     @model_validator(mode="after")
     def _renewals_fit_the_lease(self) -> Settings:

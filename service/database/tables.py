@@ -112,6 +112,7 @@ class Job(Base):
         UniqueConstraint("experiment_id", "name"),
         Index("ix_jobs_queue", "slots", "order_key", postgresql_where=text("state = 'queued'")),
         Index("ix_jobs_waiting", "id", postgresql_where=text("state = 'waiting'")),
+        Index("ix_jobs_reserved", "reserved_node", postgresql_where=text("reserved_node IS NOT NULL")),
         Index("ix_jobs_labels", "labels", postgresql_using="gin"),
     )
 

@@ -83,6 +83,7 @@ def run(connection: Connection, settings: Settings, stop: threading.Event) -> No
                 # Workers that could not renew while nobody was here get one lease to be heard.
                 may_reap=time.monotonic() - held_since >= settings.lease_seconds,
                 complete=complete,
+                reserve_after_seconds=settings.reserve_after_seconds,
             )
             waker.offer(placed(session))
         _wait(connection, min(settings.tick_seconds, IDLE_SECONDS / 2))

@@ -2,111 +2,74 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
 
-from service.ledger.reasons import ReasonCode
+from service.scheduling.explaining import Explainer
+from service.scheduling.room import Room
+from service.scheduling.views import AttemptView, Candidate, Decision, NodeView, Placement, Reservation, SlotView
 
-Reason = tuple[ReasonCode, dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A queued job: it wants `slots` slots of one node that holds its data set, not before `not_before`."""
-
-    job_id: uuid.UUID
-    slots: int
-    data_set: str
-    not_before: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NodeView:
-    """A host that has registered at some time. `live`: its worker was seen within the lease."""
-
-    name: str
-    live: bool
-    data_sets: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class SlotView:
-    """A slot that its host still has. `free`: nobody's and not in quarantine."""
-
-    node: str
-    index: int
-    free: bool
-    quarantined: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """A job and the slots it gets, all on one node."""
-
-    job_id: uuid.UUID
-    node: str
-    indices: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What to place, and why each other candidate waits; one that backs off keeps the reason it has."""
-
-    placements: list[Placement]
-    reasons: dict[uuid.UUID, Reason]
+RESERVE_AFTER_SECONDS = 300.0
+"""A job of several slots that has been queued for so long gets a node kept for it, if nothing else is said."""
+LARGE = 2
+"""Slots from which on a job can be starved by smaller ones."""
 
 
 def decide(
-    candidates: Sequence[Candidate], nodes: Sequence[NodeView], slots: Sequence[SlotView], now: datetime
+    candidates: Sequence[Candidate],
+    nodes: Sequence[NodeView],
+    slots: Sequence[SlotView],
+    attempts: Sequence[AttemptView],
+    now: datetime,
+    *,
+    reserve_after_seconds: float = RESERVE_AFTER_SECONDS,
 ) -> Decision:
-    """Serve the candidates in their order; one that does not fit does not hold up those behind it.
+    """Serve the candidates in their order; one that does not fit does not hold up those behind it, except that
 
-    A job takes the node where the fewest slots stay free after it (best fit), so that small jobs share a host and
-    whole hosts stay free for large ones. Ties go by name: the same input gives the same answer.
+    - where running jobs of lower priority may be preempted for it, they are, and the room they make is kept for it:
+      until it is placed it stands before all others;
+    - a job of several slots that has waited long has a node reserved from its turn on: those behind it get there what
+      it does not need. It keeps the node while that is of use to it.
+
+    The same input in any order of `nodes`, `slots` and `attempts` gives the same answer.
     """
     by_name = sorted(nodes, key=lambda node: node.name)
-    free: dict[str, list[int]] = {node.name: [] for node in by_name}
-    total = dict.fromkeys(free, 0)
-    quarantined = dict.fromkeys(free, 0)
-    for slot in sorted(slots, key=lambda slot: (slot.node, slot.index)):
-        total[slot.node] += 1
-        quarantined[slot.node] += slot.quarantined
-        if slot.free:
-            free[slot.node].append(slot.index)
-
-    def reason(candidate: Candidate) -> Reason:
-        if not by_name:
-            return ReasonCode.NO_NODE, {}
-        largest = max(total, key=lambda name: total[name])
-        if candidate.slots > total[largest]:
-            return ReasonCode.TOO_LARGE, {"slots": candidate.slots, "node": largest, "total": total[largest]}
-        live = [node for node in by_name if node.live]
-        if not live:
-            return ReasonCode.NODES_AWAY, {"nodes": list(total)}
-        holding = [node.name for node in live if candidate.data_set in node.data_sets]
-        if not holding:
-            return ReasonCode.NO_DATA, {"data": candidate.data_set, "nodes": [node.name for node in live]}
-        best = max(holding, key=lambda name: len(free[name]))
-        data = {"slots": candidate.slots, "node": best, "free": len(free[best]), "quarantined": quarantined[best]}
-        return ReasonCode.NEEDS_SLOTS, data
-
-    decision = Decision([], {})
-    for candidate in candidates:
-        if candidate.not_before is not None and candidate.not_before > now:
+    room = Room(by_name, slots, attempts, now)
+    # A claim for which others were told to leave goes before one that only waits.
+    for candidate in sorted((c for c in candidates if c.reserved_node), key=lambda c: not c.preempting):
+        room.renew(candidate)
+    decision = Decision([], {}, {}, [])
+    waiting: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda candidate: not room.preempts(candidate)):
+        node = room.fit(candidate)
+        if node is not None:
+            decision.placements.append(Placement(candidate.job_id, node, room.take(candidate, node)))
             continue
-        fitting = [
-            node.name
-            for node in by_name
-            if node.live and candidate.data_set in node.data_sets and len(free[node.name]) >= candidate.slots
-        ]
-        if not fitting:
-            decision.reasons[candidate.job_id] = reason(candidate)
-            continue
-        node = min(fitting, key=lambda name: len(free[name]))
-        indices = tuple(free[node][: candidate.slots])
-        del free[node][: candidate.slots]
-        decision.placements.append(Placement(candidate.job_id, node, indices))
+        waits_long = now - candidate.queued_at >= timedelta(seconds=reserve_after_seconds)
+        _keep_room(room, candidate, decision, may_reserve=candidate.slots >= LARGE and waits_long)
+        waiting.append(candidate)
+
+    explainer = Explainer(by_name, total=room.total, quarantined=room.quarantined, free=room.free)
+    kept = room.reservations()
+    for candidate, reason in explainer.waiting(c for c in waiting if c.job_id not in kept):
+        decision.reasons[candidate.job_id] = reason
+        if candidate.reserved_node is not None:
+            decision.reservations[candidate.job_id] = None
+    for candidate in waiting:
+        reservation = kept.get(candidate.job_id)
+        if reservation is not None:
+            decision.reasons[candidate.job_id] = explainer.kept(candidate, reservation)
+            if reservation != Reservation(candidate.reserved_node or "", candidate.preempting):
+                decision.reservations[candidate.job_id] = reservation
     return decision
+
+
+def _keep_room(room: Room, candidate: Candidate, decision: Decision, *, may_reserve: bool) -> None:
+    """What can be done for a candidate that does not fit now."""
+    soon = room.fit_soon(candidate)
+    if soon is None and (preemption := room.preempt(candidate)) is not None:
+        decision.preemptions.append(preemption)
+    elif room.keeps(candidate):
+        room.bind(candidate)
+    elif not (may_reserve and room.reserve(candidate)) and soon is not None:
+        room.hold(candidate, soon)

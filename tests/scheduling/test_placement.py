@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import random
 import uuid
 from datetime import UTC, datetime, timedelta
-
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from typing import Any
 
 from service.ledger.reasons import ReasonCode
-from service.scheduling.placement import Candidate, Decision, NodeView, SlotView, decide
+from service.scheduling.explaining import FIGURED
+from service.scheduling.placement import decide
+from service.scheduling.views import Candidate, Decision, NodeView, SlotView
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DIGITS = frozenset({"digits"})
 
 
-def job(slots: int = 1, data_set: str = "digits", not_before: datetime | None = None) -> Candidate:
-    return Candidate(uuid.uuid4(), slots, data_set, not_before)
+def job(slots: int = 1, data_set: str = "digits", priority: int = 0, waited: float = 0.0, **has: Any) -> Candidate:
+    return Candidate(uuid.uuid4(), slots, data_set, priority, NOW - timedelta(seconds=waited), **has)
 
 
 def host(name: str, free: int, busy: int = 0, quarantined: int = 0) -> list[SlotView]:
@@ -35,7 +34,7 @@ def live(*names: str, data_sets: frozenset[str] = DIGITS) -> list[NodeView]:
 
 def test_small_jobs_share_a_host_and_leave_the_other_whole() -> None:
     small, large = [job(), job()], job(4)
-    decision = decide([*small, large], live("a", "b"), [*host("a", 4), *host("b", 3)], NOW)
+    decision = decide([*small, large], live("a", "b"), [*host("a", 4), *host("b", 3)], [], NOW)
     assert on(decision) == {
         small[0].job_id: ("b", (0,)),
         small[1].job_id: ("b", (1,)),
@@ -45,7 +44,7 @@ def test_small_jobs_share_a_host_and_leave_the_other_whole() -> None:
 
 def test_a_job_is_never_spread_over_hosts() -> None:
     wide = job(4)
-    decision = decide([wide], live("a", "b"), [*host("a", 3, busy=1), *host("b", 2, busy=2)], NOW)
+    decision = decide([wide], live("a", "b"), [*host("a", 3, busy=1), *host("b", 2, busy=2)], [], NOW)
     assert decision.placements == []
     reason = {"slots": 4, "node": "a", "free": 3, "quarantined": 0}
     assert decision.reasons == {wide.job_id: (ReasonCode.NEEDS_SLOTS, reason)}
@@ -53,86 +52,64 @@ def test_a_job_is_never_spread_over_hosts() -> None:
 
 def test_a_blocked_large_job_does_not_hold_up_smaller_ones() -> None:
     large, small = job(4), job(1)
-    decision = decide([large, small], live("a"), host("a", 2, busy=2), NOW)
+    decision = decide([large, small], live("a"), host("a", 2, busy=2), [], NOW)
     assert set(on(decision)) == {small.job_id}
     assert set(decision.reasons) == {large.job_id}
 
 
 def test_the_first_in_order_is_served_first() -> None:
     first, second = job(2), job(2)
-    decision = decide([first, second], live("a"), host("a", 3), NOW)
+    decision = decide([first, second], live("a"), host("a", 3), [], NOW)
     assert set(on(decision)) == {first.job_id}
     assert decision.reasons[second.job_id][1]["free"] == 1
 
 
 def test_reasons_without_any_node_or_with_none_up() -> None:
     waiting = job()
-    assert decide([waiting], [], [], NOW).reasons[waiting.job_id] == (ReasonCode.NO_NODE, {})
+    assert decide([waiting], [], [], [], NOW).reasons[waiting.job_id] == (ReasonCode.NO_NODE, {})
     away = [NodeView("b", False, DIGITS), NodeView("a", False, DIGITS)]
-    reason = decide([waiting], away, [*host("a", 2), *host("b", 2)], NOW).reasons[waiting.job_id]
+    reason = decide([waiting], away, [*host("a", 2), *host("b", 2)], [], NOW).reasons[waiting.job_id]
     assert reason == (ReasonCode.NODES_AWAY, {"nodes": ["a", "b"]})
 
 
 def test_a_job_larger_than_every_host_is_told_so_even_while_that_host_is_away() -> None:
     waiting = job(5)
     nodes = [*live("a"), NodeView("b", False, DIGITS)]
-    reason = decide([waiting], nodes, [*host("a", 2), *host("b", 0, busy=4)], NOW).reasons[waiting.job_id]
+    reason = decide([waiting], nodes, [*host("a", 2), *host("b", 0, busy=4)], [], NOW).reasons[waiting.job_id]
     assert reason == (ReasonCode.TOO_LARGE, {"slots": 5, "node": "b", "total": 4})
 
 
 def test_a_job_goes_only_where_its_data_are() -> None:
     imagenet, other = job(data_set="imagenet"), job(data_set="nowhere")
     nodes = [*live("a"), *live("b", data_sets=DIGITS | {"imagenet"})]
-    decision = decide([imagenet, other], nodes, [*host("a", 1), *host("b", 4)], NOW)
+    decision = decide([imagenet, other], nodes, [*host("a", 1), *host("b", 4)], [], NOW)
     assert on(decision) == {imagenet.job_id: ("b", (0,))}
     assert decision.reasons[other.job_id] == (ReasonCode.NO_DATA, {"data": "nowhere", "nodes": ["a", "b"]})
 
 
 def test_a_host_that_is_not_up_gets_nothing() -> None:
     waiting = job()
-    decision = decide([waiting], [NodeView("a", False, DIGITS), *live("b")], [*host("a", 1), *host("b", 0, 1)], NOW)
+    decision = decide([waiting], [NodeView("a", False, DIGITS), *live("b")], [*host("a", 1), *host("b", 0, 1)], [], NOW)
     assert decision.placements == []
     assert decision.reasons[waiting.job_id][1]["node"] == "b"
 
 
 def test_quarantined_slots_are_not_given_and_are_told() -> None:
     waiting = job()
-    decision = decide([waiting], live("a"), host("a", 0, busy=1, quarantined=2), NOW)
+    decision = decide([waiting], live("a"), host("a", 0, busy=1, quarantined=2), [], NOW)
     assert decision.reasons[waiting.job_id][1] == {"slots": 1, "node": "a", "free": 0, "quarantined": 2}
 
 
-def test_a_job_that_backs_off_keeps_its_reason_and_takes_nothing() -> None:
-    later, due = job(not_before=NOW + timedelta(seconds=1)), job(not_before=NOW)
-    decision = decide([later, due], live("a"), host("a", 1), NOW)
-    assert set(on(decision)) == {due.job_id}
-    assert decision.reasons == {}
+def test_one_that_is_about_to_go_gets_nothing() -> None:
+    waiting = job()
+    nodes = [NodeView("a", False, DIGITS), *live("b")]
+    decision = decide([waiting], nodes, [*host("a", 4), *host("b", 1)], [], NOW)
+    assert on(decision) == {waiting.job_id: ("b", (0,))}
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    wanted=st.lists(st.integers(1, 5), max_size=12),
-    hosts=st.dictionaries(st.sampled_from("abcd"), st.tuples(st.integers(0, 5), st.integers(0, 2)), max_size=4),
-    dead=st.sets(st.sampled_from("abcd")),
-    seed=st.integers(0, 2**16),
-)
-def test_whatever_the_input(wanted: list[int], hosts: dict[str, tuple[int, int]], dead: set[str], seed: int) -> None:
-    candidates = [job(slots) for slots in wanted]
-    nodes = [NodeView(name, name not in dead, DIGITS) for name in hosts]
-    slots = [slot for name, (free, busy) in hosts.items() for slot in host(name, free, busy)]
-    decision = decide(candidates, nodes, slots, NOW)
-
-    taken = [(p.node, index) for p in decision.placements for index in p.indices]
-    free = {(slot.node, slot.index) for slot in slots if slot.free and slot.node not in dead}
-    assert len(taken) == len(set(taken))
-    assert set(taken) <= free
-    size = {candidate.job_id: candidate.slots for candidate in candidates}
-    assert all(len(p.indices) == size[p.job_id] for p in decision.placements)
-    # Every job is placed or told why it waits, and what waits does not fit into what is left.
-    assert {p.job_id for p in decision.placements} ^ set(decision.reasons) == set(size)
-    left = {name: sum(node == name for node, _ in free - set(taken)) for name in hosts}
-    assert all(size[job_id] > most for job_id in decision.reasons for most in left.values())
-    # The order in which rows come out of the database does not matter.
-    order = random.Random(seed)
-    order.shuffle(nodes)
-    order.shuffle(slots)
-    assert decide(candidates, nodes, slots, NOW) == decision
+def test_many_alike_are_told_figures_at_the_head_of_the_queue_only() -> None:
+    waiting = [job(2) for _ in range(FIGURED + 5)]
+    other = job(3)
+    decision = decide([*waiting, other], live("a"), host("a", 1, busy=3), [], NOW)
+    codes = [decision.reasons[candidate.job_id][0] for candidate in [*waiting, other]]
+    assert codes == [ReasonCode.NEEDS_SLOTS] * FIGURED + [ReasonCode.BEHIND] * 5 + [ReasonCode.NEEDS_SLOTS]

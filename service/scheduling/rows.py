@@ -1,0 +1,100 @@
+"""What the scheduler reads of the run database in one tick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, or_, select, text
+from sqlalchemy.orm import Session
+
+from service.database.tables import Attempt, Job, Node, Slot
+from service.ledger.nodes import is_live
+from service.ledger.states import AttemptState
+from service.scheduling.views import AttemptView, Candidate, NodeView, SlotView
+
+CANDIDATES_PER_SIZE = 1000
+"""Jobs of one size that a tick looks at; a small job is seen however many large ones stand before it."""
+
+# The sizes by a loose scan of ix_jobs_queue, which then gives the first jobs of each in their order. A job keeps its
+# reservation also where 1,000 of its size have come to stand before it.
+_CANDIDATES = text("""
+    WITH RECURSIVE sizes(slots) AS (
+        SELECT min(slots) FROM jobs WHERE state = 'queued'
+        UNION ALL
+        SELECT (SELECT min(jobs.slots) FROM jobs WHERE state = 'queued' AND jobs.slots > sizes.slots)
+        FROM sizes WHERE sizes.slots IS NOT NULL
+    ),
+    first AS (
+        SELECT job.* FROM sizes CROSS JOIN LATERAL (
+            SELECT id, order_key FROM jobs
+            WHERE state = 'queued' AND jobs.slots = sizes.slots AND (not_before IS NULL OR not_before <= :now)
+              AND NOT EXISTS (SELECT FROM attempts WHERE job_id = jobs.id AND attempts.state <> 'ended')
+            ORDER BY order_key, id LIMIT :limit
+        ) AS job
+        UNION
+        SELECT id, order_key FROM jobs WHERE reserved_node IS NOT NULL AND state = 'queued'
+    )
+    SELECT id, slots, data_set, priority, queued_at, reserved_node, preempting, reason_code, reason
+    FROM first JOIN jobs USING (id) ORDER BY jobs.order_key, id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One look; `now` is the database's clock."""
+
+    now: datetime
+    candidates: list[Candidate]
+    nodes: list[NodeView]
+    slots: list[SlotView]
+    attempts: list[AttemptView]
+
+
+def read(session: Session, *, lease_seconds: float) -> Rows:
+    """All that a placement decision depends on, in the caller's transaction."""
+    now: datetime = session.scalars(select(func.clock_timestamp())).one()
+    return Rows(now, _candidates(session, now), _nodes(session, lease_seconds), _slots(session), _attempts(session))
+
+
+def _candidates(session: Session, now: datetime) -> list[Candidate]:
+    found = session.execute(_CANDIDATES, {"now": now, "limit": CANDIDATES_PER_SIZE})
+    return [
+        Candidate(
+            row.id,
+            row.slots,
+            row.data_set,
+            row.priority,
+            row.queued_at,
+            row.reserved_node,
+            row.preempting,
+            None if row.reason_code is None else (row.reason_code, row.reason),
+        )
+        for row in found
+    ]
+
+
+def _nodes(session: Session, lease_seconds: float) -> list[NodeView]:
+    is_open = is_live(lease_seconds) & Node.draining_at.is_(None)
+    found = session.execute(select(Node.name, is_open, Node.data_sets))
+    return [NodeView(name, there, frozenset(data_sets)) for name, there, data_sets in found]
+
+
+def _slots(session: Session) -> list[SlotView]:
+    there = select(Slot.node, Slot.index, Slot.attempt_id, Slot.quarantined_at).where(Slot.retired_at.is_(None))
+    return [
+        SlotView(node, index, free=holder is None and since is None, quarantined=since is not None)
+        for node, index, holder, since in session.execute(there)
+    ]
+
+
+def _attempts(session: Session) -> list[AttemptView]:
+    leaving = or_(
+        Attempt.state == AttemptState.STOPPING,
+        Attempt.preempted_at.is_not(None),
+        Job.cancel_requested_at.is_not(None),
+        Job.pause_requested_at.is_not(None),
+    )
+    held = (Job.slots, Job.priority, Job.preemptible, leaving, Attempt.placed_at)
+    live = select(Attempt.id, Attempt.node, *held).join(Job, Job.id == Attempt.job_id)
+    return [AttemptView(*row) for row in session.execute(live.where(Attempt.state != AttemptState.ENDED))]

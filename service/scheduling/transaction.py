@@ -1,0 +1,31 @@
+"""One step of a tick, which never waits long for anybody."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from psycopg.errors import LockNotAvailable
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+LOCK_MILLISECONDS = 100
+"""So long a step waits for a row. Its holder may be frozen; the server ends its session only after a minute."""
+
+logger = logging.getLogger("service.scheduling")
+
+
+@contextmanager
+def step(session: Session, what: str) -> Iterator[None]:
+    """A transaction of its own. When somebody else holds a row it needs, it is undone and left for the next tick."""
+    try:
+        session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'"))
+        yield
+        session.commit()
+    except OperationalError as error:
+        session.rollback()
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        logger.info("%s: somebody holds a row of it, the next tick tries again", what)
