@@ -40,7 +40,6 @@ def execute(
     folder = None if attempt is None else run_directory.attempt_folder(run_folder, attempt)
     context: Context | None = None
     try:
-        watchdog.stacks_on_signal()
         watchdog.die_with_parent()
         watchdog.watch_lease()
         if threads is not None:
@@ -84,8 +83,6 @@ def _begin_by_hand(place: process_group.Place, run_folder: Path, spec: Spec, bac
 
 def _context(place: process_group.Place, run_folder: Path, attempt: int) -> Context:
     folder = run_directory.attempt_folder(run_folder, attempt)
-    stop = StopRequests(folder / run_directory.CONTROL_FILE, rank=place.rank, device=place.device)
-    stop.install()
     watchdog.watch_peers(folder)
     return Context(
         rank=place.rank,
@@ -97,7 +94,7 @@ def _context(place: process_group.Place, run_folder: Path, attempt: int) -> Cont
         attempt=attempt,
         inputs=run_directory.read_inputs(folder),
         journal=Journal(folder / FILE_NAME) if place.rank == 0 else None,
-        stop=stop,
+        stop=StopRequests(folder / run_directory.CONTROL_FILE, rank=place.rank, device=place.device),
     )
 
 

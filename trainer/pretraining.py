@@ -96,6 +96,8 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     if schedule.warmup_steps >= steps:
         context.warn(f"the warm-up of {schedule.warmup_steps} steps does not end within the {steps} steps of this run")
     context.step = done
+    if done < steps and context.stop.requested(done):  # asked while torch was loaded, or the data
+        return _stopped(context, done)
     pace = _Pace(plan, spec.batch_size, done)
     pace.report(context, series, done)
     for batch in batches.iterate(done, steps):
@@ -117,8 +119,12 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
             state.raise_if_diverged()
             _write_checkpoint(spec, context, plan, state, series, batch.step)
         if stopping:
-            return Outcome("stopped", f"stopped at step {batch.step}: {context.stop.reason}", step=batch.step)
+            return _stopped(context, batch.step)
     return _export(spec, context, plan, state, series)
+
+
+def _stopped(context: Context, step: int) -> Outcome:
+    return Outcome("stopped", f"stopped at step {step}: {context.stop.reason}", step=step)
 
 
 def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:

@@ -80,7 +80,14 @@ def test_the_exported_backbone_is_the_trained_one(undisturbed):
 
 def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_to_the_same_end(undisturbed, tmp_path):
     first = runs.context(tmp_path)
-    (first.attempt_folder / "control.json").write_text('{"stop": "pause"}')
+    asked = first.stop.requested
+
+    def requested(step: int) -> bool:
+        if step == 1:
+            (first.attempt_folder / "control.json").write_text('{"stop": "pause"}')
+        return asked(step)
+
+    first.stop.requested = requested
     end = pretrain(runs.spec(), first)
     assert end.outcome == "stopped"
     assert end.message == "stopped at step 1: pause"
@@ -90,6 +97,14 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_to_the_same_end(undist
     assert runs.series(tmp_path) == runs.series(undisturbed)
     for part in ("model", "optimizer"):
         assert runs.same(runs.checkpoint(tmp_path, 2, STEPS)[part], runs.checkpoint(undisturbed, 1, STEPS)[part])
+
+
+def test_asked_to_stop_before_its_first_step_it_takes_none(tmp_path):
+    first = runs.context(tmp_path)
+    (first.attempt_folder / "control.json").write_text('{"stop": "preempt"}')
+    end = pretrain(runs.spec(), first)
+    assert (end.outcome, end.message, end.step) == ("stopped", "stopped at step 0: preempt", 0)
+    assert not (first.attempt_folder / "checkpoints").exists()
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(undisturbed, tmp_path):

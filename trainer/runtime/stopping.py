@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-import signal
+import sys
 import time
 from pathlib import Path
-from types import FrameType
 
 import torch
 
-from trainer.runtime import collectives
+from trainer.runtime import collectives, signals
 
-REASONS = ("signal", "lease", "drain", "pause", "cancel")
-"""Why a run is asked to stop; a later one wins over an earlier one. `signal` is SIGTERM or SIGINT to any rank."""
+REASONS = ("signal", "lease", "drain", "preempt", "pause", "cancel")
+"""Why a run is asked to stop; a later one wins over an earlier one.
+
+`signal`: SIGTERM or SIGINT to any rank; `lease`: the run database is away for too long; `drain`: the worker goes;
+`preempt`: the slots are for a job of higher priority; `pause`, `cancel`: a user asked for it.
+"""
 
 AGREE_SECONDS = 1.0
 MOST_STEPS_BETWEEN = 1000
@@ -22,8 +25,9 @@ MOST_STEPS_BETWEEN = 1000
 class StopRequests:
     """Agrees on stop requests without a collective in the other steps.
 
-    Rank 0 reads `control_file` ({"stop": reason}, written by rename); any rank may get SIGTERM or SIGINT. At the
-    step of an agreement the ranks take the maximum of (reason, steps to the next agreement); only rank 0, which has
+    Rank 0 reads `control_file` ({"stop": reason}, written by rename); any rank may get SIGTERM or SIGINT. A file that
+    says nothing of the kind, as a full disk may leave it, asks for nothing: one line in the log. At the step of an
+    agreement the ranks take the maximum of (reason, steps to the next agreement); only rank 0, which has
     the clock, gives the second, so every rank knows the step of the next one.
     """
 
@@ -31,15 +35,10 @@ class StopRequests:
         self._control_file = control_file
         self._rank = rank
         self._device = device
-        self._signalled = False
         self._agreed = 0
         self._next_step: int | None = None
         self._last: tuple[int, float] | None = None
-
-    def install(self) -> None:
-        """Turn SIGTERM and SIGINT into requests; a second SIGINT ends the process at once."""
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
+        self._complaint: str | None = None
 
     @property
     def reason(self) -> str | None:
@@ -67,18 +66,19 @@ class StopRequests:
 
     def _wish(self) -> int:
         reason = self._read() if self._rank == 0 else None
-        return REASONS.index(reason) + 1 if reason else int(self._signalled)
+        return REASONS.index(reason) + 1 if reason else int(signals.stop_heard())
 
     def _read(self) -> str | None:
         try:
-            value = json.loads(self._control_file.read_text("utf-8")).get("stop")
+            value = json.loads(self._control_file.read_text("utf-8"))
+            reason = value.get("stop") if isinstance(value, dict) else None
+            if reason not in REASONS:
+                raise ValueError(f'it is not {{"stop": one of {", ".join(REASONS)}}}')
         except FileNotFoundError:
             return None
-        if value not in REASONS:
-            raise ValueError(f'{self._control_file}: {{"stop": {value!r}}} is not one of {", ".join(REASONS)}')
-        return str(value)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._signalled and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._signalled = True
+        except (OSError, ValueError) as error:
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                print(f"{self._control_file.name} is passed over: {error}", file=sys.stderr, flush=True)
+            return None
+        return str(reason)

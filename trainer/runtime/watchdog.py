@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import faulthandler
 import os
 import signal
 import sys
@@ -35,12 +34,6 @@ def die_with_parent() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != int(parent):  # it died before the line above
         _end(f"the parent process {parent} is gone")
-
-
-def stacks_on_signal() -> None:
-    """Stacks on standard error: of the failing thread on a fatal signal, of all on SIGUSR1, sent to a stalled rank."""
-    faulthandler.enable(all_threads=False)
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
 
 
 def watch_lease() -> None:
