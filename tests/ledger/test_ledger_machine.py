@@ -110,7 +110,7 @@ class Lives(RuleBasedStateMachine):
         by = self.lab.job(data.draw(st.sampled_from(self.jobs)))
         with self.lab.sessions.begin() as session:
             kept = reservations.reserve(session, by.id, node, preempting=True)
-        assert kept == (by.state == JobState.QUEUED)
+        assert (kept is not None) == (by.state == JobState.QUEUED)
         for attempt in self.attempts(AttemptState.PLACED, *ACCEPTED):
             victim = self.lab.job(attempt.job_id)
             with self.lab.sessions.begin() as session:
