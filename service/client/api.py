@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -25,8 +26,10 @@ from service.api.schemas import (
     MetricView,
     Nodes,
     Plan,
+    SlotView,
 )
 from service.client.sse import Message, messages
+from service.ledger.states import Verb
 
 Answer = TypeVar("Answer", bound=BaseModel)
 _WAITS = (0.2, 0.5, 1.0, 2.0)  # seconds between the tries of one request
@@ -115,7 +118,24 @@ class Client:
 
     def cancel(self, job_id: uuid.UUID | str) -> JobView:
         """Cancel a job; one that has ended stays as it is."""
-        return JobView.model_validate_json(self._send("POST", f"/jobs/{job_id}:cancel").content)
+        return self._ask(job_id, Verb.CANCEL)
+
+    def pause(self, job_id: uuid.UUID | str) -> JobView:
+        """Pause a job; one that is paused stays as it is."""
+        return self._ask(job_id, Verb.PAUSE)
+
+    def resume(self, job_id: uuid.UUID | str) -> JobView:
+        """Have a paused job go on."""
+        return self._ask(job_id, Verb.RESUME)
+
+    def retry(self, job_id: uuid.UUID | str, *, key: str | None = None) -> JobView:
+        """A new job in place of one that failed or was cancelled; with an Idempotency-Key, as a submit."""
+        return self._ask(job_id, Verb.RETRY, _key(key or str(uuid.uuid4())))
+
+    def release_slot(self, node: str, index: int) -> SlotView:
+        """Free a quarantined slot, on your word that nothing runs there any more."""
+        path = f"/nodes/{quote(node, safe='')}/slots/{index}:release"
+        return SlotView.model_validate_json(self._send("POST", path).content)
 
     def experiment(self, experiment: uuid.UUID | str) -> ExperimentDetail:
         """An experiment, by id or name, with its jobs."""
@@ -159,6 +179,9 @@ class Client:
             params["attempt"] = attempt
         for message in self._stream(f"/jobs/{job_id}/logs", params):
             yield message.data + "\n"
+
+    def _ask(self, job_id: uuid.UUID | str, verb: Verb, headers: Mapping[str, str] | None = None) -> JobView:
+        return JobView.model_validate_json(self._send("POST", f"/jobs/{job_id}:{verb}", headers=headers).content)
 
     def _get(self, path: str, model: type[Answer], params: Mapping[str, Any] | None = None) -> Answer:
         return model.model_validate_json(self._send("GET", path, params=params).content)

@@ -27,6 +27,8 @@ Pretrain image backbones with Barlow Twins and judge them.
   barlow submit recipes/digits.yaml --watch    submit it and look on
   barlow jobs --state running                  what is going on?
   barlow logs digits-resnet18 -f               what does it write?
+  barlow pause ID                              its slots for something else; `barlow resume ID` goes on
+  barlow retry ID --watch                      it failed: once more, from its newest checkpoint
   barlow compare ID ID                         what made the difference?
 
 ID is a job's id, its beginning or its end, its NAME, or EXPERIMENT/NAME. Commands talk to the stack that `barlow up`
@@ -119,7 +121,7 @@ def show(job: JobId, url: Url = None, data: Data = DATA) -> None:
 
 @app.command()
 def watch(job: JobIds, url: Url = None, data: Data = DATA) -> None:
-    """Look on until the jobs have ended. Exit code 1 when one of them did not succeed."""
+    """Look on until the jobs have ended, or wait for you to resume one. Exit code 1 unless all have succeeded."""
     with connect(url, data) as client:
         _watch(client, [client.find_job(text) for text in job])
 
@@ -146,8 +148,51 @@ def cancel(job: JobIds, url: Url = None, data: Data = DATA) -> None:
     """Cancel jobs. A running one writes a checkpoint first; one that has ended stays as it is."""
     with connect(url, data) as client:
         for job_id in [client.find_job(text) for text in job]:
-            after = client.cancel(job_id)
-            typer.echo(f"{after.name}  {after.state}{f': {after.reason.words}' if after.reason else ''}")
+            render.asked(_console(), client.cancel(job_id))
+
+
+@app.command()
+def pause(job: JobIds, url: Url = None, data: Data = DATA) -> None:
+    """Pause jobs: their slots are free for others until `barlow resume`.
+
+    A running one writes a checkpoint first, and goes on from it later: the same job, the same MLflow run.
+    """
+    with connect(url, data) as client:
+        for job_id in [client.find_job(text) for text in job]:
+            render.asked(_console(), client.pause(job_id))
+
+
+@app.command()
+def resume(job: JobIds, url: Url = None, data: Data = DATA) -> None:
+    """Have paused jobs go on from their newest checkpoint: they are queued again.
+
+    A pause that is still under way is taken back.
+    """
+    with connect(url, data) as client:
+        for job_id in [client.find_job(text) for text in job]:
+            render.asked(_console(), client.resume(job_id))
+
+
+@app.command()
+def retry(
+    job: JobIds,
+    watch: Annotated[bool, typer.Option("--watch", help="Look on until the new jobs have ended")] = False,
+    url: Url = None,
+    data: Data = DATA,
+) -> None:
+    """Make a new job in place of each that failed or was cancelled: the same spec, called NAME-retry1.
+
+    It starts from the newest valid checkpoint of the old one, which stays as it is. What the old one waited for is
+    not run again; if that failed too, retry it first: the new job waits for its retry.
+
+    Example: barlow retry digits-resnet18 --watch
+    """
+    with connect(url, data) as client:
+        made = [client.retry(job_id) for job_id in [client.find_job(text) for text in job]]
+        for new in made:
+            render.submitted(_console(), new.experiment, [new])
+        if watch:
+            _watch(client, [new.id for new in made])
 
 
 @app.command()
@@ -180,6 +225,24 @@ def nodes(url: Url = None, data: Data = DATA) -> None:
     """List the hosts that run jobs, and what their slots do."""
     with connect(url, data) as client:
         render.nodes(_console(), client.nodes())
+
+
+@app.command()
+def release(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Name of a host, as `barlow nodes` shows it")],
+    slot: Annotated[int, typer.Argument(metavar="SLOT", min=0, help="Number of its quarantined slot")],
+    url: Url = None,
+    data: Data = DATA,
+) -> None:
+    """Free a quarantined slot, on your word that nothing of the lost job runs there any more.
+
+    A host frees its slots by itself once it finds them empty. Look there first (nvidia-smi, ps): two jobs on one GPU
+    ruin both.
+
+    Example: barlow release gpu-1 3
+    """
+    with connect(url, data) as client:
+        typer.echo(f"slot {slot} of {node}: {client.release_slot(node, slot).words}")
 
 
 @app.command()

@@ -31,14 +31,25 @@ class Display(Protocol):
 
 
 def watch(client: Client, ids: Sequence[UUID], console: Console) -> list[JobDetail]:
-    """Show the jobs until every one has ended; returns them as they are then."""
+    """Show the jobs until none can go on by itself: each has ended, is paused, or waits for one of these that is.
+
+    Returns them as they are then.
+    """
     with display(console) as screen:
         while True:
             jobs = [client.job(job_id) for job_id in ids]
             screen.show(jobs)
-            if all(job.state.terminal for job in jobs):
+            if all(job.state.terminal or job.id in held_up(jobs) for job in jobs):
                 return jobs
             time.sleep(1.0)
+
+
+def held_up(jobs: Sequence[JobDetail]) -> set[UUID]:
+    """Those that wait for a user to resume them, or for one that does."""
+    found = {job.id for job in jobs if job.state == JobState.PAUSED}
+    while more := {job.id for job in jobs if job.state == JobState.WAITING and found & {*job.after}} - found:
+        found |= more
+    return found
 
 
 def display(console: Console) -> Display:

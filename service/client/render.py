@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,7 @@ _COLOURS = {
     JobState.WAITING: "yellow",
     JobState.QUEUED: "yellow",
     JobState.RUNNING: "cyan",
+    JobState.PAUSED: "blue",
     JobState.SUCCEEDED: "green",
     JobState.FAILED: "red",
     JobState.CANCELLED: "magenta",
@@ -86,6 +88,12 @@ def job(console: Console, job: JobDetail, url: str) -> None:
         table.add_row("place", f"{job.place} in the queue")
     if progress := _progress(job):
         table.add_row("progress", progress)
+    if job.verbs:
+        table.add_row("you can", Text(", ".join(f"barlow {verb}" for verb in job.verbs)))
+    if job.retry_of:
+        table.add_row("retry of", str(job.retry_of))
+    if job.retries:
+        table.add_row("retried as", ", ".join(map(str, job.retries)))
     table.add_row("slots", str(job.slots))
     table.add_row("attempts", str(job.attempts))
     for name, moment in (("created", job.created_at), ("started", job.started_at), ("finished", job.finished_at)):
@@ -99,24 +107,38 @@ def job(console: Console, job: JobDetail, url: str) -> None:
     if job.links.mlflow:
         table.add_row("MLflow", job.links.mlflow)
     console.print(table)
-    if job.last_metrics:
+    # An evaluation's metrics are the numbers of its result.
+    if job.last_metrics and not (job.kind != "pretrain" and job.result):
         metrics = _table("metric", "step", "value")
         for key, point in job.last_metrics.items():
             metrics.add_row(key, str(point.step), _value(point.value))
         console.print(metrics)
-    ending(console, job)
+    _outcome(console, job)
+
+
+def asked(console: Console, job: JobView) -> None:
+    """Where a job is after something was asked of it."""
+    words = job.reason.words if job.reason else ""
+    said = words if words.startswith(job.state) else f"{job.state}{f': {words}' if words else ''}"
+    console.print(Text(f"{job.name}  {said}"))
 
 
 def ending(console: Console, job: JobView) -> None:
-    """The result of a job, or what went wrong with the last lines of its log."""
+    """How a watched job stands at the end: its result or error, why it was cancelled or does not go on."""
+    _outcome(console, job)
+    if job.state in (JobState.CANCELLED, JobState.PAUSED, JobState.WAITING) and job.reason:
+        console.print(Text(f"{job.name}: {job.reason.words}"))
+    if job.state == JobState.PAUSED:
+        console.print(Text(f"  `barlow resume {job.id}` has it go on where it was"))
+
+
+def _outcome(console: Console, job: JobView) -> None:
     if job.result:
         console.print(Text(f"{job.name}: {json.dumps(job.result, indent=2)}"))
     if job.error:
         console.print(Text(f"{job.name} failed ({job.error.get('class')}): {job.error.get('message')}", style="red"))
         for line in job.error.get("log_tail") or []:
             console.print(Text(f"  {line}"))
-    elif job.state == JobState.CANCELLED and job.reason:
-        console.print(Text(f"{job.name}: {job.reason.words}"))
 
 
 def comparison(console: Console, compared: Comparison) -> None:
@@ -139,14 +161,16 @@ def nodes(console: Console, found: Nodes) -> None:
     if not found.items:
         console.print("no node has registered yet; start a worker with python -m worker")
         return
-    table = _table("node", "seen", "slot", "kind", "memory", "runs")
+    table = _table("node", "how it is", "seen", "slot", "kind", "memory", "what it does")
     for node in found.items:
-        seen = _time(node.seen_at) if node.live else f"gone since {_time(node.seen_at)}"
+        facts = (node.name, node.words, _time(node.seen_at))
         for slot in node.slots:
-            use = f"job {slot.job}" if slot.job else "free"
-            use = f"quarantined since {_time(slot.quarantined_at)}" if slot.quarantined_at else use
-            table.add_row(node.name, seen, str(slot.index), slot.kind, f"{slot.memory_bytes / 1e9:.1f} GB", use)
+            table.add_row(*facts, str(slot.index), slot.kind, f"{slot.memory_bytes / 1e9:.1f} GB", slot.words)
     console.print(table)
+    for node in found.items:
+        for slot in node.slots:
+            if slot.quarantined_at is not None:
+                console.print(f"nothing runs on it any more? barlow release {shlex.quote(node.name)} {slot.index}")
 
 
 def data_sets(console: Console, found: DataSets) -> None:
@@ -184,7 +208,7 @@ def _state(state: JobState) -> Text:
 
 def _progress(job: JobView) -> str:
     at = job.progress
-    if at is None or job.state not in (JobState.RUNNING, JobState.QUEUED):
+    if at is None or job.state not in (JobState.RUNNING, JobState.QUEUED, JobState.PAUSED):
         return ""
     parts = [f"{100 * at.fraction:.0f} %"] if at.fraction is not None else []
     if at.step is not None and at.steps is not None:
