@@ -252,7 +252,11 @@ def install(app: FastAPI) -> None:
 def _methods(app: FastAPI, path: str) -> str:
     """Every method of a path; a router knows only those of the first route that fits."""
     routes = [route for route in iter_route_contexts(app.routes) if route.path_regex and route.path_regex.match(path)]
-    return ", ".join(sorted({method for route in routes for method in route.methods or ()}))
+    # ID:cancel fits the template of an id, too; the longest template is the one that means this path.
+    closest = max(len(route.path or "") for route in routes)
+    return ", ".join(
+        sorted({method for route in routes for method in route.methods or () if len(route.path or "") == closest})
+    )
 
 
 def _section(kind: Kind) -> str:

@@ -111,6 +111,7 @@ def test_lists_are_filtered_and_paged_newest_first(api: httpx.Client) -> None:
         ("page_token=WzFd", "page_token"),
         ("created_after=yesterday", "created_after"),
         ("created_after=2026-01-01T00:00:00", "created_after"),
+        ("created_before=1767225600", "created_before"),
         ("match=%25", "match"),
     ],
 )

@@ -41,6 +41,7 @@ def run_server(settings: Settings, folder: Path) -> Iterator[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BARLOW_")}
     environment = clean | {
         "BARLOW_DATABASE_URL": settings.database_url.get_secret_value(),
+        "BARLOW_REDIS_URL": settings.redis_url.get_secret_value(),
         "BARLOW_RUNS_DIR": str(settings.runs_dir),
     }
     command = [sys.executable, "-m", "service.api", "--port", "0"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
+from pydantic import AfterValidator, BeforeValidator
 from sqlalchemy import ColumnElement, Select, String, cast, or_, select
 from sqlalchemy.orm import Session
 
@@ -26,6 +28,24 @@ from trainer.specs.common import Name
 from trainer.specs.parsing import KINDS
 
 router = APIRouter(tags=["jobs"])
+
+
+def _written_out(value: object) -> object:
+    # A bare number would be read as seconds since 1970, or as milliseconds if it is large.
+    if isinstance(value, str) and _MOMENT.match(value):
+        return value
+    raise ValueError(f"write a date, a time and its offset from UTC, for example {_EXAMPLE}")
+
+
+def _with_offset(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError(f"the offset from UTC is missing; write for example {_EXAMPLE}")
+    return moment
+
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
+_EXAMPLE = "2026-01-31T12:00:00Z"
+Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_with_offset)]
 
 _SUBMIT_BODY = {
     "requestBody": {
@@ -89,8 +109,8 @@ def list_jobs(
         str | None,
         Query(pattern="^[A-Za-z0-9._-]{1,100}$", description="A job's name, or the beginning or the end of its id"),
     ] = None,
-    created_after: Annotated[datetime | None, Query(description="At or after; with its offset from UTC")] = None,
-    created_before: Annotated[datetime | None, Query(description="Before; with its offset from UTC")] = None,
+    created_after: Annotated[Moment | None, Query(description="At or after; with its offset from UTC")] = None,
+    created_before: Annotated[Moment | None, Query(description="Before; with its offset from UTC")] = None,
     page_size: PageSize = 50,
     page_token: PageToken = None,
 ) -> Page[JobView]:
@@ -107,9 +127,9 @@ def list_jobs(
         as_text = cast(Job.id, String)
         conditions.append(or_(Job.name == match, as_text.like(f"{lowered}%"), as_text.like(f"%{lowered}")))
     if created_after:
-        conditions.append(Job.created_at >= _with_offset("created_after", created_after))
+        conditions.append(Job.created_at >= created_after)
     if created_before:
-        conditions.append(Job.created_at < _with_offset("created_before", created_before))
+        conditions.append(Job.created_at < created_before)
     return _page(session, settings, select(Job).where(*conditions), experiment, page_size, page_token)
 
 
@@ -168,9 +188,3 @@ def _label(item: str) -> tuple[str, str]:
     if not equals:
         raise invalid_parameter("label", f"{item[:100]!r} is not KEY=VALUE")
     return key, value
-
-
-def _with_offset(name: str, moment: datetime) -> datetime:
-    if moment.tzinfo is None:
-        raise invalid_parameter(name, "the offset from UTC is missing; write for example 2026-01-31T12:00:00Z")
-    return moment
