@@ -26,6 +26,7 @@ from worker import clock, devices
 from worker.attempt import AttemptRun
 from worker.process import devices_in_use, end_orphans, marked
 from worker.recorder.loops import Recorder
+from worker.retention import Janitor
 
 VERSIONS_OF = ("barlow-lab", "torch", "torchvision")
 RETRY_SECONDS = 2.0
@@ -55,6 +56,7 @@ class Node:
         self._sessions = session_factory(engine)
         self._instance = uuid.uuid4()
         self._recorder = Recorder(settings, engine)
+        self._janitor = Janitor(settings, engine)
         self._completion = Completion(settings.runs_dir, backoff_seconds=settings.retry_backoff_seconds)
         self._devices: list[devices.Device] = []
         self._runs: dict[uuid.UUID, tuple[AttemptRun, threading.Thread]] = {}
@@ -93,6 +95,7 @@ class Node:
         """Begin to work; the node is registered."""
         log.info("node %s: %s", self.name, ", ".join(f"{d.kind} {d.uuid}" for d in self._devices))
         self._recorder.start()
+        self._janitor.start()
         self._thread.start()
 
     def wake(self) -> None:
@@ -108,6 +111,7 @@ class Node:
         """Drain, end the attempts, and go."""
         self.begin_drain()
         self._thread.join()
+        self._janitor.stop()
         self._recorder.stop()
         try:
             with self._sessions.begin() as session:

@@ -1,0 +1,306 @@
+"""Checkpoints of recorded jobs: kept by the policy, deleted row first, finished after a kill at any moment."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from journals import RecordedJob
+from lab import Lab
+from sqlalchemy import select, update
+
+from service.database.tables import Checkpoint, Job
+from service.ledger import jobs
+from service.ledger.states import Outcome
+from service.run_folders import attempt_folder
+from service.settings import Settings
+from trainer.specs import parse_spec
+from worker import checkpoints, retention
+from worker.recorder.postgres import PostgresRecorder
+from worker.retention import Janitor
+
+
+@pytest.fixture
+def lab(database: Settings) -> Iterator[Lab]:
+    lab = Lab(database.model_copy(update={"node_name": "gpu-1", "disk_reserve_bytes": 0}))
+    lab.node()
+    yield lab
+    lab.check()
+    lab.engine.dispose()
+
+
+class Run:
+    """A recorded job whose checkpoints lie on the disk."""
+
+    def __init__(self, lab: Lab, name: str = "recorded", **policy: Any) -> None:
+        self.lab = lab
+        self.job = RecordedJob(lab, lab.settings, name=name)
+        self.id = self.job.id
+        spec = {**self.job.row().spec}
+        spec["run"] = {**spec["run"], "checkpoint": {**spec["run"]["checkpoint"], **policy}}
+        with lab.sessions.begin() as session:
+            session.execute(update(Job).where(Job.id == self.id).values(spec=spec))
+        self.recorder = PostgresRecorder(lab.sessions, self.job.run.parent)
+        self.job.started()
+
+    def place(self, step: int, attempt: int | None = None) -> Path:
+        return attempt_folder(self.job.run, attempt or self.job.attempt.number) / f"checkpoints/step-{step:08d}"
+
+    def write(self, *steps: int, milestone: bool = False, score: float | None = None) -> None:
+        """As the trainer does: the folder, then the line."""
+        for step in steps:
+            self.folder(step)
+            self.job.journal.append(
+                "checkpoint", step=step, epoch=1, checkpoint="milestone" if milestone else "last", score=score,
+                path=f"checkpoints/step-{step:08d}", sha256="0" * 64, bytes=1, deleted=[],
+            )  # fmt: skip
+
+    def folder(self, step: int) -> None:
+        self.place(step).mkdir(parents=True)
+        (self.place(step) / "state.pt").write_bytes(b"state")
+
+    def record(self) -> None:
+        self.recorder.flush(self.id)
+
+    def again(self, resume_step: int) -> None:
+        self.job.again()
+        self.job.started(resume_step)
+
+    def rows(self) -> dict[tuple[int, int], str]:
+        """(attempt, step) → kind of what is not deleted."""
+        with self.lab.sessions() as session:
+            kept = Checkpoint.deleted_at.is_(None), Checkpoint.kind != "backbone"
+            rows = session.scalars(select(Checkpoint).where(Checkpoint.job_id == self.id, *kept))
+            return {(row.attempt, row.step): row.kind for row in rows}
+
+    def there(self) -> list[str]:
+        """Everything in the attempts' folders of checkpoints."""
+        return sorted(f"{at.parent.parent.name}/{at.name}" for at in self.job.run.glob("attempts/*/checkpoints/*"))
+
+
+def _names(attempt: int, *steps: int) -> list[str]:
+    return [f"{attempt:04d}/step-{step:08d}" for step in steps]
+
+
+def _judge(lab: Lab, source: UUID, select: str) -> UUID:
+    spec = {"kind": "knn", "data": {"name": "digits"}, "backbone_from": {"job": "recorded", "select": select}}
+    with lab.sessions.begin() as session:
+        experiment = jobs.ensure_experiment(session, "lab")
+        facts: dict[str, Any] = {"name": None, "after": [], "source_job_id": source, "actor": "test"}
+        return jobs.submit(session, experiment_id=experiment.id, spec=parse_spec(spec), **facts).id
+
+
+def _janitor(lab: Lab) -> Janitor:
+    return Janitor(lab.settings, lab.engine)
+
+
+def test_last_best_and_milestones_stay_and_are_named_so(lab: Lab) -> None:
+    run, janitor = Run(lab, keep_last=2, best_by="loss"), _janitor(lab)
+    run.write(1, score=9.0)
+    run.write(2, score=3.0)
+    run.write(3, milestone=True, score=5.0)
+    run.write(4, 5, 6)
+    run.record()
+    janitor.look()
+    assert run.rows() == {(1, 2): "best", (1, 3): "milestone", (1, 5): "last", (1, 6): "last"}
+    assert run.there() == _names(1, 2, 3, 5, 6)
+    run.write(7, score=2.0)
+    run.write(8, 9)
+    run.record()
+    janitor.look()
+    assert run.rows() == {(1, 3): "milestone", (1, 7): "best", (1, 8): "last", (1, 9): "last"}
+    assert run.there() == _names(1, 3, 7, 8, 9)
+    run.write(10, 11)
+    run.job.succeed()
+    run.record()
+    janitor.look()
+    assert run.there() == _names(1, 3, 7, 10, 11), "a last look follows the end"
+    assert (run.job.run / "backbone/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("how", ["look", "sweep"])
+def test_killed_between_row_and_folder_it_is_finished_by_the_next(lab: Lab, how: str) -> None:
+    run = Run(lab, keep_last=1)
+    run.write(1, 2, 3)
+    run.record()
+    pid = os.fork()
+    if pid == 0:
+        lab.engine.dispose(close=False)
+        retention.checkpoints.delete = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        _janitor(lab).look()
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    assert run.rows() == {(1, 3): "last"}
+    assert run.there() == _names(1, 1, 2, 3), "the row goes first"
+    getattr(_janitor(lab), how)()
+    assert run.there() == _names(1, 3)
+
+
+def test_killed_in_the_middle_of_a_folder_it_is_finished_by_the_next(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(lab, keep_last=1)
+    run.write(1, 2)
+    run.record()
+
+    def half(path: Path, **_: Any) -> None:
+        if path.exists():
+            (path / "state.pt").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.shutil, "rmtree", half)
+        with pytest.raises(KeyboardInterrupt):
+            _janitor(lab).look()
+    assert run.there() == ["0001/.step-00000001.deleted", *_names(1, 2)], "half of one is not taken for a checkpoint"
+    _janitor(lab).look()
+    assert run.there() == _names(1, 2)
+
+
+def test_a_transaction_that_fails_deletes_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(lab, keep_last=1)
+    run.write(1, 2)
+    run.record()
+    monkeypatch.setattr(checkpoints, "_on_disk", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        _janitor(lab).look()
+    assert run.rows() == {(1, 1): "last", (1, 2): "last"}
+    assert run.there() == _names(1, 1, 2)
+
+
+def test_an_attempt_that_has_written_none_may_fall_back_on_any_before_it(lab: Lab) -> None:
+    run, janitor = Run(lab, keep_last=1), _janitor(lab)
+    run.write(1, 2, 3)
+    run.record()
+    run.job.again()
+    janitor.look()
+    assert run.there() == _names(1, 1, 2, 3)
+    run.job.started(resume_step=3)
+    run.write(4)
+    run.record()
+    janitor.look()
+    assert run.there() == _names(2, 4)
+
+
+def test_what_a_successor_passed_over_goes_when_there_is_a_newer(lab: Lab) -> None:
+    """The recorder has deleted the rows beyond the step that the second attempt went on from."""
+    run, janitor = Run(lab, keep_last=2), _janitor(lab)
+    run.write(1, 2, 3)
+    run.record()
+    run.again(resume_step=1)
+    run.record()
+    janitor.look()
+    assert run.there() == _names(1, 1, 2, 3)
+    run.write(2)
+    run.record()
+    janitor.look()
+    assert run.rows() == {(1, 1): "last", (2, 2): "last"}
+    assert run.there() == [*_names(1, 1), *_names(2, 2)]
+
+
+def test_killed_before_its_line_a_checkpoint_stays_while_it_is_the_newest(lab: Lab) -> None:
+    run, janitor = Run(lab, keep_last=1), _janitor(lab)
+    run.write(1, 2)
+    run.folder(3)
+    half_written = run.place(4).with_name(".step-00000004.tmp")
+    half_written.mkdir()
+    run.record()
+    janitor.look()
+    assert run.there() == ["0001/.step-00000004.tmp", *_names(1, 2, 3)], "the attempt may be about to rename it"
+    run.again(resume_step=3)
+    run.record()
+    janitor.look()
+    assert run.there() == _names(1, 2, 3)
+    run.write(4)
+    run.record()
+    janitor.look()
+    assert run.there() == _names(2, 4)
+
+
+def test_of_an_ended_job_too(lab: Lab) -> None:
+    run = Run(lab, keep_last=1)
+    run.write(1)
+    run.folder(2)
+    run.folder(3)
+    lab.end(run.job.attempt, Outcome.DIVERGED)
+    run.record()
+    _janitor(lab).sweep()
+    assert run.there() == _names(1, 1, 3)
+
+
+def test_an_open_evaluation_keeps_its_step_and_no_other(lab: Lab) -> None:
+    run, janitor = Run(lab, keep_last=1), _janitor(lab)
+    judging = _judge(lab, run.id, "step 2")
+    _judge(lab, run.id, "last")
+    run.write(1, 2, 3)
+    run.record()
+    janitor.look()
+    assert run.there() == _names(1, 2, 3)
+    lab.cancel(judging)
+    janitor.sweep()
+    assert run.there() == _names(1, 3)
+
+
+def test_a_retry_keeps_all_of_the_job_it_goes_on_from(lab: Lab) -> None:
+    run, janitor = Run(lab, keep_last=1), _janitor(lab)
+    run.write(1, 2)
+    lab.end(run.job.attempt, Outcome.DIVERGED)
+    run.record()
+    first = lab.retry(run.id)
+    lab.cancel(first)
+    second = lab.retry(first)
+    janitor.look()
+    assert run.there() == _names(1, 1, 2)
+    lab.cancel(second)
+    janitor.sweep()
+    assert run.there() == _names(1, 2)
+
+
+def test_any_number_of_workers_may_look(lab: Lab) -> None:
+    runs = [Run(lab, f"job-{n}", keep_last=1) for n in range(2)]
+    for run in runs:
+        run.write(*range(1, 20))
+        run.record()
+    faults: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            _janitor(lab).sweep()
+        except BaseException as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert faults == []
+    for run in runs:
+        assert run.there() == _names(1, 19)
+
+
+def test_a_folder_of_nobody_s_job_is_left_alone(lab: Lab) -> None:
+    run = Run(lab)
+    stranger = lab.settings.runs_dir / str(UUID(int=7)) / "attempts/0001/checkpoints/.step-00000003.deleted"
+    stranger.mkdir(parents=True)
+    (lab.settings.runs_dir / "notes").mkdir()
+    run.write(1)
+    run.record()
+    _janitor(lab).sweep()
+    assert stranger.exists()
+
+
+def test_nothing_to_do_asks_nothing_of_a_job(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, janitor = Run(lab), _janitor(lab)
+    run.write(1)
+    run.record()
+    janitor.look()
+    looked: list[UUID] = []
+    monkeypatch.setattr(janitor, "_tidy", lambda job_id: bool(looked.append(job_id)) or True)
+    janitor.look()
+    assert looked == []
+    run.write(2)
+    run.record()
+    janitor.look()
+    assert looked == [run.id]
