@@ -15,11 +15,13 @@ from lab import Lab
 from sqlalchemy import select, update
 
 from service.database.tables import Metric, Watermark
-from service.ledger.states import Outcome
+from service.ledger.states import JobState, Outcome
 from service.local.servers import Mlflow
+from service.recording import mlflow_params
 from service.settings import Settings
+from worker.recorder.export import STATUS
 from worker.recorder.loops import Recorder
-from worker.recorder.mlflow import MlflowExporter, flattened
+from worker.recorder.mlflow import MlflowExporter
 from worker.recorder.mlflow_run import make_client
 from worker.recorder.postgres import PostgresRecorder
 
@@ -41,17 +43,20 @@ class Killed(BaseException):
 
 
 class Dying:
-    """A real client whose process is killed right after its n-th call was carried out."""
+    """A real client whose process is killed at its n-th call: right after it was carried out, or right before."""
 
-    def __init__(self, client: Any, calls: int) -> None:
+    def __init__(self, client: Any, calls: int, *, carried_out: bool) -> None:
         self._client = client
-        self.left = calls
+        self._left = calls
+        self._carried_out = carried_out
 
     def __getattr__(self, name: str) -> Any:
         def call(*given: Any, **named: Any) -> Any:
+            self._left -= 1
+            if self._left == 0 and not self._carried_out:
+                raise Killed
             answer = getattr(self._client, name)(*given, **named)
-            self.left -= 1
-            if self.left == 0:
+            if self._left == 0:
                 raise Killed
             return answer
 
@@ -66,6 +71,13 @@ def _exporter(job: RecordedJob, client: Any) -> MlflowExporter:
     return MlflowExporter(job.lab.engine, client, job.run.parent)
 
 
+def _export(job: RecordedJob, client: Any) -> None:
+    """Everything there is, by a process that begins with it."""
+    exporter = _exporter(job, client)
+    exporter.export(job.id)
+    exporter.upload(job.id)
+
+
 def _in_postgres(job: RecordedJob) -> Points:
     found: Points = {}
     with job.lab.sessions() as session:
@@ -78,6 +90,26 @@ def _in_mlflow(job: RecordedJob, client: Any) -> Points:
     run_id = job.row().mlflow_run_id
     keys = client.get_run(run_id).data.metrics
     return {key: sorted((m.step, m.value, m.timestamp) for m in client.get_metric_history(run_id, key)) for key in keys}
+
+
+def _runs(job: RecordedJob, client: Any) -> list[str]:
+    """The job's runs that are not deleted."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return [run.info.run_id for run in client.search_runs(experiments, f"tags.`barlow.job_id` = '{job.id}'")]
+
+
+def _assert_exported(job: RecordedJob, client: Any) -> None:
+    """All of an ended job is in MLflow, once."""
+    assert job.watermark("mlflow").complete
+    assert _runs(job, client) == [job.row().mlflow_run_id]
+    assert _in_mlflow(job, client) == _in_postgres(job)
+    run = client.get_run(job.row().mlflow_run_id)
+    assert run.info.status == STATUS[JobState(job.row().state)]
+    assert run.data.params == mlflow_params(job.row().spec)
+    files = {file.name for file in (job.run / "backbone").iterdir()} if (job.run / "backbone").exists() else set()
+    assert {Path(artifact.path).name for artifact in client.list_artifacts(run.info.run_id, "backbone")} == files
+    if job.row().result is not None:
+        assert client.download_artifacts(run.info.run_id, "result.json")
 
 
 def _images(job: RecordedJob, client: Any) -> Counter[tuple[str, str]]:
@@ -117,8 +149,11 @@ def test_a_running_job_is_exported_to_its_checkpoint_and_an_ended_one_whole(
     job.succeed()
     _record(job)
     exporter.export(job.id)
+    assert (exporter.pending(), exporter.pending_files()) == ([], [job.id]), "its files keep nobody waiting"
+    assert client.get_run(run.info.run_id).info.status == "FINISHED"
+    exporter.upload(job.id)
     assert job.watermark("mlflow").complete
-    assert exporter.pending() == []
+    assert (exporter.pending(), exporter.pending_files()) == ([], [])
     assert exporter._runs == {}, "nothing is kept of a job that is done"
     assert _in_mlflow(job, client) == _in_postgres(job)
     assert len(_in_mlflow(job, client)["loss"]) == 12
@@ -127,7 +162,7 @@ def test_a_running_job_is_exported_to_its_checkpoint_and_an_ended_one_whole(
     run = client.get_run(job.row().mlflow_run_id)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "recorded"
-    assert run.data.params == flattened(job.row().spec)
+    assert run.data.params == mlflow_params(job.row().spec)
     assert run.data.params["optimizer.learning_rate"] == "0.001"
     assert run.data.params["projector.widths"] == "[32, 32]"
     assert run.data.tags["barlow.spec_digest"] == job.row().spec_digest
@@ -141,32 +176,28 @@ def test_a_running_job_is_exported_to_its_checkpoint_and_an_ended_one_whole(
     assert json.loads(Path(client.download_artifacts(run.info.run_id, "result.json")).read_text()) == {"loss": 1.5}
 
 
-def test_an_exporter_that_is_killed_after_any_call_leaves_no_duplicates(
-    lab: Lab, database: Settings, mlflow: Mlflow
+@pytest.mark.parametrize("carried_out", [False, True], ids=["before", "after"])
+def test_an_exporter_that_is_killed_at_any_call_leaves_nothing_twice(
+    lab: Lab, database: Settings, mlflow: Mlflow, carried_out: bool
 ) -> None:
     client = make_client(mlflow.url)
-    job = RecordedJob(lab, database)
-    job.started()
-    job.steps(1, 8)
-    job.correlation(4)
-    job.correlation(8)
-    job.checkpoint(8)
-    _record(job)
-    job.succeed()
-    _record(job)
-    kills = []
-    for calls in itertools.cycle(range(1, 9)):
-        if job.watermark("mlflow").complete:
-            break
+    for calls in itertools.count(1):
+        job = RecordedJob(lab, database, f"killed-at-{calls}")
+        job.started()
+        job.steps(1, 8)
+        job.correlation(4)
+        job.checkpoint(8)
+        job.succeed()
+        _record(job)
         try:
-            _exporter(job, Dying(client, calls)).export(job.id)
+            _export(job, Dying(client, calls, carried_out=carried_out))
         except Killed:
-            kills.append(calls)
-    assert kills == [1, 2, 3, 4, 5, 6, 7]
-    assert _in_mlflow(job, client) == _in_postgres(job)
-    assert _images(job, client) == {(f"correlation+step+{n}", end): 1 for n in (4, 8) for end in ("png", "webp")}
-    (experiment,) = {client.get_run(job.row().mlflow_run_id).info.experiment_id}
-    assert len(client.search_runs([experiment])) == 1
+            _export(job, client)
+        else:
+            break
+        _assert_exported(job, client)
+        assert _images(job, client) == {("correlation+step+4", end): 1 for end in ("png", "webp")}
+    assert calls > 10, "an export makes more than ten calls"
 
 
 def test_a_picture_without_its_thumbnail_is_completed(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
@@ -200,7 +231,7 @@ def test_a_damaged_journal_and_a_damaged_picture_hold_up_nothing(lab: Lab, datab
     _record(job)
     job.succeed()
     _record(job)
-    _exporter(job, client).export(job.id)
+    _export(job, client)
     assert job.watermark("mlflow").complete
     assert _in_mlflow(job, client) == _in_postgres(job)
     assert _images(job, client) == {("correlation+step+8", "png"): 1, ("correlation+step+8", "webp"): 1}

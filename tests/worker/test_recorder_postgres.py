@@ -11,6 +11,7 @@ from lab import Lab
 from sqlalchemy import event, select
 
 from service.database.tables import Checkpoint, Correlation
+from service.recording import POSTGRES
 from service.settings import Settings
 from worker.recorder import postgres
 from worker.recorder.postgres import PostgresRecorder
@@ -109,9 +110,9 @@ def test_complete_only_when_the_job_has_ended_and_all_is_read(lab: Lab, database
     assert recorder.pending() == [job.id]
     job.steps(1, 2)
     job.succeed()
-    assert not job.watermark(postgres.TARGET).complete
+    assert not job.watermark(POSTGRES).complete
     recorder.flush(job.id)
-    assert job.watermark(postgres.TARGET).complete
+    assert job.watermark(POSTGRES).complete
     assert len(job.points()) == 4
     assert recorder.pending() == []
 

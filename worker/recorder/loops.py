@@ -1,4 +1,4 @@
-"""The two recorder threads of a worker. Each goes at its own pace; one that fails waits, the other does not notice."""
+"""The recorder threads of a worker. Each goes at its own pace; one that fails waits, the others do not notice."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from service.database.engine import session_factory
 from service.database.tables import Watermark
+from service.recording import MLFLOW, POSTGRES
 from service.settings import Settings
 from worker.recorder import mlflow, postgres
 from worker.recorder.mlflow_run import make_client
@@ -33,9 +34,7 @@ class Recorder:
         self._postgres = postgres.PostgresRecorder(session_factory(engine), settings.runs_dir)
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=loop, name=f"recorder-{target}", daemon=True)
-            for target, loop in ((postgres.TARGET, self._run_postgres), (mlflow.TARGET, self._run_mlflow))
-            if target == postgres.TARGET or settings.mlflow_url is not None
+            threading.Thread(target=loop, name=f"recorder-{target}", daemon=True) for target, loop in self._loops()
         ]
 
     def start(self) -> None:
@@ -51,7 +50,7 @@ class Recorder:
 
     def open(self, session: Session, job_id: UUID) -> None:
         """Have a job recorded from now on."""
-        targets = [postgres.TARGET] if self._settings.mlflow_url is None else [postgres.TARGET, mlflow.TARGET]
+        targets = [POSTGRES] if self._settings.mlflow_url is None else [POSTGRES, MLFLOW]
         rows = [{"job_id": job_id, "target": target, "position": {}} for target in targets]
         session.execute(insert(Watermark).values(rows).on_conflict_do_nothing())
 
@@ -70,10 +69,24 @@ class Recorder:
 
         self._loop(self._postgres.pending, record)
 
+    def _loops(self) -> list[tuple[str, Callable[[], None]]]:
+        loops: list[tuple[str, Callable[[], None]]] = [(POSTGRES, self._run_postgres)]
+        if self._settings.mlflow_url is not None:
+            # The client is made by the threads: importing MLflow takes seconds.
+            loops += [(MLFLOW, self._run_mlflow), (f"{MLFLOW}-files", self._run_mlflow_files)]
+        return loops
+
     def _run_mlflow(self) -> None:
-        assert self._settings.mlflow_url is not None
-        exporter = mlflow.MlflowExporter(self._engine, make_client(self._settings.mlflow_url), self._settings.runs_dir)
+        exporter = self._exporter()
         self._loop(exporter.pending, exporter.export)
+
+    def _run_mlflow_files(self) -> None:
+        exporter = self._exporter()
+        self._loop(exporter.pending_files, exporter.upload)
+
+    def _exporter(self) -> mlflow.MlflowExporter:
+        assert self._settings.mlflow_url is not None
+        return mlflow.MlflowExporter(self._engine, make_client(self._settings.mlflow_url), self._settings.runs_dir)
 
     def _loop(self, pending: Callable[[], list[UUID]], record: Callable[[UUID], None]) -> None:
         waits = _Waits()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from PIL import Image
 POINTS = 1000
 """The most points that one request may hold."""
 PARAMS = 100
-LONGEST_PARAM = 6000
+SMALL_CALL_SECONDS = 10
+"""So long MLflow may keep silent at a call that carries no large file."""
+UPLOAD_BYTES_PER_SECOND = 2**20
+"""The slowest server that is waited for: it stores an upload after it has received all of it, in silence."""
 LONGEST_TAG = 5000
 THUMBNAIL = 256
 
@@ -31,11 +35,12 @@ Point = tuple[str, int, float, datetime]
 def make_client(url: str) -> Any:
     """An MlflowClient that gives up on a dead server within seconds, where its default waits for four minutes.
 
-    MLflow is imported here, after its settings: a worker without MLflow does not carry it.
+    It tries every call once: the recorder tries again, after the other jobs had their turn. MLflow is imported here,
+    after its settings: a worker without MLflow does not carry it.
     """
     os.environ.update(
-        MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
-        MLFLOW_HTTP_REQUEST_TIMEOUT="10",
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
+        MLFLOW_HTTP_REQUEST_TIMEOUT=str(SMALL_CALL_SECONDS),
         MLFLOW_DISABLE_TELEMETRY="true",
         MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
         GIT_PYTHON_REFRESH="quiet",
@@ -63,34 +68,54 @@ def experiment_id(client: Any, name: str) -> str:
 
 
 class MlflowRun:
-    """One run by its id."""
+    """One run by its id, in the experiment with this id, known by its tag."""
 
-    def __init__(self, client: Any, run_id: str) -> None:
+    def __init__(self, client: Any, run_id: str, experiment: str, tag: tuple[str, str]) -> None:
         self._client = client
         self.id = run_id
+        self._experiment = experiment
+        self._tag = tag
 
     @classmethod
     def find_or_create(
-        cls, client: Any, experiment: str, *, tag: tuple[str, str], name: str, started_at: datetime
+        cls, client: Any, experiment: str, *, tag: tuple[str, str], known: str | None, name: str, started_at: datetime
     ) -> MlflowRun:
-        """The run that carries `tag` in the experiment with this id; a new one if there is none."""
+        """The only run that carries `tag`; a new one if there is none.
+
+        Of several, which a lost answer or two exporters at once leave, one stays: the `known` one, else the first by
+        id, so that all who look agree.
+        """
         key, value = tag
-        found = client.search_runs([experiment], filter_string=f"tags.`{key}` = '{value}'", max_results=1)
-        if found:
-            return cls(client, found[0].info.run_id)
-        made = client.create_run(
-            experiment,
-            start_time=milliseconds(started_at),
-            tags={key: value, "mlflow.loggedImages": "true"},
-            run_name=name,
-        )
-        return cls(client, made.info.run_id)
+        if not _runs_with(client, experiment, tag):
+            client.create_run(
+                experiment,
+                start_time=milliseconds(started_at),
+                tags={key: value, "mlflow.loggedImages": "true"},
+                run_name=name,
+            )
+        found = _runs_with(client, experiment, tag)
+        assert found, "MLflow finds a run that it has just made"
+        run = cls(client, known if known in found else found[0], experiment, tag)
+        run.delete_others(found)
+        return run
+
+    @staticmethod
+    def delete_all(client: Any, experiment: str, tag: tuple[str, str]) -> None:
+        """Delete every run that carries `tag`; MLflow keeps deleted runs until its garbage is collected."""
+        for run_id in _runs_with(client, experiment, tag):
+            client.delete_run(run_id)
+
+    def delete_others(self, found: Sequence[str] | None = None) -> None:
+        """Delete whatever else carries the tag; `found`: the runs that carry it, if they were just asked for."""
+        for run_id in _runs_with(self._client, self._experiment, self._tag) if found is None else found:
+            if run_id != self.id:
+                self._client.delete_run(run_id)
 
     def params(self, values: dict[str, str]) -> None:
         """Log params; they can never change afterwards, the same value again is fine."""
         from mlflow.entities import Param
 
-        params = [Param(key, value[:LONGEST_PARAM]) for key, value in values.items()]
+        params = [Param(key, value) for key, value in values.items()]
         for start in range(0, len(params), PARAMS):
             self._client.log_batch(self.id, params=params[start : start + PARAMS])
 
@@ -108,8 +133,8 @@ class MlflowRun:
         metrics = [Metric(key, value, milliseconds(at), step) for key, step, value, at in points]
         self._client.log_batch(self.id, metrics=metrics)
 
-    def images(self, images: Iterable[tuple[str, int, datetime, Path]]) -> None:
-        """Log pictures (key, step, time, PNG file) that are not there yet.
+    def images(self, images: Iterable[tuple[str, int, datetime, Path]]) -> Iterator[None]:
+        """Log pictures (key, step, time, PNG file) that are not there yet; yields after each that was sent.
 
         MLflow gives every picture a new name, so what is there is asked for first; a kill between the two files of
         one picture leaves the first, whose thumbnail is then added. A file that is gone or damaged is passed over.
@@ -126,10 +151,18 @@ class MlflowRun:
                 self._client.log_image(self.id, image, key=key, step=step, timestamp=milliseconds(at))
             else:
                 self._thumbnail(image, found[".png"].removesuffix(".png") + "+compressed.webp")
+            yield
 
     def artifact(self, path: Path, folder: str) -> None:
-        """Upload a file to `folder` of the run; one of the same name is replaced."""
-        self._client.log_artifact(self.id, str(path), folder)
+        """Upload a file to `folder` of the run, unless one of its name and size is there.
+
+        A slow server may store what it received after the wait for its answer was given up: it is not sent again.
+        """
+        size = path.stat().st_size
+        there = {artifact.path: artifact.file_size for artifact in self._client.list_artifacts(self.id, folder)}
+        if there.get(f"{folder}/{path.name}") != size:
+            with _patience(size):
+                self._client.log_artifact(self.id, str(path), folder)
 
     def text(self, text: str, name: str) -> None:
         """Write a text artifact; one of the same name is replaced."""
@@ -145,6 +178,27 @@ class MlflowRun:
             file = Path(folder) / Path(name).name
             image.save(file)
             self._client.log_artifact(self.id, str(file), "images")
+
+
+def _runs_with(client: Any, experiment: str, tag: tuple[str, str]) -> list[str]:
+    """Ids of the runs that carry the tag, sorted; deleted ones do not count."""
+    key, value = tag
+    return sorted(run.info.run_id for run in client.search_runs([experiment], f"tags.`{key}` = '{value}'"))
+
+
+@contextlib.contextmanager
+def _patience(size: int) -> Iterator[None]:
+    """Let MLflow's client wait long enough for an upload of `size` bytes.
+
+    It reads its timeout from the environment at every call and offers no other way. Only one thread of a process
+    uploads; the small calls of the other wait longer meanwhile if MLflow stops answering, when nothing can be sent.
+    """
+    seconds = SMALL_CALL_SECONDS + size // UPLOAD_BYTES_PER_SECOND
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(seconds)
+    try:
+        yield
+    finally:
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(SMALL_CALL_SECONDS)
 
 
 def _read_picture(path: Path) -> Image.Image | None:

@@ -18,11 +18,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.database.tables import Attempt, Checkpoint, Correlation, Image, Job, Metric, Watermark
 from service.ledger import events as job_events
 from service.ledger.states import JobState
+from service.recording import POSTGRES
 from service.run_folders import attempt_folder, run_folder
 from service.storable import storable
 from trainer.journal import FILE_NAME, Event, read_events
 
-TARGET = "postgres"
 BATCH = 2000
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class PostgresRecorder:
     def pending(self) -> list[UUID]:
         """Jobs with something left to record whose run directory is visible here."""
         with self._sessions() as session:
-            jobs = session.scalars(select(Watermark.job_id).where(Watermark.target == TARGET, ~Watermark.complete))
+            jobs = session.scalars(select(Watermark.job_id).where(Watermark.target == POSTGRES, ~Watermark.complete))
             return [job for job in jobs if run_folder(self._runs_dir, job).exists()]
 
     def flush(self, job_id: UUID) -> None:
@@ -51,7 +51,7 @@ class PostgresRecorder:
         with self._sessions.begin() as session:
             mark = session.scalar(
                 select(Watermark)
-                .where(Watermark.job_id == job_id, Watermark.target == TARGET)
+                .where(Watermark.job_id == job_id, Watermark.target == POSTGRES)
                 .with_for_update(skip_locked=not wait)
             )
             if mark is None or mark.complete:

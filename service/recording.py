@@ -1,0 +1,73 @@
+"""What workers and service agree on in recording: the targets, how a job stands in MLflow, how it is rebuilt there."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from sqlalchemy import func, update
+from sqlalchemy.orm import Session
+
+from service.database.tables import Job, Watermark
+from service.ledger import events
+from service.ledger.moves import lock_job
+
+POSTGRES = "postgres"
+MLFLOW = "mlflow"
+JOB_TAG = "barlow.job_id"
+"""The tag by which a job's MLflow run is found."""
+REBUILD = "rebuild"
+"""In the position of an MLflow watermark: what MLflow has of the job is to be deleted first. Names the request."""
+LONGEST_PARAM = 6000
+
+
+class NothingRecorded(ValueError):
+    """MLflow holds nothing of the job that could be built again."""
+
+
+def request_rebuild(session: Session, job_id: uuid.UUID, *, actor: str) -> Job:
+    """Have the job's MLflow run deleted and made again from Postgres and the run directory, whatever the job's state.
+
+    Raises:
+        service.ledger.errors.NotFound: there is no such job.
+        NothingRecorded: the job was never recorded for MLflow.
+    """
+    job = lock_job(session, job_id)
+    if not rebuild(session, job, actor=actor, why="requested"):
+        raise NothingRecorded(
+            f"job {job.name} was never recorded for MLflow: it has not started yet, or it ran on a worker without "
+            "MLflow; set BARLOW_MLFLOW_URL for the workers before a job starts"
+        )
+    return job
+
+
+def rebuild(session: Session, job: Job, *, actor: str, why: str) -> bool:
+    """Mark a locked job's MLflow run as to be made again; False if the job is not recorded there.
+
+    The new position ends whatever export is under way: it can no longer move the watermark.
+    """
+    marked = session.scalar(
+        update(Watermark)
+        .where(Watermark.job_id == job.id, Watermark.target == MLFLOW)
+        .values(position={REBUILD: str(uuid.uuid4())}, complete=False, updated_at=func.clock_timestamp())
+        .returning(Watermark.job_id)
+        .execution_options(synchronize_session=False)
+    )
+    if marked is None:
+        return False
+    events.append(session, job, "mlflow_rebuild_requested", actor=actor, payload={"why": why})
+    return True
+
+
+def mlflow_params(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """A resolved spec as MLflow params: `optimizer.learning_rate` → its value as text; lists as JSON."""
+    out: dict[str, str] = {}
+    for key, value in spec.items():
+        if isinstance(value, dict) and value:
+            out |= mlflow_params(value, f"{prefix}{key}.")
+        elif isinstance(value, list | dict):
+            out[f"{prefix}{key}"] = json.dumps(value)[:LONGEST_PARAM]
+        else:
+            out[f"{prefix}{key}"] = str(value)[:LONGEST_PARAM]
+    return out
