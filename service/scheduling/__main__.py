@@ -76,7 +76,7 @@ def run(connection: Connection, settings: Settings, stop: threading.Event) -> No
     complete = Completion(settings.runs_dir, backoff_seconds=settings.retry_backoff_seconds)
     while not stop.is_set():
         with Session(connection, expire_on_commit=False) as session:
-            tick(
+            more = tick(
                 session,
                 instance=instance,
                 lease_seconds=settings.lease_seconds,
@@ -86,7 +86,8 @@ def run(connection: Connection, settings: Settings, stop: threading.Event) -> No
                 reserve_after_seconds=settings.reserve_after_seconds,
             )
             waker.offer(placed(session))
-        _wait(connection, min(settings.tick_seconds, IDLE_SECONDS / 2))
+        if not more:
+            _wait(connection, min(settings.tick_seconds, IDLE_SECONDS / 2))
 
 
 def _take_lock(connection: Connection, stop: threading.Event) -> bool:

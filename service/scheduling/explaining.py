@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from service.ledger.reasons import ReasonCode
 from service.scheduling.views import Candidate, NodeView, Reason, Reservation
 
-FIGURED = 100
+FIGURED = 25
 """Waiting jobs of one size and data set that are told how many slots are free; those behind them wait for them."""
 
 

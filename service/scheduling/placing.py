@@ -18,6 +18,9 @@ from service.scheduling.rows import read
 from service.scheduling.transaction import step
 from service.scheduling.views import Candidate, Placement, Preemption, Reason, Reservation
 
+PLACEMENTS_PER_TICK = 100
+"""A tick that has more to place leaves the rest to the next one, which follows at once: nothing else waits for them."""
+
 logger = logging.getLogger("service.scheduling")
 
 # A job that somebody is at, or that is not queued any more, keeps its reason.
@@ -34,14 +37,17 @@ _TELL = text("""
 """)
 
 
-def place(session: Session, *, lease_seconds: float, reserve_after_seconds: float = RESERVE_AFTER_SECONDS) -> None:
-    """Give free slots to queued jobs, make or keep room for those that need it, and tell the others why they wait."""
+def place(session: Session, *, lease_seconds: float, reserve_after_seconds: float = RESERVE_AFTER_SECONDS) -> bool:
+    """Give free slots to queued jobs, make or keep room for those that need it, and tell the others why they wait.
+
+    True: there is more to place.
+    """
     rows = read(session, lease_seconds=lease_seconds)
     session.commit()
     decision = decide(
         rows.candidates, rows.nodes, rows.slots, rows.attempts, rows.now, reserve_after_seconds=reserve_after_seconds
     )
-    for placement in decision.placements:
+    for placement in decision.placements[:PLACEMENTS_PER_TICK]:
         _place_one(session, placement, lease_seconds)
     preemptions = {preemption.job_id: preemption for preemption in decision.preemptions}
     # Nodes are given up before they are given to others.
@@ -50,6 +56,7 @@ def place(session: Session, *, lease_seconds: float, reserve_after_seconds: floa
     for job_id, preemption in preemptions.items():  # the room that its first victims made was not enough
         _keep_room(session, job_id, Reservation(preemption.node, preempting=True), preemption)
     _tell(session, rows.candidates, decision.reasons)
+    return len(decision.placements) > PLACEMENTS_PER_TICK
 
 
 def _place_one(session: Session, placement: Placement, lease_seconds: float) -> None:

@@ -14,6 +14,8 @@ RESERVED_SHARE = 0.25
 """Of the open nodes, at least one, so many are reserved at most: with a backlog of jobs that have waited long every
 host would else stand half empty for one of them."""
 
+_ENOUGH = ("enough are reserved",)
+
 
 @dataclass(slots=True)
 class Claim:
@@ -134,8 +136,12 @@ class Room:
 
     def reserve(self, candidate: Candidate) -> bool:
         """Keep the node that has most room for it; False: there is none, or too many are kept already."""
-        plain = sum(not claim.preempting for claim in self._claims.values())
-        if plain >= max(1, int(len(self._free) * RESERVED_SHARE)):
+        if _ENOUGH in self._refused:
+            return False
+        if sum(not claim.preempting for claim in self._claims.values()) >= max(
+            1, int(len(self._free) * RESERVED_SHARE)
+        ):
+            self._refused.add(_ENOUGH)
             return False
         possible = self._those(
             "reserve", candidate, lambda node: node not in self._claims and self._usable(node) >= candidate.slots

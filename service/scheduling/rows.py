@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import func, or_, select, text
 from sqlalchemy.orm import Session
@@ -19,24 +22,27 @@ CANDIDATES_PER_SIZE = 1000
 # The sizes by a loose scan of ix_jobs_queue, which then gives the first jobs of each in their order. A job keeps its
 # reservation also where 1,000 of its size have come to stand before it.
 _CANDIDATES = text("""
-    WITH RECURSIVE sizes(slots) AS (
+    WITH RECURSIVE sizes(size) AS (
         SELECT min(slots) FROM jobs WHERE state = 'queued'
         UNION ALL
-        SELECT (SELECT min(jobs.slots) FROM jobs WHERE state = 'queued' AND jobs.slots > sizes.slots)
-        FROM sizes WHERE sizes.slots IS NOT NULL
-    ),
-    first AS (
-        SELECT job.* FROM sizes CROSS JOIN LATERAL (
-            SELECT id, order_key FROM jobs
-            WHERE state = 'queued' AND jobs.slots = sizes.slots AND (not_before IS NULL OR not_before <= :now)
-              AND NOT EXISTS (SELECT FROM attempts WHERE job_id = jobs.id AND attempts.state <> 'ended')
-            ORDER BY order_key, id LIMIT :limit
-        ) AS job
-        UNION
-        SELECT id, order_key FROM jobs WHERE reserved_node IS NOT NULL AND state = 'queued'
+        SELECT (SELECT min(slots) FROM jobs WHERE state = 'queued' AND slots > size) FROM sizes WHERE size IS NOT NULL
     )
-    SELECT id, slots, data_set, priority, queued_at, reserved_node, preempting, reason_code, reason
-    FROM first JOIN jobs USING (id) ORDER BY jobs.order_key, id
+    SELECT first.* FROM sizes CROSS JOIN LATERAL (
+        SELECT id, slots, data_set, priority, queued_at, reserved_node, preempting, reason_code,
+               CAST(reason AS text) AS reason, order_key
+        FROM jobs
+        WHERE state = 'queued' AND slots = size AND reserved_node IS NULL
+          AND (not_before IS NULL OR not_before <= :now)
+          AND NOT EXISTS (SELECT FROM attempts WHERE job_id = jobs.id AND attempts.state <> 'ended')
+        ORDER BY order_key, id LIMIT :limit
+    ) AS first
+    UNION ALL
+    SELECT id, slots, data_set, priority, queued_at, reserved_node, preempting, reason_code,
+           CAST(reason AS text) AS reason, order_key
+    FROM jobs
+    WHERE state = 'queued' AND reserved_node IS NOT NULL
+      AND NOT EXISTS (SELECT FROM attempts WHERE job_id = jobs.id AND attempts.state <> 'ended')
+    ORDER BY order_key, id
 """)
 
 
@@ -68,10 +74,17 @@ def _candidates(session: Session, now: datetime) -> list[Candidate]:
             row.queued_at,
             row.reserved_node,
             row.preempting,
-            None if row.reason_code is None else (row.reason_code, row.reason),
+            None if row.reason_code is None else (row.reason_code, _parsed(row.reason)),
         )
         for row in found
     ]
+
+
+@lru_cache(maxsize=4096)
+def _parsed(reason: str) -> dict[str, Any]:
+    """Thousands of jobs are told the same; the result is shared and never changed."""
+    parsed: dict[str, Any] = json.loads(reason)
+    return parsed
 
 
 def _nodes(session: Session, lease_seconds: float) -> list[NodeView]:

@@ -29,14 +29,18 @@ def tick(
     may_reap: bool,
     complete: Complete,
     reserve_after_seconds: float = RESERVE_AFTER_SECONDS,
-) -> None:
-    """Look once. `may_reap` is False in the first lease after a start, when workers may not have been heard yet."""
+) -> bool:
+    """Look once. `may_reap` is False in the first lease after a start, when workers may not have been heard yet.
+
+    True: there is more to do at once.
+    """
     if may_reap:
         reap(session, complete)
     report_quarantines(session)
     release(session)
-    place(session, lease_seconds=lease_seconds, reserve_after_seconds=reserve_after_seconds)
+    more = place(session, lease_seconds=lease_seconds, reserve_after_seconds=reserve_after_seconds)
     _say_seen(session, instance)
+    return more
 
 
 def release(session: Session) -> None:
