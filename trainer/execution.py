@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from trainer.data.errors import DataError
 from trainer.journal import FILE_NAME, Journal
 from trainer.outcome import BadSpec, Outcome
 from trainer.pretraining import pretrain
-from trainer.runtime import process_group, watchdog
+from trainer.runtime import meeting, process_group, watchdog
 from trainer.runtime.context import Context
 from trainer.runtime.retention import Retention
 from trainer.runtime.started import journal_started
@@ -45,7 +46,8 @@ def execute(
         if threads is not None:
             torch.set_num_threads(threads)
         spec = parse_spec(load_spec_file(spec_file))
-        place = process_group.join()
+        with meeting.watched(partial(_lost_before_meeting, folder)):
+            place = process_group.join()
         if attempt is None:
             attempt = _begin_by_hand(place, run_folder, spec, backbone)
             folder = run_directory.attempt_folder(run_folder, attempt)
@@ -71,6 +73,16 @@ def execute(
             # Not sys.exit: the interpreter and the process group may wait for peers for ever.
             os._exit(1)
     return 0
+
+
+def _lost_before_meeting(folder: Path | None, rank: int) -> None:
+    """A peer ended before there was a process group; if it knew why, it has said so."""
+    message = f"rank {rank} ended before the ranks had met, perhaps killed"
+    try:
+        if folder is not None:
+            outcome.publish(folder, Outcome("crashed", message))
+    finally:
+        watchdog.end(message)
 
 
 def _begin_by_hand(place: process_group.Place, run_folder: Path, spec: Spec, backbone: Path | None) -> int:
@@ -117,6 +129,7 @@ def _conclude(context: Context, end: Outcome, *, by_hand: bool) -> None:
     """Rank 0's last words: the result, the end of the journal, then outcome.json."""
     journal = context.journal
     assert journal is not None
+    context.progress("finishing", step=end.step)  # the result, and the others at the exit barrier
     if end.outcome == "stopped":
         journal.append("stopped", step=end.step, reason=context.stop.reason)
     else:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from trainer.disk import naming
+
 Kind = Literal[
     "started", "progress", "metrics", "correlation", "checkpoint", "image", "result", "warning",
     "stopped", "failed", "finished",
@@ -40,6 +42,7 @@ class Journal:
     """Appends events to a new file at `path`; an event that could not be written whole is taken back."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._seq = 0
         self._size = 0
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -49,7 +52,7 @@ class Journal:
 
         Raises:
             ValueError: `data` holds a non-finite number; JSON has no word for it.
-            OSError: the disk did not take the whole line; nothing of it stays in the journal.
+            OSError: the disk did not take the whole line; names the file. Nothing of it stays in the journal.
         """
         assert not data.keys() & {"seq", "at"}, "seq and at are the journal's own"
         line = {
@@ -62,9 +65,10 @@ class Journal:
         }
         text = json.dumps(line, allow_nan=False, separators=(",", ":")).encode() + b"\n"
         try:
-            rest = memoryview(text)
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
+            with naming(self._path):
+                rest = memoryview(text)
+                while rest:
+                    rest = rest[os.write(self._fd, rest) :]
         except BaseException:
             # A full disk takes half a line; the next event must not be glued to it.
             os.ftruncate(self._fd, self._size)

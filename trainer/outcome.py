@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 
+from trainer import disk
 from trainer.data.errors import DataError
 from trainer.specs import SpecError
 
@@ -79,8 +80,8 @@ def _classified(error: BaseException) -> tuple[OutcomeName, str]:
         return "out_of_memory", f"out of memory: lower batch_size or views.size, or use more slots ({text})"
     if "by peer" in text:
         return "crashed", f"another rank ended without a word, perhaps killed ({text})"
-    if isinstance(error.__context__, OSError) and not isinstance(error, OSError):
-        text = f"{text} (after {error.__context__})"  # torch.save names a wrong position, not the full disk behind it
+    if any(said in text for said in disk.FULL):
+        return "crashed", f"the disk is full, or a limit on it is reached: make room where the runs are ({text})"
     return "crashed", f"{type(error).__name__}: {text}"
 
 
@@ -112,11 +113,15 @@ def read(folder: Path, wait_seconds: float = 0.0) -> dict[str, Any] | None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the whole new one, also after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, allow_nan=False, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    try:
+        with disk.naming(path), temporary.open("w", encoding="utf-8") as file:
+            json.dump(value, file, allow_nan=False, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from trainer.data.loading import TrainingBatches
@@ -18,6 +19,7 @@ from trainer.outcome import BadSpec, Outcome
 from trainer.run_directory import BACKBONE
 from trainer.runtime import checkpoints
 from trainer.runtime.context import Context
+from trainer.runtime.resuming import agree_on_checkpoint
 from trainer.runtime.started import journal_started
 from trainer.specs import PretrainSpec, digest
 from trainer.train_state import TrainState, Update
@@ -135,7 +137,9 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
         )
     context.progress("loading data")
     root = context.data_root(spec.data.name)
-    dataset = open_data_set(spec.data.name, spec.data.split, root=root, limit=spec.data.limit)
+    dataset = open_data_set(
+        spec.data.name, spec.data.split, root=root, limit=spec.data.limit, tick=partial(context.working, "loading data")
+    )
     if context.journal is not None:
         write_views_picture(context.attempt_folder / "views.png", dataset, spec.views, spec.seed)
         context.journal.append("image", step=0, key="views", file="views.png")
@@ -152,7 +156,7 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
 
 def _resume(spec: PretrainSpec, context: Context, state: TrainState, series: MetricSeries) -> int:
     """Take over the newest valid checkpoint; returns its step, 0 without one."""
-    folder = checkpoints.agree_on_newest(context, digest(spec))
+    folder = agree_on_checkpoint(context, digest(spec))
     if folder is None:
         return 0
     context.progress("resuming")
@@ -185,13 +189,16 @@ def _record_metrics(series: MetricSeries, plan: Plan, step: int, update: Update)
 def _record_correlation(
     spec: PretrainSpec, context: Context, plan: Plan, series: MetricSeries, step: int, update: Update
 ) -> None:
+    tick = partial(context.working, "correlation record")
     z_a_global_nd = context.all_gather_rows(update.z_a_nd)
     if context.journal is None:
         return
+    tick()
     epoch = plan.epoch(step)
     rank = {"effective_rank": effective_rank(z_a_global_nd)}
     series.last |= rank
     context.journal.metrics(step, epoch, rank)
+    tick()
     record = write_correlation_record(
         context.attempt_folder / "correlation",
         update.terms.correlation.cpu().numpy(),
@@ -199,6 +206,7 @@ def _record_correlation(
         step=step,
         lambda_=spec.objective.lambda_,
         loss=float(update.terms.loss.detach()),
+        tick=tick,
     )
     context.journal.append("correlation", step=step, epoch=epoch, **record)
 
@@ -237,6 +245,7 @@ def _export(spec: PretrainSpec, context: Context, plan: Plan, state: TrainState,
         },
     }
     if context.journal is not None:
+        context.working("exporting")
         details = {"spec_digest": digest(spec), "step": plan.steps, "epoch": plan.epochs, "data": spec.data.name}
         save_backbone(context.attempt_folder / BACKBONE, backbone, spec.backbone, details=details)
         context.journal.append("checkpoint", step=plan.steps, epoch=plan.epochs, checkpoint="backbone", path=BACKBONE)

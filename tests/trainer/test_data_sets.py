@@ -157,7 +157,7 @@ def test_a_registered_set_opens_with_its_root(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "_registered", registry.registered())
     opened = []
 
-    def opener(split, root):
+    def opener(split, root, tick):
         opened.append((split, root))
         return ArrayDataSet(np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1, np.int64), ("only",))
 

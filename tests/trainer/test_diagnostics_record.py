@@ -14,7 +14,9 @@ from trainer.objectives.barlow_twins import barlow_twins
 
 
 def _write(folder: Path, matrix: np.ndarray, samples: int = 101) -> tuple[dict[str, np.ndarray], dict]:
-    event = write_correlation_record(folder / "correlation", matrix, samples=samples, step=1200, lambda_=0.5, loss=1.25)
+    event = write_correlation_record(
+        folder / "correlation", matrix, samples=samples, step=1200, lambda_=0.5, loss=1.25, tick=lambda: None
+    )
     event = json.loads(json.dumps(event, allow_nan=False))
     assert event["file"] == "correlation/step-00001200.npz"
     assert event["image"] == "correlation/step-00001200.png"

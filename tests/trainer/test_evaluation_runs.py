@@ -22,7 +22,7 @@ from trainer.models.backbones import build_backbone
 from trainer.models.exported import backbone_digest, save_backbone
 from trainer.optim.schedules import schedule_of
 from trainer.outcome import BadSpec
-from trainer.runtime import process_group
+from trainer.runtime import meeting, process_group
 from trainer.runtime.checkpoints import write_checkpoint
 from trainer.runtime.context import Context
 from trainer.runtime.stopping import StopRequests
@@ -79,7 +79,7 @@ def rank_of_two(rank: int, folder: Path) -> None:
     os.environ |= {
         "RANK": str(rank),
         "WORLD_SIZE": "2",
-        process_group.RENDEZVOUS_FILE: str(folder / "meeting"),
+        meeting.RENDEZVOUS_FILE: str(folder / "meeting"),
         "CUDA_VISIBLE_DEVICES": "",
     }
     torch.set_num_threads(1)
@@ -167,8 +167,33 @@ def test_the_result_says_what_was_judged_on_what(tmp_path: Path) -> None:
     events = list(read_events(tmp_path / "journal.jsonl"))
     (point,) = [e for e in events if e.kind == "metrics"]
     assert (point.step, point.data["values"]["knn_top1"]) == (0, result["top1"]["last"])
-    phases = [e.data["phase"] for e in events if e.kind == "progress"]
-    assert list(dict.fromkeys(phases)) == ["loading data", "features train", "features test", "neighbours"]
+    phases = [e.data["phase"] for e in events if e.kind == "progress" and "gathering" not in e.data["phase"]]
+    assert list(dict.fromkeys(phases)) == [
+        "loading data",
+        "opening the backbone",
+        "features train",
+        "features test",
+        "neighbours",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["knn", "linear"])
+def test_every_phase_tells_of_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr("trainer.runtime.context.PROGRESS_SECONDS", 0.0)
+    spec = spec_of(k=5) if kind == "knn" else spec_of("linear", epochs=1)
+    assert run_evaluation(spec, context_in(tmp_path)) is not None
+    phases = [e.data["phase"] for e in read_events(tmp_path / "journal.jsonl") if e.kind == "progress"]
+    assert list(dict.fromkeys(phases)) == [
+        "loading data",
+        "opening the backbone",
+        "features train",
+        "features train, gathering",
+        "features test",
+        "features test, gathering",
+        "neighbours" if kind == "knn" else "classifier",
+    ]
+    if kind == "linear":
+        assert phases.count("classifier") > 2  # within its only epoch
 
 
 def test_a_published_backbone_is_judged_as_the_module_it_was(tmp_path: Path) -> None:

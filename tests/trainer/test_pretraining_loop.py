@@ -8,6 +8,7 @@ import pytest
 import runs
 import torch
 
+from trainer.data import textures
 from trainer.models.exported import load_backbone
 from trainer.outcome import BadSpec, Diverged
 from trainer.pretraining import Plan, pretrain
@@ -55,8 +56,25 @@ def test_a_run_journals_what_the_design_names(undisturbed):
     image = next(e for e in events if e.kind == "image")
     assert (undisturbed / "attempts/0001" / image.data["file"]).stat().st_size > 1000
     phases = [e.data["phase"] for e in events if e.kind == "progress"]
-    assert list(dict.fromkeys(phases)) == ["loading data", "building", "training", "exporting"]
+    main = ["loading data", "building", "training", "exporting"]
+    assert list(dict.fromkeys(p for p in phases if p in main)) == main
     assert {e.epoch for e in events if e.kind == "progress" and e.data["phase"] == "training"} == {1, 2, 3, 4}
+
+
+def test_every_phase_tells_of_its_progress(tmp_path, monkeypatch):
+    """Each unit of work does where the second between two events has gone by."""
+    monkeypatch.setattr("trainer.runtime.context.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(textures, "_opened", {})
+    spec = runs.spec(data={"name": "textures", "limit": 160})
+    pretrain(spec, _asked_to_stop_at(3, runs.context(tmp_path)))
+    pretrain(spec, runs.context(tmp_path, 2))
+    first, second = (runs.events(tmp_path, n, "progress") for n in (1, 2))
+    assert len([e for e in first if e.data["phase"] == "loading data"]) == 1 + textures.SPLITS["train"]
+    assert {e.data["phase"] for e in second} == {
+        *("loading data", "building", "checking checkpoints", "resuming", "training", "correlation record"),
+        *("checkpoint", "exporting"),
+    }
+    assert {(e.step, e.data["steps"]) for e in second if e.data["phase"] == "correlation record"} == {(19, 20)}
 
 
 def test_checkpoints_are_named_and_journalled_and_under_a_worker_not_deleted(undisturbed):
@@ -79,16 +97,7 @@ def test_the_exported_backbone_is_the_trained_one(undisturbed):
 
 
 def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_to_the_same_end(undisturbed, tmp_path):
-    first = runs.context(tmp_path)
-    asked = first.stop.requested
-
-    def requested(step: int) -> bool:
-        if step == 1:
-            (first.attempt_folder / "control.json").write_text('{"stop": "pause"}')
-        return asked(step)
-
-    first.stop.requested = requested
-    end = pretrain(runs.spec(), first)
+    end = pretrain(runs.spec(), _asked_to_stop_at(1, runs.context(tmp_path)))
     assert end.outcome == "stopped"
     assert end.message == "stopped at step 1: pause"
     assert [e.step for e in runs.events(tmp_path, kind="checkpoint")] == [1]
@@ -221,6 +230,19 @@ def test_the_recipe_for_a_laptop_runs(tmp_path):
 
 class _Killed(BaseException):
     """The process is gone."""
+
+
+def _asked_to_stop_at(step, context):
+    """The context, whose control.json asks for a pause when `step` is done."""
+    asked = context.stop.requested
+
+    def requested(at: int) -> bool:
+        if at == step:
+            (context.attempt_folder / "control.json").write_text('{"stop": "pause"}')
+        return asked(at)
+
+    context.stop.requested = requested
+    return context
 
 
 def _killed_after(context, step):

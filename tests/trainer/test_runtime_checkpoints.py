@@ -1,10 +1,8 @@
 """Checkpoints, stop requests, outcomes: the parts of the runtime alone."""
 
 import json
-import resource
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from trainer.data.errors import DataError
 from trainer.outcome import BadSpec, Diverged, Outcome
 from trainer.runtime import checkpoints, stopping
 from trainer.runtime.context import Context
+from trainer.runtime.resuming import agree_on_checkpoint
 from trainer.runtime.stopping import StopRequests
 from trainer.specs import digest, parse_spec
 from trainer.specs.common import CheckpointSpec
@@ -45,41 +44,19 @@ def test_what_was_written_is_read_and_nothing_in_it_is_executed(tmp_path):
         checkpoints.read_state(folder, torch.device("cpu"))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda folder: (folder / "state.pt").unlink(),
-        lambda folder: (folder / "state.pt").write_bytes((folder / "state.pt").read_bytes()[:-1]),
-        lambda folder: (folder / "manifest.json").unlink(),
-        lambda folder: (folder / "manifest.json").write_text('{"step": 7'),
-        lambda folder: (folder / "manifest.json").write_text('{"step": 7}'),
-        lambda folder: (folder / "manifest.json").write_text("[]"),
-    ],
-)
-def test_a_damaged_one_is_passed_over_with_a_warning(tmp_path, damage):
-    first = runs.context(tmp_path)
-    older, newer = _write(first, 3), _write(first, 7)
-    context = runs.context(tmp_path, 2)
-    assert checkpoints.newest_valid(context, "d" * 64) == newer
-    damage(newer)
-    assert checkpoints.newest_valid(context, "d" * 64) == older
-    warning = runs.events(tmp_path, 2, "warning")[0]
-    assert warning.data["checkpoint"] == "attempts/0001/checkpoints/step-00000007"
-
-
 def test_the_newest_of_all_earlier_attempts_counts_but_none_of_this_or_a_later_one(tmp_path):
     _write(runs.context(tmp_path, 1), 9)
     newest = _write(runs.context(tmp_path, 2), 12)
     third = runs.context(tmp_path, 3)
     _write(third, 15)
     _write(runs.context(tmp_path, 4), 20)
-    assert checkpoints.agree_on_newest(third, "d" * 64) == newest
+    assert agree_on_checkpoint(third, "d" * 64) == newest
 
 
 def test_a_checkpoint_of_another_spec_is_refused(tmp_path):
     _write(runs.context(tmp_path, 1), 9)
     with pytest.raises(BadSpec, match="another spec"):
-        checkpoints.newest_valid(runs.context(tmp_path, 2), "e" * 64)
+        agree_on_checkpoint(runs.context(tmp_path, 2), "e" * 64)
 
 
 def test_a_leftover_of_a_killed_writer_is_no_checkpoint_and_no_obstacle(tmp_path):
@@ -88,10 +65,10 @@ def test_a_leftover_of_a_killed_writer_is_no_checkpoint_and_no_obstacle(tmp_path
     leftover.mkdir(parents=True)
     (leftover / "state.pt").write_bytes(b"half")
     successor = runs.context(tmp_path, 2)
-    assert checkpoints.newest_valid(successor, "d" * 64) is None
-    assert checkpoints.newest_valid(successor, "d" * 64) is None
+    assert agree_on_checkpoint(successor, "d" * 64) is None
+    assert agree_on_checkpoint(successor, "d" * 64) is None
     written = _write(context, 3)
-    assert checkpoints.newest_valid(successor, "d" * 64) == written
+    assert agree_on_checkpoint(successor, "d" * 64) == written
 
 
 def test_stop_requests_are_looked_for_about_once_a_second_of_steps(tmp_path, monkeypatch):
@@ -145,17 +122,6 @@ def _raised_by(call) -> Exception:
     pytest.fail("nothing was raised")
 
 
-def _full_disk() -> None:
-    """The disk takes the first part of a file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-    try:
-        with tempfile.TemporaryFile() as file:
-            torch.save({"weights": torch.zeros(100_000)}, file)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_outcomes_of_exceptions():
     cases = [
         (BadSpec("lower batch_size"), "bad_spec", "lower batch_size"),
@@ -163,7 +129,7 @@ def test_outcomes_of_exceptions():
         (Diverged("step 9", 9), "diverged", "step 9"),
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", "lower batch_size or views.size"),
         (_raised_by(lambda: torch.empty(10**15)), "out_of_memory", "lower batch_size or views.size"),
-        (_raised_by(_full_disk), "crashed", "(after [Errno 27] File too large)"),
+        (OSError(28, "No space left on device", "state.pt"), "crashed", "the disk is full, or a limit on it"),
         (RuntimeError("Connection closed by peer [127.0.0.1]"), "crashed", "another rank ended"),
         (KeyError("x"), "crashed", "KeyError: 'x'"),
         (KeyboardInterrupt(), "crashed", "KeyboardInterrupt"),
@@ -207,7 +173,7 @@ def test_by_hand_what_is_not_an_attempt_is_passed_by(tmp_path):
     (tmp_path / "attempts/0007.bad").mkdir()
     (tmp_path / "attempts/.DS_Store").touch()
     assert run_directory.begin_by_hand(tmp_path, runs.spec(), None) == 2
-    assert checkpoints.newest_valid(runs.context(tmp_path, 3), "d" * 64) == written
+    assert agree_on_checkpoint(runs.context(tmp_path, 3), "d" * 64) == written
 
 
 def test_by_hand_an_unreadable_spec_in_the_run_directory_is_named(tmp_path):

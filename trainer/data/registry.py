@@ -12,7 +12,10 @@ from trainer.data.digits import open_digits
 from trainer.data.errors import DataError
 from trainer.data.textures import open_textures
 
-Opener = Callable[[str, Path | None], ImageDataSet]
+Tick = Callable[[], None]
+"""Called for every unit of work, say an image: a hundred thousand times a second costs nothing that counts."""
+
+Opener = Callable[[str, Path | None, Tick], ImageDataSet]
 """Opens one split, given its name and the folder that the worker resolved for the data set (None: it needs none)."""
 
 
@@ -44,8 +47,10 @@ def registered() -> dict[str, Registration]:
     return dict(_registered)
 
 
-def open_data_set(name: str, split: str, *, root: Path | None = None, limit: int | None = None) -> ImageDataSet:
-    """Open one split of a registered data set; `limit` keeps its first images only.
+def open_data_set(
+    name: str, split: str, *, root: Path | None = None, limit: int | None = None, tick: Tick = lambda: None
+) -> ImageDataSet:
+    """Open one split of a registered data set; `limit` keeps its first images only, `tick` hears of every unit of work.
 
     Raises:
         DataError: unknown name or split, naming the known ones, or data that cannot be read.
@@ -57,7 +62,7 @@ def open_data_set(name: str, split: str, *, root: Path | None = None, limit: int
         raise DataError(f"data set {name!r} has no split {split!r}; {_nearest(split, entry.splits)}")
     if limit is not None and limit < 1:
         raise DataError(f"limit {limit} leaves no image; use at least 1, or leave it out")
-    whole = entry.opener(split, root)
+    whole = entry.opener(split, root, tick)
     return whole if limit is None or limit >= len(whole) else FirstImages(whole, limit)
 
 
@@ -68,13 +73,13 @@ def _nearest(word: str, known: tuple[str, ...]) -> str:
 
 register(
     "digits",
-    lambda split, root: open_digits(split),
+    lambda split, root, tick: open_digits(split),
     splits=("train", "test"),
     description="1,797 handwritten digits of scikit-learn, 8x8 grey levels as RGB",
 )
 register(
     "textures",
-    lambda split, root: open_textures(split),
+    lambda split, root, tick: open_textures(split, tick=tick),
     splits=("train", "test"),
     description="Generated textures: the class is the family; colours, phase, frequency, shading, noise are nuisance",
 )

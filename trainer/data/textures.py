@@ -134,11 +134,25 @@ def texture(seed: int, index: int) -> NDArray[np.uint8]:
     return levels
 
 
-@cache
-def open_textures(split: str, seed: int = 0) -> ArrayDataSet:
-    """Split `train` (4,000 images) or `test` (1,000), generated in memory; the classes are balanced."""
+_opened: dict[tuple[str, int], ArrayDataSet] = {}
+
+
+def open_textures(split: str, seed: int = 0, *, tick: Callable[[], None] = lambda: None) -> ArrayDataSet:
+    """Split `train` (4,000 images) or `test` (1,000), generated in memory; the classes are balanced.
+
+    `tick` is called for every image.
+    """
+    if (split, seed) not in _opened:
+        _opened[split, seed] = _generated(split, seed, tick)
+    return _opened[split, seed]
+
+
+def _generated(split: str, seed: int, tick: Callable[[], None]) -> ArrayDataSet:
     first = 0 if split == "train" else SPLITS["train"]
     indices = range(first, first + SPLITS[split])
-    images = np.stack([texture(seed, index) for index in indices])
+    images = np.empty((len(indices), SIDE, SIDE, 3), dtype=np.uint8)
+    for row, index in enumerate(indices):
+        images[row] = texture(seed, index)
+        tick()
     labels = np.array([index % len(CLASSES) for index in indices], dtype=np.int64)
     return ArrayDataSet(images, labels, CLASSES)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trainer.diagnostics.heatmap import draw_heatmap
+from trainer.disk import naming
 from trainer.objectives.barlow_twins import noise_floor
 
 FULL_UP_TO = 1024
@@ -18,18 +20,29 @@ NAMED_FEATURES = 20
 
 
 def write_correlation_record(
-    folder: Path, correlation_dd: np.ndarray, *, samples: int, step: int, lambda_: float, loss: float
+    folder: Path,
+    correlation_dd: np.ndarray,
+    *,
+    samples: int,
+    step: int,
+    lambda_: float,
+    loss: float,
+    tick: Callable[[], None],
 ) -> dict[str, Any]:
     """Write `folder`/step-XXXXXXXX.npz and .png, and return the data of the `correlation` event (DESIGN 7.11).
 
-    `correlation_dd` is the matrix of `samples` samples at `step`; `loss` goes into the title of the picture.
+    `correlation_dd` is the matrix of `samples` samples at `step`; `loss` goes into the title of the picture;
+    `tick` is called after each part of the work.
     """
     folder.mkdir(exist_ok=True)
     name = f"step-{step:08d}"
     summary = summarise(correlation_dd, samples=samples, lambda_=lambda_)
+    tick()
     arrays = record_arrays(correlation_dd, samples=samples, step=step)
-    with (folder / f"{name}.npz").open("wb") as file:
+    tick()
+    with naming(folder / f"{name}.npz"), (folder / f"{name}.npz").open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
+    tick()
     draw_heatmap(folder / f"{name}.png", arrays, summary, title=f"step {step}   loss {loss:.4g}")
     return {
         "file": f"{folder.name}/{name}.npz",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from trainer.outcome import BadSpec
 from trainer.runtime import checkpoints
 from trainer.runtime.context import Context
 from trainer.specs import BackboneSpec, EvaluationSpec
+
+PHASE = "opening the backbone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,10 @@ def open_backbone(spec: EvaluationSpec, context: Context) -> FrozenBackbone:
     Raises:
         BadSpec: there is no such backbone, or it is not what was written.
     """
+    context.progress(PHASE)
     source = spec.backbone_from.model_dump(exclude_none=True)
     if spec.backbone_from.job is not None:
-        module = _of_job(context.inputs.get("backbone") or {})
+        module = _of_job(context.inputs.get("backbone") or {}, context)
     else:
         source.pop("select")
         if spec.backbone_from.pixels:
@@ -51,16 +55,17 @@ def open_backbone(spec: EvaluationSpec, context: Context) -> FrozenBackbone:
             assert spec.backbone_from.random is not None, "the spec requires one source"
             source["name"] = spec.backbone.name
             module = build_backbone(spec.backbone, seed=spec.backbone_from.random)
+    context.working(PHASE)
     module = module.float().to(context.device).eval().requires_grad_(False)
     return FrozenBackbone(module, source, _digest(module))
 
 
-def _of_job(resolved: dict[str, str]) -> nn.Module:
+def _of_job(resolved: dict[str, str], context: Context) -> nn.Module:
     try:
         if "path" in resolved:
             return _published(Path(resolved["path"]), resolved.get("sha256"))
         if "checkpoint" in resolved:
-            return _of_checkpoint(Path(resolved["checkpoint"]), resolved.get("sha256"))
+            return _of_checkpoint(Path(resolved["checkpoint"]), resolved.get("sha256"), context)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise BadSpec(f"the backbone cannot be read: {error}") from error
     raise BadSpec(
@@ -75,9 +80,9 @@ def _published(folder: Path, sha256: str | None) -> nn.Module:
     return module
 
 
-def _of_checkpoint(folder: Path, sha256: str | None) -> nn.Module:
+def _of_checkpoint(folder: Path, sha256: str | None, context: Context) -> nn.Module:
     manifest = checkpoints.read_manifest(folder)
-    found = checkpoints.sha256_of(folder / checkpoints.STATE_FILE)
+    found = checkpoints.sha256_of(folder / checkpoints.STATE_FILE, partial(context.working, PHASE))
     if found != manifest.sha256 or sha256 not in (None, found):
         raise ValueError(f"{folder.name}/{checkpoints.STATE_FILE} is not the file that was written; use another step")
     module = build_backbone(BackboneSpec.model_validate(manifest.spec["backbone"]), seed=0)

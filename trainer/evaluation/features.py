@@ -75,9 +75,11 @@ def extract(
             phase, step=done, steps=total, images_per_second=images_done / max(time.monotonic() - begun, 1e-9)
         )
         units.finished()
+    context.working(f"{phase}, gathering")
     width = collectives.all_reduce_max_(torch.tensor(rows[0].shape[1] if rows else 0, device=context.device))
     none = torch.empty((0, int(width)), device=context.device)
     values = context.all_gather_rows(torch.cat([none, *rows]))
+    context.working(f"{phase}, gathering")
     order = context.all_gather_rows(torch.cat([torch.empty(0, dtype=torch.int64, device=context.device), *indices]))
     assert torch.equal(order, torch.arange(len(dataset), device=context.device)), "every image once, in order"
     finite = values.isfinite().all(dim=1)

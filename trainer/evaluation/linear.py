@@ -36,6 +36,7 @@ from trainer.runtime.context import Context
 from trainer.specs import LinearSpec
 
 PROTOCOL = "linear-cached-features/1"
+PHASE = "classifier"
 MEAN_SQUARED_NORM = 16.0
 TEST_ROWS = 4096
 SMALL_STEP = 2**25
@@ -70,17 +71,18 @@ def run_linear(
     best = last = _Score(0, -1.0, None)
     for epoch in range(1, spec.epochs + 1):
         with _threads_for(spec.head_batch_size * head.weight.numel()):
-            loss = _train_epoch(spec, head, optimizer, train, epoch)
+            loss = _train_epoch(spec, head, optimizer, train, epoch, context)
         if not math.isfinite(loss):
             raise Diverged(f"the classifier's loss in epoch {epoch} is {loss}; lower learning_rate", epoch)
         places = _test(head, test)
+        context.working(PHASE)
         last = _Score(epoch, top(places, 1), top5(places, classes))
         best = last if last.top1 > best.top1 else best
         context.step = epoch
         if context.journal is not None:
             values = {"linear_loss": loss, "linear_top1": last.top1}
             context.journal.metrics(epoch, epoch, values | ({} if last.top5 is None else {"linear_top5": last.top5}))
-        context.progress("classifier", step=epoch, steps=spec.epochs, epoch=epoch, epochs=spec.epochs, loss=loss)
+        context.progress(PHASE, step=epoch, steps=spec.epochs, epoch=epoch, epochs=spec.epochs, loss=loss)
         units.finished()
     return {
         "protocol": PROTOCOL,
@@ -116,7 +118,12 @@ def _threads_for(products: int) -> Iterator[None]:
 
 
 def _train_epoch(
-    spec: LinearSpec, head: nn.Linear, optimizer: torch.optim.Optimizer, train: Features, epoch: int
+    spec: LinearSpec,
+    head: nn.Linear,
+    optimizer: torch.optim.Optimizer,
+    train: Features,
+    epoch: int,
+    context: Context,
 ) -> float:
     """One pass over the training features; the mean loss of its steps."""
     batch = min(spec.head_batch_size, len(train))
@@ -134,6 +141,7 @@ def _train_epoch(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += loss.detach()
+        context.working(PHASE)
     return float(total) / steps
 
 

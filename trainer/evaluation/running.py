@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from trainer.data.datasets import ImageDataSet
@@ -28,9 +29,10 @@ def run_evaluation(spec: KnnSpec | LinearSpec, context: Context) -> dict[str, An
         Diverged: the classifier's rate is too high.
     """
     context.progress("loading data")
+    tick = partial(context.working, "loading data")
     root = context.data_root(spec.data.name)
-    train_set = open_data_set(spec.data.name, spec.data.split, root=root, limit=spec.data.limit)
-    test_set = open_data_set(spec.data.name, spec.test_split, root=root)
+    train_set = open_data_set(spec.data.name, spec.data.split, root=root, limit=spec.data.limit, tick=tick)
+    test_set = open_data_set(spec.data.name, spec.test_split, root=root, tick=tick)
     if train_set.classes != test_set.classes:
         raise DataError(f"splits {spec.data.split} and {spec.test_split} of {spec.data.name} have different classes")
     backbone = open_backbone(spec, context)

@@ -8,24 +8,25 @@ import math
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import torchvision
 
 from trainer import outcome
-from trainer.run_directory import attempt_folder, attempts
+from trainer.disk import naming
 from trainer.runtime import retention
 from trainer.runtime.context import Context
-from trainer.runtime.process_group import broadcast_integers
 from trainer.specs.common import CheckpointSpec
 from trainer.specs.retention import Place, Recorded
 
 STATE_FILE = "state.pt"
 MANIFEST_FILE = "manifest.json"
+PIECE_BYTES = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,9 @@ def write_checkpoint(
     `metrics` are the newest values, of which `policy.best_by` names the score.
     `state` holds tensors, numbers, texts and containers of them: it must load with weights_only. Whatever was
     journalled before is on the disk before the checkpoint is, so a resume never lacks a line.
+
+    Raises:
+        OSError: the disk does not take it; names the file. Nothing of it is left, older ones are as they were.
     """
     assert context.journal is not None, "only rank 0 writes checkpoints"
     context.journal.sync()
@@ -80,23 +84,25 @@ def write_checkpoint(
     temporary = parent / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    with (temporary / STATE_FILE).open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    manifest = Manifest(
-        step=step,
-        epoch=epoch,
-        sha256=sha256_of(temporary / STATE_FILE),
-        bytes=(temporary / STATE_FILE).stat().st_size,
-        spec_digest=spec_digest,
-        spec=spec,
-        versions=versions(),
-        world_size=context.world_size,
-        threads=context.threads,
-    )
-    outcome.write_json(temporary / MANIFEST_FILE, asdict(manifest))
-    temporary.rename(final)
+    try:
+        sha256 = _write_state(temporary / STATE_FILE, state, partial(context.working, "checkpoint"))
+        manifest = Manifest(
+            step=step,
+            epoch=epoch,
+            sha256=sha256,
+            bytes=(temporary / STATE_FILE).stat().st_size,
+            spec_digest=spec_digest,
+            spec=spec,
+            versions=versions(),
+            world_size=context.world_size,
+            threads=context.threads,
+        )
+        outcome.write_json(temporary / MANIFEST_FILE, asdict(manifest))
+        temporary.rename(final)
+    except BaseException:
+        # What is left takes the room that outcome.json needs on a full disk.
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     outcome.sync_folder(parent)
     score = metrics.get(policy.best_by) if policy.best_by is not None else None
     score = score if score is not None and math.isfinite(score) else None
@@ -118,51 +124,21 @@ def write_checkpoint(
     return final
 
 
-def agree_on_newest(context: Context, spec_digest: str) -> Path | None:
-    """The checkpoint to resume from, as rank 0 finds it, on every rank.
-
-    Raises:
-        BadSpec: on rank 0; see `newest_valid`.
-    """
-    found = newest_valid(context, spec_digest) if context.rank == 0 else None
-    place = [int(found.parent.parent.name), int(found.name.removeprefix("step-"))] if found else [0, 0]
-    attempt, step = broadcast_integers(place, context.device)
-    if attempt == 0:
-        return None
-    return attempt_folder(context.run_folder, attempt) / "checkpoints" / folder_name(step)
-
-
-def newest_valid(context: Context, spec_digest: str) -> Path | None:
-    """The newest checkpoint of the earlier attempts of this run whose bytes are those its manifest promises.
-
-    A broken one is passed over with a `warning` event.
-
-    Raises:
-        BadSpec: a valid one belongs to another spec.
-    """
-    for folder in _newest_first(context):
+def _write_state(path: Path, state: dict[str, Any], tick: Callable[[], None]) -> str:
+    """Write and sync state.pt; returns its SHA-256 (hex)."""
+    with naming(path), path.open("wb") as file:
+        writer = _StateWriter(file, tick)
         try:
-            manifest = read_manifest(folder)
-            state = folder / STATE_FILE
-            if state.stat().st_size != manifest.bytes or sha256_of(state) != manifest.sha256:
-                raise ValueError(f"{STATE_FILE} is not the file that was written")
-        except (OSError, ValueError, TypeError) as error:
-            place = folder.relative_to(context.run_folder).as_posix()
-            context.warn(f"checkpoint {place} is passed over: {error}", checkpoint=place)
-            continue
-        if manifest.spec_digest != spec_digest:
-            raise outcome.BadSpec(
-                f"{folder.name} in this run directory belongs to another spec (digest {manifest.spec_digest[:12]}, "
-                f"this spec has {spec_digest[:12]}); use another --run-dir"
-            )
-        return folder
-    return None
-
-
-def _newest_first(context: Context) -> Iterator[Path]:
-    earlier = [folder for number, folder in attempts(context.run_folder).items() if number < context.attempt]
-    found = [(step.name, attempt.name, step) for attempt in earlier for step in attempt.glob("checkpoints/step-*")]
-    return (folder for *_, folder in sorted(found, reverse=True))
+            torch.save(state, writer)  # type: ignore[arg-type]
+        except Exception:
+            if writer.error is not None:
+                raise writer.error from None
+            raise
+        file.flush()
+        tick()
+        os.fsync(file.fileno())
+    tick()
+    return writer.digest.hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -180,7 +156,38 @@ def read_state(folder: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
+def sha256_of(path: Path, tick: Callable[[], None]) -> str:
+    """SHA-256 (hex) of a file; `tick` is called for every piece of it."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(PIECE_BYTES):
+            digest.update(piece)
+            tick()
+    return digest.hexdigest()
+
+
+class _StateWriter:
+    """What torch.save writes to, front to back: the file, its digest, a tick for every piece, and the first error,
+    which torch replaces by one of its own."""
+
+    def __init__(self, file: IO[bytes], tick: Callable[[], None]) -> None:
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+        self._file = file
+        self._tick = tick
+
+    def write(self, data: bytes | memoryview) -> int:
+        rest = memoryview(data).cast("B")
+        for start in range(0, len(rest), PIECE_BYTES):
+            piece = rest[start : start + PIECE_BYTES]
+            try:
+                self._file.write(piece)
+            except OSError as error:
+                self.error = self.error or error
+                raise
+            self.digest.update(piece)
+            self._tick()
+        return len(rest)
+
+    def flush(self) -> None:
+        self._file.flush()

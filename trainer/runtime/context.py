@@ -48,6 +48,7 @@ class Context:
     step: int | None = None
     """Last finished step, for the outcome of a failure."""
     _phase: str = ""
+    _place: dict[str, int | None] = field(default_factory=dict)
     _spoke_at: float = field(default=0.0)
 
     def data_root(self, name: str) -> Path | None:
@@ -74,11 +75,20 @@ class Context:
         if self.journal is None or (phase == self._phase and now - self._spoke_at < PROGRESS_SECONDS and not always):
             return
         self._phase, self._spoke_at = phase, now
+        self._place = {"step": step, "steps": steps, "epoch": epoch, "epochs": epochs}
         numbers = {k: round(v, 6) for k, v in more.items() if v is not None and math.isfinite(v)}
         self.journal.append("progress", step=step, epoch=epoch, phase=phase, steps=steps, epochs=epochs, **numbers)
         counts = [f"{n} {v}/{of}" for n, v, of in (("epoch", epoch, epochs), ("step", step, steps)) if v is not None]
         words = [say(numbers[name]) for name, say in _WORDS.items() if name in numbers]
         self.say("  ".join([phase, *counts, *words]))
+
+    def working(self, phase: str) -> None:
+        """Say that a unit of `phase` is done while the job is where it was: at most once a second, whatever the phase.
+
+        For what happens in between, such as writing a checkpoint: where that is quick nothing need be said of it.
+        """
+        if time.monotonic() - self._spoke_at >= PROGRESS_SECONDS:
+            self.progress(phase, **self._place, always=True)
 
     def warn(self, message: str, **data: Any) -> None:
         """A `warning` event, and a line in the log."""

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore
 
-RENDEZVOUS_FILE = "BARLOW_RENDEZVOUS_FILE"
+from trainer.runtime.meeting import RENDEZVOUS_FILE
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ def die_with_parent() -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != int(parent):  # it died before the line above
-        _end(f"the parent process {parent} is gone")
+        end(f"the parent process {parent} is gone")
 
 
 def watch_lease() -> None:
@@ -55,7 +55,7 @@ def watch_lease() -> None:
         if touched is not None and touched != seen:
             seen, seen_at = touched, _now()
         elif _now() - seen_at > limit:
-            _end(f"the lease of this attempt was not renewed for {limit:g} s")
+            end(f"the lease of this attempt was not renewed for {limit:g} s")
 
     _every(min(1.0, limit / 4), check)
 
@@ -70,7 +70,7 @@ def watch_peers(attempt_folder: Path) -> None:
         value = outcome.read(attempt_folder)
         if value is not None and value["outcome"] not in ("ok", "stopped"):
             time.sleep(PEER_SECONDS)
-            _end("another rank of this attempt failed")
+            end("another rank of this attempt failed")
 
     _every(1.0, check)
 
@@ -95,6 +95,7 @@ def _now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _end(why: str) -> None:
+def end(why: str) -> None:
+    """End this process now: it may wait in a call that nothing else interrupts."""
     print(f"ending now: {why}", file=sys.stderr, flush=True)
     os._exit(EXIT_STATUS)
