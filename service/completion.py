@@ -89,6 +89,7 @@ class Completion:
             with session.begin_nested():
                 done = self.conclude(session, attempt, Ending.said(outcome), *guards, actor=actor, vacated=False)
         except (OSError, ValueError, KeyError) as error:
+            session.expire_all()  # the rows are as before again, what the session remembers of them is not
             logger.error(
                 "attempt %d of job %s left an end that cannot be used: %s", attempt.number, attempt.job_id, error
             )
@@ -133,10 +134,10 @@ class Completion:
 def read_outcome(folder: Path, token: UUID) -> dict[str, Any] | None:
     """outcome.json, if the attempt with this token wrote it; None: there is none, or it is another attempt's."""
     try:
-        outcome: dict[str, Any] = json.loads((folder / "outcome.json").read_text("utf-8"))
+        outcome = json.loads((folder / "outcome.json").read_text("utf-8"))
     except FileNotFoundError:
         return None
-    return outcome if outcome.get("token") == str(token) else None
+    return outcome if isinstance(outcome, dict) and outcome.get("token") == str(token) else None
 
 
 def publish_backbone(run: Path, exported: Path) -> None:

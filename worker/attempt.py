@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.completion import Completion, Ending, read_outcome
 from service.database.tables import Attempt, Job, Slot
+from service.ledger import attempts
 from service.ledger.states import Outcome
 from service.run_folders import attempt_folder, run_folder
 from service.settings import Settings
@@ -217,7 +218,12 @@ class AttemptRun:
         return end
 
     def _end(self, end: Ending) -> None:
+        lease_seconds, token = self._settings.lease_seconds, self._attempt.token
         with self._sessions.begin() as session:
+            # Who took it from us said `lost` too: that is not our end told twice.
+            lost = end.outcome is Outcome.LOST
+            if lost and attempts.renew(session, self._attempt.id, token, lease_seconds=lease_seconds) is None:
+                raise _Ghost
             if not self._completion.conclude(session, self._attempt, end, actor=self._actor, vacated=self._vacated):
                 raise _Ghost
 
