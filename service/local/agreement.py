@@ -1,4 +1,4 @@
-"""Do the run database and MLflow tell the same story? Compares every point of every metric of an experiment."""
+"""Do the run database and MLflow tell the same story? Compares runs, params and every point of an experiment."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import psycopg
 from psycopg.rows import dict_row
+
+from service.recording import JOB_TAG, mlflow_params
 
 Point = tuple[int, float, int]
 """Step, value, milliseconds since the epoch."""
@@ -33,8 +35,9 @@ class Agreement:
 def compare(database_url: str, mlflow_url: str, experiment: str) -> Agreement:
     """Compare all jobs of the named experiment, both ways.
 
-    It is a fault, too, when a side is empty, or when a metric of a pretraining has fewer than 50 points: then there
-    was nothing to compare. To be called when every job is recorded completely.
+    It is a fault, too, when a job has another number of runs than one, when a side is empty, or when a metric of a
+    pretraining has fewer than 50 points: then there was nothing to compare. To be called when every job is recorded
+    completely.
 
     Raises:
         httpx.HTTPError, psycopg.Error: a side does not answer.
@@ -43,7 +46,7 @@ def compare(database_url: str, mlflow_url: str, experiment: str) -> Agreement:
     faults: list[str] = []
     with psycopg.connect(database_url, row_factory=dict_row) as connection, httpx.Client(base_url=mlflow_url) as mlflow:
         jobs = connection.execute(
-            "SELECT jobs.id, jobs.name, kind, mlflow_run_id FROM jobs"
+            "SELECT jobs.id, jobs.name, kind, jobs.spec, mlflow_run_id FROM jobs"
             " JOIN experiments ON experiments.id = experiment_id WHERE experiments.name = %s ORDER BY jobs.id",
             [experiment],
         ).fetchall()
@@ -54,12 +57,28 @@ def compare(database_url: str, mlflow_url: str, experiment: str) -> Agreement:
             if job["mlflow_run_id"] is None:
                 faults.append(f"{name}: no MLflow run")
                 continue
-            here, there = _in_database(connection, job["id"]), _in_mlflow(mlflow, job["mlflow_run_id"])
+            run = _get(mlflow, "runs/get", run_id=job["mlflow_run_id"])["run"]
+            faults += _run_faults(mlflow, job, run)
+            here, there = _in_database(connection, job["id"]), _in_mlflow(mlflow, run)
             points[name] = {key: len(values) for key, values in here.items()}
             faults += _differences(
                 name, here, there, fewest=_FEWEST_OF_A_PRETRAINING if job["kind"] == "pretrain" else 1
             )
     return Agreement(points, faults)
+
+
+def _run_faults(client: httpx.Client, job: dict[str, Any], run: dict[str, Any]) -> Iterator[str]:
+    """Whether it is the job's only run, and holds its spec."""
+    wanted = {"experiment_ids": [run["info"]["experiment_id"]], "filter": f"tags.`{JOB_TAG}` = '{job['id']}'"}
+    answer = client.post("/api/2.0/mlflow/runs/search", json=wanted, timeout=60)
+    answer.raise_for_status()
+    found = [other["info"]["run_id"] for other in answer.json().get("runs", [])]
+    if found != [run["info"]["run_id"]]:
+        yield f"{job['name']}: its run is {run['info']['run_id']}, and MLflow has {len(found)}: {', '.join(found)}"
+    params = {param["key"]: param.get("value", "") for param in run["data"].get("params", [])}
+    expected = mlflow_params(job["spec"])
+    if wrong := sorted(key for key in params.keys() | expected.keys() if params.get(key) != expected.get(key)):
+        yield f"{job['name']}: MLflow has other params than the spec: {', '.join(wrong[:_SHOWN])}"
 
 
 def _differences(name: str, here: dict[str, set[Point]], there: dict[str, set[Point]], *, fewest: int) -> Iterator[str]:
@@ -83,9 +102,9 @@ def _in_database(connection: psycopg.Connection[dict[str, Any]], job_id: Any) ->
     return points
 
 
-def _in_mlflow(client: httpx.Client, run_id: str) -> dict[str, set[Point]]:
-    run = _get(client, "runs/get", run_id=run_id)["run"]
-    return {metric["key"]: set(_history(client, run_id, metric["key"])) for metric in run["data"].get("metrics", [])}
+def _in_mlflow(client: httpx.Client, run: dict[str, Any]) -> dict[str, set[Point]]:
+    keys = [metric["key"] for metric in run["data"].get("metrics", [])]
+    return {key: set(_history(client, run["info"]["run_id"], key)) for key in keys}
 
 
 def _history(client: httpx.Client, run_id: str, key: str) -> Iterator[Point]:

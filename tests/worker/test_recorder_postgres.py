@@ -117,7 +117,7 @@ def test_complete_only_when_the_job_has_ended_and_all_is_read(lab: Lab, database
     assert recorder.pending() == []
 
 
-def test_a_torn_line_waits_and_a_damaged_one_ends_its_journal(lab: Lab, database: Settings) -> None:
+def test_a_torn_line_waits_and_a_damaged_one_is_left_out(lab: Lab, database: Settings) -> None:
     job = RecordedJob(lab, database)
     recorder = _recorder(lab, job)
     job.started()
@@ -128,14 +128,51 @@ def test_a_torn_line_waits_and_a_damaged_one_ends_its_journal(lab: Lab, database
     recorder.flush(job.id)
     assert {step for _, step in job.points()} == {1}
     with journal.open("ab") as file:
-        file.write(b'ss": 2.0}}\n' + b"\0" * 64 + b"\n")
+        file.write(b'ss": 2.0}}\n')
+        begins = file.tell()
+        file.write(b"\0" * 64 + b"\n")
+    job.steps(3, 4)
     recorder.flush(job.id)
-    assert {step for _, step in job.points()} == {1, 2}
+    assert {step for _, step in job.points()} == {1, 2, 3, 4}
+    (warning,) = (event for event in lab.events(job.id) if event.kind == "warning")
+    assert (warning.payload["file"], warning.payload["byte"]) == ("attempts/0001/journal.jsonl", begins)
     job.again()
     job.started(resume_step=1)
     job.steps(2, 2, value=7.0)
     recorder.flush(job.id)
     assert job.points()[("loss", 2)] == (9.0, 2)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"[]",
+        b'{"seq": 1}',
+        b'{"seq": 1, "at": "noon", "kind": "metrics", "step": 1, "epoch": 1, "values": {}}',
+        b'{"seq": 1, "at": 1.0, "kind": "metrics", "step": 9, "epoch": 1, "valuez": {"loss": 1.0}}',
+        b'{"seq": 1, "at": 1.0, "kind": "metrics", "step": 9, "epoch": 1, "values": {"loss": "1.0x"}}',
+        b'{"seq": 1, "at": 1.0, "kind": "metrics", "step": 9, "epoch": 1, "values": {"loss": null}}',
+        b'{"seq": 1, "at": 1.0, "kind": "metrics", "step": 99999999999999999999, "epoch": 1, "values": {"loss": 1}}',
+        b'{"seq": 1, "at": 1.0, "kind": "checkpoint", "step": 2, "epoch": 1, "checkpoint": "last"}',
+        b'{"seq": 1, "at": 1.0, "kind": "metrics\xff", "step": 9, "epoch": 1, "values": {}}',
+    ],
+)
+def test_no_damaged_line_keeps_the_others_from_counting(lab: Lab, database: Settings, line: bytes) -> None:
+    job = RecordedJob(lab, database)
+    job.started()
+    job.steps(1, 3)
+    begins = (job.folder / "journal.jsonl").stat().st_size
+    with (job.folder / "journal.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    job.steps(4, 6)
+    job.journal.append("warning", step=6, message="counted by its event")
+    recorder = _recorder(lab, job)
+    recorder.flush(job.id)
+    recorder.flush(job.id)
+    assert {step for _, step in job.points()} == set(range(1, 7))
+    warnings = [event.payload for event in lab.events(job.id) if event.kind == "warning"]
+    assert [warning.get("byte") for warning in warnings] == [begins, None]
 
 
 def test_two_recorders_at_once_record_every_line_once(
