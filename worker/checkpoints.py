@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session, aliased
 
 from service.database.tables import Attempt, Checkpoint, Job, Watermark
 from service.ledger.states import AttemptState, JobState
+from service.recording import POSTGRES
 from trainer.specs.common import CheckpointSpec
 from trainer.specs.retention import Place, Recorded, retained, superfluous
 
-POSTGRES = "postgres"
 OPEN = [state for state in JobState if not state.terminal]
 
 

@@ -114,4 +114,5 @@ class DiskRoom:
 
 
 def _said(free: int, reserve: int) -> str:
-    return f"the disk of the runs is nearly full: {free / GIGABYTE:.1f} GB free of the {reserve / GIGABYTE:.1f} to keep"
+    gigabytes = [f"{size / GIGABYTE:.1f} GB" for size in (free, reserve)]
+    return f"the disk of the runs is nearly full: {gigabytes[0]} free, {gigabytes[1]} are to stay free"

@@ -17,6 +17,7 @@ from sqlalchemy import Engine, select
 from service.database.engine import session_factory
 from service.database.tables import Job, Watermark
 from service.ledger.moves import try_lock_job
+from service.recording import POSTGRES
 from service.run_folders import run_folder
 from service.settings import Settings
 from worker import checkpoints
@@ -91,7 +92,7 @@ class Janitor:
         open_jobs = (
             select(Watermark.job_id, Watermark.updated_at, Job.event_seq)
             .join(Job, Job.id == Watermark.job_id)
-            .where(Watermark.target == checkpoints.POSTGRES, ~Watermark.complete)
+            .where(Watermark.target == POSTGRES, ~Watermark.complete)
         )
         with self._sessions() as session:
             now = {row.job_id: (row.updated_at, row.event_seq) for row in session.execute(open_jobs)}

@@ -166,13 +166,18 @@ class CorrelationView(BaseModel):
 
 
 class CheckpointView(BaseModel):
-    """One checkpoint, or the exported backbone."""
+    """One checkpoint, or the exported backbone.
+
+    `kind` is why it is kept: `milestone` before `best` before `last`; a deleted one keeps the last it had. `score` is
+    what `run.checkpoint.best_by` names.
+    """
 
     id: int
     attempt: int
     step: int
     epoch: int | None
     kind: str
+    score: float | None
     sha256: str
     bytes: int
     created_at: datetime

@@ -133,7 +133,7 @@ def test_checkpoints_are_listed_and_downloaded(
         )  # fmt: skip
     gone = Checkpoint(
         job_id=uuid.UUID(job["id"]), attempt=1, step=3, kind="last", uri="attempts/0001/checkpoints/step-00000003",
-        sha256="00", bytes=1, created_at=NOW, deleted_at=NOW,
+        sha256="00", bytes=1, score=2.5, created_at=NOW, deleted_at=NOW,
     )  # fmt: skip
     session.add(gone)
     session.commit()
@@ -144,6 +144,7 @@ def test_checkpoints_are_listed_and_downloaded(
         assert hashlib.sha256(whole.content).hexdigest() == listed[kind, 9]["sha256"]
         assert api.get(link, headers={"Range": "bytes=10-19"}).content == content[10:20]
     assert listed["last", 3]["download"] is None
+    assert (listed["last", 3]["score"], listed["last", 9]["score"]) == (2.5, None)
     deleted = api.get(f"/jobs/{job['id']}/checkpoints/{gone.id}/download")
     assert (deleted.status_code, deleted.json()["type"]) == (410, "/problems/deleted")
     other = api.post("/jobs", json=PRETRAIN).json()

@@ -9,18 +9,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from journals import RecordedJob
 from lab import Lab
-from sqlalchemy import select, update
+from recorded_runs import RecordedRun, judge
 
-from service.database.tables import Checkpoint, Job
-from service.ledger import jobs
 from service.ledger.states import Outcome
-from service.run_folders import attempt_folder
 from service.settings import Settings
-from trainer.specs import parse_spec
 from worker import checkpoints, retention
-from worker.recorder.postgres import PostgresRecorder
 from worker.retention import Janitor
 
 
@@ -33,65 +27,8 @@ def lab(database: Settings) -> Iterator[Lab]:
     lab.engine.dispose()
 
 
-class Run:
-    """A recorded job whose checkpoints lie on the disk."""
-
-    def __init__(self, lab: Lab, name: str = "recorded", **policy: Any) -> None:
-        self.lab = lab
-        self.job = RecordedJob(lab, lab.settings, name=name)
-        self.id = self.job.id
-        spec = {**self.job.row().spec}
-        spec["run"] = {**spec["run"], "checkpoint": {**spec["run"]["checkpoint"], **policy}}
-        with lab.sessions.begin() as session:
-            session.execute(update(Job).where(Job.id == self.id).values(spec=spec))
-        self.recorder = PostgresRecorder(lab.sessions, self.job.run.parent)
-        self.job.started()
-
-    def place(self, step: int, attempt: int | None = None) -> Path:
-        return attempt_folder(self.job.run, attempt or self.job.attempt.number) / f"checkpoints/step-{step:08d}"
-
-    def write(self, *steps: int, milestone: bool = False, score: float | None = None) -> None:
-        """As the trainer does: the folder, then the line."""
-        for step in steps:
-            self.folder(step)
-            self.job.journal.append(
-                "checkpoint", step=step, epoch=1, checkpoint="milestone" if milestone else "last", score=score,
-                path=f"checkpoints/step-{step:08d}", sha256="0" * 64, bytes=1, deleted=[],
-            )  # fmt: skip
-
-    def folder(self, step: int) -> None:
-        self.place(step).mkdir(parents=True)
-        (self.place(step) / "state.pt").write_bytes(b"state")
-
-    def record(self) -> None:
-        self.recorder.flush(self.id)
-
-    def again(self, resume_step: int) -> None:
-        self.job.again()
-        self.job.started(resume_step)
-
-    def rows(self) -> dict[tuple[int, int], str]:
-        """(attempt, step) → kind of what is not deleted."""
-        with self.lab.sessions() as session:
-            kept = Checkpoint.deleted_at.is_(None), Checkpoint.kind != "backbone"
-            rows = session.scalars(select(Checkpoint).where(Checkpoint.job_id == self.id, *kept))
-            return {(row.attempt, row.step): row.kind for row in rows}
-
-    def there(self) -> list[str]:
-        """Everything in the attempts' folders of checkpoints."""
-        return sorted(f"{at.parent.parent.name}/{at.name}" for at in self.job.run.glob("attempts/*/checkpoints/*"))
-
-
 def _names(attempt: int, *steps: int) -> list[str]:
     return [f"{attempt:04d}/step-{step:08d}" for step in steps]
-
-
-def _judge(lab: Lab, source: UUID, select: str) -> UUID:
-    spec = {"kind": "knn", "data": {"name": "digits"}, "backbone_from": {"job": "recorded", "select": select}}
-    with lab.sessions.begin() as session:
-        experiment = jobs.ensure_experiment(session, "lab")
-        facts: dict[str, Any] = {"name": None, "after": [], "source_job_id": source, "actor": "test"}
-        return jobs.submit(session, experiment_id=experiment.id, spec=parse_spec(spec), **facts).id
 
 
 def _janitor(lab: Lab) -> Janitor:
@@ -99,7 +36,7 @@ def _janitor(lab: Lab) -> Janitor:
 
 
 def test_last_best_and_milestones_stay_and_are_named_so(lab: Lab) -> None:
-    run, janitor = Run(lab, keep_last=2, best_by="loss"), _janitor(lab)
+    run, janitor = RecordedRun(lab, keep_last=2, best_by="loss"), _janitor(lab)
     run.write(1, score=9.0)
     run.write(2, score=3.0)
     run.write(3, milestone=True, score=5.0)
@@ -124,7 +61,7 @@ def test_last_best_and_milestones_stay_and_are_named_so(lab: Lab) -> None:
 
 @pytest.mark.parametrize("how", ["look", "sweep"])
 def test_killed_between_row_and_folder_it_is_finished_by_the_next(lab: Lab, how: str) -> None:
-    run = Run(lab, keep_last=1)
+    run = RecordedRun(lab, keep_last=1)
     run.write(1, 2, 3)
     run.record()
     pid = os.fork()
@@ -140,7 +77,7 @@ def test_killed_between_row_and_folder_it_is_finished_by_the_next(lab: Lab, how:
 
 
 def test_killed_in_the_middle_of_a_folder_it_is_finished_by_the_next(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(lab, keep_last=1)
+    run = RecordedRun(lab, keep_last=1)
     run.write(1, 2)
     run.record()
 
@@ -159,7 +96,7 @@ def test_killed_in_the_middle_of_a_folder_it_is_finished_by_the_next(lab: Lab, m
 
 
 def test_a_transaction_that_fails_deletes_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(lab, keep_last=1)
+    run = RecordedRun(lab, keep_last=1)
     run.write(1, 2)
     run.record()
     monkeypatch.setattr(checkpoints, "_on_disk", lambda _: 1 / 0)
@@ -170,7 +107,7 @@ def test_a_transaction_that_fails_deletes_nothing(lab: Lab, monkeypatch: pytest.
 
 
 def test_an_attempt_that_has_written_none_may_fall_back_on_any_before_it(lab: Lab) -> None:
-    run, janitor = Run(lab, keep_last=1), _janitor(lab)
+    run, janitor = RecordedRun(lab, keep_last=1), _janitor(lab)
     run.write(1, 2, 3)
     run.record()
     run.job.again()
@@ -185,7 +122,7 @@ def test_an_attempt_that_has_written_none_may_fall_back_on_any_before_it(lab: La
 
 def test_what_a_successor_passed_over_goes_when_there_is_a_newer(lab: Lab) -> None:
     """The recorder has deleted the rows beyond the step that the second attempt went on from."""
-    run, janitor = Run(lab, keep_last=2), _janitor(lab)
+    run, janitor = RecordedRun(lab, keep_last=2), _janitor(lab)
     run.write(1, 2, 3)
     run.record()
     run.again(resume_step=1)
@@ -200,7 +137,7 @@ def test_what_a_successor_passed_over_goes_when_there_is_a_newer(lab: Lab) -> No
 
 
 def test_killed_before_its_line_a_checkpoint_stays_while_it_is_the_newest(lab: Lab) -> None:
-    run, janitor = Run(lab, keep_last=1), _janitor(lab)
+    run, janitor = RecordedRun(lab, keep_last=1), _janitor(lab)
     run.write(1, 2)
     run.folder(3)
     half_written = run.place(4).with_name(".step-00000004.tmp")
@@ -219,7 +156,7 @@ def test_killed_before_its_line_a_checkpoint_stays_while_it_is_the_newest(lab: L
 
 
 def test_of_an_ended_job_too(lab: Lab) -> None:
-    run = Run(lab, keep_last=1)
+    run = RecordedRun(lab, keep_last=1)
     run.write(1)
     run.folder(2)
     run.folder(3)
@@ -230,9 +167,9 @@ def test_of_an_ended_job_too(lab: Lab) -> None:
 
 
 def test_an_open_evaluation_keeps_its_step_and_no_other(lab: Lab) -> None:
-    run, janitor = Run(lab, keep_last=1), _janitor(lab)
-    judging = _judge(lab, run.id, "step 2")
-    _judge(lab, run.id, "last")
+    run, janitor = RecordedRun(lab, keep_last=1), _janitor(lab)
+    judging = judge(lab, run.id, "step 2")
+    judge(lab, run.id, "last")
     run.write(1, 2, 3)
     run.record()
     janitor.look()
@@ -243,7 +180,7 @@ def test_an_open_evaluation_keeps_its_step_and_no_other(lab: Lab) -> None:
 
 
 def test_a_retry_keeps_all_of_the_job_it_goes_on_from(lab: Lab) -> None:
-    run, janitor = Run(lab, keep_last=1), _janitor(lab)
+    run, janitor = RecordedRun(lab, keep_last=1), _janitor(lab)
     run.write(1, 2)
     lab.end(run.job.attempt, Outcome.DIVERGED)
     run.record()
@@ -258,7 +195,7 @@ def test_a_retry_keeps_all_of_the_job_it_goes_on_from(lab: Lab) -> None:
 
 
 def test_any_number_of_workers_may_look(lab: Lab) -> None:
-    runs = [Run(lab, f"job-{n}", keep_last=1) for n in range(2)]
+    runs = [RecordedRun(lab, f"job-{n}", keep_last=1) for n in range(2)]
     for run in runs:
         run.write(*range(1, 20))
         run.record()
@@ -281,7 +218,7 @@ def test_any_number_of_workers_may_look(lab: Lab) -> None:
 
 
 def test_a_folder_of_nobody_s_job_is_left_alone(lab: Lab) -> None:
-    run = Run(lab)
+    run = RecordedRun(lab)
     stranger = lab.settings.runs_dir / str(UUID(int=7)) / "attempts/0001/checkpoints/.step-00000003.deleted"
     stranger.mkdir(parents=True)
     (lab.settings.runs_dir / "notes").mkdir()
@@ -292,7 +229,7 @@ def test_a_folder_of_nobody_s_job_is_left_alone(lab: Lab) -> None:
 
 
 def test_nothing_to_do_asks_nothing_of_a_job(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, janitor = Run(lab), _janitor(lab)
+    run, janitor = RecordedRun(lab), _janitor(lab)
     run.write(1)
     run.record()
     janitor.look()

@@ -173,6 +173,7 @@ def _checkpoint_view(job: Job, row: Checkpoint) -> CheckpointView:
         step=row.step,
         epoch=row.epoch,
         kind=row.kind,
+        score=row.score,
         sha256=row.sha256,
         bytes=row.bytes,
         created_at=row.created_at,
