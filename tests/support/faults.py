@@ -39,6 +39,14 @@ def send(processes: Sequence[psutil.Process], number: signal.Signals) -> int:
     return heard
 
 
+def gone(process: psutil.Process) -> bool:
+    """Whether a process has ended, buried or not."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
 @contextlib.contextmanager
 def frozen(processes: Sequence[psutil.Process]) -> Iterator[None]:
     """SIGSTOP, and SIGCONT at the end, for those that are still there."""
@@ -78,7 +86,7 @@ def away(stack: FaultStack, name: str, number: signal.Signals = signal.SIGTERM) 
     dead = stack.part(name)
     with frozen([psutil.Process(stack.process.pid)]):
         dead.send_signal(number)
-        wait_until(lambda: _gone(dead), RETURN_SECONDS)
+        wait_until(lambda: gone(dead), RETURN_SECONDS)
         yield
     await_other(stack, name, dead)
 
@@ -171,10 +179,3 @@ def stolen_messages(stack: FaultStack, node: str = NODE) -> Iterator[list[bytes]
         ended.set()
         for thief in thieves:
             thief.join()
-
-
-def _gone(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True

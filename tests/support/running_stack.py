@@ -110,15 +110,16 @@ class Up:
                     found.append(process)
         return found
 
-    def end(self) -> None:
-        """Leave nothing, whatever happened."""
+    def end(self, *, keep: bool = False) -> None:
+        """Leave no process, whatever happened, and no file unless they are to be kept."""
         if self.process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.stop()
         for process in [self.process, *self.processes()]:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> None:
