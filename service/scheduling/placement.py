@@ -26,8 +26,8 @@ def decide(
 ) -> Decision:
     """Serve the candidates in their order; one that does not fit does not hold up those behind it, except that
 
-    - where running jobs of lower priority may be preempted for it, they are, and the room they make is kept for it:
-      until it is placed it stands before all others;
+    - where running jobs of lower priority may be preempted for it, they are, and the room they make is kept for it,
+      before all others;
     - a job of several slots that has waited long has a node reserved from its turn on: those behind it get there what
       it does not need. It keeps the node while that is of use to it.
 
@@ -40,7 +40,7 @@ def decide(
         room.renew(candidate)
     decision = Decision([], {}, {}, [])
     waiting: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda candidate: not room.preempts(candidate)):
+    for candidate in candidates:
         node = room.fit(candidate)
         if node is not None:
             decision.placements.append(Placement(candidate.job_id, node, room.take(candidate, node)))

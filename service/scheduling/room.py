@@ -67,11 +67,6 @@ class Room:
         """Whether the node that was reserved for it is still kept for it."""
         return self._claim_of(candidate) is not None
 
-    def preempts(self, candidate: Candidate) -> bool:
-        """Whether others were told to make room for it on the node that is kept for it."""
-        own = self._claim_of(candidate)
-        return own is not None and own[1].preempting
-
     def reservations(self) -> dict[uuid.UUID, Reservation]:
         """What is kept for whom."""
         return {claim.job_id: Reservation(node, claim.preempting) for node, claim in self._claims.items()}
