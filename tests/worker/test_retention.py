@@ -11,7 +11,10 @@ from uuid import UUID
 import pytest
 from lab import Lab
 from recorded_runs import RecordedRun, judge
+from sqlalchemy import select
+from worker_host import Host, small_pretraining
 
+from service.database.tables import Checkpoint
 from service.ledger.states import Outcome
 from service.settings import Settings
 from worker import checkpoints, retention
@@ -155,6 +158,19 @@ def test_killed_before_its_line_a_checkpoint_stays_while_it_is_the_newest(lab: L
     assert run.there() == _names(2, 4)
 
 
+def test_what_the_recorder_has_not_come_to_is_left_alone(lab: Lab) -> None:
+    run, janitor = RecordedRun(lab, keep_last=1), _janitor(lab)
+    run.write(1, 2)
+    run.record()
+    run.write(3, milestone=True)
+    run.write(4)
+    janitor.sweep()
+    assert run.there() == _names(1, 2, 3, 4)
+    run.record()
+    janitor.sweep()
+    assert run.there() == _names(1, 3, 4)
+
+
 def test_of_an_ended_job_too(lab: Lab) -> None:
     run = RecordedRun(lab, keep_last=1)
     run.write(1)
@@ -241,3 +257,20 @@ def test_nothing_to_do_asks_nothing_of_a_job(lab: Lab, monkeypatch: pytest.Monke
     run.record()
     janitor.look()
     assert looked == [run.id]
+
+
+def test_a_worker_at_work_keeps_to_the_policy_of_a_real_run(host: Host) -> None:
+    checkpoint = {"every_steps": 1, "keep_last": 2, "best_by": "loss", "milestone_every_epochs": 1}
+    run = {"checkpoint": checkpoint, "record": {"metrics_every_steps": 1}}
+    job_id = host.post(small_pretraining(run=run))
+    assert host.finish(job_id).state == "succeeded"
+    losses = {step: value for (key, step), value in host.points(job_id).items() if key == "loss"}
+    best = min(losses, key=lambda step: losses[step])
+    folder = host.folder(job_id) / "checkpoints"
+    wanted = {f"step-{step:08d}" for step in (7, 13, 14, best)}
+    host.wait(lambda: {at.name for at in folder.iterdir()} == wanted, seconds=60)
+    with host.sessions() as session:
+        there = Checkpoint.job_id == job_id, Checkpoint.deleted_at.is_(None), Checkpoint.kind != "backbone"
+        kinds = {row.step: (row.kind, row.score) for row in session.scalars(select(Checkpoint).where(*there))}
+    said = {step: "milestone" if step in (7, 14) else "best" if step == best else "last" for step in (7, 13, 14, best)}
+    assert kinds == {step: (kind, losses[step]) for step, kind in said.items()}
