@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
+from service.api.deps import TURNS
 from service.api.figures import Figures, MeasureRequests
 from service.api.parameters import refuse_unknown
 from service.api.presentation import ROOT
@@ -45,6 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.engine = engine
     app.state.parts = parts
     app.state.sessions = session_factory(engine)
+    app.state.turns = asyncio.Semaphore(TURNS)
     app.state.figures = Figures(app.state.sessions)
     problems.install(app)
     app.include_router(health.router)

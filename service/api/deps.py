@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Annotated
 
+import anyio
 from fastapi import Depends, Path, Request
+from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -16,6 +19,12 @@ from service.database.tables import Experiment, Job
 from service.settings import Settings
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+# Requests that use the database at once. A request leaves its thread between its parts and keeps its connection: were
+# there more of them than connections (database/engine.py; some are left to streams and figures), those that wait for a
+# connection could take every thread from those that have one.
+TURNS = 12
+TURN_SECONDS = 20.0
 
 # Until there are access tokens, everyone who reaches the loopback address is this one.
 ACTOR = "anonymous"
@@ -35,10 +44,20 @@ SettingsDep = Annotated[Settings, Depends(_settings)]
 SessionsDep = Annotated[sessionmaker[Session], Depends(_sessions)]
 
 
-def _session(sessions: SessionsDep) -> Iterator[Session]:
-    with sessions() as session:
+async def _session(request: Request, sessions: SessionsDep) -> AsyncIterator[Session]:
+    turns: asyncio.Semaphore = request.app.state.turns
+    try:
+        await asyncio.wait_for(turns.acquire(), TURN_SECONDS)
+    except TimeoutError:
+        raise Problem("unavailable", "too many requests wait for the run database; try again in a moment") from None
+    session = sessions()
+    try:
         yield session
-        session.commit()
+        await run_in_threadpool(session.commit)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await run_in_threadpool(session.close)
+        turns.release()
 
 
 # Scope `function`: committed and given back before the first byte of the answer leaves.

@@ -69,6 +69,12 @@ KINDS = {
             "The slot is not in quarantine",
             "Only a quarantined slot is released by hand. Cancel the job of a slot that runs one.",
         ),
+        Kind(
+            "nothing-recorded",
+            409,
+            "MLflow has had nothing of this job",
+            "There is nothing to build again before the job's first attempt has been recorded.",
+        ),
         Kind("deleted", 410, "The file was deleted", "The record stands; the file was removed to make room."),
         Kind("body-too-large", 413, "The body is too large", "The limit is BARLOW_MAX_BODY_BYTES of the server."),
         Kind("unsupported-media-type", 415, "The body must be JSON", "Send Content-Type: application/json."),

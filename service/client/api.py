@@ -132,6 +132,10 @@ class Client:
         """A new job in place of one that failed or was cancelled; with an Idempotency-Key, as a submit."""
         return self._ask(job_id, Verb.RETRY, _key(key or str(uuid.uuid4())))
 
+    def rebuild_mlflow(self, job_id: uuid.UUID | str) -> JobView:
+        """Have a job's MLflow run deleted and made again."""
+        return self._ask(job_id, "rebuild-mlflow")
+
     def release_slot(self, node: str, index: int) -> SlotView:
         """Free a quarantined slot, on your word that nothing runs there any more."""
         path = f"/nodes/{quote(node, safe='')}/slots/{index}:release"
@@ -180,7 +184,7 @@ class Client:
         for message in self._stream(f"/jobs/{job_id}/logs", params):
             yield message.data + "\n"
 
-    def _ask(self, job_id: uuid.UUID | str, verb: Verb, headers: Mapping[str, str] | None = None) -> JobView:
+    def _ask(self, job_id: uuid.UUID | str, verb: str, headers: Mapping[str, str] | None = None) -> JobView:
         return JobView.model_validate_json(self._send("POST", f"/jobs/{job_id}:{verb}", headers=headers).content)
 
     def _get(self, path: str, model: type[Answer], params: Mapping[str, Any] | None = None) -> Answer:

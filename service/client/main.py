@@ -195,6 +195,18 @@ def retry(
             _watch(client, [new.id for new in made])
 
 
+@app.command(name="rebuild-mlflow")
+def rebuild_mlflow(job: JobIds, url: Url = None, data: Data = DATA) -> None:
+    """Have the MLflow runs of jobs deleted and made again: from Postgres and the run directories, nothing is lost.
+
+    For an MLflow that was emptied, or a run that somebody edited. A worker does it; `barlow show` says when all of it
+    is recorded.
+    """
+    with connect(url, data) as client:
+        for job_id in [client.find_job(text) for text in job]:
+            typer.echo(f"{client.rebuild_mlflow(job_id).name}  its MLflow run is made again")
+
+
 @app.command()
 def spec(file: SpecFile) -> None:
     """Validate a spec without a server: print it with every default written out, and its digest.

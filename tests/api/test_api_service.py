@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 
 from service.api import problems
 from service.api.app import create_app
-from service.database.tables import Node, SchedulerSeen
+from service.api.idempotency import FORGET_AT_ONE_IN, _number
+from service.database.tables import IdempotencyKey, Node, SchedulerSeen
 from service.settings import Settings
 
 ROOT = "http://barlow"
@@ -60,6 +61,30 @@ def test_pending_migrations_and_no_database_are_told(database: Settings, in_proc
         assert (refused.status_code, refused.json()["type"]) == (503, "/problems/unavailable")
         assert refused.headers["Retry-After"] == "2"
         assert "secret" not in away.text + refused.text
+
+
+def test_the_bare_address_leads_to_the_documentation(api: httpx.Client) -> None:
+    answer = api.get(f"{ROOT}/")
+    assert (answer.status_code, answer.headers["Location"]) == (307, "/docs")
+
+
+def test_keys_are_forgotten_after_seven_days(api: httpx.Client, session: Session) -> None:
+    def submit(key: str) -> tuple[str, bool]:
+        answer = api.post("/jobs", json=PRETRAIN, headers={"Idempotency-Key": key})
+        return answer.json()["id"], "Idempotency-Replayed" in answer.headers
+
+    # Keys with the number that has those that are too old deleted.
+    sweeps = [key for key in map(str, range(1000)) if _number("anonymous", "POST /jobs", key) % FORGET_AT_ONE_IN == 0]
+    made, _ = submit("old")
+    kept, _ = submit("kept")
+    for key, days in (("old", 7.1), ("kept", 6.9)):
+        session.get_one(IdempotencyKey, ("anonymous", "POST /jobs", key)).created_at -= timedelta(days=days)
+    session.commit()
+    assert submit("old") == (made, True)
+    submit(sweeps[0])
+    assert submit("kept") == (kept, True)
+    again, replayed = submit("old")
+    assert (again != made, replayed) == (True, False)
 
 
 def test_figures_for_prometheus(api: httpx.Client, add_node: Callable[..., None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from api_kit import KNN, PRETRAIN
 from lab import Lab
 from sqlalchemy.orm import Session
 
-from service.database.tables import Slot
+from service.database.tables import Slot, Watermark
 from service.ledger.states import Outcome
 from service.settings import Settings
 
@@ -140,7 +141,7 @@ def test_a_retry_that_would_wait_for_a_failed_job_says_what_to_retry_first(
     ask(api, waiting, "cancel")
 
 
-@pytest.mark.parametrize("verb", ["pause", "resume", "retry"])
+@pytest.mark.parametrize("verb", ["pause", "resume", "retry", "rebuild-mlflow"])
 def test_a_verb_for_nothing_is_404(api: httpx.Client, verb: str) -> None:
     for job_id in ("nonsense", uuid.UUID(int=0)):
         answer = ask(api, job_id, verb)
@@ -170,6 +171,18 @@ def test_a_quarantined_slot_is_released_by_hand(api: httpx.Client, lab: Lab, ses
     assert (again.status_code, again.json()["type"]) == (409, "/problems/slot-not-quarantined")
     for lost in ("/nodes/gpu-1/slots/7:release", "/nodes/nobody/slots/0:release", "/nodes/gpu-1/slots/x:release"):
         assert api.post(lost).status_code == 404
+
+
+def test_an_mlflow_run_is_rebuilt_once_there_is_one(api: httpx.Client, session: Session, lab: Lab) -> None:
+    job_id = lab.submit("recorded")
+    nothing = ask(api, job_id, "rebuild-mlflow")
+    assert (nothing.status_code, nothing.json()["type"]) == (409, "/problems/nothing-recorded")
+    session.add(Watermark(job_id=job_id, target="mlflow", position={}, complete=True))
+    session.commit()
+    assert ask(api, job_id, "rebuild-mlflow").status_code == 202
+    session.expire_all()
+    assert not session.get_one(Watermark, (job_id, "mlflow")).complete
+    assert lab.kinds(job_id)[-1] == "mlflow_rebuild_requested"
 
 
 def parallel(count: int, request: Callable[[], httpx.Response]) -> list[httpx.Response]:
@@ -221,3 +234,13 @@ def test_fifty_cancels_and_fifty_retries_with_one_key(url: str) -> None:
     again = retry()
     assert (again.status_code, again.headers["Location"]) == (202, location)
     assert len(httpx.get(f"{url}/jobs?experiment=storm").json()["items"]) == 2
+
+
+def test_more_requests_at_once_than_threads_and_connections_are_all_answered(url: str) -> None:
+    async def ask_all() -> list[int]:
+        limits = httpx.Limits(max_connections=200)
+        async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+            submits = [client.post(f"{url}/jobs?experiment=crowd", json=PRETRAIN) for _ in range(200)]
+            return [answer.status_code for answer in await asyncio.gather(*submits)]
+
+    assert set(asyncio.run(ask_all())) == {201}

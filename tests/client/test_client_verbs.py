@@ -58,6 +58,8 @@ def test_pause_show_resume(barlow: Callable[..., Result], named: Callable[[str],
     assert shown.count("paused by anonymous") == 1
     assert "barlow cancel, barlow resume" in shown
     assert barlow("jobs", "--state", "paused").output.count(str(job_id)) == 1
+    unrecorded = barlow("rebuild-mlflow", "told")
+    assert (unrecorded.exit_code, "was never recorded for MLflow" in unrecorded.stderr) == (1, True)
     assert barlow("resume", "told").output == "told  queued\n"
     refused = barlow("resume", "told")
     assert refused.exit_code == 1

@@ -89,11 +89,11 @@ def get_experiment(experiment: ExperimentDep, session: SessionDep, settings: Set
 
 
 def _detail(session: Session, settings: Settings, experiment: Experiment) -> ExperimentDetail:
-    jobs = session.scalars(select(Job).where(Job.experiment_id == experiment.id).order_by(Job.id))
+    brief = select(Job.id, Job.name, Job.kind, Job.state).where(Job.experiment_id == experiment.id)
     states = _states(session, [experiment.id]).get(experiment.id, {})
     return ExperimentDetail(
         **dict(_view(settings, experiment, states)),
-        jobs=[JobBrief.model_validate(job, from_attributes=True) for job in jobs],
+        jobs=[JobBrief.model_validate(job, from_attributes=True) for job in session.execute(brief.order_by(Job.id))],
     )
 
 

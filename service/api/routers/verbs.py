@@ -1,4 +1,4 @@
-"""What users ask of a job that is there: cancel, pause, resume, retry."""
+"""What users ask of a job that is there: cancel, pause, resume, retry, rebuild its MLflow run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from fastapi import APIRouter, Response
 from service.api.deps import ACTOR, JobDep, SessionDep, SettingsDep, find_job
 from service.api.idempotency import IdempotencyKeyDep, remember, replayed
 from service.api.presentation import ROOT, job_view
-from service.api.problems import responses
+from service.api.problems import Problem, responses
 from service.api.schemas import JobView
 from service.ledger import jobs as ledger
 from service.ledger import requests
 from service.ledger.moves import lock_job
 from service.ledger.states import JobState
+from service.recording import NothingRecorded, request_rebuild
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 
@@ -91,3 +92,20 @@ def retry(
             remember(session, owner=ACTOR, route="POST /jobs:retry", key=key, request=request, resource=str(new.id))
     response.headers["Location"] = f"{ROOT}/jobs/{new.id}"
     return job_view(session, settings, new)
+
+
+@router.post(
+    ":rebuild-mlflow",
+    operation_id="rebuild_mlflow",
+    status_code=202,
+    responses=responses("not-found", "nothing-recorded"),
+)
+def rebuild_mlflow(job: JobDep, session: SessionDep, settings: SettingsDep) -> JobView:
+    """Have the job's MLflow run deleted and made again from the run database and the run directory, in any state.
+
+    `recording.mlflow` is `complete` again when all of it is there.
+    """
+    try:
+        return job_view(session, settings, request_rebuild(session, job.id, actor=ACTOR))
+    except NothingRecorded as error:
+        raise Problem("nothing-recorded", str(error)) from None
