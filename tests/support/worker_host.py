@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lab import Lab
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from service.database.tables import Attempt, Job, Metric
-from service.ledger import jobs
+from service.database.tables import Attempt, Job, Metric, Watermark
+from service.ledger import jobs, reservations
 from service.ledger.states import JobState
 from service.run_folders import attempt_folder, run_folder
 from service.scheduling import tick
@@ -68,6 +69,14 @@ class Host(Lab):
             )
             return job.id
 
+    def preempt(self, job_id: uuid.UUID) -> uuid.UUID:
+        """A job of higher priority, larger than this host, has a running one make room; returns it."""
+        with self.sessions.begin() as session:
+            larger = self.submit_in(session, slots=self.settings.slots or 1, priority=100, data="textures")
+            by = session.get_one(Job, larger)
+            assert reservations.request_preemption(session, self.attempt(job_id).id, by=by)
+        return larger
+
     def schedule(self) -> None:
         """One look of the scheduler, and the message to the node."""
         with self.sessions() as session:
@@ -87,6 +96,14 @@ class Host(Lab):
             assert time.monotonic() < deadline, "waited in vain"
             self.schedule()
             time.sleep(0.1)
+
+    @contextmanager
+    def held_back(self, job_id: uuid.UUID) -> Iterator[None]:
+        """Nobody can record a running job's last lines meanwhile, so its worker cannot end the attempt."""
+        with self.sessions.begin() as session:
+            session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+            assert session.scalars(select(Watermark).where(Watermark.job_id == job_id).with_for_update()).all()
+            yield
 
     def finish(self, job_id: uuid.UUID) -> Job:
         """The job, once it has ended."""

@@ -5,70 +5,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from worker_host import Host, small_pretraining
+from worker_host import small_pretraining
+from worker_process import NODE, Worker
 
 from service.broker import make_celery, send_wake
 from service.database.tables import Node
+from service.ledger import attempts
+from service.ledger.moves import lock_job
 from service.ledger.nodes import NOBODY
 from service.local.servers import Redis
 from service.settings import Settings
-
-NODE = "process-1"
-
-
-class Worker:
-    """A worker process of the node `process-1`; `host` is the scheduler's side."""
-
-    def __init__(self, settings: Settings, folder: Path, **changed: Any) -> None:
-        self.host = Host(settings, node_name=NODE, **changed)
-        self.log = folder / "worker.log"
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.start()
-
-    def start(self) -> subprocess.Popen[bytes]:
-        settings = self.host.settings
-        names = ["runs_dir", "node_name", "slots", "poll_seconds", "heartbeat_seconds", "lease_seconds"]
-        names += ["stop_grace_seconds", "retry_backoff_seconds", "recorder_seconds"]
-        env = {f"BARLOW_{name.upper()}": str(getattr(settings, name)) for name in names}
-        env["BARLOW_DATABASE_URL"] = settings.database_url.get_secret_value()
-        env["BARLOW_REDIS_URL"] = settings.redis_url.get_secret_value()
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "worker"], env={**os.environ, **env}, stdout=log, stderr=log
-            )
-        self.processes.append(process)
-        return process
-
-    def registered(self) -> None:
-        """Until the node is there."""
-
-        def there() -> bool:
-            with self.host.sessions() as session:
-                return session.get(Node, NODE) is not None
-
-        self.until(there)
-
-    def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"waited in vain; the worker said:\n{self.log.read_text()}"
-            time.sleep(0.1)
 
 
 @pytest.fixture
 def worker(request: pytest.FixtureRequest, database: Settings, tmp_path: Path) -> Iterator[Worker]:
     worker = Worker(database, tmp_path, **getattr(request, "param", {}))
     yield worker
-    for process in worker.processes:
-        process.kill()
-        process.wait()
-    worker.host.engine.dispose()
+    worker.end()
 
 
 def test_a_message_starts_a_job_at_once_and_term_drains_it(redis: Redis, database: Settings, tmp_path: Path) -> None:
@@ -89,8 +47,7 @@ def test_a_message_starts_a_job_at_once_and_term_drains_it(redis: Redis, databas
         assert "libtorch" not in maps
         ranks = psutil.Process(process.pid).children()
         assert len(ranks) == 1
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert worker.drain(process) == 0
         assert not ranks[0].is_running()
         assert host.job(job_id).state == "queued"
         assert host.attempts_of(job_id)[0].outcome == "drained"
@@ -100,14 +57,10 @@ def test_a_message_starts_a_job_at_once_and_term_drains_it(redis: Redis, databas
         host.place()
         send_wake(make_celery(settings), NODE, host.attempt(job_id).id)
         worker.until(lambda: "attempt_resumed" in host.kinds(job_id))
-        again.send_signal(signal.SIGTERM)
-        assert again.wait(60) == 0
+        assert worker.drain(again) == 0
     finally:
-        for started in worker.processes:
-            started.kill()
-            started.wait()
         host.check()
-        host.engine.dispose()
+        worker.end()
 
 
 @pytest.mark.parametrize("worker", [{"poll_seconds": 0.5, "lease_seconds": 3.0}], indirect=True)
@@ -121,8 +74,7 @@ def test_without_redis_jobs_run_by_polling_and_a_second_worker_of_the_name_is_re
     assert second.wait(60) == 2
     assert "another worker named 'process-1' was seen" in worker.log.read_text()
     assert worker.processes[0].poll() is None
-    worker.processes[0].send_signal(signal.SIGTERM)
-    assert worker.processes[0].wait(60) == 0
+    assert worker.drain(worker.processes[0]) == 0
 
 
 def test_a_term_as_soon_as_it_is_there_and_a_second_one_drain_a_worker(worker: Worker) -> None:
@@ -152,16 +104,24 @@ def test_a_drain_does_not_wait_for_a_redis_that_does_not_answer(
         host.place()
         worker.until(lambda: len(host.points(job_id)) > 0)
         frozen.suspend()
+        late = host.post(small_pretraining())
         worker.processes[0].send_signal(signal.SIGTERM)
-        worker.until(lambda: host.job(job_id).state == "queued", seconds=15)
+        worker.until(lambda: host.attempt(job_id).state in ("stopping", "ended"), seconds=15)
+        with host.sessions.begin() as session:  # as a scheduler that had looked before the drain
+            assert session.get_one(Node, NODE).draining_at is not None
+            free = [slot for slot in host.slots(NODE) if slot.attempt_id is None]
+            assert attempts.place(session, lock_job(session, late), free[:1], lease_seconds=60) is not None
+        worker.until(lambda: host.job(job_id).state == "queued", seconds=30)
         assert host.attempts_of(job_id)[0].outcome == "drained"
         assert worker.processes[0].poll() is None, "Celery still waits"
+        frozen.resume()
+        assert worker.processes[0].wait(60) == 0
+        assert [attempt.outcome for attempt in host.attempts_of(late)] == ["drained"]
+        assert not (host.folder(late)).exists(), "it was not accepted"
+        host.check()
     finally:
         frozen.resume()
-        for started in worker.processes:
-            started.kill()
-            started.wait()
-        host.engine.dispose()
+        worker.end()
 
 
 def test_a_worker_without_a_name_says_what_to_set(database: Settings) -> None:

@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 import psutil
+import pytest
 from lab import Lab
 from sqlalchemy import select
 from worker_host import Host, small_pretraining
@@ -16,9 +17,10 @@ from service.ledger.states import Outcome
 from service.run_folders import run_folder
 from service.settings import Settings
 from trainer.journal import read_events
-from worker import clock
+from worker import clock, progress, stopping
 from worker.attempt import AttemptRun
 from worker.folders import sha256_of
+from worker.process import marked
 from worker.recorder.loops import Recorder
 
 KNN = {"kind": "knn", "data": {"name": "digits"}, "images": {"size": 16, "resize": 16}}
@@ -56,10 +58,10 @@ def test_a_pretraining_and_its_evaluation_run_to_the_end(host: Host) -> None:
     assert all(slot.attempt_id is None for slot in host.slots("host-1"))
 
 
-def test_a_trainer_killed_twice_succeeds_in_three_attempts_with_every_point_once(host: Host) -> None:
+def test_a_trainer_killed_twice_goes_on_in_a_retry_to_the_undisturbed_end_with_every_point_once(host: Host) -> None:
     spec = small_pretraining(epochs=12)
+    spec["run"] |= {"max_restarts": 1}
     undisturbed = host.post(spec, "undisturbed")
-    assert host.finish(undisturbed).state == "succeeded"
     job_id = host.post(spec, "killed")
     for number, step in ((1, 16), (2, 44)):
         host.wait_for_step(job_id, step)
@@ -67,17 +69,23 @@ def test_a_trainer_killed_twice_succeeds_in_three_attempts_with_every_point_once
         for pid in pids:
             psutil.Process(pid).send_signal(signal.SIGKILL)
         host.wait(lambda n=number: len(host.attempts_of(job_id)) > n or host.job(job_id).state == "failed")
-    job = host.finish(job_id)
-    assert job.state == "succeeded"
-    assert [attempt.outcome for attempt in host.attempts_of(job_id)] == ["crashed", "crashed", "ok"]
+    assert host.finish(job_id).state == "failed"
+    assert [attempt.outcome for attempt in host.attempts_of(job_id)] == ["crashed", "crashed"]
     assert "SIGKILL" in host.attempts_of(job_id)[0].message
+    assert host.kinds(job_id).count("attempt_resumed") == 1
+    retried = host.retry(job_id)
+    judged, expected = host.finish(retried), host.finish(undisturbed)
+    assert (judged.state, expected.state) == ("succeeded", "succeeded")
+    assert judged.result is not None
+    assert expected.result is not None
+    assert judged.result["backbone"]["sha256"] == expected.result["backbone"]["sha256"]
+    assert _started(host, retried, 1)["resume_step"] >= 42, "the last checkpoint of the job it is a retry of"
     timings = {"images_per_second", "data_seconds", "step_seconds"}
-    expected, found = host.points(undisturbed), host.points(job_id)
-    assert found.keys() == expected.keys()
+    wanted, found = host.points(undisturbed), host.points(job_id) | host.points(retried)
+    assert found.keys() == wanted.keys()
     assert {k: v for k, v in found.items() if k[0] not in timings} == {
-        k: v for k, v in expected.items() if k[0] not in timings
+        k: v for k, v in wanted.items() if k[0] not in timings
     }
-    assert host.kinds(job_id).count("attempt_resumed") == 2
 
 
 def test_a_cancelled_trainer_writes_a_checkpoint_and_leaves(host: Host) -> None:
@@ -122,7 +130,7 @@ def test_an_attempt_whose_lease_ran_out_before_its_ranks_were_started_starts_non
 
 
 def test_ranks_that_make_no_progress_are_ended_with_their_stacks_in_the_log(host: Host) -> None:
-    run = {"stall_seconds": 2, "max_restarts": 0}
+    run = {"stall_seconds": 6, "max_restarts": 0}
     job_id = host.post(small_pretraining(epochs=2000, resources={"slots": 2}, run=run))
     host.wait_for_step(job_id, 1)
     waiting, stopped = (rank["pid"] for rank in _started(host, job_id, 1)["ranks"])
@@ -131,12 +139,46 @@ def test_ranks_that_make_no_progress_are_ended_with_their_stacks_in_the_log(host
     assert job.state == "failed"
     assert job.error is not None
     assert job.error["class"] == "stalled"
-    assert "no progress for 2 s" in job.error["message"]
+    assert "no progress for 6 s" in job.error["message"]
     assert not psutil.pid_exists(waiting)
     assert not psutil.pid_exists(stopped)
     log = (host.folder(job_id) / "trainer.log").read_text()
     assert "[0] Current thread" in log, "faulthandler's words"
     assert "all_reduce" in log
+
+
+def test_a_trainer_that_says_nothing_at_its_start_is_ended_and_tried_once_more(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "START_SECONDS", 1.0)
+    monkeypatch.setattr(stopping, "STALLED_GRACE_SECONDS", 1.0)
+    job_id = host.post(small_pretraining(resources={"slots": 2}, run={"stall_seconds": 1, "max_restarts": 3}))
+    for number in (1, 2):
+        host.wait(lambda n=number: len(host.attempts_of(job_id)) == n and len(_marked(host, job_id)) == 2)
+        for pid in _marked(host, job_id):
+            psutil.Process(pid).suspend()
+    job = host.finish(job_id)
+    assert [attempt.outcome for attempt in host.attempts_of(job_id)] == ["stalled", "stalled"]
+    assert job.error is not None
+    assert (job.state, job.restarts, job.error["class"]) == ("failed", 1, "stalled")
+    assert "no progress for 1 s" in job.error["message"]
+
+
+def test_ranks_that_do_not_leave_after_their_last_word_are_ended_and_the_word_stands(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "STALLED_GRACE_SECONDS", 1.0)
+    run = {"record": {"metrics_every_steps": 1}, "stall_seconds": 10}
+    job_id = host.post(small_pretraining(epochs=1, run=run))
+    outcome = host.folder(job_id) / "outcome.json"
+    host.wait(lambda: bool(_marked(host, job_id)))
+    (rank,) = [psutil.Process(pid) for pid in _marked(host, job_id)]
+    while not outcome.exists():
+        assert rank.is_running()
+    rank.suspend()
+    job = host.finish(job_id)
+    assert (job.state, host.attempt(job_id).outcome) == ("succeeded", "ok")
+    assert not rank.is_running()
 
 
 def test_a_ghost_stops_its_trainer_and_changes_nothing_and_its_slots_come_back(host: Host) -> None:
@@ -217,3 +259,8 @@ def _started(host: Host, job_id: uuid.UUID, number: int) -> dict[str, Any]:
 
     host.wait(there)
     return found[0]
+
+
+def _marked(host: Host, job_id: uuid.UUID) -> list[int]:
+    """The processes of a job's newest attempt."""
+    return marked(str(host.attempt(job_id).id)) if host.attempts_of(job_id) else []

@@ -2,7 +2,17 @@
 
 import pytest
 
-from worker.devices import Device, cores, discover, is_empty, visible
+from worker.devices import (
+    EMPTY_WITHIN_BYTES,
+    Device,
+    at_baseline,
+    cores,
+    discover,
+    is_empty,
+    measure,
+    visible,
+    with_baselines,
+)
 
 GPUS = [Device(index, "cuda", f"GPU-{letter}bcd", 2**30) for index, letter in enumerate("xyz")]
 
@@ -30,3 +40,29 @@ def test_cpu_slots_share_the_memory_and_are_named_after_the_node() -> None:
 )
 def test_cuda_visible_devices_is_read_as_cuda_reads_it(wanted: str | None, left: list[int]) -> None:
     assert [device.index for device in visible(GPUS, wanted)] == left
+
+
+def test_the_memory_of_an_orphan_does_not_pass_for_the_idle_state_of_its_gpu() -> None:
+    idle, job = 400 * 2**20, 20 * 2**30
+    x, y, z = (gpu.uuid for gpu in GPUS)
+    first = with_baselines(GPUS, {x: idle, y: idle + job, z: idle}, in_use={y})
+    assert [gpu.baseline_bytes for gpu in first] == [idle, None, idle]
+    assert not at_baseline(first[1], idle), "nobody knows yet what is idle there"
+    later = with_baselines(first, {x: idle + job, y: idle, z: idle}, in_use=set())
+    assert [gpu.baseline_bytes for gpu in later] == [idle, idle, idle], "a baseline that is there stays"
+    assert [at_baseline(gpu, idle + job) for gpu in later] == [False] * 3
+
+
+def test_a_gpu_is_empty_within_256_mib_of_its_baseline_and_one_that_does_not_answer_is_not() -> None:
+    (gpu,) = with_baselines(GPUS[:1], {GPUS[0].uuid: 1000}, in_use=set())
+    assert at_baseline(gpu, 0)
+    assert at_baseline(gpu, 1000 + EMPTY_WITHIN_BYTES)
+    assert not at_baseline(gpu, 1001 + EMPTY_WITHIN_BYTES)
+    assert not at_baseline(gpu, None)
+    assert with_baselines(GPUS, {}, in_use=set()) == GPUS
+
+
+def test_cpu_slots_are_not_measured() -> None:
+    slot = Device(0, "cpu", "cpu-host-1-0", 2**30)
+    assert measure([slot], {"cpu-host-1-0"}) == [slot]
+    assert is_empty(slot)

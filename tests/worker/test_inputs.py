@@ -86,3 +86,48 @@ def test_what_is_not_what_was_recorded_is_refused_with_a_remedy(
 def test_a_step_without_a_checkpoint_names_those_that_are_kept(source: Source) -> None:
     with pytest.raises(BadInput, match=r"no checkpoint of step 3; kept: 14, 21\. Select one of them or `last`"):
         source.resolve("step 3")
+
+
+def _checkpoint(lab: Lab, job_id: uuid.UUID, attempt: int, step: int, manifest: str | None = None) -> dict[str, str]:
+    folder = run_folder(lab.settings.runs_dir, job_id) / f"attempts/{attempt:04d}/checkpoints/step-{step:08d}"
+    folder.mkdir(parents=True)
+    sha256 = f"of {step} in attempt {attempt}"
+    (folder / "manifest.json").write_text(manifest or json.dumps({"step": step, "sha256": sha256}))
+    return {"path": str(folder), "sha256": sha256}
+
+
+def test_a_retried_pretraining_is_given_the_checkpoints_of_all_it_was_a_retry_of_newest_step_first(lab: Lab) -> None:
+    lab.node()
+    first = lab.submit("first", max_restarts=0)
+    lab.run(first, Outcome.CRASHED)
+    second = lab.retry(first)
+    lab.run(second, Outcome.DIVERGED)
+    third = lab.retry(second)
+    found = [
+        _checkpoint(lab, first, 2, 40),
+        _checkpoint(lab, second, 1, 30),
+        _checkpoint(lab, first, 2, 30),
+        _checkpoint(lab, first, 1, 30),
+        _checkpoint(lab, first, 1, 7),
+    ]
+    for step, torn in enumerate(["{", "[]", "{}", '{"step": "?", "sha256": "a"}'], start=50):
+        _checkpoint(lab, second, 1, step, torn)
+    (run_folder(lab.settings.runs_dir, second) / "attempts/0001/checkpoints/.step-00000060.tmp").mkdir()
+    (run_folder(lab.settings.runs_dir, second) / "attempts/0001/checkpoints/step-00000070").mkdir()
+
+    def resume(job_id: uuid.UUID) -> object:
+        with lab.sessions() as session:
+            return resolve(session, session.get_one(Job, job_id), lab.settings.runs_dir).get("resume")
+
+    assert resume(third) == found
+    assert resume(second) == [found[0], *found[2:]]
+    assert resume(first) is None
+
+
+def test_a_retried_evaluation_starts_over(source: Source) -> None:
+    spec = {"kind": "knn", "data": {"name": "digits"}, "backbone_from": {"job": "pretrain"}}
+    job_id = source.post(spec, source.id).id
+    source.lab.cancel(job_id)
+    retried = source.lab.retry(job_id)
+    with source.lab.sessions() as session:
+        assert "resume" not in resolve(session, session.get_one(Job, retried), source.runs_dir)

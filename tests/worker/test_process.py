@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from service.completion import log_tail
-from worker.process import MARK, Ranks, end_orphans, marked
+from worker.process import MARK, NODE, PARENT, Ranks, devices_in_use, end_marked, end_orphans, marked
 
 PATIENT = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
@@ -120,6 +120,72 @@ def test_orphans_of_a_dead_worker_are_ended_and_ranks_of_a_living_one_are_not(tm
     assert marked("living") == mine.pids
     mine.close()
     assert marked("living") == []
+
+
+HELPED = (
+    "import subprocess, sys, time\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
+    "print('child', child.pid, flush=True)\n"
+    "time.sleep(60)\n"
+)
+"""A rank whose helper left its session."""
+
+
+def test_a_helper_that_left_the_session_of_its_rank_is_found_by_its_mark_and_ended(tmp_path: Path) -> None:
+    other = _start(tmp_path, PATIENT, **{MARK: "other"})
+    ranks = _start(tmp_path, HELPED, **{MARK: "helped", "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"})
+    _wait(lambda: len(marked("helped")) == 2)
+    assert {"GPU-a", "GPU-b"} <= devices_in_use()
+    (helper,) = set(marked("helped")) - set(ranks.pids)
+    assert ranks.close() == [-9]
+    assert _alive(helper)
+    assert end_marked("helped")
+    assert not _alive(helper)
+    assert end_marked("helped"), "nothing to do is done"
+    assert not {"GPU-a", "GPU-b"} & devices_in_use()
+    assert other.statuses() == [None]
+    other.close()
+
+
+def test_orphans_are_ended_with_what_they_started_and_a_mark_that_names_no_worker_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    node = f"test-{os.getpid()}"
+    dead_worker = (
+        "import os, subprocess, sys\n"
+        f"mark = {{{MARK!r}: 'orphan', {NODE!r}: {node!r}, {PARENT!r}: str(os.getpid())}}\n"
+        "command = [sys.executable, '-c', sys.argv[1]]\n"
+        "subprocess.Popen(command, env={**os.environ, **mark}, start_new_session=True, stdout=subprocess.DEVNULL)\n"
+    )
+    subprocess.check_call([sys.executable, "-c", dead_worker, HELPED])
+    stranger = _start(tmp_path, PATIENT, **{MARK: "stranger", NODE: node, PARENT: "?"})
+    _wait(lambda: len(marked("orphan")) == 2)
+    orphans = marked("orphan")
+    assert end_orphans(node) == sorted(orphans)
+    assert not any(_alive(pid) for pid in orphans)
+    assert stranger.statuses() == [None]
+    stranger.close()
+
+
+def test_a_later_process_with_the_number_of_the_dead_worker_is_not_the_parent_of_its_orphans(tmp_path: Path) -> None:
+    node = f"test-{os.getpid()}"
+    read, write = os.pipe()
+    orphan = subprocess.Popen(
+        ["sh", "-c", "read parent; exec env -i \"$@\" \"BARLOW_PARENT_PID=$parent\" sleep 60", "sh",
+         f"{MARK}=numbered", f"{NODE}={node}"],
+        stdin=read,
+    )  # fmt: skip
+    time.sleep(0.1)  # start times are counted in hundredths of a second
+    later = _start(tmp_path, PATIENT)
+    os.write(write, f"{later.pids[0]}\n".encode())
+    _wait(lambda: marked("numbered") == [orphan.pid])
+    assert end_orphans(node) == [orphan.pid]
+    assert not _alive(orphan.pid)
+    assert later.statuses() == [None]
+    later.close()
+    orphan.wait()
+    os.close(read)
+    os.close(write)
 
 
 def test_tail_cuts_to_the_last_lines(tmp_path: Path) -> None:

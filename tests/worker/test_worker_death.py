@@ -1,0 +1,186 @@
+"""A worker that dies or freezes: what its trainers had finished stands, what they had not is run again."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import Lab
+from sqlalchemy import select
+from worker_host import small_pretraining
+from worker_process import NODE, Worker
+
+from service.database.tables import Attempt, Checkpoint, Watermark
+from service.ledger.states import Outcome
+from service.run_folders import attempt_folder, run_folder
+from service.settings import Settings
+from worker.process import marked
+
+SHORT = {"poll_seconds": 0.5, "lease_seconds": 4.0}
+
+
+@pytest.fixture
+def worker(database: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    worker = Worker(database, tmp_path, **SHORT)
+    worker.registered()
+    yield worker
+    worker.end()
+
+
+def _damage_nothing(lab: Lab, attempt: Attempt, folder: Path) -> None:
+    pass
+
+
+def _foreign_token(lab: Lab, attempt: Attempt, folder: Path) -> None:
+    said = (folder / "outcome.json").read_text()
+    (folder / "outcome.json").write_text(said.replace(str(attempt.token), str(attempt.id)))
+
+
+def _torn(lab: Lab, attempt: Attempt, folder: Path) -> None:
+    (folder / "outcome.json").write_text((folder / "outcome.json").read_text()[:-9])
+
+
+def _not_an_object(lab: Lab, attempt: Attempt, folder: Path) -> None:
+    (folder / "outcome.json").write_text("[]")
+
+
+def _unpublishable(lab: Lab, attempt: Attempt, folder: Path) -> None:
+    (run_folder(lab.settings.runs_dir, attempt.job_id) / "backbone").mkdir()
+    (folder / "backbone-replaced").mkdir()
+    (folder / "backbone-replaced" / "file").touch()
+
+
+@pytest.mark.parametrize(
+    ("damage", "state", "outcome"),
+    [
+        (_damage_nothing, "succeeded", Outcome.OK),
+        (_foreign_token, "queued", Outcome.LOST),
+        (_torn, "queued", Outcome.LOST),
+        (_not_an_object, "queued", Outcome.LOST),
+        (_unpublishable, "queued", Outcome.LOST),
+    ],
+)
+@pytest.mark.parametrize("by", ["the successor", "the scheduler"])
+def test_only_a_whole_end_of_ones_own_that_can_be_published_completes_an_attempt(
+    lab: Lab, damage, state: str, outcome: Outcome, by: str
+) -> None:
+    lab.node()
+    job_id = lab.submit()
+    attempt = lab.start(job_id)
+    lab.leave_outcome(attempt, Outcome.OK)
+    damage(lab, attempt, attempt_folder(run_folder(lab.settings.runs_dir, job_id), 1))
+    if by == "the scheduler":
+        lab.expire(attempt)
+        lab.reap()
+    else:
+        lab.unseen("gpu-1")
+        lab.instances.clear()
+        lab.node()
+    assert (lab.job(job_id).state, lab.attempt(job_id).outcome) == (state, outcome)
+    published = run_folder(lab.settings.runs_dir, job_id) / "backbone" / "model.safetensors"
+    assert published.exists() == (state == "succeeded")
+
+
+@pytest.mark.parametrize("by", ["the successor", "the scheduler"])
+def test_an_attempt_whose_worker_was_killed_after_outcome_json_is_completed_and_not_run_again(
+    worker: Worker, by: str
+) -> None:
+    host = worker.host
+    job_id = host.post(small_pretraining(epochs=1))
+    host.place()
+    worker.until(lambda: host.job(job_id).state == "running")
+    with host.held_back(job_id):
+        worker.until((host.folder(job_id) / "outcome.json").exists)
+        worker.processes[0].kill()
+        worker.processes[0].wait()
+    if by == "the scheduler":
+        host.expire(host.attempt(job_id))
+        host.reap()
+        assert host.job(job_id).state == "succeeded"
+        assert host.slots(NODE)[0].quarantined_at is not None, "nobody has looked there"
+    worker.start()
+
+    def recorded() -> bool:
+        with host.sessions() as session:
+            return all(session.scalars(select(Watermark.complete).where(Watermark.job_id == job_id)))
+
+    worker.until(lambda: host.job(job_id).state == "succeeded" and recorded())
+    worker.until(lambda: all(slot.quarantined_at is None for slot in host.slots(NODE)))
+    assert all(slot.attempt_id is None for slot in host.slots(NODE))
+    job = host.job(job_id)
+    assert job.result is not None
+    assert [attempt.outcome for attempt in host.attempts_of(job_id)] == ["ok"]
+    assert {step for key, step in host.points(job_id) if key == "loss"} == set(range(1, 8))
+    with host.sessions() as session:
+        rows = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id)).all()
+    assert {(row.step, row.kind) for row in rows} == {(7, "last"), (7, "backbone")}
+    assert (run_folder(host.settings.runs_dir, job_id) / "backbone" / "model.safetensors").is_file()
+    assert worker.drain(worker.processes[1]) == 0
+    host.check()
+
+
+def test_a_job_without_a_worker_can_be_paused_and_goes_on_from_its_checkpoint_with_the_next_one(
+    worker: Worker,
+) -> None:
+    host = worker.host
+    job_id = host.post(small_pretraining(epochs=5000, run={"checkpoint": {"every_steps": 1}}))
+    host.place()
+    worker.until(lambda: any((host.folder(job_id) / "checkpoints").glob("step-*")))
+    attempt = host.attempt(job_id)
+    assert marked(str(attempt.id))
+    worker.processes[0].kill()
+    worker.processes[0].wait()
+    worker.until(lambda: not marked(str(attempt.id)))
+    host.pause(job_id)
+    host.expire(attempt)
+    host.reap()
+    assert (host.job(job_id).state, host.attempt(job_id).outcome) == ("paused", "lost")
+    host.resume(job_id)
+    worker.start()
+    worker.until(lambda: all(slot.quarantined_at is None for slot in host.slots(NODE)))
+    worker.until(lambda: host.place() or host.job(job_id).state == "running")  # its recorder may be at the job now
+    worker.until(lambda: "attempt_resumed" in host.kinds(job_id))
+    assert host.job(job_id).restarts == 0
+    host.cancel(job_id)
+    worker.until(lambda: host.job(job_id).state == "cancelled")
+    assert worker.drain(worker.processes[1]) == 0
+    host.check()
+
+
+def test_a_worker_frozen_beyond_the_lease_leaves_no_ranks_changes_nothing_and_works_on_unless_it_was_replaced(
+    worker: Worker,
+) -> None:
+    host, first = worker.host, worker.processes[0]
+    job_id = host.post(small_pretraining(epochs=5000))
+    host.place()
+    worker.until(lambda: len(host.points(job_id)) > 0)
+    lost = host.attempt(job_id)
+    os.kill(first.pid, signal.SIGSTOP)
+    worker.until(lambda: not marked(str(lost.id)))
+    log = (host.folder(job_id) / "trainer.log").read_text
+    host.expire(lost)
+    host.reap()
+    events = len(host.events(job_id))
+    assert (host.job(job_id).state, host.attempt(job_id).outcome) == ("queued", "lost")
+
+    os.kill(first.pid, signal.SIGCONT)
+    worker.until(lambda: f"attempt 1 of job {job_id} is not ours any more" in worker.log.read_text())
+    worker.until(lambda: "ending now: the lease of this attempt was not renewed" in log())
+    worker.until(lambda: all(slot.quarantined_at is None for slot in host.slots(NODE)))
+    assert len(host.events(job_id)) == events
+    worker.until(lambda: host.place() or host.job(job_id).state == "running")
+    assert first.poll() is None
+
+    os.kill(first.pid, signal.SIGSTOP)
+    second = worker.start()
+    worker.until(lambda: host.attempt(job_id).outcome == "lost")
+    host.cancel(job_id)
+    os.kill(first.pid, signal.SIGCONT)
+    assert first.wait(60) == 1
+    assert f"another worker took the node name {NODE}" in worker.log.read_text()
+    worker.until(lambda: all(slot.quarantined_at is None for slot in host.slots(NODE)))
+    assert worker.drain(second) == 0
+    assert host.job(job_id).restarts == 0
+    host.check()
