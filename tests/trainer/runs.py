@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from trainer.journal import FILE_NAME, Event, Journal, read_events
@@ -70,14 +71,32 @@ def series(run_folder: Path) -> dict[tuple[str, int], float]:
     Fails if a point is there twice. Metrics of the clock are left out.
     """
     points: dict[tuple[str, int], float] = {}
-    attempts = sorted(int(folder.name) for folder in (run_folder / "attempts").iterdir())
-    for attempt, successor in zip(attempts, [*attempts[1:], None], strict=True):
-        last = resume_step(run_folder, successor) if successor is not None else None
-        for step, name, value in _points(events(run_folder, attempt, "metrics")):
+    for folder, last in counted(run_folder):
+        for step, name, value in _points(events(run_folder, int(folder.name), "metrics")):
             if last is None or step <= last:
                 assert (name, step) not in points, f"{name} at step {step} is there twice"
                 points[name, step] = value
     return points
+
+
+def correlations(run_folder: Path) -> dict[int, tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """step → (event, content of its .npz) over all attempts, by the rule of `series`; fails if one is there twice."""
+    records: dict[int, tuple[dict[str, Any], dict[str, np.ndarray]]] = {}
+    for folder, last in counted(run_folder):
+        for event in events(run_folder, int(folder.name), "correlation"):
+            assert event.step is not None
+            if last is None or event.step <= last:
+                assert event.step not in records, f"the record of step {event.step} is there twice"
+                with np.load(folder / event.data["file"], allow_pickle=False) as file:
+                    records[event.step] = (event.data, dict(file))
+    return records
+
+
+def counted(run_folder: Path) -> list[tuple[Path, int | None]]:
+    """The attempts' folders, each with the step up to which its lines count; None for the last one."""
+    folders = sorted((run_folder / "attempts").iterdir())
+    lasts = [resume_step(run_folder, int(folder.name)) for folder in folders[1:]]
+    return list(zip(folders, [*lasts, None], strict=True))
 
 
 def resume_step(run_folder: Path, attempt: int) -> int:
@@ -105,6 +124,8 @@ def same(a: Any, b: Any) -> bool:
     """Whether two states are equal to the last bit."""
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and a.dtype == b.dtype and np.array_equal(a, b)
     if isinstance(a, dict):
         return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, list | tuple):
