@@ -103,6 +103,25 @@ def test_one_schedules_and_the_other_takes_over_when_it_is_killed(lab: Lab, star
     assert len(second.lines) == 4, second.lines  # a line per change, none per tick
 
 
+def test_a_frozen_scheduler_is_replaced_and_ends_when_it_thaws(lab: Lab, start: Callable[..., Scheduler]) -> None:
+    first = start()
+    first.wait_for("schedules now")
+    second = start()
+    second.wait_for("stands by")
+    first.process.send_signal(signal.SIGSTOP)
+    # The server ends the idle session of the frozen one after 10 s, and with it the lock.
+    second.wait_for("schedules now")
+    lab.node(slots=1)
+    job_id = lab.submit()
+    until(lambda: lab.job(job_id).reason_code == "placed")
+    history = lab.kinds(job_id)
+    first.process.send_signal(signal.SIGCONT)
+    assert first.wait() == 1
+    assert "the database connection, and with it the lock, is lost" in first.lines[-1]
+    assert lab.kinds(job_id) == history
+    assert not any(str(job_id) in line for line in first.lines)
+
+
 def test_a_scheduler_that_stands_by_ends_cleanly_too(start: Callable[..., Scheduler]) -> None:
     first = start()
     first.wait_for("schedules now")
