@@ -2,7 +2,7 @@
 PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 BIN := .venv/bin
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test test-faults soak lint clean
 
 install: .venv/installed
 
@@ -19,9 +19,18 @@ install: .venv/installed
 demo: install
 	$(BIN)/barlow demo
 
-# One thread a process: two test processes share the cores already.
+# One thread a process: two test processes share the cores already. Of the fault suite, one fault of each class on one
+# stack that they share.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not faults'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m representative
+
+test-faults: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m faults tests/faults
+
+# make soak [MINUTES=30] [SEED=n]: a stream of jobs under random faults, each job judged.
+soak: install
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/support $(BIN)/python tests/faults/soak.py --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 lint: install
 	$(BIN)/ruff check .
