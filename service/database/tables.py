@@ -111,6 +111,8 @@ class Job(Base):
         ),
         UniqueConstraint("experiment_id", "name"),
         Index("ix_jobs_queue", "slots", "order_key", postgresql_where=text("state = 'queued'")),
+        Index("ix_jobs_place", "order_key", "id", postgresql_where=text("state = 'queued'")),
+        Index("ix_jobs_state", "state", "id"),
         Index("ix_jobs_waiting", "id", postgresql_where=text("state = 'waiting'")),
         Index("ix_jobs_reserved", "reserved_node", postgresql_where=text("reserved_node IS NOT NULL")),
         Index("ix_jobs_labels", "labels", postgresql_using="gin"),
@@ -145,6 +147,10 @@ class Attempt(Base):
         # Two live attempts of one job cannot exist, whatever the code does.
         Index("uq_attempts_live", "job_id", unique=True, postgresql_where=text("state <> 'ended'")),
     )
+
+
+NOBODY = uuid.UUID(int=0)
+"""The instance of a node whose worker has left: the name is free and nothing is placed there."""
 
 
 class Node(Base):

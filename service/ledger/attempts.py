@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from service.database.tables import Attempt, Job, Slot
+from service.database.tables import NOBODY, Attempt, Job, Node, Slot
 from service.ledger import events
 from service.ledger.follow_up import follow
 from service.ledger.moves import (
@@ -75,6 +75,8 @@ def place(session: Session, job: Job, slots: Sequence[Slot], *, lease_seconds: f
             Slot.attempt_id.is_(None),
             Slot.quarantined_at.is_(None),
             Slot.retired_at.is_(None),
+            # The node may have gone since the scheduler looked.
+            select(Node.name).where(Node.name == node, Node.instance != NOBODY, Node.draining_at.is_(None)).exists(),
         )
         taken = session.scalars(
             update(Slot).where(*free).values(attempt_id=attempt.id).returning(Slot.index), execution_options=_NO_SYNC

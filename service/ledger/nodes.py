@@ -12,16 +12,13 @@ from sqlalchemy import ColumnElement, case, delete, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from service.database.tables import Node, Slot
+from service.database.tables import NOBODY, Node, Slot
 from service.ledger import events
 from service.ledger.errors import NodeNameTaken, NotFound, SlotInUse
 from service.ledger.losses import Complete, lose_all_on, return_placed_on
 from service.ledger.moves import lock_slots
 
 logger = logging.getLogger("service.ledger")
-
-NOBODY = uuid.UUID(int=0)
-"""The instance of a node whose worker has left: the name is free and nothing is placed there."""
 
 _NO_SYNC = {"synchronize_session": False}
 

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.completion import Completion
 from service.database import migrate
 from service.database.engine import make_engine, session_factory
-from service.database.tables import Node
+from service.database.tables import NOBODY, Node
 from service.ledger import nodes
 from service.local.process import Child, end_leftovers, port_or_free
 from service.local.servers import HOST, Mlflow, Postgres, Redis
@@ -112,7 +112,7 @@ class Stack:
         self._start_module("worker", "worker", environment)
         self._child("api").wait_ready(lambda: _ready(api_url), seconds=120)
         self._report(f"API         {api_url}  (try it at {api_url}/docs)")
-        self._child("worker").wait_ready(lambda: self._node_instance() not in (None, nodes.NOBODY), seconds=120)
+        self._child("worker").wait_ready(lambda: self._node_instance() not in (None, NOBODY), seconds=120)
         self._report(f"worker      node {NODE}, run directories in {self.directory / 'runs'}")
         self.mlflow.wait()
         self._report(f"MLflow      {self.mlflow.url}")

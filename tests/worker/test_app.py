@@ -14,10 +14,9 @@ from worker_host import small_pretraining
 from worker_process import NODE, Worker
 
 from service.broker import make_celery, send_wake
-from service.database.tables import Node
+from service.database.tables import NOBODY, Node
 from service.ledger import attempts
 from service.ledger.moves import lock_job
-from service.ledger.nodes import NOBODY
 from service.local.servers import Redis
 from service.settings import Settings
 

@@ -15,9 +15,9 @@ from service.api.fleet import load_fleet
 from service.api.presentation import ROOT
 from service.api.problems import Problem, responses
 from service.api.schemas import DataSets, DataSetView, Nodes, NodeView, SlotView
-from service.database.tables import Attempt, Node, Slot
+from service.database.tables import NOBODY, Attempt, Node, Slot
 from service.ledger.errors import NotFound, SlotInUse
-from service.ledger.nodes import NOBODY, is_live, release_by_hand
+from service.ledger.nodes import is_live, release_by_hand
 from trainer.specs.catalogue import built_in_data_sets
 
 router = APIRouter(tags=["fleet"])
