@@ -75,7 +75,7 @@ class Soak:
                     number += 1
                     spec, source = self._spec(draw)
                     self.unjudged.append(Soaked(self.stack.submit(spec, f"soak-{number:04d}"), source))
-                elif draw.random() < 0.4:
+                elif draw.random() < 0.15:
                     self._ask(draw, draw.choice(self.unjudged))
 
     def harm(self) -> None:
@@ -136,7 +136,7 @@ class Soak:
 
     def _ask(self, draw: Random, job: Soaked) -> None:
         paused = self.stack.job(job.id).state == JobState.PAUSED
-        verb = "resume" if paused else draw.choice(["cancel", "pause", "pause"])
+        verb = "resume" if paused else draw.choice(["cancel", "pause", "pause", "pause"])
         job.cancelled = job.cancelled or verb == "cancel"
         if self._try(lambda client: getattr(client, verb)(job.id)):
             self.asked[verb] += 1

@@ -16,14 +16,14 @@ def test_the_database_is_restarted(stack: FaultStack, oracle: Oracle) -> None:
     job = stack.submit(pretrain(2), "database-restarted")
     stack.wait_for_step(job, 20)
     kill_part(stack, "postgres", signal.SIGINT)
-    oracle.check(job, outcomes=["ok"])
+    assert oracle.check(job).restarts == 0  # how long it is away is up to the machine
 
 
 def test_the_database_is_killed(stack: FaultStack, oracle: Oracle) -> None:
     job = stack.submit(long_pretrain(2), "database-killed")
     stack.wait_for_step(job, 20)
     kill_part(stack, "postgres", signal.SIGQUIT)  # at once, without a checkpoint: it recovers at its next start
-    oracle.check(job, outcomes=["ok"])
+    assert oracle.check(job).restarts == 0
 
 
 def test_frozen_for_less_than_the_lease_changes_nothing(stack: FaultStack, oracle: Oracle) -> None:

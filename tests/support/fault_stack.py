@@ -17,7 +17,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from service.client.api import Client, Unreachable
+from service.client.api import ApiError, Client, Unreachable
 from service.database.engine import make_engine
 from service.database.tables import Attempt, Event, Job
 from service.ledger.states import JobState
@@ -106,14 +106,20 @@ class FaultStack(Up):
         return self.ask(lambda client: client.submit_job({**spec, "name": name}, experiment=experiment, key=made)).id
 
     def ask(self, question: Callable[[Client], T]) -> T:
-        """The API's answer, asked for until there is one."""
+        """The API's answer, asked for until it and its database are there.
+
+        Raises:
+            ApiError: it said no.
+        """
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 with Client(self.endpoints["api"]) as client:
                     return question(client)
-            except Unreachable:
-                assert time.monotonic() < deadline, "the API does not come back"
+            except ApiError as error:
+                away = isinstance(error, Unreachable) or (error.problem is not None and error.problem.status == 503)
+                if not away or time.monotonic() > deadline:
+                    raise
 
     def read(self, query: Callable[[Session], T]) -> T:
         """What the database says, asked until it answers."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
+import psycopg
 from fault_stack import PATIENCE, FaultStack
 from lab import _check_job as replay
 from sqlalchemy import select
@@ -26,6 +28,7 @@ MLFLOW_STATUS = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "KILL
 FREE_SECONDS = 30.0
 """A quarantined slot comes free with a heartbeat of its worker, which may just be starting again."""
 
+T = TypeVar("T")
 Points = dict[tuple[str, int], float]
 
 
@@ -109,7 +112,7 @@ class Oracle:
 
     def _check_mlflow(self, job: Job) -> None:
         """MLflow equals Postgres point by point, in exactly one run."""
-        runs = self._mlflow_runs(job)
+        runs = _patiently(lambda: self._mlflow_runs(job))
         if job.mlflow_run_id is None:
             assert runs == []
             assert self._science(job).points == {}
@@ -117,7 +120,8 @@ class Oracle:
         assert [run["info"]["run_id"] for run in runs] == [job.mlflow_run_id], [run["info"] for run in runs]
         assert runs[0]["info"]["status"] == MLFLOW_STATUS[job.state], runs[0]["info"]["status"]
         experiment = self._experiment(job)
-        agreement = compare(self._stack.endpoints["database"], self._stack.endpoints["mlflow"], experiment)
+        ends = self._stack.endpoints
+        agreement = _patiently(lambda: compare(ends["database"], ends["mlflow"], experiment))
         # A job that was stopped early has few points, or none.
         faults = [fault for fault in agreement.faults if ", at least " not in fault and "no metric in" not in fault]
         assert not faults, faults
@@ -194,6 +198,18 @@ class Oracle:
                 "filter": f"tags.`barlow.job_id` = '{job.id}'",
             }
             return list(client.post(f"{api}/runs/search", json=body).raise_for_status().json().get("runs", []))
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """What the servers say, asked again while one of them is away."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return ask()
+        except (httpx.HTTPError, psycopg.OperationalError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 def _without_clock(value: Any) -> Any:
