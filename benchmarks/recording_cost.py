@@ -34,11 +34,11 @@ from trainer.journal import FILE_NAME, Journal, read_events
 SPEC: dict[str, Any] = {
     "kind": "pretrain",
     "data": {"name": "digits"},
-    "views": {"preset": "small_images", "size": 32},
+    "views": {"preset": "small_images", "size": 16},
     "backbone": {"name": "tiny"},
     "projector": {"widths": [64, 64]},
     "optimizer": {"name": "adamw", "learning_rate": 0.003, "reference_batch_size": None},
-    "batch_size": 128,
+    "batch_size": 64,
 }
 VALUES = {f"metric_{n}": 0.1234567890123 * n for n in range(12)}
 FROZEN = {"all running": None, "MLflow frozen": "mlflow", "PostgreSQL frozen": "postgres", "worker frozen": "worker"}
@@ -91,7 +91,7 @@ def by_hand(folder: Path, every: int, number: int) -> list[float]:
     run.mkdir()
     file = run / "given.yaml"
     record = {"metrics_every_steps": every}
-    file.write_text(yaml.safe_dump({**SPEC, "epochs": 15, "run": {"record": record}}))
+    file.write_text(yaml.safe_dump({**SPEC, "epochs": 8, "run": {"record": record}}))
     command = [sys.executable, "-m", "trainer", str(file), "--run-dir", str(run)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return [seconds for _, seconds in step_times(attempt_folder(run, 1) / FILE_NAME)]

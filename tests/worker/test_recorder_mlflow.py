@@ -96,6 +96,7 @@ def test_an_exporter_that_is_killed_at_any_call_leaves_nothing_twice(
 ) -> None:
     client = make_client(mlflow.url)
     for calls in itertools.count(1):
+        lab.node()  # a slow machine takes longer than a lease for all of them
         job = RecordedJob(lab, database, f"killed-at-{calls}")
         job.started()
         job.steps(1, 8)

@@ -62,6 +62,7 @@ def test_any_one_request_may_fail(lab: Lab, database: Settings, mlflow: Mlflow, 
     with unreliable(mlflow.url) as (url, behind):
         client = make_client(url)
         for number in itertools.count(1):
+            lab.node()  # a slow machine takes longer than a lease for all of them
             job = _ended(lab, database, f"failed-at-{number}")
             _fail_at(behind, number, fault)
             try:
