@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -177,6 +178,7 @@ def main() -> int:
     stack = FaultStack(folder / "lab")
     print(f"soaking for {options.minutes:g} minutes, seed {seed}", flush=True)
     soak = Soak(stack, Oracle(stack), seed)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave nothing then, either
     try:
         stack.start()
         _soak(soak, options.minutes * 60)
