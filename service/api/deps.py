@@ -55,9 +55,11 @@ async def _session(request: Request, sessions: SessionsDep) -> AsyncIterator[Ses
         yield session
         await run_in_threadpool(session.commit)
     finally:
-        with anyio.CancelScope(shield=True):
-            await run_in_threadpool(session.close)
-        turns.release()
+        try:
+            with anyio.CancelScope(shield=True):
+                await run_in_threadpool(session.close)
+        finally:  # on a connection that broke meanwhile, closing fails
+            turns.release()
 
 
 # Scope `function`: committed and given back before the first byte of the answer leaves.
