@@ -91,6 +91,11 @@ class RecordedJob:
         facts = {"dim": 8, "n": 64, "floor": 0.1, "summary": {"effective_rank": 3.0}}
         self.journal.append("correlation", step=step, epoch=1, file=f"{name}.npz", image=f"{name}.png", **facts)
 
+    def views(self) -> None:
+        """The picture of the first batch, which an attempt shows before it is started."""
+        Image.new("RGB", (64, 64)).save(self.folder / "views.png")
+        self.journal.append("image", step=0, key="views", file="views.png")
+
     @property
     def folder(self) -> Path:
         return attempt_folder(self.run, self.attempt.number)

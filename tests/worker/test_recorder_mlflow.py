@@ -6,12 +6,11 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from journals import RecordedJob
 from lab import Lab
-from recorded import Dying, Killed, assert_exported, export, exporter, images, in_mlflow, in_postgres, record, runs
+from recorded import Dying, Killed, assert_exported, export, exporter, images, in_mlflow, in_postgres, record
 from sqlalchemy import update
 
 from service.database.tables import Watermark
@@ -182,112 +181,6 @@ def test_every_label_that_a_spec_may_have_reaches_mlflow(lab: Lab, database: Set
     data = client.get_run(job.row().mlflow_run_id).data
     assert {key.removeprefix("label."): value for key, value in data.tags.items() if "label." in key} == labels
     assert {key: data.params[f"run.labels.{key}"] for key in labels} == labels
-
-
-@pytest.mark.parametrize("resume_step", [0, 5])
-def test_a_resume_below_what_mlflow_has_begins_a_new_run(
-    lab: Lab, database: Settings, mlflow: Mlflow, resume_step: int
-) -> None:
-    client = make_client(mlflow.url)
-    job = RecordedJob(lab, database)
-    goes_on = exporter(job, client)
-    job.started()
-    job.steps(1, 5)
-    job.correlation(5)
-    job.checkpoint(5)
-    job.steps(6, 9)
-    job.correlation(9)
-    job.checkpoint(9)  # it will be found damaged
-    record(job)
-    goes_on.export(job.id)
-    former = job.row().mlflow_run_id
-    job.again()
-    job.started(resume_step=resume_step)
-    job.steps(resume_step + 1, 7, value=100.0)
-    job.checkpoint(7)
-    record(job)
-    assert lab.kinds(job.id).count("mlflow_rebuild_requested") == 1
-    goes_on.export(job.id)
-    assert job.row().mlflow_run_id != former
-    assert runs(job, client) == [job.row().mlflow_run_id]
-    assert in_mlflow(job, client) == in_postgres(job)
-    assert len(in_mlflow(job, client)["loss"]) == 7
-    steps = {key for key, _ in images(job, client)}
-    assert steps == ({"correlation+step+5"} if resume_step else set())
-    job.succeed()
-    record(job)
-    export(job, client)
-    assert_exported(job, client)
-
-
-def test_a_resume_that_mlflow_knows_nothing_beyond_keeps_its_run(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
-    client = make_client(mlflow.url)
-    job = RecordedJob(lab, database)
-    job.started()
-    job.steps(1, 5)
-    job.checkpoint(5)
-    job.steps(6, 9)
-    record(job)
-    export(job, client)
-    former = job.row().mlflow_run_id
-    job.again()
-    job.started(resume_step=5)
-    job.steps(6, 7, value=100.0)
-    job.checkpoint(7)
-    record(job)
-    export(job, client)
-    assert job.row().mlflow_run_id == former
-    assert "mlflow_rebuild_requested" not in lab.kinds(job.id)
-    assert in_mlflow(job, client) == in_postgres(job)
-
-
-def test_a_point_that_is_recorded_again_replaces_the_one_in_mlflow(
-    lab: Lab, database: Settings, mlflow: Mlflow
-) -> None:
-    client = make_client(mlflow.url)
-    job = RecordedJob(lab, database)
-    job.started()
-    job.steps(1, 5)
-    job.checkpoint(5)
-    record(job)
-    export(job, client)
-    job.again()
-    job.started(resume_step=5)
-    job.journal.metrics(5, 1, {"loss": 100.0})
-    record(job)
-    export(job, client)
-    assert len(in_mlflow(job, client)["loss"]) == 5
-    assert in_mlflow(job, client) == in_postgres(job)
-
-
-def test_what_is_undone_while_it_is_being_sent_does_not_stay(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
-    client = make_client(mlflow.url)
-    job = RecordedJob(lab, database)
-    job.started()
-    job.steps(1, 9)
-    job.checkpoint(9)
-    record(job)
-
-    class Meanwhile:
-        """The successor begins while the points are on their way."""
-
-        def __getattr__(self, name: str) -> Any:
-            def call(*given: Any, **named: Any) -> Any:
-                if "metrics" in named:
-                    job.again()
-                    job.started(resume_step=3)
-                    job.steps(4, 5, value=100.0)
-                    job.checkpoint(5)
-                    record(job)
-                return getattr(client, name)(*given, **named)
-
-            return call
-
-    exporter(job, Meanwhile()).export(job.id)
-    export(job, client)
-    assert len(in_mlflow(job, client)["loss"]) == 5
-    assert in_mlflow(job, client) == in_postgres(job)
-    assert runs(job, client) == [job.row().mlflow_run_id]
 
 
 def test_an_evaluation_is_a_child_of_its_pretraining(lab: Lab, database: Settings, mlflow: Mlflow) -> None:

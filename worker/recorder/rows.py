@@ -56,9 +56,9 @@ class Rows:
                 case "progress":
                     job.progress = {**line.data, "step": line.step, "epoch": line.epoch, "at": line.at}
                 case "correlation":
-                    self._upsert(Correlation, row, epoch=line.epoch, **self._correlation(line.data))
+                    self._correlation({**row, "epoch": line.epoch, **self._correlation_facts(line.data)})
                 case "image":
-                    self._upsert(Image, {**row, "key": line.data["key"]}, file=self._relative(line.data["file"]))
+                    self._image({**row, "key": line.data["key"], "file": self._relative(line.data["file"])})
                 case "checkpoint" if line.data["checkpoint"] != "backbone":  # that one counts when it is published
                     self._checkpoint(line)
                 case "warning":
@@ -129,11 +129,14 @@ class Rows:
         step = self.session.scalar(newest)
         return -1 if step is None else step
 
-    def _upsert(self, table: type[Correlation] | type[Image], key: dict[str, Any], **values: Any) -> None:
-        names = [column.name for column in table.__table__.primary_key]
-        row = {**key, **values}
+    def _image(self, row: dict[str, Any]) -> None:
+        # Every attempt shows first what the run began with: it is the same picture, and no reason to rebuild a run.
+        self.session.execute(insert(Image).values(row).on_conflict_do_nothing())
+
+    def _correlation(self, row: dict[str, Any]) -> None:
+        names = ["job_id", "step"]
         statement = (
-            insert(table)
+            insert(Correlation)
             .values(row)
             .on_conflict_do_update(
                 index_elements=names, set_={name: value for name, value in row.items() if name not in names}
@@ -141,7 +144,7 @@ class Rows:
         )
         self._replaced(self.session.scalars(statement.returning(_REPLACED)))
 
-    def _correlation(self, data: dict[str, Any]) -> dict[str, Any]:
+    def _correlation_facts(self, data: dict[str, Any]) -> dict[str, Any]:
         return {
             "dim": data["dim"],
             "summary": {**data["summary"], "n": data["n"], "floor": data["floor"]},

@@ -1,0 +1,131 @@
+"""A job that goes on from an earlier step: what MLflow has of it stays, or is made again."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from journals import RecordedJob
+from lab import Lab
+from recorded import assert_exported, export, exporter, images, in_mlflow, in_postgres, record, runs
+
+from service.local.servers import Mlflow
+from service.settings import Settings
+from worker.recorder.mlflow_run import make_client
+
+
+@pytest.fixture
+def lab(database: Settings) -> Iterator[Lab]:
+    lab = Lab(database)
+    lab.node()
+    yield lab
+    lab.check()
+    lab.engine.dispose()
+
+
+@pytest.mark.parametrize("resume_step", [0, 5])
+def test_a_resume_below_what_mlflow_has_begins_a_new_run(
+    lab: Lab, database: Settings, mlflow: Mlflow, resume_step: int
+) -> None:
+    client = make_client(mlflow.url)
+    job = RecordedJob(lab, database)
+    goes_on = exporter(job, client)
+    job.started()
+    job.steps(1, 5)
+    job.correlation(5)
+    job.checkpoint(5)
+    job.steps(6, 9)
+    job.correlation(9)
+    job.checkpoint(9)  # it will be found damaged
+    record(job)
+    goes_on.export(job.id)
+    former = job.row().mlflow_run_id
+    job.again()
+    job.started(resume_step=resume_step)
+    job.steps(resume_step + 1, 7, value=100.0)
+    job.checkpoint(7)
+    record(job)
+    assert lab.kinds(job.id).count("mlflow_rebuild_requested") == 1
+    goes_on.export(job.id)
+    assert job.row().mlflow_run_id != former
+    assert runs(job, client) == [job.row().mlflow_run_id]
+    assert in_mlflow(job, client) == in_postgres(job)
+    assert len(in_mlflow(job, client)["loss"]) == 7
+    steps = {key for key, _ in images(job, client)}
+    assert steps == ({"correlation+step+5"} if resume_step else set())
+    job.succeed()
+    record(job)
+    export(job, client)
+    assert_exported(job, client)
+
+
+def test_a_resume_that_mlflow_knows_nothing_beyond_keeps_its_run(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
+    client = make_client(mlflow.url)
+    job = RecordedJob(lab, database)
+    job.views()
+    job.started()
+    job.steps(1, 5)
+    job.checkpoint(5)
+    job.steps(6, 9)
+    record(job)
+    export(job, client)
+    former = job.row().mlflow_run_id
+    job.again()
+    job.views()  # as every attempt shows them
+    job.started(resume_step=5)
+    job.steps(6, 7, value=100.0)
+    job.checkpoint(7)
+    record(job)
+    export(job, client)
+    assert job.row().mlflow_run_id == former
+    assert "mlflow_rebuild_requested" not in lab.kinds(job.id)
+    assert in_mlflow(job, client) == in_postgres(job)
+    assert images(job, client) == {("views+step+0", "png"): 1, ("views+step+0", "webp"): 1}
+
+
+def test_a_point_that_is_recorded_again_replaces_the_one_in_mlflow(
+    lab: Lab, database: Settings, mlflow: Mlflow
+) -> None:
+    client = make_client(mlflow.url)
+    job = RecordedJob(lab, database)
+    job.started()
+    job.steps(1, 5)
+    job.checkpoint(5)
+    record(job)
+    export(job, client)
+    job.again()
+    job.started(resume_step=5)
+    job.journal.metrics(5, 1, {"loss": 100.0})
+    record(job)
+    export(job, client)
+    assert len(in_mlflow(job, client)["loss"]) == 5
+    assert in_mlflow(job, client) == in_postgres(job)
+
+
+def test_what_is_undone_while_it_is_being_sent_does_not_stay(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
+    client = make_client(mlflow.url)
+    job = RecordedJob(lab, database)
+    job.started()
+    job.steps(1, 9)
+    job.checkpoint(9)
+    record(job)
+
+    class Meanwhile:
+        """The successor begins while the points are on their way."""
+
+        def __getattr__(self, name: str) -> Any:
+            def call(*given: Any, **named: Any) -> Any:
+                if "metrics" in named:
+                    job.again()
+                    job.started(resume_step=3)
+                    job.steps(4, 5, value=100.0)
+                    job.checkpoint(5)
+                    record(job)
+                return getattr(client, name)(*given, **named)
+
+            return call
+
+    exporter(job, Meanwhile()).export(job.id)
+    export(job, client)
+    assert len(in_mlflow(job, client)["loss"]) == 5
+    assert in_mlflow(job, client) == in_postgres(job)
+    assert runs(job, client) == [job.row().mlflow_run_id]
