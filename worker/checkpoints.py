@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, aliased
 from service.database.tables import Attempt, Checkpoint, Job, Watermark
 from service.ledger.states import AttemptState, JobState
 from service.recording import POSTGRES
+from service.run_folders import attempt_folders, checkpoint_folders
 from trainer.specs.common import CheckpointSpec
 from trainer.specs.retention import Place, Recorded, retained, superfluous
 
@@ -134,11 +135,12 @@ def _recorder_is_at(session: Session, job: Job) -> float:
 
 
 def _on_disk(run: Path) -> dict[Place, Path]:
-    found = run.glob("attempts/[0-9]*/checkpoints/step-*")
-    return {Place(int(at.parent.parent.name), int(at.name.removeprefix("step-"))): at for at in found}
+    return {Place(*at): folder for at, folder in checkpoint_folders(run).items()}
 
 
 def _leftovers(run: Path, live: int | None) -> list[Path]:
     """What was half deleted, and what an attempt that has ended left half written."""
-    half = run.glob("attempts/[0-9]*/checkpoints/.step-*")
-    return [at for at in half if at.suffix == ".deleted" or int(at.parent.parent.name) != live]
+    half = (
+        (number, at) for number, attempt in attempt_folders(run).items() for at in attempt.glob("checkpoints/.step-*")
+    )
+    return [at for number, at in half if at.suffix == ".deleted" or number != live]

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.database.tables import Checkpoint, Job
-from service.run_folders import run_folder
+from service.run_folders import checkpoint_folders, run_folder
 from trainer.specs.catalogue import built_in_data_sets
 from worker.folders import sha256_of
 
@@ -61,7 +61,7 @@ def _checkpoints_of_retried(session: Session, job: Job, runs_dir: Path) -> list[
     generation, former = 0, job.retry_of
     while former is not None:
         generation -= 1
-        for folder in run_folder(runs_dir, former).glob("attempts/*/checkpoints/step-*"):
+        for folder in checkpoint_folders(run_folder(runs_dir, former)).values():
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
                 found.append((int(manifest["step"]), generation, str(folder), str(manifest["sha256"])))

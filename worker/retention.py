@@ -104,7 +104,14 @@ class Janitor:
         return changed | dict.fromkeys(self._looked_at.keys() - now.keys())
 
     def _tidy(self, job_id: UUID) -> bool:
-        """Bring a job's checkpoints to what its policy says. False: somebody else is at the job now."""
+        """Bring a job's checkpoints to what its policy says. False: not now; no other job waits for it."""
+        try:
+            return self._follow_policy(job_id)
+        except (OSError, ValueError) as error:
+            log.warning("checkpoints of job %s are looked after again: %s", job_id, _first_line(error))
+            return False
+
+    def _follow_policy(self, job_id: UUID) -> bool:
         run = run_folder(self._runs_dir, job_id)
         with self._sessions.begin() as session:
             job = try_lock_job(session, job_id)

@@ -140,7 +140,8 @@ def test_what_was_half_written_goes_at_the_next_start_and_a_damaged_journal_hold
     half.mkdir()
     with (first.attempt_folder / "journal.jsonl").open("ab") as file:
         file.write(b"\0" * 64 + b"\n")
+    (first.attempt_folder / "checkpoints/step-00000003.bad").mkdir()  # a user set it aside
     second = _by_hand(tmp_path, 2)
-    assert _there(tmp_path) == _names(1, 1)
+    assert _there(tmp_path) == [*_names(1, 1), "0001/step-00000003.bad"]
     _write(second, 2, resume_step=1, keep_last=1)
-    assert _there(tmp_path) == _names(2, 2)
+    assert _there(tmp_path) == ["0001/step-00000003.bad", *_names(2, 2)]

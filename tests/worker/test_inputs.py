@@ -115,6 +115,9 @@ def test_a_retried_pretraining_is_given_the_checkpoints_of_all_it_was_a_retry_of
     (run_folder(lab.settings.runs_dir, second) / "attempts/0001/checkpoints/.step-00000060.tmp").mkdir()
     (run_folder(lab.settings.runs_dir, second) / "attempts/0001/checkpoints/step-00000070").mkdir()
 
+    aside = Path(_checkpoint(lab, second, 1, 80)["path"])
+    aside.rename(aside.with_name(f"{aside.name}.bad"))
+
     def resume(job_id: uuid.UUID) -> object:
         with lab.sessions() as session:
             return resolve(session, session.get_one(Job, job_id), lab.settings.runs_dir).get("resume")

@@ -117,6 +117,20 @@ def test_complete_only_when_the_job_has_ended_and_all_is_read(lab: Lab, database
     assert recorder.pending() == []
 
 
+def test_an_attempt_that_a_user_set_aside_is_none(lab: Lab, database: Settings) -> None:
+    job = RecordedJob(lab, database)
+    job.started()
+    job.steps(1, 2)
+    aside = job.run / "attempts/0002.bad"
+    aside.mkdir()
+    (aside / "journal.jsonl").write_bytes((job.folder / "journal.jsonl").read_bytes())
+    _recorder(lab, job).flush(job.id)
+    job.succeed()
+    _recorder(lab, job).flush(job.id)
+    assert job.watermark(POSTGRES).complete
+    assert {attempt for _, attempt in job.points().values()} == {1}
+
+
 def test_a_torn_line_waits_and_a_damaged_one_is_left_out(lab: Lab, database: Settings) -> None:
     job = RecordedJob(lab, database)
     recorder = _recorder(lab, job)

@@ -244,6 +244,30 @@ def test_a_folder_of_nobody_s_job_is_left_alone(lab: Lab) -> None:
     assert stranger.exists()
 
 
+@pytest.mark.parametrize("how", ["look", "sweep"])
+def test_what_a_user_set_aside_is_left_alone(lab: Lab, how: str) -> None:
+    run = RecordedRun(lab, keep_last=1)
+    run.write(1, 2, 3)
+    run.record()
+    run.place(1).rename(run.place(1).with_name("step-00000001.bad"))
+    (run.job.run / "attempts/0002.bad/checkpoints/.step-00000001.tmp").mkdir(parents=True)
+    getattr(_janitor(lab), how)()
+    assert run.there() == ["0001/step-00000001.bad", *_names(1, 3), "0002.bad/.step-00000001.tmp"]
+
+
+def test_a_job_that_cannot_be_looked_after_holds_up_no_other(lab: Lab) -> None:
+    runs = [RecordedRun(lab, f"job-{n}", keep_last=1) for n in range(2)]
+    for run in runs:
+        run.write(1, 2)
+        run.record()
+    stuck = runs[0].place(1)
+    stuck.with_name(f".{stuck.name}.deleted").touch()  # no folder: it cannot be renamed to this
+    janitor = _janitor(lab)
+    for look in (janitor.look, janitor.sweep):
+        look()
+        assert [run.place(1).exists() for run in runs] == [True, False]
+
+
 def test_nothing_to_do_asks_nothing_of_a_job(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     run, janitor = RecordedRun(lab), _janitor(lab)
     run.write(1)

@@ -53,9 +53,10 @@ def delete(folder: Path) -> None:
 
 def _on_disk(run_folder: Path) -> dict[Place, Path]:
     return {
-        Place(number, int(folder.name.removeprefix("step-"))): folder
+        Place(number, int(step)): folder
         for number, attempt in attempts(run_folder).items()
         for folder in attempt.glob("checkpoints/step-*")
+        if (step := folder.name.removeprefix("step-")).isdecimal()
     }
 
 

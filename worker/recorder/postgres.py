@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.database.tables import Job, Watermark
 from service.ledger.states import JobState
 from service.recording import POSTGRES
-from service.run_folders import attempt_folder, run_folder
+from service.run_folders import attempt_folder, attempt_folders, run_folder
 from service.storable import storable
 from trainer.journal import FILE_NAME, Event, read_events
 from worker.recorder.rows import Rows
@@ -120,5 +120,5 @@ def _recorded(rows: Rows, lines: Sequence[Event]) -> Exception | None:
 
 
 def _next_journal(run: Path, number: int) -> int | None:
-    later = (int(path.parent.name) for path in run.glob(f"attempts/[0-9]*/{FILE_NAME}"))
-    return min((n for n in later if n > number), default=None)
+    later = (n for n, folder in attempt_folders(run).items() if n > number and (folder / FILE_NAME).exists())
+    return min(later, default=None)
