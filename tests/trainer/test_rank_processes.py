@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import failing_ranks
+import pytest
 import ranks
 import runs
 from fifty_steps import SPEC, command
@@ -156,6 +157,28 @@ def test_a_lease_that_cannot_be_looked_at_is_not_renewed(tmp_path):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
     assert b"was not renewed for 2 s" in errors
+
+
+@pytest.mark.parametrize("log", ["full disk", "pipe that nobody empties"])
+def test_a_lost_lease_ends_a_process_whose_last_word_is_not_taken(tmp_path, log):
+    alive = tmp_path / "alive"
+    alive.touch()
+    script = (
+        "import contextlib, os, time; from trainer.runtime import watchdog\n"
+        "os.set_blocking(2, False)\n"
+        "with contextlib.suppress(OSError):\n"
+        "    while True: os.write(2, b'x')\n"
+        "os.set_blocking(2, True); watchdog.watch_lease(); time.sleep(60)"
+    )
+    environment = ranks.environment(BARLOW_ALIVE_FILE=str(alive), BARLOW_ALIVE_SECONDS="1")
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], env=environment, stderr=full if log == "full disk" else subprocess.PIPE
+        )
+        try:
+            assert process.wait(timeout=40) == 1
+        finally:
+            process.kill()
 
 
 def test_a_failure_that_cannot_be_written_down_still_ends_the_process(tmp_path):

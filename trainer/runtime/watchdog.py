@@ -17,6 +17,7 @@ ALIVE_FILE = "BARLOW_ALIVE_FILE"
 ALIVE_SECONDS = "BARLOW_ALIVE_SECONDS"
 PARENT_PID = "BARLOW_PARENT_PID"
 PEER_SECONDS = 20.0
+LAST_WORD_SECONDS = 1.0
 EXIT_STATUS = 1
 
 _PR_SET_PDEATHSIG = 1
@@ -97,5 +98,11 @@ def _now() -> float:
 
 def end(why: str) -> None:
     """End this process now: it may wait in a call that nothing else interrupts."""
-    print(f"ending now: {why}", file=sys.stderr, flush=True)
-    os._exit(EXIT_STATUS)
+    try:
+        # Whatever becomes of the word: the disk of the log may be full, and a frozen worker empties no pipe.
+        words = {"file": sys.stderr, "flush": True}
+        last = threading.Thread(target=print, args=(f"ending now: {why}",), kwargs=words, daemon=True)
+        last.start()
+        last.join(LAST_WORD_SECONDS)
+    finally:
+        os._exit(EXIT_STATUS)
