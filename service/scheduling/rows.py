@@ -58,7 +58,11 @@ class Rows:
 
 
 def read(session: Session, *, lease_seconds: float) -> Rows:
-    """All that a placement decision depends on, in the caller's transaction."""
+    """All that a placement decision depends on, in a transaction that the caller has not used yet.
+
+    Of one moment: a node that registers meanwhile must not show its slots without itself.
+    """
+    session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
     now: datetime = session.scalars(select(func.clock_timestamp())).one()
     return Rows(now, _candidates(session, now), _nodes(session, lease_seconds), _slots(session), _attempts(session))
 

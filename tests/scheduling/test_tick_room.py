@@ -225,6 +225,7 @@ def test_a_tick_waits_for_nobody(lab: Lab, table: str) -> None:
         with lab.engine.connect() as connection:
             # A tick that waits would end by this.
             connection.execute(text("SET statement_timeout = '20s'"))
+            connection.commit()
             with lab.sessions(bind=connection) as session:
                 tick(session, instance=uuid.uuid4(), lease_seconds=LEASE, may_reap=True, complete=lab.complete)
             connection.execute(text("RESET statement_timeout"))
