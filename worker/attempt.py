@@ -93,9 +93,10 @@ class AttemptRun:
         """Run the attempt to its end; never raises."""
         log.info("attempt %s of job %s begins", self._attempt.number, self._attempt.job_id)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lease.start()
             try:
+                # On a volume that is full or cannot be written the folder fails: that is an end, too.
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._lease.start()
                 end = self._run_ranks()
             except inputs.BadInput as error:
                 end = Ending(Outcome.BAD_DATA, str(error))

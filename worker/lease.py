@@ -97,10 +97,11 @@ class Lease:
         self._turn.set()
 
     def end(self) -> None:
-        """Renew no more."""
+        """Renew no more; it may not have begun."""
         self._ended = True
         self._turn.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
         failing = False
