@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 from service.completion import Completion
 from service.database import migrate
 from service.database.engine import make_engine, session_factory
-from service.database.tables import Attempt, Job, Slot
+from service.database.tables import Attempt, Job, Node, Slot
 from service.ledger import attempts
 from service.ledger.jobs import ensure_experiment
 from service.ledger.states import AttemptState, JobState, Outcome
@@ -96,7 +96,8 @@ def live_a_little(session: Session, draw: random.Random) -> int:
     live = session.scalars(select(Attempt).where(Attempt.state != AttemptState.ENDED)).all()
     for attempt in live:
         if attempt.state == AttemptState.PLACED:
-            attempts.accept(session, attempt.id, node=attempt.node, lease_seconds=LEASE_SECONDS)
+            instance = session.get_one(Node, attempt.node).instance
+            attempts.accept(session, attempt.id, node=attempt.node, instance=instance, lease_seconds=LEASE_SECONDS)
     said: dict[str, Any] = {"message": "", "result": None, "error": None, "actor": "bench", "backoff_seconds": 0.0}
     leaving = [attempt for attempt in live if attempt.preempted_at is not None]
     for attempt in leaving:

@@ -235,9 +235,11 @@ class Node:
                 self._accept(attempt_id)
 
     def _accept(self, attempt_id: uuid.UUID) -> None:
-        sent = clock.now()
+        sent, lease_seconds = clock.now(), self._settings.lease_seconds
         with self._sessions.begin() as session:
-            attempt = attempts.accept(session, attempt_id, node=self.name, lease_seconds=self._settings.lease_seconds)
+            attempt = attempts.accept(
+                session, attempt_id, node=self.name, instance=self._instance, lease_seconds=lease_seconds
+            )
             if attempt is None:
                 return
             self._recorder.open(session, attempt.job_id)

@@ -98,10 +98,13 @@ def placed_on(session: Session, node: str) -> list[uuid.UUID]:
     return list(session.scalars(placed.order_by(Attempt.placed_at)))
 
 
-def accept(session: Session, attempt_id: uuid.UUID, *, node: str, lease_seconds: float) -> Attempt | None:
+def accept(
+    session: Session, attempt_id: uuid.UUID, *, node: str, instance: uuid.UUID, lease_seconds: float
+) -> Attempt | None:
     """Take a placed attempt: it is starting, its job is running, and its token is the caller's.
 
-    None: somebody accepted it before, it was cancelled or given back, or it was placed on another node.
+    None: somebody accepted it before, it was cancelled or given back, it was placed on another node, or another
+    worker has the node's name now.
     """
     job = _locked_job(session, attempt_id)
     if job is None:
@@ -112,6 +115,7 @@ def accept(session: Session, attempt_id: uuid.UUID, *, node: str, lease_seconds:
         attempt_id,
         AttemptEvent.ACCEPTED,
         Attempt.node == node,
+        select(Node.name).where(Node.name == node, Node.instance == instance).exists(),
         actor=actor,
         payload={},
         started_at=func.clock_timestamp(),

@@ -100,7 +100,9 @@ def run_job(session: Session, add_node: Callable[..., None]) -> Callable[[str], 
         job = ledger.lock_job(session, uuid.UUID(job_id))
         slot = session.scalars(select(Slot)).one()
         attempt = attempts.place(session, job, [slot], lease_seconds=60)
-        assert attempts.accept(session, attempt.id, node="host", lease_seconds=60) is not None
+        instance = session.get_one(Node, "host").instance
+        accepted = attempts.accept(session, attempt.id, node="host", instance=instance, lease_seconds=60)
+        assert accepted is not None
         session.commit()
         return attempt.id
 

@@ -109,10 +109,26 @@ def test_an_attempt_that_nobody_accepts_gives_its_slots_back(lab: Lab) -> None:
     assert lab.attempt(job_id).number == 2
 
 
+def test_a_worker_that_lost_its_name_accepts_nothing(lab: Lab) -> None:
+    """Frozen or cut off for longer than the lease, it may be woken before its next heartbeat tells it."""
+    lab.node()
+    former = lab.instances["gpu-1"]
+    lab.unseen("gpu-1")
+    lab.node(instance=uuid.uuid4())
+    lab.submit()
+    lab.place()
+    with lab.sessions() as session:
+        (placed,) = attempts.placed_on(session, "gpu-1")
+    attempt = lab.attempt_row(placed)
+    assert lab.accept(attempt, instance=former) is None
+    assert lab.accept(attempt) is not None
+
+
 def test_the_job_waits_only_for_the_node_it_was_placed_on(lab: Lab) -> None:
     lab.node("gpu-1")
     job_id = lab.submit()
     lab.place()
+    lab.node("gpu-2")
     attempt = lab.attempt(job_id)
     with lab.sessions() as session:
         assert attempts.placed_on(session, "gpu-1") == [attempt.id]

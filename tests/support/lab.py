@@ -102,9 +102,11 @@ class Lab:
         with self.sessions() as session:
             tick.reap(session, self.complete)
 
-    def accept(self, attempt: Attempt, node: str | None = None) -> Attempt | None:
+    def accept(self, attempt: Attempt, node: str | None = None, instance: uuid.UUID | None = None) -> Attempt | None:
+        node = node or attempt.node
+        instance = instance or self.instances[node]
         with self.sessions.begin() as session:
-            return attempts.accept(session, attempt.id, node=node or attempt.node, lease_seconds=LEASE)
+            return attempts.accept(session, attempt.id, node=node, instance=instance, lease_seconds=LEASE)
 
     def start(self, job_id: uuid.UUID) -> Attempt:
         """Place a queued job (the only one that fits) and have its node accept it."""
