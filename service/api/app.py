@@ -23,6 +23,9 @@ from service.database.engine import make_engine, session_factory
 from service.settings import Settings
 from trainer.specs.parsing import KINDS
 
+LOCK_SECONDS = 5.0
+"""A frozen worker may hold its job's row for a minute; requests for that job must not take all turns meanwhile."""
+
 _DESCRIPTION = """
 Pretrain image backbones with Barlow Twins and judge them: submit a job spec, follow it, compare the results.
 
@@ -33,7 +36,7 @@ is more, `next_page_token`. A submit with an `Idempotency-Key` can be repeated s
 
 def create_app(settings: Settings) -> FastAPI:
     """The API over the run database and the run directories that `settings` name. Nothing is connected yet."""
-    engine = make_engine(settings)
+    engine = make_engine(settings, lock_seconds=LOCK_SECONDS)
     parts = Parts(settings)
 
     @asynccontextmanager

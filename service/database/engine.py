@@ -8,8 +8,15 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.settings import Settings
 
 
-def make_engine(settings: Settings) -> Engine:
-    """An engine with a small pool. A connection that died in the pool is replaced before it is used."""
+def make_engine(settings: Settings, *, lock_seconds: float | None = None) -> Engine:
+    """An engine with a small pool. A connection that died in the pool is replaced before it is used.
+
+    `lock_seconds`: a statement that waits longer for a row that somebody else holds fails; None: it waits on.
+    """
+    # A process that is frozen in the middle of a transaction gives its row locks back.
+    options = "-c timezone=UTC -c idle_in_transaction_session_timeout=60s"
+    if lock_seconds is not None:
+        options += f" -c lock_timeout={round(1000 * lock_seconds)}ms"
     return create_engine(
         settings.sqlalchemy_url,
         pool_pre_ping=True,
@@ -24,8 +31,7 @@ def make_engine(settings: Settings) -> Engine:
             "keepalives_count": 3,
             # Keepalives are silent while a statement that was sent waits for its acknowledgement.
             "tcp_user_timeout": 30_000,  # milliseconds
-            # A process that is frozen in the middle of a transaction gives its row locks back.
-            "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=60s",
+            "options": options,
         },
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from api_kit import PRETRAIN
 from sqlalchemy import Connection, event
 
 from service.api import app as api_app
@@ -39,5 +40,23 @@ def test_a_request_whose_connection_broke_gives_its_turn_back(
     assert asyncio.run(ask()).status_code == 503
     event.remove(app.state.engine, "after_cursor_execute", end)
     assert asyncio.run(ask()).status_code == 404
+    app.state.parts.close()
+    app.state.engine.dispose()
+
+
+def test_a_row_that_somebody_holds_is_a_503_within_seconds(database: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_app, "LOCK_SECONDS", 0.2)
+    app = api_app.create_app(database)
+
+    async def post(path: str, **given: Any) -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://barlow/api/v1") as client:
+            return await client.post(path, **given)
+
+    job = asyncio.run(post("/jobs", json=PRETRAIN)).json()["id"]
+    with psycopg.connect(database.database_url.get_secret_value()) as other:
+        other.execute("SELECT FROM jobs WHERE id = %s FOR NO KEY UPDATE", [job])
+        refused = asyncio.run(post(f"/jobs/{job}:pause"))
+        assert (refused.status_code, refused.json()["type"]) == (503, "/problems/unavailable")
+    assert asyncio.run(post(f"/jobs/{job}:pause")).json()["state"] == "paused"
     app.state.parts.close()
     app.state.engine.dispose()
