@@ -20,6 +20,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DataError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from service.database.tables import Attempt, Checkpoint
@@ -30,6 +31,9 @@ from service.storable import storable
 
 BACKBONE_WEIGHTS = "model.safetensors"
 LOG_TAIL_LINES = 40
+UNUSABLE = (OSError, ValueError, KeyError, TypeError, DataError, ProgrammingError)
+"""What an outcome.json brings about that is damaged, or is whole JSON of another shape, and a backbone that is away.
+It must cost its own attempt, not the scheduler that reads it."""
 
 logger = logging.getLogger("service.completion")
 
@@ -88,7 +92,7 @@ class Completion:
                 return False
             with session.begin_nested():
                 done = self.conclude(session, attempt, Ending.said(outcome), *guards, actor=actor, vacated=False)
-        except (OSError, ValueError, KeyError) as error:
+        except UNUSABLE as error:
             session.expire_all()  # the rows are as before again, what the session remembers of them is not
             logger.error(
                 "attempt %d of job %s left an end that cannot be used: %s", attempt.number, attempt.job_id, error

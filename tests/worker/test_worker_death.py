@@ -1,9 +1,11 @@
 """A worker that dies or freezes: what its trainers had finished stands, what they had not is run again."""
 
+import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab import Lab
@@ -46,6 +48,18 @@ def _not_an_object(lab: Lab, attempt: Attempt, folder: Path) -> None:
     (folder / "outcome.json").write_text("[]")
 
 
+def _of_another_shape(**changed: Any) -> Callable[[Lab, Attempt, Path], None]:
+    def change(lab: Lab, attempt: Attempt, folder: Path) -> None:
+        said = json.loads((folder / "outcome.json").read_text())
+        (folder / "outcome.json").write_text(json.dumps(said | changed))
+
+    return change
+
+
+_late = _of_another_shape(step="seven")
+"""Noticed when the backbone is published already; that of the next attempt takes its place."""
+
+
 def _unpublishable(lab: Lab, attempt: Attempt, folder: Path) -> None:
     (run_folder(lab.settings.runs_dir, attempt.job_id) / "backbone").mkdir()
     (folder / "backbone-replaced").mkdir()
@@ -59,6 +73,9 @@ def _unpublishable(lab: Lab, attempt: Attempt, folder: Path) -> None:
         (_foreign_token, "queued", Outcome.LOST),
         (_torn, "queued", Outcome.LOST),
         (_not_an_object, "queued", Outcome.LOST),
+        (_late, "queued", Outcome.LOST),
+        (_of_another_shape(backbone=3), "queued", Outcome.LOST),
+        (_of_another_shape(message={}), "queued", Outcome.LOST),
         (_unpublishable, "queued", Outcome.LOST),
     ],
 )
@@ -80,7 +97,7 @@ def test_only_a_whole_end_of_ones_own_that_can_be_published_completes_an_attempt
         lab.node()
     assert (lab.job(job_id).state, lab.attempt(job_id).outcome) == (state, outcome)
     published = run_folder(lab.settings.runs_dir, job_id) / "backbone" / "model.safetensors"
-    assert published.exists() == (state == "succeeded")
+    assert published.exists() == (state == "succeeded" or damage is _late)
 
 
 @pytest.mark.parametrize("by", ["the successor", "the scheduler"])
