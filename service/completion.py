@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DataError, ProgrammingError
 from sqlalchemy.orm import Session
@@ -31,6 +31,7 @@ from service.storable import storable
 
 BACKBONE_WEIGHTS = "model.safetensors"
 LOG_TAIL_LINES = 40
+PIECE_BYTES = 1 << 26
 UNUSABLE = (OSError, ValueError, KeyError, TypeError, DataError, ProgrammingError)
 """What an outcome.json brings about that is damaged, or is whole JSON of another shape, and a backbone that is away.
 It must cost its own attempt, not the scheduler that reads it."""
@@ -130,7 +131,7 @@ class Completion:
         if accepted and end.outcome is Outcome.OK and end.backbone is not None:
             # The row locks of the end stand until the commit: nobody else can be at this job meanwhile.
             publish_backbone(run, folder / end.backbone)
-            row = _backbone_row(attempt, run / "backbone" / BACKBONE_WEIGHTS, end.step or 0)
+            row = _backbone_row(session, attempt, run / "backbone" / BACKBONE_WEIGHTS, end.step or 0)
             session.execute(insert(Checkpoint).values(row).on_conflict_do_nothing())
         return accepted
 
@@ -178,16 +179,20 @@ def log_tail(path: Path, lines: int) -> list[str]:
     return [line[:1000] for line in text.splitlines()[-lines:]]
 
 
-def _backbone_row(attempt: Attempt, weights: Path, step: int) -> dict[str, object]:
+def _backbone_row(session: Session, attempt: Attempt, weights: Path, step: int) -> dict[str, object]:
+    sha256 = hashlib.sha256()
     with weights.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(PIECE_BYTES):
+            sha256.update(piece)
+            # The server ends a session that is silent for long within a transaction.
+            session.execute(select(1))
     return {
         "job_id": attempt.job_id,
         "attempt": attempt.number,
         "step": step,
         "kind": "backbone",
         "uri": "backbone",
-        "sha256": sha256,
+        "sha256": sha256.hexdigest(),
         "bytes": weights.stat().st_size,
         "created_at": datetime.now(UTC),
     }

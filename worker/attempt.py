@@ -30,6 +30,7 @@ from worker.process import MARK, NODE, PARENT, Ranks, end_marked
 from worker.progress import Progress
 from worker.recorder.loops import Recorder
 from worker.stopping import StopLadder
+from worker.words import first_line
 
 LOOK_SECONDS = 0.2
 PEER_SECONDS = 5.0
@@ -140,6 +141,8 @@ class AttemptRun:
 
     def _prepare(self) -> tuple[Job, Sequence[Slot]]:
         with self._sessions() as session:
+            # No transaction: large files are hashed in between, and the server ends one that stands still.
+            session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
             job = session.get_one(Job, self._attempt.job_id)
             slots = session.scalars(select(Slot).where(Slot.attempt_id == self._attempt.id).order_by(Slot.index)).all()
             resolved = inputs.resolve(session, job, self._settings.runs_dir)
@@ -238,7 +241,7 @@ class AttemptRun:
                     raise
                 if self._lease.ghost or self._abandoned:
                     raise _Ghost from error
-                log.warning("attempt %s waits for the database: %s", self._attempt.id, str(error).splitlines()[0])
+                log.warning("attempt %s waits for the database: %s", self._attempt.id, first_line(error))
                 time.sleep(RETRY_SECONDS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from pathlib import Path
 from uuid import UUID
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.ledger import attempts
 from service.settings import Settings
 from worker import clock
+from worker.words import first_line
 
 RETRY_SECONDS = 1.0
 
@@ -40,7 +42,11 @@ class Lease:
         sent: float,
         alive: Path,
     ) -> None:
-        """`sent`: when the accepting request was sent, by worker.clock; `alive`: touched at every renewal."""
+        """`sent`: when the accepting request was sent, by worker.clock.
+
+        `alive` has for its time of change, by that clock, when the last accepted renewal was sent: its age is that of
+        the lease, however late an answer comes and however late a rank begins to look.
+        """
         self.ghost = False
         self.stop: attempts.Stop | None = None
         self._sessions = sessions
@@ -49,7 +55,6 @@ class Lease:
         self._token = token
         self._sent = sent
         self._alive = alive
-        self._touched_at = clock.now()
         self._lapsed = False
         self._running = False
         self._stopping: str | None = None
@@ -71,7 +76,7 @@ class Lease:
     @property
     def lapsed(self) -> bool:
         """Whether `alive` was at some time so old that the ranks may have ended themselves."""
-        return self._lapsed or clock.now() - self._touched_at > self.alive_seconds
+        return self._lapsed or clock.now() - self._sent > self.alive_seconds
 
     def left(self) -> float:
         """Seconds until the trainer must be told to stop."""
@@ -79,7 +84,8 @@ class Lease:
 
     def start(self) -> None:
         """Begin to renew."""
-        self._touch()
+        self._alive.touch()
+        self._renewed(self._sent)
         self._thread.start()
 
     def renew_now(self) -> None:
@@ -115,7 +121,7 @@ class Lease:
                 failing = False
             except (SQLAlchemyError, OSError) as error:
                 failing = True
-                log.warning("attempt %s: the lease was not renewed: %s", self._attempt_id, str(error).splitlines()[0])
+                log.warning("attempt %s: the lease was not renewed: %s", self._attempt_id, first_line(error))
 
     def _renew(self) -> None:
         sent, tell = clock.now(), (self._running, self._stopping)
@@ -126,14 +132,13 @@ class Lease:
             self.ghost = True
             return
         self._told = tell
-        self._sent = sent
-        self._touch()
+        self._renewed(sent)
         self.stop = renewal.stop
 
-    def _touch(self) -> None:
+    def _renewed(self, sent: float) -> None:
         self._lapsed = self.lapsed
-        self._alive.touch()
-        self._touched_at = clock.now()
+        self._sent = sent
+        os.utime(self._alive, (sent, sent))
 
     def _tell(self, session: Session, running: bool, stopping: str | None) -> bool:
         if stopping is not None and self._told[1] is None:

@@ -27,6 +27,7 @@ from worker.attempt import AttemptRun
 from worker.process import devices_in_use, end_orphans, marked
 from worker.recorder.loops import Recorder
 from worker.retention import Janitor
+from worker.words import first_line
 
 VERSIONS_OF = ("barlow-lab", "torch", "torchvision")
 RETRY_SECONDS = 2.0
@@ -88,7 +89,7 @@ class Node:
                     raise
                 log.info("%s; waiting to see whether it is alive", error)
             except SQLAlchemyError as error:
-                log.warning("cannot register yet: %s", str(error).splitlines()[0])
+                log.warning("cannot register yet: %s", first_line(error))
             pause.wait(RETRY_SECONDS)
 
     def start(self) -> None:
@@ -117,7 +118,7 @@ class Node:
             with self._sessions.begin() as session:
                 nodes.leave(session, self.name, self._instance, self._completion)
         except SQLAlchemyError as error:
-            log.warning("could not take leave of the database: %s", str(error).splitlines()[0])
+            log.warning("could not take leave of the database: %s", first_line(error))
 
     def _take_name(self) -> None:
         self._devices = devices.measure(self._devices, devices_in_use())
@@ -166,7 +167,7 @@ class Node:
                     self._pass_on_stops()
             except SQLAlchemyError as error:
                 look = now + self._settings.heartbeat_seconds
-                log.warning("the database does not answer: %s", str(error).splitlines()[0])
+                log.warning("the database does not answer: %s", first_line(error))
             except Exception:
                 log.exception("the supervisor goes on after a fault")
             if not here:

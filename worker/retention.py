@@ -22,6 +22,7 @@ from service.run_folders import run_folder
 from service.settings import Settings
 from worker import checkpoints
 from worker.disk_room import DiskRoom
+from worker.words import first_line
 
 LOOK_SECONDS = 5.0
 SWEEP_SECONDS = 1800.0
@@ -60,7 +61,7 @@ class Janitor:
                     swept = time.monotonic()
                 self.look()
             except Exception as error:
-                log.warning("checkpoints are looked after again in %.0f s: %s", LOOK_SECONDS, _first_line(error))
+                log.warning("checkpoints are looked after again in %.0f s: %s", LOOK_SECONDS, first_line(error))
             if self._stop.wait(LOOK_SECONDS):
                 return
 
@@ -108,7 +109,7 @@ class Janitor:
         try:
             return self._follow_policy(job_id)
         except (OSError, ValueError) as error:
-            log.warning("checkpoints of job %s are looked after again: %s", job_id, _first_line(error))
+            log.warning("checkpoints of job %s are looked after again: %s", job_id, first_line(error))
             return False
 
     def _follow_policy(self, job_id: UUID) -> bool:
@@ -122,7 +123,3 @@ class Janitor:
         for folder in going:
             checkpoints.delete(folder)
         return True
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 from pathlib import Path
 
 from worker import clock
 from worker.folders import write_atomic
 from worker.process import Ranks
+
+log = logging.getLogger(__name__)
 
 STACK_SECONDS = 2.0
 STALLED_GRACE_SECONDS = 5.0
@@ -37,7 +40,11 @@ class StopLadder:
         """
         if reason not in self._asked:
             self._asked.add(reason)
-            write_atomic(self._control_file, json.dumps({"stop": reason}))
+            try:
+                write_atomic(self._control_file, json.dumps({"stop": reason}))
+            except OSError as error:  # a full disk, say: TERM asks for the same
+                log.warning("the trainer is not asked but signalled: %s", error)
+                term_after = 0.0
             self._plan(reason, (term_after, signal.SIGTERM), (kill_after, signal.SIGKILL))
 
     def end_stalled(self) -> None:

@@ -47,8 +47,8 @@ def place(session: Session, *, lease_seconds: float, reserve_after_seconds: floa
     decision = decide(
         rows.candidates, rows.nodes, rows.slots, rows.attempts, rows.now, reserve_after_seconds=reserve_after_seconds
     )
-    for placement in decision.placements[:PLACEMENTS_PER_TICK]:
-        _place_one(session, placement, lease_seconds)
+    now = decision.placements[:PLACEMENTS_PER_TICK]
+    placed = [_place_one(session, placement, lease_seconds) for placement in now]
     preemptions = {preemption.job_id: preemption for preemption in decision.preemptions}
     # Nodes are given up before they are given to others.
     for job_id, reservation in sorted(decision.reservations.items(), key=lambda change: change[1] is not None):
@@ -56,10 +56,10 @@ def place(session: Session, *, lease_seconds: float, reserve_after_seconds: floa
     for job_id, preemption in preemptions.items():  # the room that its first victims made was not enough
         _keep_room(session, job_id, Reservation(preemption.node, preempting=True), preemption)
     _tell(session, rows.candidates, decision.reasons)
-    return len(decision.placements) > PLACEMENTS_PER_TICK
+    return len(decision.placements) > PLACEMENTS_PER_TICK and any(placed)
 
 
-def _place_one(session: Session, placement: Placement, lease_seconds: float) -> None:
+def _place_one(session: Session, placement: Placement, lease_seconds: float) -> bool:
     attempt: Attempt | None = None
     with step(session, f"job {placement.job_id} is not placed"):
         job = try_lock_job(session, placement.job_id)
@@ -68,6 +68,7 @@ def _place_one(session: Session, placement: Placement, lease_seconds: float) -> 
             attempt = attempts.place(session, job, session.scalars(chosen).all(), lease_seconds=lease_seconds)
     if attempt is not None:
         logger.info("job %s: attempt %d placed on %s", attempt.job_id, attempt.number, attempt.node)
+    return attempt is not None
 
 
 def _keep_room(

@@ -115,9 +115,28 @@ def test_a_worker_s_attempt_ends_in_its_own_folder(tmp_path):
     assert [e.kind for e in runs.events(run, 3)][-2:] == ["result", "finished"]
 
 
+def _renew(alive):
+    """As the worker does: by the clock that goes on while the machine sleeps."""
+    alive.touch()
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    os.utime(alive, (now, now))
+
+
+def test_a_lease_that_ran_out_while_the_process_began_ends_it_at_once(tmp_path):
+    alive = tmp_path / "alive"
+    _renew(alive)
+    long_ago = time.clock_gettime(time.CLOCK_BOOTTIME) - 50
+    os.utime(alive, (long_ago, long_ago))
+    script = "import time; from trainer.runtime import watchdog; watchdog.watch_lease(); time.sleep(40)"
+    environment = ranks.environment(BARLOW_ALIVE_FILE=str(alive), BARLOW_ALIVE_SECONDS="45")
+    begun = time.monotonic()
+    assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == 1
+    assert time.monotonic() - begun < 40
+
+
 def test_a_lease_not_renewed_ends_the_process(tmp_path):
     alive = tmp_path / "alive"
-    alive.touch()
+    _renew(alive)
     script = (
         "import time; from trainer.runtime import watchdog; watchdog.watch_lease();"
         "print('up', flush=True); time.sleep(60)"
@@ -130,7 +149,7 @@ def test_a_lease_not_renewed_ends_the_process(tmp_path):
     process.stdout.readline()
     renewed_until = time.monotonic() + 5
     while time.monotonic() < renewed_until:
-        os.utime(alive)
+        _renew(alive)
         time.sleep(0.2)
     assert process.poll() is None, "it ended although its lease was renewed"
     _, errors = process.communicate(timeout=30)
@@ -141,7 +160,7 @@ def test_a_lease_not_renewed_ends_the_process(tmp_path):
 def test_a_lease_that_cannot_be_looked_at_is_not_renewed(tmp_path):
     alive = tmp_path / "attempt/alive"
     alive.parent.mkdir()
-    alive.touch()
+    _renew(alive)
     script = (
         "import time; from trainer.runtime import watchdog; watchdog.watch_lease();"
         "print('up', flush=True); time.sleep(60)"
@@ -162,7 +181,7 @@ def test_a_lease_that_cannot_be_looked_at_is_not_renewed(tmp_path):
 @pytest.mark.parametrize("log", ["full disk", "pipe that nobody empties"])
 def test_a_lost_lease_ends_a_process_whose_last_word_is_not_taken(tmp_path, log):
     alive = tmp_path / "alive"
-    alive.touch()
+    _renew(alive)
     script = (
         "import contextlib, os, time; from trainer.runtime import watchdog\n"
         "os.set_blocking(2, False)\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -38,24 +39,24 @@ def die_with_parent() -> None:
 
 
 def watch_lease() -> None:
-    """End this process when BARLOW_ALIVE_FILE has not been touched for BARLOW_ALIVE_SECONDS.
+    """End this process when BARLOW_ALIVE_FILE is older than BARLOW_ALIVE_SECONDS.
 
-    The age is counted from the moment a change of the file's time was seen, by CLOCK_BOOTTIME: it goes on while the
-    machine sleeps, and no change of the wall clock can stretch it. A file that is gone or cannot be looked at was not
-    touched. Nothing happens if the variable is not set.
+    The file's time of change is set by the worker to the moment its lease counts from, by CLOCK_BOOTTIME: that goes on
+    while the machine sleeps, no change of the wall clock can stretch it, and it does not matter how late this process
+    began to look. A file that is gone or cannot be looked at was not renewed. Nothing happens if the variable is not
+    set.
     """
     path = os.environ.get(ALIVE_FILE)
     if path is None:
         return
     limit = float(os.environ[ALIVE_SECONDS])
-    seen, seen_at = _touched_at(path), _now()
+    renewed = _now()
 
     def check() -> None:
-        nonlocal seen, seen_at
-        touched = _touched_at(path)
-        if touched is not None and touched != seen:
-            seen, seen_at = touched, _now()
-        elif _now() - seen_at > limit:
+        nonlocal renewed
+        with contextlib.suppress(OSError):
+            renewed = os.stat(path).st_mtime
+        if _now() - renewed > limit:
             end(f"the lease of this attempt was not renewed for {limit:g} s")
 
     _every(min(1.0, limit / 4), check)
@@ -83,13 +84,6 @@ def _every(seconds: float, check: Callable[[], None]) -> None:
             check()
 
     threading.Thread(target=loop, daemon=True, name="watchdog").start()
-
-
-def _touched_at(path: str) -> float | None:
-    try:
-        return os.stat(path).st_mtime
-    except OSError:
-        return None
 
 
 def _now() -> float:

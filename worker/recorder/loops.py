@@ -18,6 +18,7 @@ from service.recording import MLFLOW, POSTGRES
 from service.settings import Settings
 from worker.recorder import mlflow, postgres
 from worker.recorder.mlflow_run import make_client
+from worker.words import first_line
 
 LONGEST_WAIT = 30.0
 JOIN_SECONDS = 5.0
@@ -94,7 +95,7 @@ class Recorder:
             try:
                 jobs = pending()
             except Exception as error:
-                log.warning("cannot ask what is to be recorded: %s", _first_line(error))
+                log.warning("cannot ask what is to be recorded: %s", first_line(error))
                 continue
             for job_id in jobs:
                 if self._stop.is_set():
@@ -105,7 +106,7 @@ class Recorder:
                         waits.forget(job_id)
                     except Exception as error:
                         seconds = waits.grow(job_id)
-                        log.warning("recording job %s again in %.0f s: %s", job_id, seconds, _first_line(error))
+                        log.warning("recording job %s again in %.0f s: %s", job_id, seconds, first_line(error))
 
 
 class _Waits:
@@ -124,7 +125,3 @@ class _Waits:
 
     def forget(self, job_id: UUID) -> None:
         self._waits.pop(job_id, None)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
