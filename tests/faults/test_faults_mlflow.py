@@ -6,7 +6,7 @@ import signal
 
 import pytest
 from fault_stack import FaultStack, pretrain
-from faults import away, frozen, kill_part, whole
+from faults import away, frozen, kill_part, there, whole
 from oracle import Oracle
 
 
@@ -33,7 +33,7 @@ def test_away_for_the_whole_run(stack: FaultStack, oracle: Oracle) -> None:
 
 
 def test_frozen_for_the_whole_run(stack: FaultStack, oracle: Oracle) -> None:
-    with frozen(whole(stack.part("mlflow"))):
+    with frozen(whole(there(stack, "mlflow"))):
         job = stack.submit(pretrain(), "mlflow-frozen")
         assert stack.wait_for_end(job).state == "succeeded"
     oracle.check(job, outcomes=["ok"])

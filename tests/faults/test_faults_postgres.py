@@ -7,7 +7,7 @@ import time
 
 import pytest
 from fault_stack import LEASE, FaultStack, long_pretrain, pretrain
-from faults import away, freeze_part, frozen, gone, kill_part, whole
+from faults import away, freeze_part, frozen, gone, kill_part, there, whole
 from oracle import Oracle
 
 
@@ -38,7 +38,7 @@ def test_frozen_for_longer_than_the_lease(stack: FaultStack, oracle: Oracle) -> 
     job = stack.submit(long_pretrain(2), "database-frozen")
     stack.wait_for_step(job, 20)
     ranks = stack.ranks(job)
-    with frozen(whole(stack.part("postgres"))):
+    with frozen(whole(there(stack, "postgres"))):
         deadline = time.monotonic() + LEASE
         while not all(map(gone, ranks)):
             assert time.monotonic() < deadline, "the trainer outlives its lease"

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 from fault_stack import FaultStack, knn, pretrain
-from faults import away, empty_redis, flush_redis, freeze_part, frozen, send_message, stolen_messages, whole
+from faults import away, empty_redis, flush_redis, freeze_part, frozen, send_message, stolen_messages, there, whole
 from oracle import Oracle
 
 BY_POLL_SECONDS = 20.0
@@ -21,7 +21,7 @@ def test_redis_is_away_when_the_job_comes(stack: FaultStack, oracle: Oracle) -> 
 
 
 def test_redis_is_frozen_when_the_job_comes(stack: FaultStack, oracle: Oracle) -> None:
-    with frozen(whole(stack.part("redis"))):
+    with frozen(whole(there(stack, "redis"))):
         job = stack.submit(knn(), "not-heard")
         stack.wait_for(job, "running", "succeeded", seconds=BY_POLL_SECONDS)
     oracle.check(job, outcomes=["ok"])

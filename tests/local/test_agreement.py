@@ -17,6 +17,8 @@ from service.local.agreement import Agreement, compare
 from service.local.servers import Mlflow
 from service.settings import Settings
 
+SPEC = {"data": {"name": "digits"}}
+PARAMS = [{"key": "data.name", "value": "digits"}]
 START = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
 
@@ -27,18 +29,25 @@ class TwoSides:
         self.database_url, self.mlflow = database.database_url.get_secret_value(), mlflow
         self.experiment = f"e-{secrets.token_hex(4)}"
         created = self.post("experiments/create", name=self.experiment)
-        run = self.post("runs/create", experiment_id=created["experiment_id"], start_time=0)
-        self.run_id = run["run"]["info"]["run_id"]
+        self.experiment_id = created["experiment_id"]
         self.job_id = uuid.uuid4()
+        self.run_id = self.make_run()
         with psycopg.connect(self.database_url) as connection:
             row = connection.execute("INSERT INTO experiments (name) VALUES (%s) RETURNING id", [self.experiment])
             connection.execute(
                 "INSERT INTO jobs (id, experiment_id, kind, name, spec, spec_digest, state, priority, order_key, slots,"
                 " nodes, mlflow_run_id) VALUES (%s, %s, 'pretrain', 'p', %s, '', 'succeeded', 0, 0, 1, 1, %s)",
-                [self.job_id, row.fetchone()[0], Json({}), self.run_id],
+                [self.job_id, row.fetchone()[0], Json(SPEC), self.run_id],
             )
         self.write_database([(step, step / 7) for step in range(60)])
         self.write_mlflow([(step, step / 7) for step in range(60)])
+
+    def make_run(self) -> str:
+        """An MLflow run of the job, with its params; returns its id."""
+        tags = [{"key": "barlow.job_id", "value": str(self.job_id)}]
+        run = self.post("runs/create", experiment_id=self.experiment_id, start_time=0, tags=tags)["run"]["info"]
+        self.post("runs/log-batch", run_id=run["run_id"], params=PARAMS)
+        return str(run["run_id"])
 
     def post(self, method: str, **body: Any) -> dict[str, Any]:
         answer = httpx.post(f"{self.mlflow.url}/api/2.0/mlflow/{method}", json=body)
@@ -92,6 +101,8 @@ def test_equal_sides_agree(sides: TwoSides) -> None:
         (lambda s: s.write_mlflow([(7, 2.0)]), "1 points of loss are only in MLflow"),
         (lambda s: s.sql("DELETE FROM metrics"), "no metric in the run database"),
         (lambda s: s.sql("UPDATE jobs SET mlflow_run_id = NULL"), "no MLflow run"),
+        (lambda s: s.sql("""UPDATE jobs SET spec = '{"data": {"name": "other"}}'"""), "other params than the spec"),
+        (lambda s: s.make_run(), "MLflow has 2"),
         (lambda s: s.sql("DELETE FROM metrics; DELETE FROM jobs"), "has no job"),
     ],
 )

@@ -62,9 +62,22 @@ def whole(process: psutil.Process) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
+def there(stack: FaultStack, name: str) -> psutil.Process:
+    """A part of the stack; after an earlier fault `barlow up` may just be about to start it again."""
+    found: list[psutil.Process] = []
+
+    def look() -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(stack.part(name))
+        return bool(found)
+
+    wait_until(look, RETURN_SECONDS)
+    return found[0]
+
+
 def kill_part(stack: FaultStack, name: str, number: signal.Signals = signal.SIGKILL) -> None:
     """End a part of the stack and wait until `barlow up` has another one running."""
-    dead = stack.part(name)
+    dead = there(stack, name)
     dead.send_signal(number)
     await_other(stack, name, dead)
 
@@ -72,18 +85,18 @@ def kill_part(stack: FaultStack, name: str, number: signal.Signals = signal.SIGK
 def await_other(stack: FaultStack, name: str, dead: psutil.Process) -> None:
     """Wait until a part runs that is not this process."""
 
-    def there() -> bool:
+    def another() -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):
             return stack.part(name) != dead
         return False
 
-    wait_until(there, RETURN_SECONDS)
+    wait_until(another, RETURN_SECONDS)
 
 
 @contextlib.contextmanager
 def away(stack: FaultStack, name: str, number: signal.Signals = signal.SIGTERM) -> Iterator[None]:
     """A part of the stack is ended and stays away: `barlow up`, which would start it again, is frozen meanwhile."""
-    dead = stack.part(name)
+    dead = there(stack, name)
     with frozen([psutil.Process(stack.process.pid)]):
         dead.send_signal(number)
         wait_until(lambda: gone(dead), RETURN_SECONDS)
@@ -93,7 +106,7 @@ def away(stack: FaultStack, name: str, number: signal.Signals = signal.SIGTERM) 
 
 def freeze_part(stack: FaultStack, name: str, seconds: float) -> None:
     """SIGSTOP a part with all of its processes, and SIGCONT after `seconds`."""
-    with frozen(whole(stack.part(name))):
+    with frozen(whole(there(stack, name))):
         time.sleep(seconds)
 
 

@@ -104,8 +104,8 @@ class Lab:
 
     def accept(self, attempt: Attempt, node: str | None = None, instance: uuid.UUID | None = None) -> Attempt | None:
         node = node or attempt.node
-        instance = instance or self.instances[node]
         with self.sessions.begin() as session:
+            instance = instance or session.get_one(Node, node).instance
             return attempts.accept(session, attempt.id, node=node, instance=instance, lease_seconds=LEASE)
 
     def start(self, job_id: uuid.UUID) -> Attempt:
