@@ -98,7 +98,7 @@ class Oracle:
             return
         right = self._reference(self._key(job.spec), job.spec)
         if job.state == JobState.SUCCEEDED:
-            assert found.result == right.result, (found.result, right.result)
+            assert _anonymous(found.result) == _anonymous(right.result), (found.result, right.result)
             last = max(step for _, step in right.points)
         else:  # as far as it came; what belongs to its last step may be missing
             last = steps[-1] - 1
@@ -198,6 +198,13 @@ class Oracle:
                 "filter": f"tags.`barlow.job_id` = '{job.id}'",
             }
             return list(client.post(f"{api}/runs/search", json=body).raise_for_status().json().get("runs", []))
+
+
+def _anonymous(result: Any) -> Any:
+    """A result without the id of the job whose backbone was judged; the backbone's digest stays."""
+    if result is None or "source" not in result.get("backbone", {}):
+        return result
+    return {**result, "backbone": {key: value for key, value in result["backbone"].items() if key != "source"}}
 
 
 def _patiently(ask: Callable[[], T]) -> T:
