@@ -24,7 +24,7 @@ from service.settings import Settings
 from trainer.specs.parsing import KINDS
 
 LOCK_SECONDS = 5.0
-"""A frozen worker may hold its job's row for a minute; requests for that job must not take all turns meanwhile."""
+"""A frozen worker may hold its job's row for 20 s; requests for that job must not take all turns meanwhile."""
 
 _DESCRIPTION = """
 Pretrain image backbones with Barlow Twins and judge them: submit a job spec, follow it, compare the results.

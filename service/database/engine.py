@@ -14,7 +14,7 @@ def make_engine(settings: Settings, *, lock_seconds: float | None = None) -> Eng
     `lock_seconds`: a statement that waits longer for a row that somebody else holds fails; None: it waits on.
     """
     # A process that is frozen in the middle of a transaction gives its row locks back.
-    options = "-c timezone=UTC -c idle_in_transaction_session_timeout=60s"
+    options = "-c timezone=UTC -c idle_in_transaction_session_timeout=20s"
     if lock_seconds is not None:
         options += f" -c lock_timeout={round(1000 * lock_seconds)}ms"
     return create_engine(

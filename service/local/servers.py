@@ -6,6 +6,7 @@ a person with psql alike, and a deep data directory cannot pass the 107 bytes of
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -32,6 +33,10 @@ def _package_folder(name: str) -> Path:
     if spec is None or spec.origin is None:
         raise RuntimeError(f"the package {name} is missing; install the extra: pip install 'barlow-lab[local]'")
     return Path(spec.origin).parent
+
+
+LEAVE_SECONDS = 10.0
+"""The processes of a killed PostgreSQL notice its end within about a second."""
 
 
 @dataclass
@@ -262,6 +267,9 @@ def _refuse_foreign(cluster: Path) -> None:
 def _end_former_server(cluster: Path) -> None:
     """Stop a server that still runs on this cluster, and drop a lock file whose process id went to somebody else.
 
+    The processes of one that was killed go a moment after it; until then its shared memory keeps a new one from
+    starting.
+
     PostgreSQL refuses to start when the id in postmaster.pid is alive, whoever has it now; after a container's
     restart that is the rule, not the exception. A lock file of a dead process it clears itself.
     """
@@ -269,15 +277,30 @@ def _end_former_server(cluster: Path) -> None:
     try:
         process = psutil.Process(int(lock.read_text().split("\n", 1)[0]))
         ours = str(cluster) in process.cmdline()
+    except psutil.ZombieProcess:  # dead, but its parent has not looked: the number counts as alive
+        ours = False
     except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        _await_processes_of(cluster)
         return
     if not ours:
         lock.unlink()
-        return
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(30)
-    except psutil.TimeoutExpired:
-        process.send_signal(signal.SIGQUIT)
-        process.wait(10)
-    time.sleep(0.1)  # its shared memory goes a moment after its process
+    else:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        except psutil.TimeoutExpired:
+            process.send_signal(signal.SIGQUIT)
+            process.wait(10)
+    _await_processes_of(cluster)
+
+
+def _await_processes_of(cluster: Path) -> None:
+    deadline = time.monotonic() + LEAVE_SECONDS
+    while any(_works_on(process, cluster) for process in psutil.process_iter()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _works_on(process: psutil.Process, cluster: Path) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return bool(process.name() == "postgres" and process.cwd() == str(cluster))
+    return False

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 LOCK_MILLISECONDS = 100
-"""So long a step waits for a row. Its holder may be frozen; the server ends its session only after a minute."""
+"""So long a step waits for a row. Its holder may be frozen; the server ends its session only after 20 s."""
 
 logger = logging.getLogger("service.scheduling")
 

@@ -177,6 +177,7 @@ class Lives(RuleBasedStateMachine):
         self.lab.expire(attempt)
         self.lab.reap()
         assert self.lab.attempt_row(attempt.id).outcome == outcome
+        self.lab.skip_backoff(attempt.job_id)
 
     @rule(name=st.sampled_from(sorted(SLOTS)))
     def drain_a_worker(self, name: str) -> None:

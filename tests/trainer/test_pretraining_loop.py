@@ -66,7 +66,8 @@ def test_every_phase_tells_of_its_progress(tmp_path, monkeypatch):
     monkeypatch.setattr("trainer.runtime.context.PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr(textures, "_opened", {})
     spec = runs.spec(data={"name": "textures", "limit": 160})
-    pretrain(spec, _asked_to_stop_at(3, runs.context(tmp_path)))
+    with pytest.raises(_Killed):
+        pretrain(spec, _killed_after(runs.context(tmp_path), 11))
     pretrain(spec, runs.context(tmp_path, 2))
     first, second = (runs.events(tmp_path, n, "progress") for n in (1, 2))
     assert len([e for e in first if e.data["phase"] == "loading data"]) == 1 + textures.SPLITS["train"]
