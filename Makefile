@@ -26,7 +26,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m representative
 
 test-faults: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m faults tests/faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m faults
 
 # make soak [MINUTES=30] [SEED=n]: a stream of jobs under random faults, each job judged.
 soak: install
