@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.completion import BACKBONE_WEIGHTS
 from service.database.tables import Checkpoint, Job
 from service.run_folders import checkpoint_folders, run_folder
 from trainer.specs.catalogue import built_in_data_sets
 from worker.folders import sha256_of
 
-BACKBONE_WEIGHTS = "model.safetensors"
 CHECKPOINT_STATE = "state.pt"
 MANIFEST = "manifest.json"
 
