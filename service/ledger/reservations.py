@@ -19,10 +19,13 @@ from service.ledger.states import AttemptEvent, AttemptState, JobState, Outcome
 def reserve(session: Session, job_id: uuid.UUID, node: str | None, *, preempting: bool) -> Job | None:
     """Keep a node's slots for a queued job, or with None give the reservation up; returns the job, locked.
 
-    None: it is not queued now, or somebody is at it now.
+    None: it does not wait for slots now (not queued, or placed since the scheduler looked), or somebody is at it now.
     """
     job = try_lock_job(session, job_id)
     if job is None or job.state != JobState.QUEUED:
+        return None
+    live = select(Attempt.id).where(Attempt.job_id == job_id, Attempt.state != AttemptState.ENDED)
+    if session.scalar(select(live.exists())):
         return None
     job.reserved_node, job.preempting = node, preempting and node is not None
     session.flush()

@@ -108,9 +108,10 @@ class Lives(RuleBasedStateMachine):
     @rule(data=st.data(), node=st.sampled_from([*SLOTS, None]))
     def reserve_and_preempt(self, data: st.DataObject, node: str | None) -> None:
         by = self.lab.job(data.draw(st.sampled_from(self.jobs)))
+        placed = {attempt.job_id for attempt in self.attempts(AttemptState.PLACED)}
         with self.lab.sessions.begin() as session:
             kept = reservations.reserve(session, by.id, node, preempting=True)
-        assert (kept is not None) == (by.state == JobState.QUEUED)
+        assert (kept is not None) == (by.state == JobState.QUEUED and by.id not in placed)
         for attempt in self.attempts(AttemptState.PLACED, *ACCEPTED):
             victim = self.lab.job(attempt.job_id)
             with self.lab.sessions.begin() as session:

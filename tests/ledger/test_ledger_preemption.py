@@ -101,3 +101,14 @@ def test_a_reservation_goes_with_the_wait_it_was_made_for(lab: Lab) -> None:
         assert (lab.job(job_id).reserved_node, lab.job(job_id).preempting) == (None, False)
         with lab.sessions.begin() as session:
             assert not reservations.reserve(session, job_id, "gpu-1", preempting=False)
+
+
+def test_nothing_is_kept_for_a_job_that_has_its_slots(lab: Lab) -> None:
+    """It is queued until its node accepts it, but it does not wait: a reservation would outlive its wait."""
+    lab.node()
+    job_id = lab.submit()
+    lab.place()
+    assert lab.job(job_id).state == JobState.QUEUED
+    with lab.sessions.begin() as session:
+        assert not reservations.reserve(session, job_id, "gpu-1", preempting=True)
+    assert lab.job(job_id).reserved_node is None
