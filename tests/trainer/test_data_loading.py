@@ -14,7 +14,8 @@ from torchvision.transforms import InterpolationMode
 
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError
-from trainer.data.loading import TrainingBatches, centre_crop, evaluation_batches
+from trainer.data.evaluation_loading import centre_crop, evaluation_batches
+from trainer.data.loading import TrainingBatches
 from trainer.data.pixels import normalise
 from trainer.data.pool import BATCHES_AHEAD
 from trainer.data.registry import open_data_set

@@ -20,3 +20,8 @@ def normalise(images: Tensor, dtype: torch.dtype) -> Tensor:
     mean = torch.tensor(PIXEL_MEAN, dtype=working, device=images.device).view(3, 1, 1)
     std = torch.tensor(PIXEL_STD, dtype=working, device=images.device).view(3, 1, 1)
     return images.to(working).div_(255).sub_(mean).div_(std).to(dtype)
+
+
+def empty_images(count: int, size: int) -> Tensor:
+    """(count, 3, size, size) uint8 whose pixels are not yet set."""
+    return torch.empty((count, 3, size, size), dtype=torch.uint8)

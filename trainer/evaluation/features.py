@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.datasets import ImageDataSet
-from trainer.data.loading import evaluation_batches
+from trainer.data.evaluation_loading import evaluation_batches
 from trainer.data.pixels import normalise
 from trainer.evaluation.units import Units, rounds
 from trainer.outcome import BadSpec
