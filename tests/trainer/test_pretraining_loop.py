@@ -11,7 +11,8 @@ import torch
 from trainer.data import textures
 from trainer.models.exported import load_backbone
 from trainer.outcome import BadSpec, Diverged
-from trainer.pretraining import Plan, pretrain
+from trainer.plan import Plan
+from trainer.pretraining import pretrain
 from trainer.specs import PretrainSpec, digest, load_spec_file, parse_spec
 
 STEPS = 20

@@ -8,7 +8,8 @@ import pytest
 import runs
 import torch
 
-from trainer.pretraining import Plan, pretrain
+from trainer.plan import Plan
+from trainer.pretraining import pretrain
 from trainer.runtime import checkpoints, retention
 from trainer.runtime.context import Context
 from trainer.runtime.retention import Retention
