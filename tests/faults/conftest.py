@@ -1,4 +1,4 @@
-"""One stack for the tests of a file, and one for all of them where only the representatives run."""
+"""One stack for the tests of a file, and one for all of them where only the representatives run, as in `make test`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _lifetime(fixture_name: str, config: pytest.Config) -> str:
-    return "session" if config.option.markexpr == "representative" else "module"
+    return "session" if "representative" in config.option.markexpr else "module"
 
 
 @pytest.fixture(scope=_lifetime)  # type: ignore[arg-type]
