@@ -153,17 +153,17 @@ def test_a_limit_of_nothing_is_refused():
         open_data_set("digits", "train", limit=0)
 
 
-def test_a_registered_set_opens_with_its_root(tmp_path, monkeypatch):
+def test_a_registered_set_opens_by_its_name_and_a_name_is_registered_once(monkeypatch):
     monkeypatch.setattr(registry, "_registered", registry.registered())
     opened = []
 
-    def opener(split, root, tick):
-        opened.append((split, root))
+    def opener(split, tick):
+        opened.append(split)
         return ArrayDataSet(np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1, np.int64), ("only",))
 
     registry.register("mine", opener, splits=("train",), description="one black image")
-    assert len(open_data_set("mine", "train", root=tmp_path)) == 1
-    assert opened == [("train", tmp_path)]
+    assert len(open_data_set("mine", "train")) == 1
+    assert opened == ["train"]
     with pytest.raises(ValueError, match="registered twice"):
         registry.register("mine", opener, splits=("train",), description="again")
 

@@ -157,6 +157,7 @@ def test_the_result_says_what_was_judged_on_what(tmp_path: Path) -> None:
         "test_fingerprint": test.fingerprint,
         "train_images": 203,
         "test_images": len(test),
+        "unreadable": {"train": 0, "test": 0},
         "classes": 10,
     }
     digest = backbone_digest(build_backbone(TINY, seed=3).state_dict())

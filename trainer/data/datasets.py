@@ -19,7 +19,10 @@ class ImageDataSet(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of what the data is: equal fingerprints mean equal images, labels and order."""
+        """SHA-256 (hex) of what the data is: equal fingerprints mean equal images, labels and order.
+
+        Of a tree of files, whose content is not read for it, equal names and sizes.
+        """
         ...
 
     def __len__(self) -> int: ...
@@ -28,7 +31,7 @@ class ImageDataSet(Protocol):
         """The image, (H, W, 3) uint8 RGB. The caller does not write to it.
 
         Raises:
-            DataError: the image cannot be read.
+            UnreadableImage: this image cannot be read; names it and the cause.
         """
         ...
 

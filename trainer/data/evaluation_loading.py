@@ -3,29 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from trainer.data.datasets import ImageDataSet
+from trainer.data.errors import UnreadableImage
 from trainer.data.pixels import empty_images
 from trainer.data.pool import Job, ahead, pieces
 from trainer.specs.evaluation import EvaluationImages
 
+LONGEST = 16
+"""An image more than this many times as long as wide is cut to that about its centre before it is resized: the rest
+never comes near the crop, and would take gigabytes where the image is a line."""
+
 
 @dataclass(slots=True)
 class EvaluationBatch:
-    """Images as an evaluation shows them to a backbone."""
+    """Images as an evaluation shows them to a backbone; those that cannot be read are not among them."""
 
     indices: np.ndarray
-    """(n,) int64, places in the data set."""
+    """(n,) int64, places in the data set, ascending."""
     images: Tensor
     """(n, 3, S, S) uint8, channels R, G, B."""
     labels: np.ndarray
     """(n,) int64."""
+    unreadable: list[UnreadableImage]
+    """Those that were left out, in the order of the data set."""
+
+
+@dataclass(slots=True)
+class _Loading:
+    """A batch while threads fill it; `unreadable` by row."""
+
+    indices: np.ndarray
+    images: Tensor
+    unreadable: dict[int, UnreadableImage] = field(default_factory=dict)
+
+    def load(self, dataset: ImageDataSet, images: EvaluationImages, row: int) -> None:
+        try:
+            image = dataset.image(int(self.indices[row]))
+        except UnreadableImage as error:
+            self.unreadable[row] = error
+        else:
+            self.images.numpy()[row] = centre_crop(image, images)
+
+    def readable(self, labels: np.ndarray) -> EvaluationBatch:
+        """What could be read, given the labels of the whole data set."""
+        if not self.unreadable:
+            return EvaluationBatch(self.indices, self.images, labels[self.indices], [])
+        rows = np.array([row for row in range(len(self.indices)) if row not in self.unreadable], dtype=np.int64)
+        indices = self.indices[rows]
+        left_out = [self.unreadable[row] for row in sorted(self.unreadable)]
+        return EvaluationBatch(indices, self.images[torch.from_numpy(rows)], labels[indices], left_out)
 
 
 def evaluation_batches(
@@ -37,26 +72,28 @@ def evaluation_batches(
     world_size: int,
     threads: int,
 ) -> Iterator[EvaluationBatch]:
-    """This rank's share of the data set in order: over all ranks every image exactly once (DESIGN 7.5).
+    """This rank's share of the data set in order: over all ranks every image exactly once (DESIGN 7.5), either among
+    a batch's images or among its unreadable ones.
 
     `batch_size` is global; the last batch is as small as it comes, and a rank has none where ranks outnumber images.
 
     Raises:
-        DataError: an image could not be loaded; names its index.
+        DataError: an image could not be loaded for another reason than that it is unreadable; names its index.
     """
     assert 0 <= rank < world_size, (rank, world_size)
     share = np.arange(len(dataset) * rank // world_size, len(dataset) * (rank + 1) // world_size)
     labels = dataset.labels()
     per_rank = -(-batch_size // world_size)
 
-    def jobs() -> Iterator[Job[EvaluationBatch]]:
+    def jobs() -> Iterator[Job[_Loading]]:
         for start in range(0, len(share), per_rank):
             indices = share[start : start + per_rank]
-            loaded = empty_images(len(indices), images.size)
-            load = partial(_load_for_evaluation, dataset, images, indices, loaded.numpy())
-            yield Job(EvaluationBatch(indices, loaded, labels[indices]), pieces(load, indices, threads))
+            loading = _Loading(indices, empty_images(len(indices), images.size))
+            yield Job(loading, pieces(partial(loading.load, dataset, images), indices, threads))
 
-    return ahead(jobs(), threads)
+    with closing(ahead(jobs(), threads)) as loaded:
+        for loading in loaded:
+            yield loading.readable(labels)
 
 
 def centre_crop(image: np.ndarray, images: EvaluationImages) -> np.ndarray:
@@ -64,6 +101,7 @@ def centre_crop(image: np.ndarray, images: EvaluationImages) -> np.ndarray:
 
     Rounds as torchvision's Resize and CenterCrop do (document 000, B.1).
     """
+    image = _not_too_long(image)
     height, width = image.shape[:2]
     short = images.short_side
     if width <= height:
@@ -76,7 +114,8 @@ def centre_crop(image: np.ndarray, images: EvaluationImages) -> np.ndarray:
     return np.asarray(cropped).transpose(2, 0, 1)
 
 
-def _load_for_evaluation(
-    dataset: ImageDataSet, images: EvaluationImages, indices: np.ndarray, rows: np.ndarray, row: int
-) -> None:
-    rows[row] = centre_crop(dataset.image(int(indices[row])), images)
+def _not_too_long(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    longest = LONGEST * min(height, width)
+    top, left = max(0, (height - longest) // 2), max(0, (width - longest) // 2)
+    return image[top : top + longest, left : left + longest]

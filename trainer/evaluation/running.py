@@ -31,8 +31,9 @@ def run_evaluation(spec: KnnSpec | LinearSpec, context: Context) -> dict[str, An
     context.progress("loading data")
     tick = partial(context.working, "loading data")
     root = context.data_root(spec.data.name)
-    train_set = open_data_set(spec.data.name, spec.data.split, root=root, limit=spec.data.limit, tick=tick)
-    test_set = open_data_set(spec.data.name, spec.test_split, root=root, tick=tick)
+    opened = partial(open_data_set, spec.data.name, root=root, tick=tick, warn=context.warn)
+    train_set = opened(spec.data.split, limit=spec.data.limit)
+    test_set = opened(spec.test_split)
     if train_set.classes != test_set.classes:
         raise DataError(f"splits {spec.data.split} and {spec.test_split} of {spec.data.name} have different classes")
     backbone = open_backbone(spec, context)
@@ -69,6 +70,7 @@ def run_evaluation(spec: KnnSpec | LinearSpec, context: Context) -> dict[str, An
             "test_fingerprint": test_set.fingerprint,
             "train_images": len(train),
             "test_images": len(test),
+            "unreadable": {"train": train.unreadable, "test": test.unreadable},
             "classes": classes,
         },
         "backbone": {"source": backbone.source, "digest": backbone.digest, "features": train.values.shape[1]},

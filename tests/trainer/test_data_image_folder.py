@@ -1,0 +1,167 @@
+"""A tree of image files as a data set: what is in it, in which order, and what is said of a tree that is wrong."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.data.errors import DataError, UnreadableImage
+from trainer.data.registry import open_data_set
+
+
+def put(path, level=0, kind="PNG"):
+    """An image of one grey level, 4x6 pixels; the ending of its name need not be that of its kind."""
+    Path(os.fsdecode(path)).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        Image.new("L", (6, 4), level).save(file, kind)
+
+
+def levels(data):
+    return [int(data.image(index)[0, 0, 0]) for index in range(len(data))]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for level, place in enumerate(["b/2.png", "b/10.PNG", "b/sub/1.webp", "a/x.jpg", "a/y.jpeg", "B/z.gif", "b/3.bmp"]):
+        put(tmp_path / "train" / place, level)
+    return tmp_path
+
+
+def opened(root, split="train", **more):
+    return open_data_set("own", split, root=root, **more)
+
+
+def test_images_come_one_of_each_class_in_turn_sorted_by_their_bytes(tree):
+    data = opened(tree)
+    assert data.classes == ("B", "a", "b")
+    # a: x y; b: 10 2 3 sub/1 ("1" sorts before "2", capitals before small letters, whatever the locale)
+    assert levels(data) == [5, 3, 1, 4, 0, 6, 2]
+    assert data.labels().tolist() == [0, 1, 2, 1, 2, 2, 2]
+    assert data.labels().dtype == np.int64
+    assert [data.label(index) for index in range(7)] == data.labels().tolist()
+    assert data.image(0).shape == (4, 6, 3)
+    assert data.image(-1)[0, 0, 0] == 2
+    assert levels(opened(tree, limit=3)) == [5, 3, 1]
+    with pytest.raises(IndexError):
+        data.image(7)
+
+
+def test_the_fingerprint_is_of_names_and_sizes(tree):
+    base = opened(tree).fingerprint
+    copy = tree / "copy"
+    for path in sorted(tree.glob("train/**/*.*"), reverse=True):  # another order on the disk
+        (copy / path.relative_to(tree)).parent.mkdir(parents=True, exist_ok=True)
+        (copy / path.relative_to(tree)).write_bytes(path.read_bytes())
+    assert opened(copy).fingerprint == base
+    seen = {base}
+
+    def changed():
+        seen.add(opened(copy).fingerprint)
+        return len(seen)
+
+    (copy / "train/a/x.jpg").rename(copy / "train/a/w.jpg")
+    assert changed() == 2
+    (copy / "train/a/w.jpg").rename(copy / "train/B/w.jpg")
+    assert changed() == 3
+    with (copy / "train/a/y.jpeg").open("ab") as file:
+        file.write(b"\0")
+    assert changed() == 4
+    (copy / "train/a").rename(copy / "train/c")
+    assert changed() == 5
+
+
+def test_hidden_files_are_not_looked_at_and_others_counted(tree):
+    for name in (".DS_Store", "a/._x.jpg", ".git/x.png", "a/.thumbs/t.png"):
+        (tree / "train" / name).parent.mkdir(exist_ok=True)
+        (tree / "train" / name).write_bytes(b"?")
+    said = []
+    assert len(opened(tree, warn=said.append)) == 7
+    assert said == []
+    for name in ("a/list.txt", "a/more.TXT", "b/photo.heic", "b/README"):
+        (tree / "train" / name).write_bytes(b"?")
+    os.mkfifo(tree / "train/a/pipe.png")
+    (tree / "train/a/gone.jpg").symlink_to(tree / "nowhere")
+    assert len(opened(tree, warn=said.append)) == 7
+    (message,) = said
+    for part in ("2 x .txt", "1 x .heic", "1 x no ending", "1 x no regular file", "1 x dead link", ".webp"):
+        assert part in message
+
+
+def test_links_are_followed_but_never_round_in_a_circle(tree, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    (other / "linked").symlink_to(tree / "train")
+    (other / "real/c").mkdir(parents=True)
+    put(other / "photo", 77)
+    (other / "real/c/photo.png").symlink_to(other / "photo")
+    (tree / "train/c").symlink_to(other / "real/c")
+    (tree / "train/a/round").symlink_to(tree)
+    said = []
+    data = opened(other, "linked", warn=said.append)
+    assert data.classes == ("B", "a", "b", "c")
+    assert len(data) == 8
+    assert 77 in levels(data)
+    assert "1 x no ending" in said[0]
+
+
+def test_names_that_are_no_text_are_read_and_can_be_written_anywhere(tmp_path):
+    folder = os.path.join(os.fsencode(tmp_path), b"train", b"caf\xe9")
+    os.makedirs(folder)
+    put(os.path.join(folder, b"\xff\n.png"), 9)
+    with open(os.path.join(folder, b"broken \xff.png"), "wb"):
+        pass
+    data = opened(tmp_path)
+    assert data.classes == ("caf\\xe9",)
+    assert int(data.image(1)[0, 0, 0]) == 9
+    with pytest.raises(UnreadableImage) as caught:
+        data.image(0)
+    assert str(caught.value) == "caf\\xe9/broken \\xff.png cannot be read: the file is empty"
+
+
+def test_the_content_decides_not_the_ending(tree):
+    for level, kind in enumerate(["JPEG", "PNG", "TIFF"]):
+        put(tree / f"mixed/only/{level}.jpg", 100 + level, kind)
+    assert levels(opened(tree, "mixed")) == [100, 101, 102]
+
+
+def test_an_image_that_goes_away_or_cannot_be_read_is_named(tree, monkeypatch):
+    data = opened(tree)
+    (tree / "train/b/sub/1.webp").unlink()
+    with pytest.raises(UnreadableImage, match=r"^b/sub/1\.webp cannot be read: No such file or directory$"):
+        data.image(6)
+    monkeypatch.setattr("trainer.data.image_folder.MAX_FILE_BYTES", 10)
+    with pytest.raises(UnreadableImage, match="larger than 10 bytes"):
+        data.image(0)
+
+
+@pytest.mark.parametrize(("make", "split", "message"), [
+    (["train/a/x.png"], "trian", r"no split 'trian' in .*did you mean 'train'\?"),
+    (["one/a/x.png", "two/a/x.png"], "val", r"its folders: one, two \(.*ROOT/SPLIT/CLASS/IMAGE"),
+    ([], "train", "no split 'train' in .*its folders: none"),
+    (["train/"], "train", "train is empty, and no class folder is in it"),
+    (["train/x.png", "train/y.png"], "train", "2 images stand in .*one class folder of any name"),
+    (["train/a/x.png", "train/b/", "train/c/d/"], "train", "no image in class folder 'b', 'c' of .*take the folder"),
+    (["train/a/x.png", *[f"train/{n}/" for n in "bcdef"]], "train", "'b', 'c', 'd' and in 2 more"),
+    (["train/a/x.heic"], "train", r"no image in class folder 'a' .*1 x \.heic; endings of images are \.jpg"),
+])  # fmt: skip
+def test_a_tree_that_is_wrong_is_refused_with_the_remedy(tmp_path, make, split, message):
+    for name in make:
+        path = tmp_path / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_bytes(b"?")
+    with pytest.raises(DataError, match=message):
+        opened(tmp_path, split)
+
+
+def test_a_root_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"'own' has no folder .*/nowhere on this host"):
+        opened(tmp_path / "nowhere")
+
+
+def test_every_file_ticks(tree):
+    (tree / "train/a/list.txt").touch()
+    ticks = []
+    opened(tree, tick=lambda: ticks.append(1), warn=lambda message: None)
+    assert len(ticks) == 7 + 1 + 1  # and the folder b/sub

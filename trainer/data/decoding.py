@@ -1,0 +1,186 @@
+"""From the bytes of an image file to its pixels.
+
+Two ways, equal to the last bit where both apply (tested): libjpeg-turbo through torchvision for plain JPEGs, which
+lets other threads run meanwhile and spares a copy, and Pillow for all else. What the first cannot read the second
+judges, so an image is readable or not by Pillow's word alone: a file that ends before its last pixel is refused, while
+damage within the data that libjpeg itself bridges is seen by neither.
+
+What becomes of the odd ones, all told by their content, never by the ending of their name:
+
+- Exif orientation: turned upright. The reference pipeline (torchvision's ImageFolder) leaves such photographs lying.
+- alpha and transparent palette entries: dropped, the colours below them stay, as in the reference's convert("RGB").
+- 16 bits a channel: the high byte of each, in grey as in colour; Pillow's own conversion of grey would clip at 255.
+- CMYK: by Pillow's arithmetic without a colour profile; Adobe's inverted files included.
+- several frames or pages: the first one.
+- more than LARGE_PIXELS: reduced by a whole factor (box mean) to about that, one such image at a time in a rank.
+- more than MAX_PIXELS, or floating-point pixels, for which no level is white: refused.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import threading
+from io import BytesIO
+
+import numpy as np
+import torch
+import torchvision.io  # registers torch.ops.image
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from trainer.data.errors import UnreadableImage
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Formats by Pillow's names. Named, because Pillow runs an outside program for some of the others; and because the
+search through all of them misses formats that another thread is just loading."""
+
+LARGE_PIXELS = 2**25
+"""An image held by a thread has at most about this many: 100 MB."""
+MAX_PIXELS = 2**28
+"""An image is refused above this: about 2 GB while it is decoded. A photograph of 100 megapixels is far below."""
+
+# Pillow would warn of 90 megapixels and refuse 180; the limit here is looked at before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+_one_large = threading.Lock()
+
+# The operator itself: torchvision 0.29 deprecates its Python function. Where a torchvision has none, Pillow decodes.
+_decode_jpeg = getattr(torch.ops.image, "decode_jpeg", None)
+_RGB = torchvision.io.ImageReadMode.RGB.value
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings an image of this Exif orientation upright (Exif 2.3, 4.6.4 A)."""
+
+
+def decode(encoded: bytes, name: str) -> NDArray[np.uint8]:
+    """The image in a file's bytes, (H, W, 3) uint8 RGB; `name` is what an error calls it.
+
+    Raises:
+        UnreadableImage: there is no such image in them; names the cause.
+    """
+    if not encoded:
+        raise UnreadableImage(name, "the file is empty")
+    pixels = decode_plain_jpeg(encoded)
+    return decode_by_pillow(encoded, name) if pixels is None else pixels
+
+
+def decode_plain_jpeg(encoded: bytes) -> NDArray[np.uint8] | None:
+    """(H, W, 3) uint8 RGB of an upright JPEG of 8 bits in grey or three colours; None: this is none, or is damaged."""
+    if _decode_jpeg is None or not is_plain_jpeg(encoded):
+        return None
+    try:
+        pixels_3hw = _decode_jpeg(torch.frombuffer(bytearray(encoded), dtype=torch.uint8), _RGB, False)
+    except RuntimeError:
+        return None
+    pixels: NDArray[np.uint8] = np.ascontiguousarray(pixels_3hw.permute(1, 2, 0).numpy())
+    return pixels
+
+
+def decode_by_pillow(encoded: bytes, name: str) -> NDArray[np.uint8]:
+    """What `decode` returns, by Pillow alone.
+
+    Raises:
+        UnreadableImage: Pillow cannot read it, or it has more than MAX_PIXELS.
+    """
+    try:
+        with Image.open(BytesIO(encoded), formats=FORMATS) as image:
+            count = image.width * image.height
+            if count > MAX_PIXELS:
+                raise ValueError(f"it has {count:,} pixels, and the limit is {MAX_PIXELS:,}")
+            if count <= LARGE_PIXELS:
+                return _upright_rgb(image)
+            with _one_large:
+                return _upright_rgb(image, factor=math.ceil(math.sqrt(count / LARGE_PIXELS)))
+    except MemoryError:
+        raise  # of the process, not of the image
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(name, f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file") from error
+    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them trip over
+        raise UnreadableImage(name, str(error) or type(error).__name__) from error
+
+
+def is_plain_jpeg(encoded: bytes) -> bool:
+    """Whether the header is that of a baseline or progressive JPEG of 8 bits, grey or of three colours, not large, with
+    nothing in it that may ask for a turn. Of anything unusual it says no (ITU-T T.81, annex B)."""
+    if encoded[:2] != b"\xff\xd8":
+        return False
+    place, frame_is_plain, exif_seen = 2, False, False
+    while place + 4 <= len(encoded):
+        prefix, marker, length = struct.unpack_from(">BBH", encoded, place)
+        if prefix != 0xFF or marker <= 0x01 or 0xD0 <= marker <= 0xD9 or marker == 0xFF:
+            return False
+        if marker == 0xDA:  # the scan begins
+            return frame_is_plain
+        segment = encoded[place + 4 : place + 2 + length]
+        if marker in (0xC0, 0xC1, 0xC2) and len(segment) >= 6:
+            precision, height, width, components = struct.unpack_from(">BHHB", segment)
+            frame_is_plain = precision == 8 and components in (1, 3) and 0 < height * width <= LARGE_PIXELS
+        elif marker == 0xE1 and segment.startswith(b"Exif\0\0"):
+            if exif_seen or _may_be_turned(segment[6:]):
+                return False
+            exif_seen = True
+        elif marker == 0xE1 and b"Orientation" in segment:  # in XMP, which Pillow asks where Exif says nothing
+            return False
+        place += 2 + length
+    return False
+
+
+def _may_be_turned(tiff: bytes) -> bool:
+    """Whether an Exif block (a TIFF header and its first directory) has an orientation other than upright."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return True
+    try:
+        (start,) = struct.unpack_from(order + "I", tiff, 4)
+        (entries,) = struct.unpack_from(order + "H", tiff, start)
+        for entry in range(entries):
+            tag, kind, count, value = struct.unpack_from(order + "HHIH", tiff, start + 2 + 12 * entry)
+            if tag == _ORIENTATION and (kind, count, value) != (3, 1, 1):  # one 16-bit number
+                return True
+    except struct.error:
+        return True
+    return False
+
+
+def _upright_rgb(image: Image.Image, factor: int = 1) -> NDArray[np.uint8]:
+    image.load()
+    turn = _turn_of(image)
+    rgb = _rgb(image)
+    if factor > 1:
+        rgb = rgb.reduce(factor)
+    if turn is not None:
+        rgb = rgb.transpose(turn)
+    return np.asarray(rgb)
+
+
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # a damaged Exif block says nothing; the image may be whole
+        return None
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """In 8-bit RGB.
+
+    Raises:
+        ValueError: no level of its pixels is white by definition, or Pillow knows no way.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("pixels of 32 bits a channel have no defined white; store it with 8 or 16 bits a channel")
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")  # first, or Pillow warns of transparent palette entries
+    return image.convert("RGB")
