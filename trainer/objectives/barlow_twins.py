@@ -1,18 +1,32 @@
-"""The Barlow Twins objective and the parts of it that are worth watching."""
+"""The Barlow Twins objective and the parts of it that are worth watching.
+
+    L = sum_i (1 - C_ii)^2 + lambda * sum_{i != j} C_ij^2
+
+of the cross-correlation matrix C of two views over the batch of all ranks. Source: document 000, equation 3; Zbontar et
+al. 2021 (arXiv 2103.03230), equation 1. C: trainer.objectives.correlation. The ways to L: trainer.objectives.products.
+Tests, in tests/trainer: test_objectives_laws.py (a case by hand, finite differences, what changes nothing),
+test_objectives_forms.py (the three forms agree), test_objectives_precision.py (float32), `objective` in rank_laws.py
+(any number of ranks).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from trainer.objectives.correlation import cross_correlation
+from trainer.objectives.correlation import unit_features
+from trainer.objectives.products import OffDiagonal, dual, in_rows
 from trainer.runtime import collectives
+from trainer.specs.loss_form import LossFormOrAuto, choose_form, rows_of_a_shard
 
 
 @dataclass(frozen=True, slots=True)
 class BarlowTwinsTerms:
-    """The loss and its parts; every tensor but `correlation` (d, d) is a scalar. Only `loss` carries a gradient."""
+    """The loss and its parts: scalars, the same on every rank. Only `loss` carries a gradient."""
 
     loss: Tensor
     on_diagonal: Tensor
@@ -20,38 +34,89 @@ class BarlowTwinsTerms:
     off_diagonal_excess: Tensor
     correlation_diagonal_mean: Tensor
     correlation_off_diagonal_rms: Tensor
-    correlation: Tensor
     noise_floor: float
 
 
-def barlow_twins(z_a_nd: Tensor, z_b_nd: Tensor, lambda_: float) -> BarlowTwinsTerms:
-    """sum_i (1 - C_ii)^2 + lambda * sum_{i != j} C_ij^2 over the global batch (document 000, equation 3).
+def barlow_twins(z_a_nd: Tensor, z_b_nd: Tensor, lambda_: float, form: LossFormOrAuto = "auto") -> BarlowTwinsTerms:
+    """The objective of `z_a_nd`, `z_b_nd`: this rank's embeddings of the two views, (n, d), the same n on every rank.
 
-    `z_a_nd`, `z_b_nd`: this rank's embeddings of the two views, (n, d), the same n on every rank.
     `off_diagonal` is the plain sum, without lambda; `off_diagonal_excess` = lambda * (off_diagonal - noise_floor) is
     what is comparable across batch sizes, and may be negative.
+
+    The gradient is the true one of the global batch (the convention of trainer.runtime.collectives). All is computed in
+    float32 outside autocast, in float64 for float64 input; the host waits for nothing. `form` is one of three exact
+    ways to compute it, `auto` the one that trainer.specs.loss_form chooses.
+
+    Raises:
+        ValueError: the two shapes differ, or the global batch has a single sample.
     """
-    correlation_dd = cross_correlation(z_a_nd, z_b_nd)
-    features = correlation_dd.shape[0]
-    diagonal_d = correlation_dd.diagonal()
-    on_diagonal = (1 - diagonal_d).square().sum()
-    off_diagonal = correlation_dd.square().sum() - diagonal_d.square().sum()
-    loss = on_diagonal + lambda_ * off_diagonal
-    floor = noise_floor(features, samples=z_a_nd.shape[0] * collectives.world_size())
-    # The difference above may end a rounding below 0 when nothing is off the diagonal.
-    off_diagonal = off_diagonal.detach().clamp(min=0)
-    return BarlowTwinsTerms(
-        loss=loss,
-        on_diagonal=on_diagonal.detach(),
-        off_diagonal=off_diagonal,
-        off_diagonal_excess=lambda_ * (off_diagonal - floor),
-        correlation_diagonal_mean=diagonal_d.detach().mean(),
-        correlation_off_diagonal_rms=(off_diagonal / max(1, features * (features - 1))).sqrt(),
-        correlation=correlation_dd.detach(),
-        noise_floor=floor,
-    )
+    with torch.autocast(z_a_nd.device.type, enabled=False):
+        loss, diagonal_d, off_diagonal = _Loss.apply(z_a_nd, z_b_nd, lambda_, form)
+        features = z_a_nd.shape[1]
+        floor = noise_floor(features, samples=z_a_nd.shape[0] * collectives.world_size())
+        # The dual's difference may end a rounding below 0 when nothing is off the diagonal.
+        off_diagonal = off_diagonal.clamp(min=0)
+        return BarlowTwinsTerms(
+            loss=loss,
+            on_diagonal=(1 - diagonal_d).square().sum(),
+            off_diagonal=off_diagonal,
+            off_diagonal_excess=lambda_ * (off_diagonal - floor),
+            correlation_diagonal_mean=diagonal_d.mean(),
+            correlation_off_diagonal_rms=(off_diagonal / max(1, features * (features - 1))).sqrt(),
+            noise_floor=floor,
+        )
 
 
 def noise_floor(features: int, samples: int) -> float:
     """Expected off_diagonal of independent features: d (d - 1) / (N - 1), as E[r^2] = 1 / (N - 1) (DESIGN 7.4)."""
     return features * (features - 1) / (samples - 1)
+
+
+class _Loss(torch.autograd.Function):
+    """L, C_ii and the sum of C_ij^2 over i != j; L's gradient is made with it, from the same products.
+
+    With X, Y the views with features of length 1 and O = C without its diagonal,
+
+        dL/dX = 2 lambda Y O^T - 2 Y diag(1 - C_ii),
+
+    and by symmetry for Y. Through the scaling of a feature to length 1 over all ranks' rows goes what is orthogonal to
+    it: dL/dz = scale * (dL/dX - X <X, dL/dX>), where <X, dL/dX> per feature is 2 lambda sum_j O_ij^2
+    - 2 (1 - C_ii) C_ii, which every rank has. Through the means goes nothing: moving one by e changes each sum by e
+    times a sum of centred values. So the backward needs no collective.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, z_a_nd: Tensor, z_b_nd: Tensor, lambda_: float, form: LossFormOrAuto
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        unit_2nd, scales_2d = unit_features(z_a_nd, z_b_nd)
+        off = _products(unit_2nd, form)
+        missing_d = 1 - off.diagonal_d
+        off_diagonal = off.energy_2d[0].sum()
+        loss = missing_d.square().sum() + lambda_ * off_diagonal
+
+        pull_d = -2 * missing_d
+        gradient_2nd = off.products_2nd.mul_(2 * lambda_).addcmul_(unit_2nd.flip(0), pull_d)
+        along_2d = 2 * lambda_ * off.energy_2d + pull_d * off.diagonal_d
+        gradient_2nd.addcmul_(unit_2nd, along_2d[:, None], value=-1).mul_(scales_2d[:, None])
+        ctx.save_for_backward(gradient_2nd)
+        ctx.dtypes = z_a_nd.dtype, z_b_nd.dtype
+        ctx.mark_non_differentiable(off.diagonal_d, off_diagonal)
+        return loss, off.diagonal_d, off_diagonal
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient_2nd,) = ctx.saved_tensors
+        a_nd, b_nd = gradients[0] * gradient_2nd
+        return a_nd.to(ctx.dtypes[0]), b_nd.to(ctx.dtypes[1]), None, None
+
+
+def _products(unit_2nd: Tensor, form: LossFormOrAuto) -> OffDiagonal:
+    ranks = collectives.world_size()
+    _, rows, features = unit_2nd.shape
+    if form == "auto":
+        form = choose_form(rows * ranks, features, ranks)
+    if form == "dual":
+        return dual(unit_2nd)
+    return in_rows(unit_2nd, features if form == "direct" else rows_of_a_shard(features, ranks))

@@ -1,4 +1,10 @@
-"""The cross-correlation matrix of two views over the global batch."""
+"""The normalisation that makes a product of two views their correlation.
+
+Source: C_ij = sum_b x_bi y_bj / sqrt(sum_b x_bi^2 sum_b y_bj^2) of the centred embeddings x, y of two views, b running
+over the batch of all ranks (document 000, equation 2; Zbontar et al. 2021, arXiv 2103.03230, equation 2; DESIGN 7.1).
+With each feature of each view centred and scaled to length 1 over that batch, C is their plain product.
+Tests: tests/trainer/test_objectives_laws.py, and for several ranks `objective` in tests/trainer/rank_laws.py.
+"""
 
 from __future__ import annotations
 
@@ -8,43 +14,38 @@ from torch import Tensor
 from trainer.runtime import collectives
 
 
-def cross_correlation(z_a_nd: Tensor, z_b_nd: Tensor) -> Tensor:
-    """Pearson correlation of every feature of view a with every feature of view b: (n, d), (n, d) -> (d, d).
+def unit_features(z_a_nd: Tensor, z_b_nd: Tensor, *, over_ranks: bool = True) -> tuple[Tensor, Tensor]:
+    """This rank's rows of both views, centred and scaled to features of length 1; outside autograd.
 
-    C_ij = sum_b x_bi y_bj / sqrt(sum_b x_bi^2 sum_b y_bj^2) with x, y centred by their own means, and b running over
-    the batch of all ranks (document 000, equation 2; DESIGN 7.1). Every rank gets the same matrix, and the gradient
-    is the true one of the global batch (the convention of trainer.runtime.collectives).
-
-    Computed in float32 outside autocast, in float64 for float64 input. A feature that does not vary over the batch
-    correlates with nothing: its row (column) is 0 and passes no gradient.
+    Returns (2, n, d) and the scales (2, d): 1 / sqrt(sum of squares) of each view's own centred feature over the batch
+    of all ranks (`over_ranks`; every rank calls this, with the same n), or over these rows alone. In float32, or
+    float64 for float64 input. A feature that does not vary over the batch has scale 0 and is 0: it correlates with
+    nothing, and passes no gradient.
 
     Raises:
-        ValueError: the two shapes differ, or the global batch has a single sample.
+        ValueError: the two shapes differ, or the batch has a single sample.
     """
     if z_a_nd.shape != z_b_nd.shape or z_a_nd.ndim != 2:
         raise ValueError(f"two (n, d) embeddings are needed, not {tuple(z_a_nd.shape)} and {tuple(z_b_nd.shape)}")
-    samples = z_a_nd.shape[0] * collectives.world_size()
+    rows = z_a_nd.shape[0]
+    samples = rows * (collectives.world_size() if over_ranks else 1)
     if samples < 2:
         raise ValueError("a correlation needs at least 2 samples; raise batch_size")
-    features = z_a_nd.shape[1]
-    with torch.autocast(z_a_nd.device.type, enabled=False):
-        dtype = torch.promote_types(z_a_nd.dtype, torch.float32)
-        views_2nd = torch.stack([z_a_nd.to(dtype), z_b_nd.to(dtype)])
-        # The means are constants to autograd: moving a mean by e changes each sum below by e times a sum of centred
-        # values, which is 0, so the gradient through them vanishes identically.
-        means_2d = collectives.all_reduce_(views_2nd.detach().sum(1)) / samples
-        x_nd, y_nd = (views_2nd - means_2d[:, None]).unbind()
-        # One collective for the products and the squares.
-        shares = torch.cat([(x_nd.mT @ y_nd).flatten(), x_nd.square().sum(0), y_nd.square().sum(0)])
-        products, squares = torch.split(collectives.sum_of_shares(shares), [features * features, 2 * features])
-        scale_a_d, scale_b_d = _inverse_norms(squares.view(2, features), means_2d, samples)
-        correlation_dd: Tensor = scale_a_d[:, None] * products.view(features, features) * scale_b_d
-        return correlation_dd
+    dtype = torch.promote_types(z_a_nd.dtype, torch.float32)
+    views_2nd = torch.stack([z_a_nd.detach().to(dtype), z_b_nd.detach().to(dtype)])
+    means_2d = views_2nd.mean(1)
+    squares_2d = (views_2nd - means_2d[:, None]).square().sum(1)
+    if over_ranks:
+        # Joined without cancellation (Chan, Golub, LeVeque 1979), in one collective.
+        means_w2d, squares_w2d = collectives.all_gather(torch.stack([means_2d, squares_2d])).unbind(1)
+        means_2d = means_w2d.mean(0)
+        squares_2d = squares_w2d.sum(0) + rows * (means_w2d - means_2d).square().sum(0)
+    scales_2d = _inverse_lengths(squares_2d, means_2d, samples)
+    return views_2nd.sub_(means_2d[:, None]).mul_(scales_2d[:, None]), scales_2d
 
 
-def _inverse_norms(squares_2d: Tensor, means_2d: Tensor, samples: int) -> Tensor:
+def _inverse_lengths(squares_2d: Tensor, means_2d: Tensor, samples: int) -> Tensor:
     """1 / sqrt(sum of squares) per view and feature; 0 for a feature that is constant up to rounding of its mean."""
     rounding_2d = 8 * torch.finfo(means_2d.dtype).eps * means_2d.abs() + torch.finfo(means_2d.dtype).tiny ** 0.5
-    varies = squares_2d.detach() > samples * rounding_2d.square()
-    # Masked before the root: its infinite slope at 0 would turn the masked gradient into 0 * inf.
-    return torch.where(varies, torch.where(varies, squares_2d, 1.0).rsqrt(), 0.0)
+    varies = squares_2d > samples * rounding_2d.square()
+    return torch.where(varies, squares_2d.rsqrt(), 0.0)
