@@ -146,19 +146,19 @@ def _record_correlation(
     spec: PretrainSpec, context: Context, plan: Plan, series: MetricSeries, step: int, update: Update
 ) -> None:
     tick = partial(context.working, "correlation record")
-    z_a_global_nd = context.all_gather_rows(update.z_a_nd)
+    z_a_nd, z_b_nd = (context.all_gather_rows(rows) for rows in (update.z_a_nd, update.z_b_nd))
     if context.journal is None:
         return
     tick()
     epoch = plan.epoch(step)
-    rank = {"effective_rank": effective_rank(z_a_global_nd)}
+    rank = {"effective_rank": effective_rank(z_a_nd)}
     series.last |= rank
     context.journal.metrics(step, epoch, rank)
     tick()
     record = write_correlation_record(
         context.attempt_folder / "correlation",
-        update.terms.correlation.cpu().numpy(),
-        samples=spec.batch_size,
+        z_a_nd,
+        z_b_nd,
         step=step,
         lambda_=spec.objective.lambda_,
         loss=float(update.terms.loss.detach()),

@@ -26,13 +26,15 @@ from trainer.specs import PretrainSpec
 class Update:
     """What one step leaves to look at: tensors on the device.
 
-    `z_a_nd` are this rank's embeddings of view a, `first_bad_step` is the step whose gradient was not finite, 0 so far.
+    `z_a_nd`, `z_b_nd` are this rank's embeddings of the views; `first_bad_step` is the step whose gradient was not
+    finite, 0 so far.
     """
 
     terms: BarlowTwinsTerms
     gradient_norm: Tensor
     learning_rate: float
     z_a_nd: Tensor
+    z_b_nd: Tensor
     first_bad_step: Tensor
 
 
@@ -67,7 +69,7 @@ class TrainState:
         with autocast(self._spec.precision, self._device):
             # Two passes: each view has its own batch statistics.
             z_a_nd, z_b_nd = self._embed(view_a), self._embed(view_b)
-        terms = barlow_twins(z_a_nd, z_b_nd, self._spec.objective.lambda_)
+        terms = barlow_twins(z_a_nd, z_b_nd, self._spec.objective.lambda_, self._spec.objective.form)
         torch.autograd.backward(terms.loss)
         norm = self._gradients.reduce()
 
@@ -77,7 +79,7 @@ class TrainState:
         self._optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
         self._optimizer.step()
         self._statistics.restore_unless(good, statistics_before)
-        return Update(terms, norm, rate, z_a_nd.detach(), self._first_bad_step)
+        return Update(terms, norm, rate, z_a_nd.detach(), z_b_nd.detach(), self._first_bad_step)
 
     def _embed(self, images: Tensor) -> Tensor:
         pixels = normalise(images.to(self._device, non_blocking=True), self._dtype)

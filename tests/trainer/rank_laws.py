@@ -2,8 +2,9 @@
 rank, and as a script, `python rank_laws.py FOLDER`, on several."""
 
 import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,12 @@ from trainer.optim.schedules import Schedule
 from trainer.runtime import collectives, process_group
 from trainer.runtime.batch_norm import synchronise_batch_norm
 from trainer.specs import PretrainSpec
+from trainer.specs.loss_form import LossForm
 from trainer.train_state import TrainState
 
 GLOBAL_BATCH = 16
 STEPS = 5
+FORMS = get_args(LossForm)
 OPTIMIZERS = {
     "lars": {"name": "lars", "learning_rate": 4.0, "bias_learning_rate": 0.01, "weight_decay": 1e-3},
     "sgd": {"name": "sgd", "learning_rate": 0.05, "nesterov": True},
@@ -53,19 +56,19 @@ def batch_norm(rank: int, ranks: int) -> dict[str, Tensor]:
 
 
 def objective(rank: int, ranks: int) -> dict[str, Tensor]:
-    """The matrix, the loss, and the gradient of every embedding."""
+    """The terms and the gradient of every embedding, in each form; the third feature of view a is dead."""
     generator = torch.Generator().manual_seed(1)
-    views = 3 + torch.randn(2, GLOBAL_BATCH, 6, generator=generator, dtype=torch.float64)
-    z_a, z_b = (share(view, rank, ranks).clone().requires_grad_() for view in views)
-    terms = barlow_twins(z_a, z_b, 0.0051)
-    terms.loss.backward()
-    return {
-        "matrix": terms.correlation,
-        "loss": terms.loss.detach(),
-        "floor": torch.tensor(terms.noise_floor, dtype=torch.float64),
-        "a.grad": collectives.all_gather_rows(z_a.grad),
-        "b.grad": collectives.all_gather_rows(z_b.grad),
-    }
+    views = 3 + torch.randn(2, GLOBAL_BATCH, 24, generator=generator, dtype=torch.float64)
+    views[0, :, 2] = 0.7
+    out = {}
+    for form in FORMS:
+        z_a, z_b = (share(view, rank, ranks).clone().requires_grad_() for view in views)
+        terms = barlow_twins(z_a, z_b, 0.0051, form)
+        (2 * terms.loss).backward()
+        out |= {f"{form} {f.name}": torch.as_tensor(getattr(terms, f.name)).detach() for f in fields(terms)}
+        out[f"{form} a.grad"] = collectives.all_gather_rows(z_a.grad)
+        out[f"{form} b.grad"] = collectives.all_gather_rows(z_b.grad)
+    return out
 
 
 def training(optimizer: dict[str, Any], rank: int, ranks: int) -> dict[str, Tensor]:

@@ -5,17 +5,39 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stated_objective
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainer.diagnostics.correlation_record import BLOCKS, summarise, write_correlation_record
+from trainer.diagnostics import correlation_survey
+from trainer.diagnostics.correlation_record import summarise, write_correlation_record
+from trainer.diagnostics.correlation_survey import BLOCKS, survey
 from trainer.diagnostics.effective_rank import effective_rank
-from trainer.objectives.barlow_twins import barlow_twins
+from trainer.diagnostics.heatmap import draw_heatmap
 
 
-def _write(folder: Path, matrix: np.ndarray, samples: int = 101) -> tuple[dict[str, np.ndarray], dict]:
+def _cosines(samples: int, features: int) -> torch.Tensor:
+    """(samples, features): centred and orthonormal, each a wave of its own frequency (DCT-II)."""
+    turns = (torch.arange(samples, dtype=torch.float64)[:, None] + 0.5) * torch.arange(1, features + 1)
+    return torch.cos(torch.pi / samples * turns) * (2 / samples) ** 0.5
+
+
+def _embeddings(matrix: np.ndarray, samples: int = 101) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings of two views (samples, d), float32, whose correlation matrix this is (a diagonal C^T C is needed)."""
+    planted = torch.from_numpy(matrix).double()
+    features = len(planted)
+    waves = _cosines(samples, 2 * features)
+    own = (1 - planted.square().sum(0)).clamp(min=0).sqrt()
+    z_a, z_b = waves[:, :features].clone(), waves[:, :features] @ planted + waves[:, features:] * own
+    for z, alive in ((z_a, planted.any(1)), (z_b, planted.any(0))):
+        z[:, ~alive] = 4.2
+    return z_a.float() * 3 + 1, z_b.float()
+
+
+def _write(folder: Path, views: tuple[torch.Tensor, torch.Tensor]) -> tuple[dict[str, np.ndarray], dict]:
     event = write_correlation_record(
-        folder / "correlation", matrix, samples=samples, step=1200, lambda_=0.5, loss=1.25, tick=lambda: None
+        folder / "correlation", *views, step=1200, lambda_=0.5, loss=1.25, tick=lambda: None
     )
     event = json.loads(json.dumps(event, allow_nan=False))
     assert event["file"] == "correlation/step-00001200.npz"
@@ -28,22 +50,23 @@ def _write(folder: Path, matrix: np.ndarray, samples: int = 101) -> tuple[dict[s
 
 
 def test_a_perfect_correlation_is_drawn_also_where_rounding_puts_it_above_one(tmp_path):
+    arrays, event = _write(tmp_path, _embeddings(np.eye(8)))
     pictures = []
-    for name, value in (("exact", 1.0), ("rounded", np.nextafter(np.float32(1), np.float32(2)))):
-        (tmp_path / name).mkdir()
-        _, event = _write(tmp_path / name, np.eye(8, dtype=np.float32) * value)
-        with Image.open(tmp_path / name / event["image"]) as picture:
+    for value in (1.0, np.nextafter(np.float32(1), np.float32(2))):
+        exact = {**arrays, "correlation": np.eye(8, dtype=np.float32) * value, "diagonal": np.full(8, value)}
+        draw_heatmap(tmp_path / "picture.png", exact, event["summary"], title="")
+        with Image.open(tmp_path / "picture.png") as picture:
             pictures.append(np.asarray(picture))
     assert np.array_equal(*pictures)
 
 
 def test_identity(tmp_path):
-    arrays, event = _write(tmp_path, np.eye(8, dtype=np.float32))
+    arrays, event = _write(tmp_path, _embeddings(np.eye(8)))
     summary = event["summary"]
-    assert summary["diagonal"] == {"mean": 1.0, "min": 1.0, "max": 1.0}
-    assert summary["off_diagonal_rms"] == summary["symmetry_defect"] == 0.0
+    assert summary["diagonal"] == {name: pytest.approx(1, abs=1e-6) for name in ("mean", "min", "max")}
+    assert summary["off_diagonal_rms"] == pytest.approx(0, abs=1e-6)
     assert summary["off_diagonal_excess"] == pytest.approx(-0.5 * 8 * 7 / 100)
-    assert summary["top_pairs"] == []
+    assert all(abs(pair["value"]) < 1e-6 for pair in summary["top_pairs"])
     assert summary["dead_features"] == {"count": 0, "first": []}
     assert sum(summary["histogram"]["counts"]) == 56
     assert summary["histogram"]["counts"][20] == 56
@@ -52,60 +75,130 @@ def test_identity(tmp_path):
     assert event["floor"] == arrays["floor"] == pytest.approx(0.56)
     assert arrays["step"] == 1200
     assert arrays["correlation"].dtype == np.float16
-    np.testing.assert_array_equal(arrays["correlation"], np.eye(8))
-    np.testing.assert_array_equal(arrays["diagonal"], np.ones(8))
-    np.testing.assert_array_equal(arrays["row_energy"], np.zeros(8))
+    np.testing.assert_allclose(arrays["correlation"], np.eye(8), atol=1e-6)
+    np.testing.assert_allclose(arrays["diagonal"], np.ones(8), atol=1e-6)
+    np.testing.assert_allclose(arrays["row_energy"], np.zeros(8), atol=1e-12)
 
 
 def test_one_correlated_pair_a_dead_feature_and_asymmetry(tmp_path):
-    matrix = np.eye(8, dtype=np.float32)
+    matrix = np.zeros((8, 8))
     matrix[2, 5] = -0.75
-    matrix[6] = matrix[:, 6] = 0
-    arrays, event = _write(tmp_path, matrix)
+    matrix[[0, 1, 3, 4, 7], [0, 1, 3, 4, 7]] = 1
+    arrays, event = _write(tmp_path, _embeddings(matrix))
     summary = event["summary"]
-    assert summary["top_pairs"] == [{"i": 2, "j": 5, "value": -0.75}]
+    assert (summary["top_pairs"][0]["i"], summary["top_pairs"][0]["j"]) == (2, 5)
+    assert summary["top_pairs"][0]["value"] == pytest.approx(-0.75)
+    assert abs(summary["top_pairs"][1]["value"]) < 1e-6
     assert summary["dead_features"] == {"count": 1, "first": [6]}
+    assert not arrays["correlation"][6].any()
     assert summary["symmetry_defect"] == pytest.approx(1.0)  # C_52 knows nothing of C_25
     assert summary["off_diagonal"] == pytest.approx(0.75**2)
-    assert summary["diagonal"]["min"] == 0.0
+    assert summary["diagonal"]["min"] == pytest.approx(0, abs=1e-6)
     assert arrays["row_energy"][2] == pytest.approx(0.75**2)
     assert arrays["row_energy"].sum() == pytest.approx(0.75**2)
     matrix[5, 2] = -0.75
-    assert summarise(matrix, samples=101, lambda_=0.5)["symmetry_defect"] == 0.0
+    assert summarise(_survey(_embeddings(matrix)), lambda_=0.5)["symmetry_defect"] < 1e-6
 
 
-def test_patterns_planted_in_embeddings_come_through_the_objective(tmp_path):
+def _survey(views: tuple[torch.Tensor, torch.Tensor]) -> correlation_survey.Survey:
+    return survey(*views, tick=lambda: None)
+
+
+def test_a_view_with_itself_is_symmetric_to_the_last_bit():
+    z = torch.randn(50, 12, generator=torch.Generator().manual_seed(1))
+    assert summarise(_survey((z, z)), lambda_=0.5)["symmetry_defect"] == 0.0
+    collapsed = torch.full((50, 12), 3.0)
+    assert summarise(_survey((collapsed, collapsed)), lambda_=0.5)["symmetry_defect"] == 0.0
+    assert _survey((collapsed, collapsed)).top_pairs == []
+
+
+def test_patterns_planted_in_embeddings_are_found(tmp_path):
     generator = torch.Generator().manual_seed(0)
     z_a, z_b = torch.randn(2, 400, 12, generator=generator)
     z_b[:, 3] = z_a[:, 3] * 2 + 1
     z_b[:, 7] = -z_a[:, 1]
     z_a[:, 9] = z_b[:, 9] = 4.2
-    matrix = barlow_twins(z_a, z_b, 0.5).correlation.numpy()
-    _, event = _write(tmp_path, matrix, samples=400)
+    arrays, event = _write(tmp_path, (z_a, z_b))
     summary = event["summary"]
     assert summary["diagonal"]["max"] == pytest.approx(1.0, abs=1e-5)
     assert (summary["top_pairs"][0]["i"], summary["top_pairs"][0]["j"]) == (1, 7)
     assert summary["top_pairs"][0]["value"] == pytest.approx(-1.0, abs=1e-5)
     assert summary["dead_features"] == {"count": 1, "first": [9]}
+    others = [i for i in range(12) if i != 9]
+    stated = stated_objective.correlation(z_a[:, others].double(), z_b[:, others].double())
+    np.testing.assert_allclose(arrays["correlation"][np.ix_(others, others)], stated, atol=1e-3)
 
 
 def test_a_large_matrix_is_kept_in_blocks(tmp_path):
     dim = 1100  # not a multiple of the number of blocks
-    matrix = np.zeros((dim, dim), dtype=np.float32)
-    matrix[700, 30] = -0.5
+    matrix = np.zeros((dim, dim))
     np.fill_diagonal(matrix, 1)
-    arrays, event = _write(tmp_path, matrix)
+    matrix[30, 30] = 0
+    matrix[700, 30] = -0.5
+    arrays, event = _write(tmp_path, _embeddings(matrix, samples=2 * dim + 1))
     assert "correlation" not in arrays
     assert arrays["block_mean"].shape == arrays["block_rms"].shape == arrays["block_maximum"].shape == (BLOCKS, BLOCKS)
     starts = np.arange(BLOCKS) * dim // BLOCKS
     row, column = (int(np.searchsorted(starts, place, side="right")) - 1 for place in (700, 30))
     entries = float(np.diff(np.append(starts, dim))[row] * np.diff(np.append(starts, dim))[column])
-    assert arrays["block_maximum"][row, column] == 0.5
-    assert arrays["block_mean"][row, column] == pytest.approx(-0.5 / entries)
-    assert arrays["block_rms"][row, column] == pytest.approx(0.5 / entries**0.5)
-    assert (arrays["block_maximum"].diagonal() == 1).all()
-    assert event["summary"]["top_pairs"] == [{"i": 700, "j": 30, "value": -0.5}]
+    assert arrays["block_maximum"][row, column] == pytest.approx(0.5)
+    assert arrays["block_mean"][row, column] == pytest.approx(-0.5 / entries, rel=1e-5)
+    assert arrays["block_rms"][row, column] == pytest.approx(0.5 / entries**0.5, rel=1e-5)
+    np.testing.assert_allclose(arrays["block_maximum"].diagonal(), 1, rtol=1e-5)
+    pair = event["summary"]["top_pairs"][0]
+    assert (pair["i"], pair["j"], pair["value"]) == (700, 30, pytest.approx(-0.5))
     assert arrays["diagonal"].shape == (dim,)
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers how many numbers the largest tensor of any operation has."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("dim", [512, 525])
+def test_by_tiles_the_numbers_are_those_of_the_whole_matrix_which_never_exists(monkeypatch, dim: int):
+    """Against NumPy over the whole of C, in float64."""
+    generator = torch.Generator().manual_seed(dim)
+    shared = torch.randn(60, dim, generator=generator)
+    z_a, z_b = (shared + torch.randn(60, dim, generator=generator) + 2 for _ in range(2))
+    z_a[:, 77] = z_b[:, 77] = 0.1
+    z_b[:, 400] = -z_a[:, 3]
+    monkeypatch.setattr(correlation_survey, "FULL_UP_TO", dim - 1)
+    monkeypatch.setattr(correlation_survey, "TILE", 2**15)
+    ticks = []
+    with _Largest() as largest:
+        seen = survey(z_a, z_b, lambda: ticks.append(None))
+    assert largest.numbers < dim**2
+    assert len(ticks) >= dim**2 / 2**15
+
+    c = np.nan_to_num(stated_objective.correlation(z_a.double(), z_b.double()).numpy())
+    c[77] = c[:, 77] = 0
+    off = c - np.diag(c.diagonal())
+    np.testing.assert_allclose(seen.diagonal_d, c.diagonal(), atol=1e-6)
+    np.testing.assert_allclose(seen.row_energy_d, np.square(off).sum(1), rtol=1e-6)
+    assert seen.asymmetry == pytest.approx(np.square(c - c.T).sum(), rel=1e-5)
+    counts, _ = np.histogram(np.clip(off[~np.eye(dim, dtype=bool)], -1, 1), bins=41, range=(-1, 1))
+    assert seen.histogram.sum() == dim * (dim - 1)
+    assert np.abs(np.cumsum(seen.histogram - counts)).max() <= 3  # that lie within a rounding of an edge
+    largest_pairs = np.argsort(-np.abs(off), axis=None)[:10]
+    assert [i * dim + j for i, j, _ in seen.top_pairs] == largest_pairs.tolist()
+    np.testing.assert_allclose([value for *_, value in seen.top_pairs], off.ravel()[largest_pairs], atol=1e-6)
+    assert seen.dead.tolist() == [77]
+    assert seen.full_dd is None
+    starts = np.arange(BLOCKS) * dim // BLOCKS
+    sizes = np.diff(np.append(starts, dim))
+    for name, reduce, values in (("mean", np.add, c), ("rms", np.add, c**2), ("maximum", np.maximum, abs(c))):
+        blocks = reduce.reduceat(reduce.reduceat(values, starts, 0), starts, 1)
+        blocks = blocks if name == "maximum" else blocks / np.outer(sizes, sizes)
+        np.testing.assert_allclose(seen.blocks[name], blocks**0.5 if name == "rms" else blocks, atol=1e-6)
 
 
 def test_effective_rank_counts_directions():

@@ -27,7 +27,8 @@ class Survey:
     `row_energy_d` is the sum over j != i of C_ij^2, `asymmetry` that of (C_ij - C_ji)^2 over all i, j. `histogram`
     counts the off-diagonal entries in 41 bins between -1 and 1; `top_pairs` are the largest of them by absolute value
     (i, j, C_ij); `dead` are the features whose row and column are 0. `full_dd` is C in float16 up to d = 1024, None
-    beyond it; then `blocks` holds mean, rms and maximum (of absolute values) of 256 x 256 blocks of C with its diagonal.
+    beyond it; then `blocks` holds mean, rms and maximum (of absolute values) of 256 x 256 blocks of C, its diagonal
+    included.
     """
 
     samples: int

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from trainer.specs.common import BackboneSpec, JobSpec, SpecModel, refuse
+from trainer.specs.loss_form import DUAL_BELOW, LossFormOrAuto, dual_is_exact
 from trainer.specs.views import ViewsSpec
 
 Precision = Literal["fp32", "bf16", "fp64"]
@@ -25,6 +26,11 @@ class BarlowTwinsSpec(SpecModel):
 
     name: Literal["barlow_twins"] = "barlow_twins"
     lambda_: float = Field(0.0051, gt=0.0, alias="lambda")
+    form: LossFormOrAuto = Field(
+        "auto",
+        description="One of three exact ways to the same loss: `direct` holds the matrix of features, `dual` that of "
+        "samples, `sharded` that of features a part at a time; `auto` takes the cheapest that is exact and fits",
+    )
 
 
 class _OptimizerSpec(SpecModel):
@@ -117,6 +123,13 @@ class PretrainSpec(JobSpec):
             faults["data", "limit"] = (
                 f"data.limit {self.data.limit} is below batch_size {self.batch_size}: the last partial batch is "
                 "dropped, so there would be no step at all; lower batch_size"
+            )
+        width = self.projector.widths[-1]
+        if self.objective.form == "dual" and not dual_is_exact(self.batch_size, width):
+            faults["objective", "form"] = (
+                f"objective.form dual is exact in float32 only for a batch_size below {DUAL_BELOW:g} of the last "
+                f"projector width, and {self.batch_size} is not below {DUAL_BELOW * width:g}; leave it out, "
+                "lower batch_size, or widen the projector"
             )
         warmup = self.optimizer.warmup_epochs
         if warmup is not None and warmup >= self.epochs:
