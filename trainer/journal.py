@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -39,10 +40,14 @@ class Event:
 
 
 class Journal:
-    """Appends events to a new file at `path`; an event that could not be written whole is taken back."""
+    """Appends events to a new file at `path`; an event that could not be written whole is taken back.
+
+    Any thread may append: the lines are whole, in the order of `seq` and of `at`.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._turn = threading.Lock()
         self._seq = 0
         self._size = 0
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -55,26 +60,27 @@ class Journal:
             OSError: the disk did not take the whole line; names the file. Nothing of it stays in the journal.
         """
         assert not data.keys() & {"seq", "at"}, "seq and at are the journal's own"
-        line = {
-            "seq": self._seq + 1,
-            "at": round(time.time(), 6),
-            "kind": kind,
-            "step": step,
-            "epoch": epoch,
-            **data,
-        }
-        text = json.dumps(line, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-        try:
-            with naming(self._path):
-                rest = memoryview(text)
-                while rest:
-                    rest = rest[os.write(self._fd, rest) :]
-        except BaseException:
-            # A full disk takes half a line; the next event must not be glued to it.
-            os.ftruncate(self._fd, self._size)
-            raise
-        self._seq += 1
-        self._size += len(text)
+        with self._turn:
+            line = {
+                "seq": self._seq + 1,
+                "at": round(time.time(), 6),
+                "kind": kind,
+                "step": step,
+                "epoch": epoch,
+                **data,
+            }
+            text = json.dumps(line, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+            try:
+                with naming(self._path):
+                    rest = memoryview(text)
+                    while rest:
+                        rest = rest[os.write(self._fd, rest) :]
+            except BaseException:
+                # A full disk takes half a line; the next event must not be glued to it.
+                os.ftruncate(self._fd, self._size)
+                raise
+            self._seq += 1
+            self._size += len(text)
 
     def metrics(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Append one point per metric; non-finite values are named in `non_finite` instead."""
@@ -83,7 +89,7 @@ class Journal:
         self.append("metrics", step=step, epoch=epoch, values=finite, **rest)
 
     def sync(self) -> None:
-        """Force what was appended to the disk."""
+        """Force what was appended before to the disk; other threads go on appending meanwhile."""
         os.fsync(self._fd)
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from trainer.outcome import BadSpec, Outcome
 from trainer.plan import Plan
 from trainer.run_directory import BACKBONE
 from trainer.runtime import checkpoints
+from trainer.runtime.checkpoint_writer import CheckpointWriter
 from trainer.runtime.context import Context
 from trainer.runtime.resuming import agree_on_checkpoint
 from trainer.runtime.started import journal_started
@@ -58,26 +59,28 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
         return _stopped(context, done)
     pace = _Pace(plan, spec.batch_size, done)
     pace.report(context, series, done)
-    for batch in batches.iterate(done, steps):
-        update = state.update(batch.view_a, batch.view_b, batch.step)
-        context.step = batch.step
-        series.count(batch)
-        if plan.metrics_due(batch.step):
-            _record_metrics(series, plan, batch.step, update)
-            state.raise_if_diverged(series.first_bad_step)  # as of one interval ago: nothing to wait for
-        if plan.correlation_due(batch.step):
-            series.flush()
-            state.raise_if_diverged()
-            _record_correlation(spec, context, plan, series, batch.step, update)
-        pace.report(context, series, batch.step)
+    with CheckpointWriter(context.device) as writer:
+        for batch in batches.iterate(done, steps):
+            writer.look()
+            update = state.update(batch.view_a, batch.view_b, batch.step)
+            context.step = batch.step
+            series.count(batch)
+            if plan.metrics_due(batch.step):
+                _record_metrics(series, plan, batch.step, update)
+                state.raise_if_diverged(series.first_bad_step)  # as of one interval ago: nothing to wait for
+            if plan.correlation_due(batch.step):
+                series.flush()
+                state.raise_if_diverged()
+                _record_correlation(spec, context, plan, series, batch.step, update)
+            pace.report(context, series, batch.step)
 
-        stopping = batch.step < steps and context.stop.requested(batch.step)
-        if stopping or plan.checkpoint_due(batch.step):
-            series.flush()
-            state.raise_if_diverged()
-            _write_checkpoint(spec, context, plan, state, series, batch.step)
-        if stopping:
-            return _stopped(context, batch.step)
+            stopping = batch.step < steps and context.stop.requested(batch.step)
+            if stopping or plan.checkpoint_due(batch.step):
+                series.flush()
+                state.raise_if_diverged()
+                _begin_checkpoint(writer, spec, context, plan, state, series, batch.step)
+            if stopping:
+                return _stopped(context, batch.step)
     return _export(spec, context, plan, state, series)
 
 
@@ -167,22 +170,30 @@ def _record_correlation(
     context.journal.append("correlation", step=step, epoch=epoch, **record)
 
 
-def _write_checkpoint(
-    spec: PretrainSpec, context: Context, plan: Plan, state: TrainState, series: MetricSeries, step: int
+def _begin_checkpoint(
+    writer: CheckpointWriter,
+    spec: PretrainSpec,
+    context: Context,
+    plan: Plan,
+    state: TrainState,
+    series: MetricSeries,
+    step: int,
 ) -> None:
     if context.journal is None:
         return
-    checkpoints.write_checkpoint(
+    metrics = dict(series.last)
+    write = partial(
+        checkpoints.write_checkpoint,
         context,
-        {**state.state_dict(), "metrics": series.last},
         step=step,
         epoch=plan.epoch(step),
         spec=spec.resolved(),
         spec_digest=digest(spec),
         policy=spec.run.checkpoint,
         milestone=plan.milestone(step),
-        metrics=series.last,
+        metrics=metrics,
     )
+    writer.begin({**state.state_dict(), "metrics": metrics}, write)
 
 
 def _export(spec: PretrainSpec, context: Context, plan: Plan, state: TrainState, series: MetricSeries) -> Outcome:

@@ -101,9 +101,8 @@ class TrainState:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and texts only; the model's are copies on the CPU, the optimiser's are its own."""
-        model = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
-        return {"model": model, "optimizer": self._optimizer.state_dict()}
+        """Tensors, numbers and texts only; the tensors are its own, which the next step changes."""
+        return {"model": dict(self.model.state_dict()), "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""

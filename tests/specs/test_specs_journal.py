@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import resource
 import signal
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -143,6 +145,25 @@ def test_a_journal_is_never_appended_to_by_a_second_writer(tmp_path: Path) -> No
     Journal(tmp_path / "journal.jsonl").close()
     with pytest.raises(FileExistsError):
         Journal(tmp_path / "journal.jsonl")
+
+
+def test_two_threads_append_whole_lines_in_the_order_of_seq_and_time(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as both:
+            list(both.map(lambda step: journal.append("progress", step=step, message="x" * (step % 50)), range(2000)))
+    finally:
+        sys.setswitchinterval(interval)
+    events = list(read_events(path))
+    assert [e.seq for e in events] == list(range(1, 2001))
+    assert sorted(e.step or 0 for e in events) == list(range(2000))
+    assert [e.at for e in events] == sorted(e.at for e in events)
+    journal.append("finished")
+    assert path.read_bytes().endswith(b"}\n")
+    journal.close()
 
 
 @pytest.mark.parametrize("line", [b"[1]", b"3", b'"seq"', b"{}", b'{"seq":1}', b"\xff", b"", b"{"])

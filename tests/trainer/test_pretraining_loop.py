@@ -2,6 +2,8 @@
 
 import json
 import math
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from trainer.models.exported import load_backbone
 from trainer.outcome import BadSpec, Diverged
 from trainer.plan import Plan
 from trainer.pretraining import pretrain
+from trainer.runtime import checkpoints
 from trainer.specs import PretrainSpec, digest, load_spec_file, parse_spec
 
 STEPS = 20
@@ -192,6 +195,56 @@ def test_divergence_is_seen_one_interval_late_but_before_any_checkpoint(tmp_path
     assert "loss" in points[-1].data["non_finite"]
 
 
+def test_the_loop_runs_ahead_of_a_slow_disk_and_the_checkpoint_is_of_its_step(undisturbed, tmp_path, monkeypatch):
+    write = checkpoints.write_checkpoint
+
+    def slow(*given, step, **named):
+        deadline = time.monotonic() + 20
+        while step < STEPS and max(e.step for e in runs.events(tmp_path, kind="metrics")) <= step:
+            assert time.monotonic() < deadline, f"no step after {step} while its checkpoint is written"
+            time.sleep(0.001)
+        return write(*given, step=step, **named)
+
+    monkeypatch.setattr(checkpoints, "write_checkpoint", slow)
+    assert pretrain(runs.spec(), runs.context(tmp_path)).outcome == "ok"
+    assert runs.series(tmp_path) == runs.series(undisturbed)
+    steps = [e.step for e in runs.events(undisturbed, kind="checkpoint")]
+    assert [e.step for e in runs.events(tmp_path, kind="checkpoint")] == steps
+    for step in steps[:-1]:
+        for part in ("model", "optimizer"):
+            assert runs.same(*(runs.checkpoint(run, 1, step)[part] for run in (tmp_path, undisturbed))), step
+    newest = 0
+    for event in runs.events(tmp_path):
+        if event.kind in ("metrics", "correlation"):
+            newest = event.step
+        elif event.kind == "checkpoint" and event.step < STEPS:
+            assert newest > event.step, "behind a line of a later step, so behind all those of its own"
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_at_the_next_step(tmp_path, monkeypatch):
+    write, ahead = checkpoints.write_checkpoint, threading.Event()
+
+    def failing(*given, step, **named):
+        if step == 10:
+            assert ahead.wait(20)
+            raise OSError(28, "No space left on device", "state.pt")
+        return write(*given, step=step, **named)
+
+    def requested(step):
+        if step == 11:
+            ahead.set()
+            _await_checkpoint()
+        return False
+
+    monkeypatch.setattr(checkpoints, "write_checkpoint", failing)
+    context = runs.context(tmp_path)
+    monkeypatch.setattr(context.stop, "requested", requested)
+    with pytest.raises(OSError, match="No space left"):
+        pretrain(runs.spec(run={"checkpoint": {"every_epochs": 1}}), context)
+    assert context.step == 11
+    assert [e.step for e in runs.events(tmp_path, kind="checkpoint")] == [5]
+
+
 def test_seeds_and_views_decide_the_run(tmp_path, undisturbed):
     pretrain(runs.spec(seed=1, max_steps=2), runs.context(tmp_path))
     one, other = runs.series(tmp_path), runs.series(undisturbed)
@@ -248,16 +301,24 @@ def _asked_to_stop_at(step, context):
 
 
 def _killed_after(context, step):
-    """The context, with an end as sudden as this process can have it: in the middle of `step` + 1."""
+    """The context, with an end as sudden as this process can have it: at the end of `step`, a checkpoint or not."""
     asked = context.stop.requested
 
     def requested(at: int) -> bool:
         if at == step:
+            _await_checkpoint()  # its thread would outlive the attempt
             raise _Killed
         return asked(at)
 
     context.stop.requested = requested
     return context
+
+
+def _await_checkpoint():
+    """Wait for the checkpoint under way, without a look at what became of it."""
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint":
+            thread.join()
 
 
 def _kept_states(monkeypatch):

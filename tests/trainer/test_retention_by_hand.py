@@ -69,13 +69,11 @@ def test_milestones_are_due_named_and_kept(tmp_path):
 @pytest.mark.parametrize("best_by", ["loss", "effective_rank"])
 def test_the_score_is_the_metric_as_last_known_and_the_best_is_kept(tmp_path, best_by):
     assert pretrain(_spec(best_by=best_by, every_steps=2, keep_last=1), _by_hand(tmp_path)).outcome == "ok"
-    known, scores = None, {}
-    for event in runs.events(tmp_path):
-        if event.kind == "metrics":
-            known = event.data["values"].get(best_by, known)
-        elif event.kind == "checkpoint" and event.data["checkpoint"] != "backbone":
-            assert event.data["score"] == known
-            scores[event.step] = known
+    events = runs.events(tmp_path)
+    known = {e.step: e.data["values"][best_by] for e in events if e.kind == "metrics" and best_by in e.data["values"]}
+    lines = [e for e in events if e.kind == "checkpoint" and e.data["checkpoint"] != "backbone"]
+    scores = {e.step: e.data["score"] for e in lines}
+    assert scores == {step: known[max(at for at in known if at <= step)] for step in scores}
     best = (min if best_by == "loss" else max)(scores, key=lambda step: scores[step])
     assert _there(tmp_path) == _names(1, *sorted({best, 20}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ _WORDS: dict[str, Callable[[float], str]] = {
 
 @dataclass(slots=True)
 class Context:
-    """One rank of one attempt.
+    """One rank of one attempt. Any thread of it may say how far it is.
 
     `journal` is None on every rank but 0. `inputs` is inputs.json: what the worker resolved (DESIGN 4).
     """
@@ -50,6 +51,7 @@ class Context:
     _phase: str = ""
     _place: dict[str, int | None] = field(default_factory=dict)
     _spoke_at: float = field(default=0.0)
+    _turn: threading.RLock = field(default_factory=threading.RLock)
 
     def data_root(self, name: str) -> Path | None:
         """Folder of the data set `name` on this host; None for a data set that needs none."""
@@ -71,24 +73,28 @@ class Context:
 
         `more` may hold images_per_second, eta_seconds, loss.
         """
-        now = time.monotonic()
-        if self.journal is None or (phase == self._phase and now - self._spoke_at < PROGRESS_SECONDS and not always):
-            return
-        self._phase, self._spoke_at = phase, now
-        self._place = {"step": step, "steps": steps, "epoch": epoch, "epochs": epochs}
-        numbers = {k: round(v, 6) for k, v in more.items() if v is not None and math.isfinite(v)}
-        self.journal.append("progress", step=step, epoch=epoch, phase=phase, steps=steps, epochs=epochs, **numbers)
-        counts = [f"{n} {v}/{of}" for n, v, of in (("epoch", epoch, epochs), ("step", step, steps)) if v is not None]
-        words = [say(numbers[name]) for name, say in _WORDS.items() if name in numbers]
-        self.say("  ".join([phase, *counts, *words]))
+        with self._turn:
+            now = time.monotonic()
+            silent = phase == self._phase and now - self._spoke_at < PROGRESS_SECONDS and not always
+            if self.journal is None or silent:
+                return
+            self._phase, self._spoke_at = phase, now
+            self._place = {"step": step, "steps": steps, "epoch": epoch, "epochs": epochs}
+            numbers = {k: round(v, 6) for k, v in more.items() if v is not None and math.isfinite(v)}
+            self.journal.append("progress", step=step, epoch=epoch, phase=phase, steps=steps, epochs=epochs, **numbers)
+            places = (("epoch", epoch, epochs), ("step", step, steps))
+            counts = [f"{name} {value}/{of}" for name, value, of in places if value is not None]
+            words = [say(numbers[name]) for name, say in _WORDS.items() if name in numbers]
+            self.say("  ".join([phase, *counts, *words]))
 
     def working(self, phase: str) -> None:
         """Say that a unit of `phase` is done while the job is where it was: at most once a second, whatever the phase.
 
         For what happens in between, such as writing a checkpoint: where that is quick nothing need be said of it.
         """
-        if time.monotonic() - self._spoke_at >= PROGRESS_SECONDS:
-            self.progress(phase, **self._place, always=True)
+        with self._turn:
+            if time.monotonic() - self._spoke_at >= PROGRESS_SECONDS:
+                self.progress(phase, **self._place, always=True)
 
     def warn(self, message: str, **data: Any) -> None:
         """A `warning` event, and a line in the log."""
@@ -98,8 +104,9 @@ class Context:
 
     def say(self, line: str) -> None:
         """One line on rank 0's standard output."""
-        if self.rank == 0:
-            print(line, flush=True)
+        with self._turn:
+            if self.rank == 0:
+                print(line, flush=True)
 
     def all_gather_rows(self, rows: Tensor) -> Tensor:
         """(n_r, ...) -> (sum of n_r, ...) in rank order; ranks may hold different numbers of rows."""

@@ -1,0 +1,95 @@
+"""Checkpoints beside the training: the loop only copies its state, a thread writes the copy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+class CheckpointWriter:
+    """Writes one checkpoint at a time in a thread, while the loop in its `with` block goes on.
+
+    The end of the block waits for the checkpoint under way, also where it is an error: what was begun will count. A
+    KeyboardInterrupt does not wait: who asks for the end a second time wants it now.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def begin(self, state: dict[str, Any], write: Callable[[dict[str, Any]], object]) -> None:
+        """Copy `state` and call `write` with the copy in a thread.
+
+        The checkpoint before is waited for first, so there is one copy at most. On a GPU the host waits for nothing
+        else: the copy goes to pinned memory in the order of the stream, before what later steps do to the state, and
+        it is the thread that waits for it.
+
+        Raises:
+            OSError: the checkpoint before could not be written.
+        """
+        self.wait()
+        copy = _copied(state)
+        filled: torch.cuda.Event | None = None
+        if self._device.type == "cuda":
+            filled = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            filled.record()
+        self._thread = threading.Thread(target=self._run, args=(write, copy, filled), daemon=True, name="checkpoint")
+        self._thread.start()
+
+    def look(self) -> None:
+        """Wait for nothing, but raise what the thread has failed with, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def wait(self) -> None:
+        """Wait for the checkpoint under way, and raise what its thread has failed with."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.look()
+
+    def _run(
+        self, write: Callable[[dict[str, Any]], object], copy: dict[str, Any], filled: torch.cuda.Event | None
+    ) -> None:
+        try:
+            if filled is not None:
+                torch.cuda.set_device(self._device)  # a new thread would begin to use the first GPU
+                filled.synchronize()
+            write(copy)
+        except BaseException as error:
+            self._error = error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.wait()
+        elif isinstance(error, Exception):
+            try:
+                self.wait()
+            except Exception as another:
+                error.add_note(f"The checkpoint under way failed too: {another}")
+
+
+def _copied(value: Any) -> Any:
+    """Tensors as copies in the memory of the host, which a GPU may still be filling; containers rebuilt."""
+    if isinstance(value, Tensor):
+        if not value.is_cuda:
+            return value.detach().clone()
+        pinned = torch.empty_like(value, device="cpu", pin_memory=True, requires_grad=False)
+        return pinned.copy_(value.detach(), non_blocking=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(one) for one in value)
+    return value
