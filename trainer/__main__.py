@@ -15,6 +15,7 @@ Run one job without any service: pretrain a backbone with Barlow Twins, or evalu
   python -m trainer recipes/digits.yaml --run-dir runs/digits
   torchrun --nproc-per-node 2 -m trainer recipes/digits.yaml --run-dir runs/digits
   python -m trainer knn.yaml --run-dir runs/digits-knn --backbone runs/digits/backbone
+  python -m trainer own.yaml --run-dir runs/own --data photos=/data/photos
 
 The same command on the same run directory goes on from the newest checkpoint that is whole, as a new attempt. Ctrl-C
 writes a checkpoint first; a second Ctrl-C does not. The result of a run depends on the spec alone, not on the number
@@ -50,6 +51,14 @@ def main() -> int:
         help="for an evaluation: the `backbone` folder of a pretraining, or one of its checkpoint folders",
     )
     parser.add_argument(
+        "--data",
+        type=_named_folder,
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="the folder of a data set that is not built in: a tree DIR/SPLIT/CLASS/IMAGE; may be given several times",
+    )
+    parser.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads of each rank; left out: OMP_NUM_THREADS, or all cores"
     )
     parser.add_argument(
@@ -75,8 +84,16 @@ def main() -> int:
         arguments.run_dir.resolve(),
         attempt=arguments.attempt,
         backbone=arguments.backbone,
+        data=dict(arguments.data),
         threads=arguments.threads,
     )
+
+
+def _named_folder(argument: str) -> tuple[str, Path]:
+    name, _, folder = argument.partition("=")
+    if not name or not folder:
+        raise argparse.ArgumentTypeError(f"{argument!r} is not NAME=DIR, for example photos=/data/photos")
+    return name, Path(folder)
 
 
 if __name__ == "__main__":

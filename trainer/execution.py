@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -27,12 +28,19 @@ FIRST_CAUSE_SECONDS = 5.0
 
 
 def execute(
-    spec_file: Path, run_folder: Path, *, attempt: int | None, backbone: Path | None, threads: int | None
+    spec_file: Path,
+    run_folder: Path,
+    *,
+    attempt: int | None,
+    backbone: Path | None,
+    data: Mapping[str, Path] | None = None,
+    threads: int | None,
 ) -> int:
     """Run the job of `spec_file` in `run_folder`; returns the exit status, 0 if the end is `ok` or `stopped`.
 
     `attempt` is given by a worker, which has made the attempt's folder with its inputs.json, and publishes the
-    backbone when the attempt has ended; without it the run is by hand and sees to these itself.
+    backbone when the attempt has ended; without it the run is by hand and sees to these itself, from `backbone` and
+    the folders of `data` by name.
 
     However this ends, outcome.json names the first cause, and no rank waits for one that is gone: a failure ends the
     process at once, which breaks the collectives that the others wait in.
@@ -49,7 +57,7 @@ def execute(
         with meeting.watched(partial(_lost_before_meeting, folder)):
             place = process_group.join()
         if attempt is None:
-            attempt = _begin_by_hand(place, run_folder, spec, backbone)
+            attempt = _begin_by_hand(place, run_folder, spec, backbone, data)
             folder = run_directory.attempt_folder(run_folder, attempt)
         context = _context(place, run_folder, attempt)
         if by_hand and place.rank == 0:
@@ -85,11 +93,13 @@ def _lost_before_meeting(folder: Path | None, rank: int) -> None:
         watchdog.end(message)
 
 
-def _begin_by_hand(place: process_group.Place, run_folder: Path, spec: Spec, backbone: Path | None) -> int:
+def _begin_by_hand(
+    place: process_group.Place, run_folder: Path, spec: Spec, backbone: Path | None, data: Mapping[str, Path] | None
+) -> int:
     attempt = 0
     if place.rank == 0:
         run_directory.hold_by_hand(run_folder)
-        attempt = run_directory.begin_by_hand(run_folder, spec, backbone)
+        attempt = run_directory.begin_by_hand(run_folder, spec, backbone, data)
     return process_group.broadcast_integers([attempt], place.device)[0]
 
 

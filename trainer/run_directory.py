@@ -6,11 +6,13 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trainer.outcome import BadSpec, sync_folder, write_json
 from trainer.specs import PretrainSpec, Spec, digest, parse_spec
+from trainer.specs.catalogue import built_in_data_sets
 
 SPEC_FILE = "spec.json"
 INPUTS_FILE = "inputs.json"
@@ -43,17 +45,23 @@ def hold_by_hand(run_folder: Path) -> None:
         raise BadSpec(f"another process is at work in {run_folder}; wait for it, or use another --run-dir") from error
 
 
-def begin_by_hand(run_folder: Path, spec: Spec, backbone: Path | None) -> int:
+def begin_by_hand(run_folder: Path, spec: Spec, backbone: Path | None, data: Mapping[str, Path] | None = None) -> int:
     """Make the folder of the run's next attempt with inputs.json; returns the attempt's number.
 
+    `data` holds folders of data sets by name, of more than this spec's if the user likes.
+
     Raises:
-        BadSpec: the directory holds a run of another spec, or `backbone` is not what this spec asks for.
+        BadSpec: the directory holds a run of another spec, `backbone` is not what this spec asks for, or a folder is
+            given for a data set that needs none.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
     _keep_spec(run_folder, spec)
     attempt = max(attempts(run_folder), default=0) + 1
     folder = attempt_folder(run_folder, attempt)
-    inputs = {"backbone": _backbone_input(backbone, spec), "data": {spec.data.name: {"root": None}}}
+    inputs = {
+        "backbone": _backbone_input(backbone, spec),
+        "data": {spec.data.name: {"root": None}} | _roots(data or {}),
+    }
     folder.mkdir(parents=True)
     write_json(folder / INPUTS_FILE, inputs)
     return attempt
@@ -93,6 +101,12 @@ def _keep_spec(run_folder: Path, spec: Spec) -> None:
             f"{run_folder} holds a run of another spec (digest {there[:12]}, this spec has {digest(spec)[:12]}); "
             "use another --run-dir, or the spec.json in it to go on with that run"
         )
+
+
+def _roots(data: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    for name in sorted(data.keys() & built_in_data_sets().keys()):
+        raise BadSpec(f"--data {name}: this data set is built in and needs no folder; give yours another name")
+    return {name: {"root": str(folder.resolve())} for name, folder in data.items()}
 
 
 def _backbone_input(folder: Path | None, spec: Spec) -> dict[str, str] | None:

@@ -1,0 +1,67 @@
+"""Data sets of the user's own, by hand: --data NAME=DIR."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import ranks
+import runs
+from odd_trees import make_split
+
+from trainer import run_directory
+from trainer.data.errors import DataError
+from trainer.data.registry import open_data_set
+from trainer.outcome import BadSpec
+from trainer.specs import parse_spec
+
+KNN = {
+    "kind": "knn",
+    "data": {"name": "own", "split": "left"},
+    "test_split": "right",
+    "images": {"size": 8},
+    "backbone_from": {"pixels": True},
+    "k": 1,
+}
+
+
+def by_hand(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "trainer", *map(str, arguments)],
+        cwd=folder, env=ranks.environment(), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_a_job_finds_its_own_images_and_its_spec_holds_no_path(tmp_path):
+    make_split(tmp_path / "photos/left", 24, {3})
+    make_split(tmp_path / "photos/right", 10)
+    (tmp_path / "knn.json").write_text(json.dumps(KNN))
+    done = by_hand(tmp_path, "knn.json", "--run-dir", "run", "--data", "own=photos", "--data", "others=elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert "class-0/003.png cannot be read: " in done.stdout
+    end = runs.outcome_of(tmp_path / "run")
+    assert end["result"]["data"]["unreadable"] == {"train": 1, "test": 0}
+    assert end["result"]["top1"]["last"] == 100
+    inputs = json.loads((tmp_path / "run/attempts/0001/inputs.json").read_text())
+    assert inputs["data"] == {
+        "own": {"root": str(tmp_path / "photos")},
+        "others": {"root": str(tmp_path / "elsewhere")},
+    }
+    assert str(tmp_path) not in (tmp_path / "run/spec.json").read_text()
+
+
+def test_an_argument_that_names_no_folder_is_refused_at_once(tmp_path):
+    for argument in ("photos", "own=", "=photos"):
+        done = by_hand(tmp_path, "knn.json", "--run-dir", "run", "--data", argument)
+        assert done.returncode == 2
+        assert f"{argument!r} is not NAME=DIR" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_for_a_built_in_set_is_refused_and_a_set_without_a_folder_names_the_option(tmp_path):
+    digits = parse_spec(KNN | {"data": "digits", "test_split": "test"})
+    with pytest.raises(BadSpec, match="--data digits: this data set is built in"):
+        run_directory.begin_by_hand(tmp_path, digits, None, {"digits": tmp_path})
+    assert not (tmp_path / "attempts").exists()
+    with pytest.raises(DataError, match=r"unknown data set 'own'; known: digits, textures .*--data own=DIR"):
+        open_data_set("own", "left")
