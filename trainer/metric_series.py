@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.data.loading import Batch
+from trainer.data.batch import Batch
 from trainer.runtime.context import Context
 
 

@@ -6,9 +6,11 @@ import time
 from functools import partial
 from typing import Any
 
+from trainer.data.batch import Batch
 from trainer.data.loading import TrainingBatches
+from trainer.data.photometry import finish
+from trainer.data.picture import PICTURE_IMAGES, write_views_picture
 from trainer.data.registry import open_data_set
-from trainer.data.views import write_views_picture
 from trainer.diagnostics.correlation_record import write_correlation_record
 from trainer.diagnostics.effective_rank import effective_rank
 from trainer.metric_series import MetricSeries
@@ -59,12 +61,14 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
         return _stopped(context, done)
     pace = _Pace(plan, spec.batch_size, done)
     pace.report(context, series, done)
+    unreadable: set[str] = set()
     with CheckpointWriter(context.device) as writer:
         for batch in batches.iterate(done, steps):
             writer.look()
-            update = state.update(batch.view_a, batch.view_b, batch.step)
+            update = state.update(*finish(batch, context.device), batch.step)
             context.step = batch.step
             series.count(batch)
+            _warn_of_unreadable(context, batch, unreadable)
             if plan.metrics_due(batch.step):
                 _record_metrics(series, plan, batch.step, update)
                 state.raise_if_diverged(series.first_bad_step)  # as of one interval ago: nothing to wait for
@@ -99,10 +103,7 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
     dataset = open_data_set(
         spec.data.name, spec.data.split, root=root, limit=spec.data.limit, tick=partial(context.working, "loading data")
     )
-    if context.journal is not None:
-        write_views_picture(context.attempt_folder / "views.png", dataset, spec.views, spec.seed)
-        context.journal.append("image", step=0, key="views", file="views.png")
-    return TrainingBatches(
+    batches = TrainingBatches(
         dataset,
         spec.views,
         batch_size=spec.batch_size,
@@ -110,7 +111,12 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
         rank=context.rank,
         world_size=context.world_size,
         threads=context.threads,
+        pinned=context.device.type == "cuda",
     )
+    if context.journal is not None:
+        write_views_picture(context.attempt_folder / "views.png", dataset, batches.first_rows(PICTURE_IMAGES))
+        context.journal.append("image", step=0, key="views", file="views.png")
+    return batches
 
 
 def _resume(spec: PretrainSpec, context: Context, state: TrainState, series: MetricSeries) -> int:
@@ -128,6 +134,17 @@ def _resume(spec: PretrainSpec, context: Context, state: TrainState, series: Met
     state.load_state_dict(saved)
     series.last = saved["metrics"]
     return manifest.step
+
+
+def _warn_of_unreadable(context: Context, batch: Batch, known: set[str]) -> None:
+    """Say once of every image that it cannot be read, and how many they are by now."""
+    for name in sorted(batch.skipped.keys() - known):
+        known.add(name)
+        context.warn(
+            f"{name} cannot be read: {batch.skipped[name]}. The next image is taken instead; {len(known)} so far",
+            image=name,
+            unreadable=len(known),
+        )
 
 
 def _record_metrics(series: MetricSeries, plan: Plan, step: int, update: Update) -> None:

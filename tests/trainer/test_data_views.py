@@ -14,9 +14,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import ColorJitter, InterpolationMode, RandomResizedCrop
 
 from trainer.data import views
-from trainer.data.loading import TrainingBatches
-from trainer.data.registry import open_data_set
-from trainer.data.views import Crop, ViewParameters, apply, random_resized_crop, sample, write_views_picture
+from trainer.data.views import Crop, ViewParameters, apply, random_resized_crop, sample
 from trainer.specs.views import ViewSpec, ViewsSpec
 
 SIZE = 24
@@ -249,26 +247,3 @@ def test_turning_one_operation_off_leaves_the_others():
     quiet = EVERYTHING.model_copy(update={"flip": 0.0, "grayscale": 0.0})
     for ours, theirs in zip(draws(EVERYTHING, 100), draws(quiet, 100), strict=True):
         assert replace(ours, flip=False, grayscale=False) == theirs
-
-
-def test_the_picture_shows_each_image_over_the_views_that_are_trained_on(tmp_path):
-    data = open_data_set("textures", "train", limit=20)
-    spec = ViewsSpec.model_validate({"preset": "small_images", "size": 48})
-    write_views_picture(tmp_path / "views.png", data, spec, seed=3)
-    with Image.open(tmp_path / "views.png") as picture:
-        assert picture.mode == "RGB"
-        cells = np.asarray(picture).reshape(3, 96, 8, 96, 3).transpose(0, 2, 1, 3, 4)[:, :, ::2, ::2]
-    batch = next(TrainingBatches(data, spec, batch_size=20, seed=3, rank=0, world_size=1, threads=1).iterate(0, 1))
-    for index in range(8):
-        row = batch.indices.tolist().index(index)
-        whole = Image.fromarray(data.image(index)).resize((48, 48), Image.Resampling.BICUBIC)
-        np.testing.assert_array_equal(cells[0, index], np.asarray(whole))
-        np.testing.assert_array_equal(cells[1, index], batch.view_a[row].numpy().transpose(1, 2, 0))
-        np.testing.assert_array_equal(cells[2, index], batch.view_b[row].numpy().transpose(1, 2, 0))
-
-
-def test_the_picture_of_a_small_data_set(tmp_path):
-    data = open_data_set("digits", "train", limit=2)
-    write_views_picture(tmp_path / "views.png", data, ViewsSpec.model_validate({"size": 200}), seed=0)
-    with Image.open(tmp_path / "views.png") as picture:
-        assert picture.size == (400, 600)

@@ -1,48 +1,35 @@
-"""Batches by (epoch, step), loaded by threads of the rank: decoders and Pillow release the GIL (DESIGN 7.12)."""
+"""Batches by (epoch, step), loaded by threads of the rank: decoders, Pillow and torch release the GIL (DESIGN 7.12)."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from trainer.data import views
+from trainer.data.batch import Batch, batch_memory
+from trainer.data.crops import resized_crop
 from trainer.data.datasets import ImageDataSet
-from trainer.data.errors import DataError
+from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.keyed import Purpose, permutation
-from trainer.data.pixels import empty_images
+from trainer.data.photometry import fill_row
 from trainer.data.pool import Job, ahead, pieces
 from trainer.specs.views import ViewsSpec
 
-
-@dataclass(slots=True)
-class Batch:
-    """One rank's rows of the global batch of one optimiser step."""
-
-    step: int
-    """The step this batch is for, counted from 1 over the whole run."""
-    epoch: int
-    """The epoch it belongs to, counted from 0."""
-    indices: np.ndarray
-    """(n,) int64, places in the data set."""
-    view_a: Tensor
-    """(n, 3, S, S) uint8, channels R, G, B."""
-    view_b: Tensor
-    """(n, 3, S, S) uint8; row for row the other view of the same images."""
-    load_seconds: float
-    """How long the consumer waited for it."""
+REPLACEMENTS = 100
+"""So many images in a row that cannot be read are a fault of the data set, not of images."""
 
 
 class TrainingBatches:
     """The two views of every image, in an order keyed by (seed, epoch).
 
-    The global batch of a step is a contiguous slice of the epoch's order, and each rank takes its contiguous share of
-    it, so the images and views of a step are the same for any number of ranks and threads. The last partial batch
-    of an epoch is dropped (DESIGN 7.5).
+    The global batch of a step is a contiguous slice of the epoch's order. It is cut into pieces of `micro_batch`
+    images, and each rank takes its contiguous share of every piece, so the images and views of a step, and of each
+    piece of it, are the same for any number of ranks and threads. The last partial batch of an epoch is dropped
+    (DESIGN 7.5). An image that cannot be read is replaced by the next one of the data set that can, with the views
+    that are that one's in this epoch: the same again for any ranks, threads and restarts.
     """
 
     def __init__(
@@ -55,29 +42,38 @@ class TrainingBatches:
         rank: int,
         world_size: int,
         threads: int,
+        micro_batch: int | None = None,
+        pinned: bool = False,
     ) -> None:
-        """`batch_size` is global.
+        """`batch_size` and `micro_batch` are global; without the latter there is one piece.
+
+        `pinned`: in page-locked memory, from which a GPU copies while the host goes on.
 
         Raises:
             DataError: the data set has fewer images than one batch.
-            ValueError: the ranks do not divide the batch.
+            ValueError: the ranks do not divide the pieces, or the pieces the batch.
         """
         if len(dataset) < batch_size:
             raise DataError(
                 f"batch_size {batch_size} is above the {len(dataset)} images of the data set: the last partial batch "
                 f"is dropped, so there would be no step at all; use at most {len(dataset)}"
             )
-        if batch_size % world_size:
-            raise ValueError(f"batch_size {batch_size} is global and {world_size} ranks do not divide it")
+        if batch_size % (micro_batch or batch_size):
+            raise ValueError(f"micro_batch {micro_batch} does not divide the batch of {batch_size}")
+        if (micro_batch or batch_size) % world_size:
+            name = "micro_batch" if micro_batch else "batch_size"
+            raise ValueError(f"{name} {micro_batch or batch_size} is global and {world_size} ranks do not divide it")
         assert 0 <= rank < world_size, (rank, world_size)
         self.steps_per_epoch = len(dataset) // batch_size
         self._dataset = dataset
         self._views = views_spec
         self._batch_size = batch_size
+        self._micro_batch = micro_batch or batch_size
         self._seed = seed
         self._rank = rank
-        self._per_rank = batch_size // world_size
+        self._world_size = world_size
         self._threads = threads
+        self._pinned = pinned
 
     def iterate(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """The batches of steps first_step + 1 .. last_step: `first_step` steps are already done.
@@ -88,38 +84,72 @@ class TrainingBatches:
         waited_since = time.perf_counter()
         with closing(ahead(self._jobs(first_step, last_step), self._threads)) as batches:
             for batch in batches:
+                batch.skipped = dict(sorted(batch.skipped.items()))
                 batch.load_seconds = time.perf_counter() - waited_since
                 yield batch
                 waited_since = time.perf_counter()
+
+    def first_rows(self, count: int) -> Batch:
+        """The first `count` rows of the run's first global batch, to look at.
+
+        Raises:
+            DataError: an image could not be loaded; names its index.
+        """
+        job = self._job(1, 0, self._order(0)[: min(count, self._batch_size)].copy())
+        for piece in job.pieces:
+            piece()
+        return job.result
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return permutation(Purpose.ORDER, self._seed, epoch, count=len(self._dataset))
 
     def _jobs(self, first_step: int, last_step: int) -> Iterator[Job[Batch]]:
         order, order_of = np.empty(0, dtype=np.int64), None
         for step in range(first_step + 1, last_step + 1):
             epoch, place = divmod(step - 1, self.steps_per_epoch)
             if order_of != epoch:
-                order = permutation(Purpose.ORDER, self._seed, epoch, count=len(self._dataset))
-                order_of = epoch
-            start = place * self._batch_size + self._rank * self._per_rank
-            yield self._job(step, epoch, order[start : start + self._per_rank])
+                order, order_of = self._order(epoch), epoch
+            whole = order[place * self._batch_size : (place + 1) * self._batch_size]
+            shares = whole.reshape(-1, self._world_size, self._micro_batch // self._world_size)
+            yield self._job(step, epoch, shares[:, self._rank].flatten())
 
     def _job(self, step: int, epoch: int, indices: np.ndarray) -> Job[Batch]:
-        view_a, view_b = (empty_images(len(indices), self._views.size) for _ in range(2))
-        rows_a, rows_b = view_a.numpy(), view_b.numpy()
+        size = self._views.size
+        memory = batch_memory(len(indices), size, tables=self._views.engine == "batched", pinned=self._pinned)
+        batch = Batch(step, epoch, indices, size, memory)
+        pixels = batch.pixels(memory).numpy()
+        tables = None if batch.photometry is None else batch.photometry.numpy()
 
         def load(row: int) -> None:
-            index = int(indices[row])
-            image = self._dataset.image(index)
-            for view_id, (spec, rows) in enumerate(((self._views.a, rows_a), (self._views.b, rows_b))):
+            image = self._next_readable(batch, row)
+            for view_id, spec in enumerate((self._views.a, self._views.b)):
                 drawn = views.sample(
                     spec,
                     seed=self._seed,
                     epoch=epoch,
-                    index=index,
+                    index=int(indices[row]),
                     view_id=view_id,
                     height=image.shape[0],
                     width=image.shape[1],
                 )
-                rows[row] = views.apply(image, drawn, self._views.size)
+                if tables is None:
+                    pixels[view_id, row] = views.apply(image, drawn, size)
+                else:
+                    pixels[view_id, row] = resized_crop(image, drawn.crop, size, flip=drawn.flip)
+                    fill_row(tables[view_id, row], drawn)
 
-        batch = Batch(step, epoch, indices, view_a, view_b, load_seconds=0.0)
         return Job(batch, pieces(load, indices, self._threads))
+
+    def _next_readable(self, batch: Batch, row: int) -> np.ndarray:
+        """The image of a row, or else the next one; the batch's index then becomes that one's."""
+        wanted = int(batch.indices[row])
+        for index in range(wanted, wanted + min(1 + REPLACEMENTS, len(self._dataset))):
+            try:
+                image = self._dataset.image(index % len(self._dataset))
+            except UnreadableImage as error:
+                batch.skipped[error.name] = error.cause
+                last = error
+            else:
+                batch.indices[row] = index % len(self._dataset)
+                return image
+        raise DataError(f"nor can those after it; the last: {last}. Check the files of the data set") from last

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from trainer.data.datasets import ImageDataSet
 from trainer.data.keyed import Purpose, uniforms
-from trainer.specs.views import ViewSpec, ViewsSpec
+from trainer.specs.views import ViewSpec
 
 CROP_TRIES = 10
-PICTURE_IMAGES = 8
-PICTURE_CELL = 96
 
 # Where each draw stands in the uniform numbers of a view. Every number has its own place and is drawn whether it is
 # used or not: turning one operation on or off leaves all the others as they were.
@@ -139,10 +135,15 @@ def _jitter_factors(view: ViewSpec, draws: np.ndarray) -> list[float]:
     return [*factors, _between(draws[3], -view.jitter.hue, view.jitter.hue)]
 
 
+def hue_levels(turns: float) -> int:
+    """The shift of an 8-bit hue, truncated towards zero as torchvision does."""
+    return int(turns * 255)
+
+
 def _shift_hue(image: Image.Image, turns: float) -> Image.Image:
-    """Turn the hue circle, whose 256 levels wrap around; the shift is truncated towards zero as torchvision does."""
+    """Turn the hue circle, whose 256 levels wrap around."""
     hue, saturation, value = image.convert("HSV").split()
-    shift = int(turns * 255)
+    shift = hue_levels(turns)
     hue = hue.point([(level + shift) % 256 for level in range(256)])
     return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
 
@@ -157,23 +158,3 @@ _JITTER_OPERATIONS = {
 
 def _between(u: float, low: float, high: float) -> float:
     return float(low + (high - low) * u)
-
-
-def write_views_picture(path: Path, dataset: ImageDataSet, spec: ViewsSpec, seed: int) -> None:
-    """Write a PNG of the first images of the data set, a column each: the image, its view a, its view b.
-
-    What a person looks at before trusting the augmentations: the views are the ones that the first epoch trains on.
-    """
-    columns = []
-    for index in range(min(PICTURE_IMAGES, len(dataset))):
-        image = dataset.image(index)
-        whole = Image.fromarray(image).resize((spec.size, spec.size), Image.Resampling.BICUBIC)
-        height, width = image.shape[:2]
-        cells = [np.asarray(whole)]
-        for view_id, view in enumerate((spec.a, spec.b)):
-            drawn = sample(view, seed=seed, epoch=0, index=index, view_id=view_id, height=height, width=width)
-            cells.append(apply(image, drawn, spec.size).transpose(1, 2, 0))
-        columns.append(np.concatenate(cells))
-    picture = Image.fromarray(np.concatenate(columns, axis=1))
-    enlarge = max(1, PICTURE_CELL // spec.size)
-    picture.resize((picture.width * enlarge, picture.height * enlarge), Image.Resampling.NEAREST).save(path, "PNG")

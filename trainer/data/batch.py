@@ -1,0 +1,74 @@
+"""One rank's share of a step, in one piece of memory: threads fill it, one copy brings it to the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FIELDS = 16
+"""Parameters of a sample's photometry (trainer.data.photometry)."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """One rank's rows of the global batch of one optimiser step.
+
+    From the engine `pillow` the views are whole; from `batched` they are crops, and `photometry` says what is still to
+    be done to them. `trainer.data.photometry.finish` gives the views on a device either way.
+    """
+
+    step: int
+    """The step this batch is for, counted from 1 over the whole run."""
+    epoch: int
+    """The epoch it belongs to, counted from 0."""
+    indices: np.ndarray
+    """(n,) int64, places in the data set of the images that are in it."""
+    size: int
+    """Side of a view in pixels."""
+    memory: Tensor
+    """All that the device needs, bytes: the photometry, then the pixels of view a, then those of view b."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Images that could not be read, whose rows hold the next ones: name → cause, ordered by name."""
+    load_seconds: float = 0.0
+    """How long the consumer waited for it."""
+
+    @property
+    def view_a(self) -> Tensor:
+        """(n, 3, S, S) uint8, channels R, G, B."""
+        return self.pixels(self.memory)[0]
+
+    @property
+    def view_b(self) -> Tensor:
+        """(n, 3, S, S) uint8; row for row the other view of the same images."""
+        return self.pixels(self.memory)[1]
+
+    @property
+    def photometry(self) -> Tensor | None:
+        """(2, n, FIELDS) float32: the parameters of both views' samples."""
+        return self.tables(self.memory)
+
+    def pixels(self, memory: Tensor) -> Tensor:
+        """(2, n, 3, S, S) uint8, in `memory` or in a copy of it."""
+        return memory[-_pixel_bytes(len(self.indices), self.size) :].view(2, len(self.indices), 3, self.size, self.size)
+
+    def tables(self, memory: Tensor) -> Tensor | None:
+        """(2, n, FIELDS) float32, in `memory` or in a copy of it; None if the views are whole."""
+        head = memory[: -_pixel_bytes(len(self.indices), self.size)]
+        return head.view(torch.float32).view(2, len(self.indices), FIELDS) if len(head) else None
+
+
+def batch_memory(count: int, size: int, *, tables: bool, pinned: bool) -> Tensor:
+    """Memory of a batch of `count` pairs, not yet set.
+
+    Pinned memory comes from torch's own pool: a block is given out again only when its tensor is gone and the
+    asynchronous copies from it are done, so nothing is overwritten on its way to the device.
+    """
+    table_bytes = 2 * count * FIELDS * 4 if tables else 0
+    return torch.empty(table_bytes + _pixel_bytes(count, size), dtype=torch.uint8, pin_memory=pinned)
+
+
+def _pixel_bytes(count: int, size: int) -> int:
+    return 2 * count * 3 * size * size
