@@ -77,7 +77,7 @@ def training(optimizer: dict[str, Any], rank: int, ranks: int) -> dict[str, Tens
         {
             "data": "digits",
             "backbone": {"name": "tiny"},
-            "projector": {"widths": [24, 16]},
+            "projector": {"widths": [24, 24]},
             "optimizer": {"reference_batch_size": None, **optimizer},
             "batch_size": GLOBAL_BATCH,
             "precision": "fp64",

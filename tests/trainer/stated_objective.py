@@ -1,4 +1,4 @@
-"""The objective as its document states it, for tests: plain autograd over the whole matrix, on one process."""
+"""The objective as its document states it, for tests: plain autograd over the whole matrix, in one process."""
 
 from __future__ import annotations
 
@@ -24,3 +24,9 @@ def loss_and_gradient(z_a_nd: Tensor, z_b_nd: Tensor, lambda_: float) -> tuple[T
     views = torch.stack([z_a_nd, z_b_nd]).double().requires_grad_()
     value = loss(views[0], views[1], lambda_)
     return value.detach(), torch.autograd.grad(value, views)[0]
+
+
+def uncorrelated(samples: int, features: int) -> Tensor:
+    """(samples, features), fewer than samples: centred and orthonormal, each feature a wave of its own (DCT-II)."""
+    turns = (torch.arange(samples, dtype=torch.float64)[:, None] + 0.5) * torch.arange(1, features + 1)
+    return torch.cos(torch.pi / samples * turns) * (2 / samples) ** 0.5

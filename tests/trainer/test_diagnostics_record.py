@@ -17,17 +17,11 @@ from trainer.diagnostics.effective_rank import effective_rank
 from trainer.diagnostics.heatmap import draw_heatmap
 
 
-def _cosines(samples: int, features: int) -> torch.Tensor:
-    """(samples, features): centred and orthonormal, each a wave of its own frequency (DCT-II)."""
-    turns = (torch.arange(samples, dtype=torch.float64)[:, None] + 0.5) * torch.arange(1, features + 1)
-    return torch.cos(torch.pi / samples * turns) * (2 / samples) ** 0.5
-
-
 def _embeddings(matrix: np.ndarray, samples: int = 101) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings of two views (samples, d), float32, whose correlation matrix this is (a diagonal C^T C is needed)."""
     planted = torch.from_numpy(matrix).double()
     features = len(planted)
-    waves = _cosines(samples, 2 * features)
+    waves = stated_objective.uncorrelated(samples, 2 * features)
     own = (1 - planted.square().sum(0)).clamp(min=0).sqrt()
     z_a, z_b = waves[:, :features].clone(), waves[:, :features] @ planted + waves[:, features:] * own
     for z, alive in ((z_a, planted.any(1)), (z_b, planted.any(0))):
@@ -142,12 +136,13 @@ def test_a_large_matrix_is_kept_in_blocks(tmp_path):
     row, column = (int(np.searchsorted(starts, place, side="right")) - 1 for place in (700, 30))
     entries = float(np.diff(np.append(starts, dim))[row] * np.diff(np.append(starts, dim))[column])
     assert arrays["block_maximum"][row, column] == pytest.approx(0.5)
-    assert arrays["block_mean"][row, column] == pytest.approx(-0.5 / entries, rel=1e-5)
-    assert arrays["block_rms"][row, column] == pytest.approx(0.5 / entries**0.5, rel=1e-5)
+    assert arrays["block_mean"][row, column] == pytest.approx(-0.5 / entries, rel=1e-3)
+    assert arrays["block_rms"][row, column] == pytest.approx(0.5 / entries**0.5, rel=1e-3)
     np.testing.assert_allclose(arrays["block_maximum"].diagonal(), 1, rtol=1e-5)
     pair = event["summary"]["top_pairs"][0]
     assert (pair["i"], pair["j"], pair["value"]) == (700, 30, pytest.approx(-0.5))
     assert arrays["diagonal"].shape == (dim,)
+    assert (tmp_path / event["file"]).stat().st_size < 400_000
 
 
 class _Largest(TorchDispatchMode):

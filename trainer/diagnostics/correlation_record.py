@@ -60,7 +60,7 @@ def record_arrays(seen: Survey, *, step: int) -> dict[str, np.ndarray]:
 
     `diagonal` (d), `row_energy` (d; sum over j != i of C_ij^2), `histogram` and `histogram_edges` of the off-diagonal
     entries, `n`, `step`, `floor`, and `correlation` (d, d) in float16 up to d = 1024; beyond it `block_mean`,
-    `block_rms` and `block_maximum` (of absolute values), (256, 256) each.
+    `block_rms` and `block_maximum` (of absolute values), (256, 256) each, in float16: 0.35 MB in all at d = 8192.
     """
     arrays: dict[str, Any] = {
         "diagonal": seen.diagonal_d.astype(np.float32),
@@ -73,7 +73,7 @@ def record_arrays(seen: Survey, *, step: int) -> dict[str, np.ndarray]:
     }
     if seen.full_dd is not None:
         return {**arrays, "correlation": seen.full_dd}
-    return {**arrays, **{f"block_{name}": values.astype(np.float32) for name, values in seen.blocks.items()}}
+    return {**arrays, **{f"block_{name}": values.astype(np.float16) for name, values in seen.blocks.items()}}
 
 
 def summarise(seen: Survey, *, lambda_: float) -> dict[str, Any]:
