@@ -224,7 +224,7 @@ def _export(spec: PretrainSpec, context: Context, plan: Plan, state: TrainState,
         "metrics": series.last,
         "backbone": {
             "sha256": sha256,
-            "features": backbone.features,
+            "features": backbone.feature_width,
             "parameters": sum(p.numel() for p in backbone.parameters()),
         },
     }

@@ -47,7 +47,7 @@ class TrainState:
         self._device = device
         self._dtype = PARAMETER_DTYPES[spec.precision]
         backbone = build_backbone(spec.backbone, seed=spec.seed)
-        projector = build_projector(int(backbone.features), spec.projector.widths, seed=spec.seed)  # type: ignore[arg-type]
+        projector = build_projector(int(backbone.feature_width), spec.projector.widths, seed=spec.seed)  # type: ignore[arg-type]
         self.model = nn.ModuleDict({"backbone": backbone, "projector": projector})
         synchronise_batch_norm(self.model).to(device, self._dtype).train()
         self.groups: ParameterGroups = parameter_groups(self.model)

@@ -7,26 +7,26 @@ from itertools import pairwise
 from service.api.fleet import Fleet, NodeSize
 from service.api.schemas import Fit, Memory, Parameters
 from trainer.specs import BackboneSpec, PretrainSpec, Spec
-from trainer.specs.catalogue import backbones
+from trainer.specs.catalogue import CATALOGUE_SIDE, Trunk, backbones
 
 FORMULA = (
     "bytes on each slot. weights: parameters x b. gradients (pretrain): the same. optimizer (pretrain): parameters x 4 "
     "for each running average, one for lars and sgd, two for adamw. activations (pretrain): 2 views x batch / slots x "
-    "(the catalogue's fp32 MB per 224 px view x (size / 224)^2 x 16 for a small stem x b' / 4 "
+    "(the catalogue's fp32 MB per 224 px view with this stem x (size / 224)^2 x b' / 4 "
     "+ b' x (2 x hidden widths + last width)); evaluations keep nothing for backward: one twentieth of one view. "
     "objective (pretrain): 2 x d^2 x 4 for the matrix and its gradient. b: 8 for fp64, else 4; b' as b, but 2 for "
     "bf16. Not in it: the CUDA context, the allocator's slack and the workspace of convolutions; leave about 2 GB."
 )
 
-_STEM_CHANNELS = 64  # of every torchvision ResNet
+
+def is_known(backbone: BackboneSpec) -> bool:
+    """Whether its sizes are known here; those of a backbone of one's own are not."""
+    return backbone.name in backbones()
 
 
 def parameters(spec: Spec, backbone: BackboneSpec) -> Parameters:
-    """Trainable parameters with those of BN: exact for every backbone of the catalogue."""
-    entry = backbones()[backbone.name]
-    trunk = entry.parameters
-    if _small_stem(backbone):
-        trunk -= (7 * 7 - 3 * 3) * 3 * _STEM_CHANNELS  # a 3x3 first convolution in place of the 7x7
+    """Trainable parameters with those of BN, counted exactly, of a backbone of the catalogue."""
+    entry, trunk = backbones()[backbone.name], _trunk(backbone).parameters
     projector = 0
     if isinstance(spec, PretrainSpec):
         widths = [entry.features, *spec.projector.widths]
@@ -35,15 +35,14 @@ def parameters(spec: Spec, backbone: BackboneSpec) -> Parameters:
 
 
 def memory(spec: Spec, backbone: BackboneSpec) -> Memory:
-    """Estimated bytes on each slot; FORMULA says how."""
-    entry = backbones()[backbone.name]
+    """Estimated bytes on each slot with a backbone of the catalogue; FORMULA says how."""
     total = parameters(spec, backbone).total
     slots = spec.resources.slots
     precision = spec.precision if isinstance(spec, PretrainSpec) else "fp32"
     master = 8 if precision == "fp64" else 4
     stored = {"fp64": 8, "fp32": 4, "bf16": 2}[precision]
     size = spec.views.size if isinstance(spec, PretrainSpec) else spec.images.size
-    view = entry.activation_mb_per_view * 1e6 * (size / 224) ** 2 * (16 if _small_stem(backbone) else 1) * stored / 4
+    view = _trunk(backbone).activation_mb_per_view * 1e6 * (size / CATALOGUE_SIDE) ** 2 * stored / 4
     batch = -(-spec.batch_size // slots)
     gradients = optimizer = objective = 0
     activations = batch * view / 20
@@ -80,5 +79,9 @@ def _why_not(spec: Spec, node: NodeSize, need: Memory | None) -> str | None:
     return None
 
 
-def _small_stem(backbone: BackboneSpec) -> bool:
-    return backbone.stem == "small" and backbone.name != "tiny"
+def _trunk(backbone: BackboneSpec) -> Trunk:
+    entry = backbones()[backbone.name]
+    if backbone.stem == "imagenet":
+        return entry
+    assert entry.small_stem is not None, "a spec that asks for a stem that is not there is refused"
+    return entry.small_stem

@@ -313,8 +313,8 @@ class Plan(BaseModel):
     state: JobState
     reason: Reason | None
     place: int | None
-    parameters: Parameters | None = Field(description="Null for raw pixels")
-    memory: Memory | None = Field(description="Of one slot; null for raw pixels")
+    parameters: Parameters | None = Field(description="Null for raw pixels, and for a backbone of one's own")
+    memory: Memory | None = Field(description="Of one slot; null for raw pixels, and for a backbone of one's own")
     images: int | None = Field(description="Training images; null when no node has reported the data set yet")
     steps_per_epoch: int | None = Field(description="Optimiser steps; null for evaluations")
     steps: int | None

@@ -100,7 +100,8 @@ def plan_job(session: Session, settings: Settings, body: Any, experiment_name: s
     fleet = load_fleet(session)
     backbone = _backbone(session, spec, job)
     session.rollback()
-    need = plan.memory(spec, backbone) if backbone else None
+    sized = backbone if backbone and plan.is_known(backbone) else None
+    need = plan.memory(spec, sized) if sized else None
     images = fleet.images(spec.data.name, spec.data.split)
     steps_per_epoch = steps = None
     if isinstance(spec, PretrainSpec) and images is not None:
@@ -113,7 +114,7 @@ def plan_job(session: Session, settings: Settings, body: Any, experiment_name: s
         state=view.state,
         reason=view.reason,
         place=view.place,
-        parameters=plan.parameters(spec, backbone) if backbone else None,
+        parameters=plan.parameters(spec, sized) if sized else None,
         memory=need,
         images=None if images is None else min(images, spec.data.limit or images),
         steps_per_epoch=steps_per_epoch,

@@ -20,7 +20,7 @@ def test_parameters_are_those_of_the_real_modules(name: str, stem: str, widths: 
     spec = parse_spec({**PRETRAIN, "backbone": {"name": name, "stem": stem}, "projector": {"widths": widths}})
     assert isinstance(spec, PretrainSpec)
     backbone = build_backbone(spec.backbone, seed=0)
-    projector = build_projector(backbone.features, widths, seed=0)  # type: ignore[arg-type]
+    projector = build_projector(backbone.feature_width, widths, seed=0)  # type: ignore[arg-type]
     counted = parameters(spec, spec.backbone)
     assert counted.backbone == sum(p.numel() for p in backbone.parameters())
     assert counted.projector == sum(p.numel() for p in projector.parameters())

@@ -9,7 +9,7 @@ from torch import nn
 
 from trainer.data.registry import registered
 from trainer.models import catalogue
-from trainer.models.backbones import NAMES, build_backbone, empty_backbone
+from trainer.models.backbones import NAMES, build_backbone
 from trainer.models.projector import build_projector
 from trainer.specs import catalogue as published
 from trainer.specs.common import BackboneSpec
@@ -30,22 +30,13 @@ def test_features_of_images(name, stem, side, features):
     backbone = build_backbone(spec(name, stem=stem), seed=0)
     out = backbone(torch.rand(3, 3, side, side))
     assert out.shape == (3, features)
-    assert backbone.features == features
+    assert backbone.feature_width == features
     out.square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_name_works_and_stands_in_the_catalogue(name):
-    entry = published.backbones()[name]
-    backbone = empty_backbone(spec(name))
-    assert backbone(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, entry.features)
-    assert sum(p.numel() for p in backbone.parameters()) == entry.parameters
-    assert backbone.features == entry.features
-
-
-@pytest.mark.parametrize("name", ["tiny", "resnet18", "resnet50"])
-def test_activations_stand_in_the_catalogue(name):
+@pytest.mark.parametrize("name", ["tiny", "resnet18", "vit_b_32", "shufflenet_v2_x0_5", "squeezenet1_1"])
+def test_what_takes_a_forward_to_know_stands_in_the_catalogue(name):
     assert catalogue.backbone_entry(name) == published.backbones()[name]
 
 

@@ -35,7 +35,7 @@ def folder(tmp_path, backbone):
 def test_it_comes_back_as_it_was(folder, backbone):
     loaded = load_backbone(folder)
     assert not loaded.training
-    assert loaded.features == 128
+    assert loaded.feature_width == 128
     state = backbone.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
     images = torch.rand(2, 3, 32, 32)

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 from itertools import pairwise
+from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from trainer.models.classifiers import CLASSIFIERS, build_classifier
+from trainer.models.own import build_own
 from trainer.models.seeding import drawn_from
-from trainer.specs.common import BackboneSpec
+from trainer.specs import Fault, SpecError
+from trainer.specs.common import BackboneSpec, unknown_backbone
 
-RESNETS = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnext50_32x4d",
-    "resnext101_32x8d",
-    "resnext101_64x4d",
-    "wide_resnet50_2",
-    "wide_resnet101_2",
-)
-NAMES = (*RESNETS, "tiny")
+NAMES = (*CLASSIFIERS, "tiny")
 
 
 class Tiny(nn.Module):
@@ -34,11 +25,11 @@ class Tiny(nn.Module):
     spec's `stem` and `zero_init_residual` do not touch it.
     """
 
-    features = 128
+    feature_width = 128
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (3, 16, 32, 64, self.features)
+        widths = (3, 16, 32, 64, self.feature_width)
         layers: list[nn.Module] = []
         for place, (narrow, wide) in enumerate(pairwise(widths)):
             convolution = nn.Conv2d(narrow, wide, 3, stride=1 if place == 0 else 2, padding=1, bias=False)
@@ -52,33 +43,34 @@ class Tiny(nn.Module):
 
 
 def build_backbone(spec: BackboneSpec, *, seed: int) -> nn.Module:
-    """The untrained backbone: forward (n, 3, H, W) → (n, features), with an attribute `features`.
+    """The untrained backbone: forward (n, 3, H, W) → (n, feature_width), with `feature_width` as an attribute.
 
-    Float32 on the CPU, initialised from `seed` alone; torch's generators are left as they were.
+    `tiny`, any classification network of torchvision, or one that an installed distribution registers. Float32 on the
+    CPU, initialised from `seed` alone; torch's generators are left as they were. Forward draws no random number.
 
     Raises:
-        ValueError: the name is not known here.
+        SpecError: the name is not known here, or what it stands for is no backbone.
     """
-    if spec.name not in NAMES:
-        near = difflib.get_close_matches(spec.name, NAMES, n=1)
-        raise ValueError(f"unknown backbone {spec.name!r}; {f'did you mean {near[0]!r}?' if near else NAMES}")
     with drawn_from(seed, "backbone"):
-        return Tiny() if spec.name == "tiny" else _resnet(spec)
-
-
-def _resnet(spec: BackboneSpec) -> nn.Module:
-    network = torchvision.models.get_model(spec.name, weights=None, zero_init_residual=spec.zero_init_residual)
-    network.features = network.fc.in_features
-    network.fc = nn.Identity()
-    if spec.stem == "small":
-        network.conv1 = nn.Conv2d(3, network.conv1.out_channels, 3, stride=1, padding=1, bias=False)
-        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        network.maxpool = nn.Identity()
-    assert isinstance(network, nn.Module)
-    return network
+        if spec.name == "tiny":
+            return Tiny()
+        if spec.name in CLASSIFIERS:
+            return build_classifier(spec)
+        try:
+            return build_own(spec.name)
+        except KeyError:
+            raise SpecError([Fault("/backbone/name", unknown_backbone(spec.name))]) from None
 
 
 def empty_backbone(spec: BackboneSpec) -> nn.Module:
     """The same module without memory (meta device): for counting, not for computing."""
-    with torch.device("meta"):
-        return build_backbone(spec, seed=0)
+    with torch.device("meta"), _NumbersOnTheCpu():
+        backbone = build_backbone(spec, seed=0)
+    return backbone.to("meta")
+
+
+class _NumbersOnTheCpu(TorchFunctionMode):
+    """Numbers written out or in a row have values where tensors have none: RegNet computes its widths from them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **({"device": "cpu"} if func in (torch.arange, torch.tensor) else {}) | (kwargs or {}))

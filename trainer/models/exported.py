@@ -49,7 +49,7 @@ def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, *, deta
     config = {
         "format_version": FORMAT_VERSION,
         "backbone": spec.model_dump(mode="json"),
-        "features": backbone.features,
+        "features": backbone.feature_width,
         "pixel_mean": PIXEL_MEAN,
         "pixel_std": PIXEL_STD,
         "sha256": backbone_digest(weights),

@@ -10,7 +10,8 @@ from torch.nn.modules.conv import _ConvNd
 
 @dataclass(frozen=True, slots=True)
 class ParameterGroups:
-    """`matrices`: weights of linear maps and convolutions. `others`: biases and normalisation parameters."""
+    """`matrices`: weights of linear maps, of attention's among them, and of convolutions. `others`: biases, parameters
+    of normalisation, and what is added or scaled as it is: class tokens, positions, layer scales."""
 
     matrices: list[nn.Parameter]
     others: list[nn.Parameter]
@@ -28,6 +29,11 @@ def parameter_groups(*models: nn.Module) -> ParameterGroups:
     for model in models:
         for module in model.modules():
             for name, parameter in module.named_parameters(recurse=False):
-                is_matrix = isinstance(module, nn.Linear | _ConvNd) and name == "weight"
-                (matrices if is_matrix else others).append(parameter)
+                (matrices if _is_matrix(module, name) else others).append(parameter)
     return ParameterGroups(matrices, others)
+
+
+def _is_matrix(module: nn.Module, name: str) -> bool:
+    if isinstance(module, nn.MultiheadAttention):
+        return name in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+    return isinstance(module, nn.Linear | _ConvNd) and name == "weight"

@@ -12,12 +12,28 @@ from importlib import resources
 from pydantic import BaseModel
 
 
-class BackboneEntry(BaseModel):
-    """One backbone. `activation_mb_per_view` is what one 224 px fp32 view keeps for backward, in MB (10^6 bytes)."""
+class Trunk(BaseModel):
+    """A backbone with one of its stems. `activation_mb_per_view` is what one fp32 view of `CATALOGUE_SIDE` px keeps for
+    backward, in MB (10^6 bytes), with attention that keeps no score matrix (as PyTorch's own does); it grows with the
+    area of the view."""
 
     parameters: int
-    features: int
     activation_mb_per_view: float
+
+
+class BackboneEntry(Trunk):
+    """One backbone, with its ImageNet stem.
+
+    `image_size` is the only side it takes, None where it takes any from `smallest_image` on (of 8 px and more, which is
+    what a spec allows). `small_stem` is None where there is no such stem, and `zero_init_residual` says whether it has
+    residual branches that start at zero.
+    """
+
+    features: int
+    image_size: int | None
+    smallest_image: int
+    zero_init_residual: bool
+    small_stem: Trunk | None
 
 
 class DataSetEntry(BaseModel):
@@ -34,6 +50,10 @@ class _Catalogue(BaseModel):
     data_sets: dict[str, DataSetEntry]
 
 
+CATALOGUE_SIDE = 224
+"""Side in pixels of the views that activations are counted for."""
+
+
 @cache
 def _load() -> _Catalogue:
     return _Catalogue.model_validate(
@@ -44,6 +64,24 @@ def _load() -> _Catalogue:
 def backbones() -> dict[str, BackboneEntry]:
     """Backbones by name."""
     return _load().backbones
+
+
+def image_size_fault(backbone: str, size: int) -> str | None:
+    """Why `backbone` does not take images of `size` px, with the remedy; None if it does, or is not known here."""
+    entry = backbones().get(backbone)
+    if entry is None:
+        return None
+    if entry.image_size not in (None, size):
+        return (
+            f"{backbone} takes images of {entry.image_size} px and no others, not {size}; use {entry.image_size}, "
+            "or a backbone that takes any size, such as resnet50"
+        )
+    if size < entry.smallest_image:
+        return (
+            f"{backbone} needs images of {entry.smallest_image} px or more, not {size}; use at least that, "
+            "or a backbone for small images, such as resnet18 with stem small"
+        )
+    return None
 
 
 def built_in_data_sets() -> dict[str, DataSetEntry]:

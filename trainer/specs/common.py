@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from trainer.specs import catalogue
+from trainer.specs.own_backbones import GROUP, own_backbones
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 NAME_RULE = "a name of 1 to 100 letters, digits, dots, dashes and underscores is expected, with a letter or digit first"
@@ -94,23 +95,47 @@ class BackboneSpec(SpecModel):
     name: str = Field(
         "resnet50",
         max_length=100,
-        description="A ResNet of torchvision by name, ResNeXt and Wide ResNet among them, or `tiny`",
+        description="Any classification network of torchvision by name, `tiny`, or one that an installed distribution "
+        "registers under the entry point group `barlow_lab.backbones`; dropout and stochastic depth are off in all",
     )
     stem: Literal["imagenet", "small"] = Field(
         "imagenet",
-        description="`small`: 3x3 stride-1 first convolution and no max-pool, for images up to ~64 px",
+        description="`small`: 3x3 stride-1 first convolution and no max-pool, for images up to ~64 px; of the ResNet "
+        "family, and of `tiny`, which has no other",
     )
-    zero_init_residual: bool = Field(True, description="Start each residual branch at zero (ResNets)")
+    zero_init_residual: bool = Field(
+        True, description="Start each residual branch at zero; a question to the ResNet family alone"
+    )
 
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        known = catalogue.backbones()
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "for example resnet50, resnet18 or tiny"
-            raise ValueError(f"unknown backbone {name!r}; {hint}")
+        if name not in catalogue.backbones() and name not in own_backbones():
+            raise ValueError(unknown_backbone(name))
         return name
+
+    @model_validator(mode="after")
+    def _has_what_is_asked_of_it(self) -> BackboneSpec:
+        entry = catalogue.backbones().get(self.name)
+        faults: dict[tuple[str, ...], str] = {}
+        if self.stem == "small" and (entry is None or entry.small_stem is None):
+            faults["stem",] = f"{self.name} has no small stem; leave stem out, or take a ResNet, such as resnet18"
+        if not self.zero_init_residual and (entry is None or not entry.zero_init_residual):
+            faults["zero_init_residual",] = (
+                f"{self.name} has no residual branches that start at zero; leave zero_init_residual out"
+            )
+        refuse(faults)
+        return self
+
+
+def unknown_backbone(name: str) -> str:
+    """What to say of a backbone that is not known here."""
+    near = difflib.get_close_matches(name, [*catalogue.backbones(), *own_backbones()], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "for example resnet50, resnet18 or tiny"
+    return (
+        f"unknown backbone {name!r}; {hint} (one of your own has to be installed here as well, and registered under "
+        f"the entry point group {GROUP})"
+    )
 
 
 class BackboneFrom(SpecModel):

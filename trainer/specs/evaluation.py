@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from trainer.specs.catalogue import image_size_fault
 from trainer.specs.common import BackboneFrom, BackboneSpec, JobSpec, Name, SpecModel, refuse
 
 
@@ -42,6 +43,8 @@ class EvaluationSpec(JobSpec):
             refuse({("backbone",): "backbone_from.random needs the architecture: add backbone: {name: ...}"})
         if self.backbone_from.random is None and self.backbone is not None:
             refuse({("backbone",): "backbone goes with backbone_from.random only; a job brings its own; leave it out"})
+        if self.backbone is not None and (said := image_size_fault(self.backbone.name, self.images.size)):
+            refuse({("images", "size"): said})
         return self
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from trainer.specs.catalogue import image_size_fault
 from trainer.specs.common import BackboneSpec, JobSpec, SpecModel, refuse
 from trainer.specs.loss_form import DUAL_BELOW, LossFormOrAuto, dual_is_exact
 from trainer.specs.views import ViewsSpec
@@ -131,6 +132,8 @@ class PretrainSpec(JobSpec):
                 f"projector width, and {self.batch_size} is not below {DUAL_BELOW * width:g}; leave it out, "
                 "lower batch_size, or widen the projector"
             )
+        if said := image_size_fault(self.backbone.name, self.views.size):
+            faults["views", "size"] = said
         warmup = self.optimizer.warmup_epochs
         if warmup is not None and warmup >= self.epochs:
             faults["optimizer", "warmup_epochs"] = (

@@ -1,0 +1,48 @@
+"""A backbone of one's own, built from the entry point that an installed distribution registers.
+
+The object behind the name is a class or a function that, called without arguments, returns an nn.Module:
+
+- forward takes (n, 3, H, W) and returns (n, feature_width) features; `feature_width` is an attribute, an int.
+- Weights are drawn from torch's generator alone, so that they come from the job's seed.
+- Forward draws nothing: no dropout, no stochastic depth (`trainer.models.dropout` says why).
+- Batch normalisation is nn.BatchNorm*d with affine parameters and a running average; it is synchronised for you.
+
+    class WideTiny(nn.Module):
+        feature_width = 256
+        def __init__(self) -> None: ...
+        def forward(self, images: Tensor) -> Tensor: ...
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from trainer.models.dropout import drawing_layers
+from trainer.specs import Fault, SpecError
+from trainer.specs.own_backbones import own_backbones
+
+
+def build_own(name: str) -> nn.Module:
+    """The network that is registered as `name`.
+
+    Raises:
+        KeyError: none is.
+        SpecError: it cannot be built, or is not what a backbone has to be.
+    """
+    entry = own_backbones()[name]
+    try:
+        network = entry.load()()
+    except Exception as error:  # code of others may raise anything
+        raise _refusal(name, entry.value, f"cannot be built ({type(error).__name__}: {error})") from error
+    if not isinstance(network, nn.Module):
+        raise _refusal(name, entry.value, f"gives a {type(network).__name__} when called, not an nn.Module")
+    width = getattr(network, "feature_width", None)
+    if not isinstance(width, int) or width < 1:
+        raise _refusal(name, entry.value, "has no attribute feature_width, the number of features per image")
+    if drawing := drawing_layers(network):
+        raise _refusal(name, entry.value, f"has dropout, which makes a curve depend on the ranks: {', '.join(drawing)}")
+    return network
+
+
+def _refusal(name: str, place: str, said: str) -> SpecError:
+    return SpecError([Fault("/backbone/name", f"backbone {name!r} ({place}) {said}; mend it where it is defined")])
