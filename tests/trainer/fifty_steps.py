@@ -1,4 +1,6 @@
-"""The run of the process tests: 50 steps in float64, a checkpoint every 7, a correlation record every 5 epochs."""
+"""The run of the process tests: 50 steps in float64, a checkpoint every 7, a correlation record every 5 epochs.
+
+The checkpoints of steps 20 and 40 are milestones, so they stay."""
 
 import json
 import time
@@ -12,7 +14,7 @@ SPEC = runs.spec(
     epochs=10,
     optimizer={"name": "lars", "bias_learning_rate": 0.01},
     run={
-        "checkpoint": {"every_steps": 7, "every_epochs": 4},
+        "checkpoint": {"every_steps": 7, "every_epochs": 4, "milestone_every_epochs": 4},
         "record": {"metrics_every_steps": 1, "correlation_every_epochs": 5},
     },
 )

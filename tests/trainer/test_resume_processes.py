@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -46,6 +47,28 @@ def test_two_ranks_and_one_give_the_same_curve(one_rank, two_ranks):
     assert sum(name == "loss" for name, _ in one) == STEPS
     for point, value in one.items():
         assert two[point] == pytest.approx(value, rel=1e-8, abs=1e-12), point
+
+
+@pytest.mark.parametrize("count", [2, 1], ids=["two to one", "one to two"])
+def test_a_checkpoint_goes_on_on_another_number_of_ranks_with_the_same_curve(one_rank, two_ranks, tmp_path, count):
+    run, written = tmp_path / "run", two_ranks if count == 2 else one_rank
+    shutil.copytree(written / "attempts/0001", run / "attempts/0001")
+    for folder in run.glob("attempts/0001/checkpoints/step-*"):
+        if int(folder.name.removeprefix("step-")) > 20:
+            shutil.rmtree(folder)
+    if count == 2:
+        _finish_in_this_process(run, 2)
+    else:
+        assert ranks.finish(ranks.start(command(tmp_path), 2, tmp_path)) == [0, 0], ranks.log(tmp_path)
+    assert runs.resume_step(run, 2) == 20
+    (warning,) = runs.events(run, 2, "warning")
+    assert [warning.data[when]["world_size"] for when in ("before", "now")] == [count, 3 - count]
+    found, right = runs.series(run), runs.series(one_rank)
+    assert found.keys() == right.keys()
+    assert all(found[point] == pytest.approx(value, rel=1e-8, abs=1e-12) for point, value in right.items())
+    ends = [runs.checkpoint(at, number, STEPS)["model"] for at, number in ((run, 2), (one_rank, 1))]
+    for name, tensor in ends[1].items():
+        assert (ends[0][name] - tensor).abs().max() <= 1e-10 * tensor.abs().max(), name
 
 
 def _killed_while_writing(folder: Path, count: int, seed: int) -> None:

@@ -82,6 +82,43 @@ def test_a_resume_that_mlflow_knows_nothing_beyond_keeps_its_run(lab: Lab, datab
     assert images(job, client) == {("views+step+0", "png"): 1, ("views+step+0", "webp"): 1}
 
 
+def test_a_checkpoint_whose_line_comes_behind_later_steps_covers_its_own(
+    lab: Lab, database: Settings, mlflow: Mlflow
+) -> None:
+    """The trainer goes on while it is written. Killed before the line of the next one, it was written all the same."""
+    client = make_client(mlflow.url)
+    job = RecordedJob(lab, database)
+    goes_on = exporter(job, client)
+    job.started()
+    job.steps(1, 7)
+    job.correlation(7)
+    record(job)
+    job.checkpoint(5)
+    record(job)
+    assert lab.attempt(job.id).last_step == 7
+    goes_on.export(job.id)
+    assert [step for step, *_ in in_mlflow(job, client)["loss"]] == [1, 2, 3, 4, 5]
+    assert images(job, client) == {}
+    former = job.row().mlflow_run_id
+    job.steps(8, 12)
+    record(job)
+    job.again()
+    job.started(resume_step=10)
+    job.steps(11, 13, value=100.0)
+    job.checkpoint(11)
+    record(job)
+    goes_on.export(job.id)
+    assert (job.points()["loss", 10], job.points()["loss", 11]) == ((10.0, 1), (111.0, 2))
+    assert [step for step, *_ in in_mlflow(job, client)["loss"]] == list(range(1, 12))
+    assert set(images(job, client)) == {("correlation+step+7", "png"), ("correlation+step+7", "webp")}
+    assert job.row().mlflow_run_id == former
+    assert "mlflow_rebuild_requested" not in lab.kinds(job.id)
+    job.succeed()
+    record(job)
+    export(job, client)
+    assert_exported(job, client)
+
+
 def test_a_point_that_is_recorded_again_replaces_the_one_in_mlflow(
     lab: Lab, database: Settings, mlflow: Mlflow
 ) -> None:

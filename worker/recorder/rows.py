@@ -69,10 +69,10 @@ class Rows:
             rebuild(self.session, job, actor=self._actor, why=self._outdated)
         last_step = max((line.step for line in lines if line.step is not None), default=None)
         values: dict[str, Any] = {"last_progress_at": _time(lines[-1])}
+        if last_step is not None:  # a checkpoint's line comes when it is written, a few steps later
+            values["last_step"] = func.greatest(Attempt.last_step, last_step)
         self.session.execute(
-            update(Attempt)
-            .where(Attempt.job_id == self._job_id, Attempt.number == self._number)
-            .values(values if last_step is None else {**values, "last_step": last_step})
+            update(Attempt).where(Attempt.job_id == self._job_id, Attempt.number == self._number).values(values)
         )
 
     def left_out(self, byte: int, why: str) -> None:
