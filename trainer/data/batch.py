@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,13 +63,30 @@ class Batch:
 
 
 def batch_memory(count: int, size: int, *, tables: bool, pinned: bool) -> Tensor:
-    """Memory of a batch of `count` pairs, not yet set.
+    """Memory of a batch of `count` pairs, not yet set; it was another batch's before, whose tensors are all gone.
 
-    Pinned memory comes from torch's own pool: a block is given out again only when its tensor is gone and the
-    asynchronous copies from it are done, so nothing is overwritten on its way to the device.
+    Pinned memory comes from torch's own pool, which also waits for the asynchronous copies from it. Other memory is
+    kept here: fresh from the system it costs more than the crops that are written to it (0.15 ms against 0.01 ms an
+    image), for every page of it is cleared first.
     """
     table_bytes = 2 * count * FIELDS * 4 if tables else 0
-    return torch.empty(table_bytes + _pixel_bytes(count, size), dtype=torch.uint8, pin_memory=pinned)
+    needed = table_bytes + _pixel_bytes(count, size)
+    if pinned:
+        return torch.empty(needed, dtype=torch.uint8, pin_memory=True)
+    try:
+        block = _free_blocks.pop()
+    except IndexError:
+        block = np.empty(0, dtype=np.uint8)
+    if len(block) != needed:
+        block = np.empty(needed, dtype=np.uint8)
+    # The tensor, and every view of it, holds this array: it goes when the last of them does.
+    lent = block.view()
+    weakref.finalize(lent, _free_blocks.append, block).atexit = False
+    return torch.from_numpy(lent)
+
+
+_free_blocks: deque[np.ndarray] = deque(maxlen=8)
+"""Some more than there are batches ahead; when there are too many the oldest goes."""
 
 
 def _pixel_bytes(count: int, size: int) -> int:
