@@ -31,7 +31,7 @@ _PRETRAIN = st.fixed_dictionaries(
         "views": st.fixed_dictionaries(
             {},
             optional={
-                "preset": st.sampled_from(["barlow_twins", "small_images"]),
+                "preset": st.sampled_from(["barlow_twins", "small_images", "grayscale", "own_images"]),
                 "size": st.integers(8, 64),
                 "both": _VIEW,
                 "a": _VIEW,
@@ -92,6 +92,7 @@ def of(base: dict[str, Any], **fields: Any) -> str:
         {"optimizer": {"name": "lars", "learning_rate": 0.2}},
         {"objective": {"name": "barlow_twins", "lambda": 0.0051}},
         {"views": {"preset": "barlow_twins", "b": {"blur": {"probability": 0.1}}}},
+        {"views": {"engine": "pillow"}},
         {"views": {"preset": "small_images", "both": {"crop_scale": [0.08, 1.0]},
                    "a": {"blur": {"probability": 1.0}}, "b": {"blur": {"probability": 0.1}}}},
     ],
@@ -105,7 +106,8 @@ def test_every_change_of_the_science_changes_the_digest() -> None:
         {}, {"seed": 1}, {"epochs": 999}, {"batch_size": 1024}, {"max_steps": 5}, {"precision": "fp64"},
         {"data": "textures"}, {"data": {"name": "digits", "split": "test"}},
         {"data": {"name": "digits", "limit": 4000}},
-        {"views": {"size": 32}}, {"views": {"preset": "small_images"}}, {"views": {"a": {"flip": 0.1}}},
+        {"views": {"size": 32}}, {"views": {"engine": "batched"}}, {"views": {"preset": "small_images"}},
+        {"views": {"preset": "grayscale"}}, {"views": {"preset": "own_images"}}, {"views": {"a": {"flip": 0.1}}},
         {"views": {"b": {"flip": 0.1}}}, {"views": {"both": {"flip": 0.1}}}, {"backbone": {"name": "tiny"}},
         {"backbone": {"stem": "small"}}, {"projector": {"widths": [8192, 8192]}}, {"objective": {"lambda": 0.005}},
         {"optimizer": {"name": "sgd"}}, {"optimizer": {"name": "adamw"}}, {"optimizer": {"momentum": 0.8}},

@@ -135,6 +135,7 @@ def test_an_experiment_in_the_place_of_a_job_is_named_as_such() -> None:
         ({"run": {"labels": {"a/": "x"}}}, "/run/labels/a~1"),
         ({"run": {"labels": {"a" * 64: "x"}}}, "/run/labels/" + "a" * 64),
         ({"views": {"preset": ["barlow_twins"]}}, "/views/preset"),
+        ({"views": {"engine": "gpu"}}, "/views/engine"),
         ({"views": {"both": 3}}, "/views/both"),
         ({"views": {"both": {"flip": 2}}}, "/views/both/flip"),
         ({"views": {"both": {"flpi": 1}}}, "/views/both/flpi"),
@@ -201,6 +202,16 @@ def test_presets_are_merged_preset_then_both_then_one_view() -> None:
     assert small.a.blur.probability == small.b.blur.probability == 0.0
     assert small.b.solarize.probability == 0.2
     assert small.a.crop_scale == small.b.crop_scale == (0.2, 1.0)
+
+    grey = views_of(preset="grayscale")
+    for view, paper in ((grey.a, default.a), (grey.b, default.b)):
+        assert (view.jitter.saturation, view.jitter.hue, view.grayscale) == (0.0, 0.0, 0.0)
+        assert (view.blur, view.solarize, view.crop_scale) == (paper.blur, paper.solarize, paper.crop_scale)
+
+    own = views_of(preset="own_images")
+    for view, paper in ((own.a, default.a), (own.b, default.b)):
+        assert view == paper.model_copy(update={"crop_scale": (0.2, 1.0)})
+    assert own.size == 224
 
     merged = views_of(
         preset="small_images",

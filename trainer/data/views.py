@@ -67,7 +67,8 @@ def sample(
     jitter: tuple[tuple[str, float], ...] = ()
     if u[_JITTER] < view.jitter.probability:
         factors = _jitter_factors(view, u[_FACTORS])
-        jitter = tuple((JITTERS[n], factors[n]) for n in np.argsort(u[_ORDER]))
+        # A hue turned by nothing is not the same: it has been to 8-bit HSV and back. torchvision leaves it out, too.
+        jitter = tuple((JITTERS[n], factors[n]) for n in np.argsort(u[_ORDER]) if getattr(view.jitter, JITTERS[n]) > 0)
     channels = (0, 1, 2)
     if u[_SWAP] < view.channel_swap:
         red, green, blue = np.argsort(u[_CHANNELS]).tolist()
