@@ -15,6 +15,7 @@ from service.api.deps import read_uuid
 from service.database.tables import Checkpoint, Job
 from service.ledger.states import JobState
 from trainer.specs import Fault, PretrainSpec, Spec
+from trainer.specs.catalogue import image_size_fault
 
 Name = str
 
@@ -58,7 +59,9 @@ def resolve(
         if name in siblings:
             sibling = siblings[name]
             found = name
-            if is_source and sibling is not None and sibling.kind != "pretrain":
+            if is_source and isinstance(sibling, PretrainSpec):
+                faults += _faults_of_images(spec, sibling.backbone.name)
+            elif is_source and sibling is not None:
                 faults.append(Fault(pointer, _wrong_kind(name, sibling.kind)))
         else:
             job = _find(session, experiment_id, name)
@@ -113,6 +116,8 @@ def _faults_of_source(session: Session, spec: Spec, job: Job) -> list[Fault]:
         return [Fault("/backbone_from/job", _wrong_kind(job.name, job.kind))]
     if job.state in (JobState.FAILED, JobState.CANCELLED):
         return _faults_of_wait("/backbone_from/job", job)
+    if faults := _faults_of_images(spec, job.spec["backbone"]["name"]):
+        return faults
     if spec.backbone_from.select == "last" or job.state != JobState.SUCCEEDED:
         return []
     step = int(spec.backbone_from.select.removeprefix("step "))
@@ -124,6 +129,12 @@ def _faults_of_source(session: Session, spec: Spec, job: Job) -> list[Fault]:
         return []
     have = f"it has {', '.join(map(str, steps))}" if steps else "it has none"
     return [Fault("/backbone_from/select", f"job {job.name} has no checkpoint of step {step}; {have}")]
+
+
+def _faults_of_images(spec: Spec, backbone: str) -> list[Fault]:
+    assert not isinstance(spec, PretrainSpec)
+    said = image_size_fault(backbone, spec.images.size)
+    return [] if said is None else [Fault("/images/size", said)]
 
 
 def _faults_of_wait(pointer: str, job: Job) -> list[Fault]:

@@ -10,6 +10,8 @@ from trainer.models.backbones import build_backbone
 from trainer.models.projector import build_projector
 from trainer.specs import BackboneSpec, PretrainSpec, parse_spec
 
+SMALL_RESNET = BackboneSpec(name="resnet18", stem="small")
+
 
 @pytest.mark.parametrize(
     ("name", "stem", "widths"),
@@ -40,5 +42,9 @@ def test_memory_follows_its_formula() -> None:
         parse_spec({**PRETRAIN, "batch_size": 100, "resources": {"slots": 2}, "precision": "bf16"}), spec.backbone
     )
     assert half.activations == pytest.approx(need.activations / 2, abs=2)
+    small = memory(parse_spec({**PRETRAIN, "backbone": {"name": "resnet18", "stem": "small"}}), SMALL_RESNET)
+    large = memory(parse_spec({**PRETRAIN, "backbone": {"name": "resnet18"}}), BackboneSpec(name="resnet18"))
+    projector = 2 * 100 * 4 * (2 * 128 + 64)
+    assert (small.activations - projector) / (large.activations - projector) == pytest.approx(230.2 / 22.2)
     judged = memory(parse_spec({**KNN, "backbone_from": {"job": "x"}}), BackboneSpec(name="tiny"))
     assert (judged.gradients, judged.optimizer, judged.objective) == (0, 0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -184,6 +185,31 @@ def test_the_plan_of_an_evaluation_knows_the_backbone_of_its_source(api: httpx.C
     pixels = api.post("/jobs?validate_only=true", json={**KNN, "backbone_from": {"pixels": True}}).json()
     assert pixels["parameters"] is None
     assert api.get("/experiments").json()["items"][0]["states"] == {"queued": 1}
+
+
+def test_images_that_the_source_s_backbone_does_not_take_are_refused(api: httpx.Client) -> None:
+    source = {**PRETRAIN, "views": {"size": 224}, "backbone": {"name": "vit_b_16"}}
+    judging = {**KNN, "backbone_from": {"job": "source"}}
+    assert api.post("/jobs", json={**source, "name": "source"}).status_code == 201
+    assert "vit_b_16 takes images of 224 px" in faults_of(api.post("/jobs", json=judging))["/images/size"]
+    together = api.post("/experiments", json={"name": "e", "jobs": {"source": source, "judge": judging}})
+    assert list(faults_of(together)) == ["/jobs/judge/images/size"]
+    fitting = {**judging, "images": {"size": 224}}
+    assert api.post("/jobs", json=fitting).status_code == 201
+
+
+def test_the_sizes_of_a_backbone_of_one_s_own_are_not_known(
+    api: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {**PRETRAIN, "backbone": {"name": "my_net"}}
+    assert "has to be installed here" in faults_of(api.post("/jobs", json=spec))["/backbone/name"]
+    info = tmp_path / "own_nets-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-nets\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[barlow_lab.backbones]\nmy_net = a_module_that_is_not_here:Net\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    plan = api.post("/jobs?validate_only=true", json=spec).json()
+    assert (plan["parameters"], plan["memory"], plan["steps"]) == (None, None, 80)
 
 
 def test_a_plan_in_a_new_experiment_makes_no_experiment(api: httpx.Client) -> None:

@@ -41,16 +41,15 @@ def test_every_classification_network_of_torchvision_stands_in_the_catalogue():
             assert isinstance(getattr(module, "dropout", 0.0), nn.Module) or not getattr(module, "dropout", 0.0), name
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("name", [n for n in ONE_OF_EACH if not n.startswith("regnet")])
 def test_features_are_what_entered_the_layer_of_the_class_logits(name):
-    """Against the whole network of torchvision, whose classifier is caught at work."""
+    """Against the whole network of torchvision, whose classifier is caught at work. (Its constructor of a RegNet does
+    not run on the meta device.)"""
     side = side_of(name)
     images = torch.empty(2, 3, side, side, device="meta")
     backbone = empty_backbone(BackboneSpec(name=name))
     assert backbone.train()(images).shape == (2, backbone.feature_width)
     arguments = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    if name.startswith("regnet"):
-        return  # torchvision's own constructor does not run on the meta device
     with torch.device("meta"):
         whole = torchvision.models.get_model(name, weights=None, **arguments)
     fed = {}

@@ -40,7 +40,7 @@ def open_backbone(spec: EvaluationSpec, context: Context) -> FrozenBackbone:
     {"checkpoint": a checkpoint folder of a pretraining}, with the sha256 that each names itself by.
 
     Raises:
-        BadSpec: there is no such backbone, or it is not what was written.
+        BadSpec: there is no such backbone, or it is not what was written, or it takes no images of that size.
     """
     context.progress(PHASE)
     source = spec.backbone_from.model_dump(exclude_none=True)
@@ -57,7 +57,21 @@ def open_backbone(spec: EvaluationSpec, context: Context) -> FrozenBackbone:
             module = build_backbone(spec.backbone, seed=spec.backbone_from.random)
     context.working(PHASE)
     module = module.float().to(context.device).eval().requires_grad_(False)
+    if not spec.backbone_from.pixels:
+        _try(module, spec.images.size, context.device)
     return FrozenBackbone(module, source, _digest(module))
+
+
+def _try(module: nn.Module, side: int, device: torch.device) -> None:
+    try:
+        with torch.no_grad():
+            module(torch.zeros(1, 3, side, side, device=device))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise BadSpec(
+            f"the backbone takes no image of {side} px ({error}); set images.size to the views.size it was trained with"
+        ) from error
 
 
 def _of_job(resolved: dict[str, str], context: Context) -> nn.Module:
