@@ -12,22 +12,27 @@ from trainer.data.pixels import normalise
 from trainer.models.backbones import build_backbone
 from trainer.models.projector import build_projector
 from trainer.objectives.barlow_twins import BarlowTwinsTerms, barlow_twins
-from trainer.optim.build import build_optimizer, set_rates
+from trainer.optim.build import build_optimizer, load_optimizer, set_rates
 from trainer.optim.groups import ParameterGroups, parameter_groups
 from trainer.optim.schedules import Schedule
 from trainer.outcome import Diverged
 from trainer.runtime.batch_norm import RunningStatistics, synchronise_batch_norm
+from trainer.runtime.compiling import CompileChoice, Network, choose
 from trainer.runtime.gradients import Gradients
-from trainer.runtime.precision import PARAMETER_DTYPES, autocast
+from trainer.runtime.precision import PARAMETER_DTYPES, StepGuard, allow_fast_products, autocast, memory_format
 from trainer.specs import PretrainSpec
+
+DIVERGED_REMEDY = (
+    "the parameters were left as they were before it. Lower optimizer.learning_rate, lengthen the warm-up, or use fp32"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
     """What one step leaves to look at: tensors on the device.
 
-    `z_a_nd`, `z_b_nd` are this rank's embeddings of the views; `first_bad_step` is the step whose gradient was not
-    finite, 0 so far.
+    `z_a_nd`, `z_b_nd` are this rank's embeddings of the views; `first_bad_step` is the step at which the run was over
+    for gradients that are not finite, 0 so far.
     """
 
     terms: BarlowTwinsTerms
@@ -46,65 +51,114 @@ class TrainState:
         self._schedule = schedule
         self._device = device
         self._dtype = PARAMETER_DTYPES[spec.precision]
+        self._pieces = spec.batch_size // (spec.micro_batch or spec.batch_size)
         backbone = build_backbone(spec.backbone, seed=spec.seed)
         projector = build_projector(int(backbone.feature_width), spec.projector.widths, seed=spec.seed)  # type: ignore[arg-type]
         self.model = nn.ModuleDict({"backbone": backbone, "projector": projector})
-        synchronise_batch_norm(self.model).to(device, self._dtype).train()
+        synchronise_batch_norm(self.model, views=2).to(device, self._dtype).train()
+        self.model.to(memory_format=memory_format(device))
         self.groups: ParameterGroups = parameter_groups(self.model)
+        self._network: Network = self._written
         self._statistics = RunningStatistics(self.model)
         self._gradients = Gradients(self.model.parameters())
         self._optimizer = build_optimizer(spec, self.groups)
-        # The step whose gradient was not finite, 0 while there is none; it stays on the device.
-        self._first_bad_step = torch.zeros((), dtype=torch.int64, device=device)
+        self._guard = StepGuard(spec.precision, device)
+        allow_fast_products(spec.precision, device)
 
     def update(self, view_a: Tensor, view_b: Tensor, step: int) -> Update:
         """The optimiser step number `step`, from this rank's rows of two views, (n, 3, S, S) uint8.
 
-        A gradient that is not finite moves nothing, neither parameters nor momentum nor running statistics, and no
-        later step does (DESIGN 7.8). The host waits for nothing.
+        With `micro_batch` the rows are this rank's share of every piece, piece after piece. A gradient that is not
+        finite moves nothing, neither parameters nor momentum nor running statistics, and where it is the end of the run
+        (DESIGN 7.8, StepGuard) no later step does. The host waits for nothing.
         """
         rate = set_rates(self._optimizer, self._schedule, done=step - 1)
         statistics_before = self._statistics.flat.clone()
+        scale = self._guard.scale
         self._gradients.clear()
-        with autocast(self._spec.precision, self._device):
-            # Two passes: each view has its own batch statistics.
-            z_a_nd, z_b_nd = self._embed(view_a), self._embed(view_b)
-        terms = barlow_twins(z_a_nd, z_b_nd, self._spec.objective.lambda_, self._spec.objective.form)
-        torch.autograd.backward(terms.loss)
-        norm = self._gradients.reduce()
+        views = view_a.to(self._device, non_blocking=True), view_b.to(self._device, non_blocking=True)
+        differentiate = self._at_once if self._pieces == 1 else self._piece_by_piece
+        terms, z_2nd = differentiate(*views, scale)
+        norm = self._gradients.reduce(scale)
 
-        bad_before = self._first_bad_step
-        self._first_bad_step = torch.where((bad_before == 0) & ~norm.isfinite(), step, bad_before)
-        good = self._first_bad_step == 0
+        good = self._guard.admit(norm, step)
         self._optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
         self._optimizer.step()
         self._statistics.restore_unless(good, statistics_before)
-        return Update(terms, norm, rate, z_a_nd.detach(), z_b_nd.detach(), self._first_bad_step)
+        z_a_nd, z_b_nd = z_2nd.detach()
+        return Update(terms, norm, rate, z_a_nd, z_b_nd, self._guard.diverged_at)
 
-    def _embed(self, images: Tensor) -> Tensor:
-        pixels = normalise(images.to(self._device, non_blocking=True), self._dtype)
+    def _at_once(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[BarlowTwinsTerms, Tensor]:
+        """The terms, and the embeddings (2, n, d); this rank's share of the gradient is in place."""
+        z_2nd = self._embed(view_a, view_b)
+        terms = self._objective(z_2nd)
+        torch.autograd.backward(terms.loss, scale)
+        return terms, z_2nd
+
+    def _piece_by_piece(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[BarlowTwinsTerms, Tensor]:
+        """The same in the memory of one piece, with batch statistics of a piece (research/trainer-anchors P8): first
+        all embeddings without a graph and the gradient of the loss with respect to them, then every piece again, with
+        its rows of that gradient."""
+        pieces = list(zip(view_a.chunk(self._pieces), view_b.chunk(self._pieces), strict=True))
+        with torch.no_grad():
+            z_2nd = torch.cat([self._embed(*piece) for piece in pieces], 1)
+        terms = self._objective(z_2nd.requires_grad_())
+        (gradient_2nd,) = torch.autograd.grad(terms.loss, z_2nd, scale)
+        with self._statistics.held():
+            for piece, gradient_2md in zip(pieces, gradient_2nd.chunk(self._pieces, 1), strict=True):
+                torch.autograd.backward(self._embed(*piece), gradient_2md)
+        return terms, z_2nd
+
+    def _objective(self, z_2nd: Tensor) -> BarlowTwinsTerms:
+        z_a_nd, z_b_nd = z_2nd.unbind()
+        return barlow_twins(z_a_nd, z_b_nd, self._spec.objective.lambda_, self._spec.objective.form)
+
+    def _embed(self, view_a: Tensor, view_b: Tensor) -> Tensor:
+        """Both views in one forward pass, (n, 3, S, S) uint8 each -> (2, n, d)."""
+        pixels = normalise(torch.cat([view_a, view_b]), self._dtype)
+        with autocast(self._spec.precision, self._device):
+            embeddings = self._network(pixels.contiguous(memory_format=memory_format(self._device)))
+        return embeddings.view(2, len(view_a), -1)
+
+    def _written(self, pixels: Tensor) -> Tensor:
         embeddings: Tensor = self.model["projector"](self.model["backbone"](pixels))
         return embeddings
+
+    def choose_network(self, ranks: int) -> CompileChoice:
+        """Compile the network if the spec wishes it, or if a trial with random images finds that it pays; every one of
+        `ranks` ranks calls it, before the first step. The trial changes nothing that a step depends on."""
+        rows, size = self._spec.batch_size // self._pieces // ranks, self._spec.views.size
+        before = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+
+        def try_out(network: Network) -> None:
+            self._network = network
+            view = torch.randint(0, 256, (rows, 3, size, size), dtype=torch.uint8, device=self._device)
+            z_2nd = self._embed(view, view.flip(3))
+            torch.autograd.backward(z_2nd, torch.ones_like(z_2nd))
+
+        self._network, choice = choose(self._spec.run.compile, self._written, try_out, self._device)
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(before[name])
+        return choice
 
     def raise_if_diverged(self, bad_step: int | None = None) -> None:
         """Look at `bad_step`, an Update's first_bad_step on the host; without it wait for the device.
 
         Raises:
-            Diverged: some step's gradient was not finite. The parameters are those before that step, on every rank.
+            Diverged: the run was over at that step. The parameters are those before it, on every rank.
         """
-        bad_step = int(self._first_bad_step) if bad_step is None else bad_step
+        bad_step = int(self._guard.diverged_at) if bad_step is None else bad_step
         if bad_step:
-            raise Diverged(
-                f"the gradient of step {bad_step} is not finite; the parameters were left as they were before it. "
-                "Lower optimizer.learning_rate, lengthen the warm-up, or use fp32",
-                bad_step,
-            )
+            raise Diverged(f"{self._guard.said(bad_step)}; {DIVERGED_REMEDY}", bad_step)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and texts only; the tensors are its own, which the next step changes."""
-        return {"model": dict(self.model.state_dict()), "optimizer": self._optimizer.state_dict()}
+        state = {"model": dict(self.model.state_dict()), "optimizer": self._optimizer.state_dict()}
+        guard = self._guard.state_dict()
+        return {**state, "guard": guard} if guard else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self._optimizer, state["optimizer"])
+        self._guard.load_state_dict(state.get("guard", {}))

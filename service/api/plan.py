@@ -40,7 +40,7 @@ def memory(spec: Spec, backbone: BackboneSpec) -> Memory:
     slots = spec.resources.slots
     precision = spec.precision if isinstance(spec, PretrainSpec) else "fp32"
     master = 8 if precision == "fp64" else 4
-    stored = {"fp64": 8, "fp32": 4, "bf16": 2}[precision]
+    stored = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}[precision]
     size = spec.views.size if isinstance(spec, PretrainSpec) else spec.images.size
     view = _trunk(backbone).activation_mb_per_view * 1e6 * (size / CATALOGUE_SIDE) ** 2 * stored / 4
     batch = -(-spec.batch_size // slots)

@@ -33,24 +33,29 @@ def share(rows: Tensor, rank: int, ranks: int) -> Tensor:
     return rows[rank * each : (rank + 1) * each]
 
 
-def batch_norm(rank: int, ranks: int) -> dict[str, Tensor]:
+def share_of_pieces(rows: Tensor, pieces: int, rank: int, ranks: int) -> Tensor:
+    """This rank's rows where the batch goes through in pieces: its share of every one."""
+    return torch.cat([share(piece, rank, ranks) for piece in rows.chunk(pieces)])
+
+
+def batch_norm(rank: int, ranks: int, views: int) -> dict[str, Tensor]:
     """Output, gradients and running statistics of BN over a batch with a large mean, then of eval mode."""
     generator = torch.Generator().manual_seed(0)
     x = 50 + torch.randn(GLOBAL_BATCH, 3, 4, 5, generator=generator, dtype=torch.float64)
     weights = torch.randn(GLOBAL_BATCH, 3, 4, 5, generator=generator, dtype=torch.float64)
-    model = synchronise_batch_norm(nn.Sequential(nn.BatchNorm2d(3))).double()
+    model = synchronise_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), views=views).double()
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([0.5, -1.0, 2.0]))
         model[0].bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
-    mine = share(x, rank, ranks).clone().requires_grad_()
+    mine = share_of_pieces(x, views, rank, ranks).clone().requires_grad_()
     out = model(mine)
-    (out * share(weights, rank, ranks)).sum().backward()
+    (out * share_of_pieces(weights, views, rank, ranks)).sum().backward()
     return {
-        "out": collectives.all_gather_rows(out),
-        "x.grad": collectives.all_gather_rows(mine.grad),
+        **{f"out {n}": collectives.all_gather_rows(rows) for n, rows in enumerate(out.chunk(views))},
+        **{f"x.grad {n}": collectives.all_gather_rows(rows) for n, rows in enumerate(mine.grad.chunk(views))},
         "weight.grad": collectives.all_reduce_(model[0].weight.grad),
         "bias.grad": collectives.all_reduce_(model[0].bias.grad),
-        "eval": collectives.all_gather_rows(model.eval()(mine)),
+        **{f"eval {n}": collectives.all_gather_rows(rows) for n, rows in enumerate(model.eval()(mine).chunk(views))},
         **{name: buffer.clone() for name, buffer in model.named_buffers()},
     }
 
@@ -71,7 +76,7 @@ def objective(rank: int, ranks: int) -> dict[str, Tensor]:
     return out
 
 
-def training(optimizer: dict[str, Any], rank: int, ranks: int) -> dict[str, Tensor]:
+def training(optimizer: dict[str, Any], rank: int, ranks: int, pieces: int = 1) -> dict[str, Tensor]:
     """All parameters and buffers after a few whole steps in float64."""
     spec = PretrainSpec.model_validate(
         {
@@ -80,6 +85,7 @@ def training(optimizer: dict[str, Any], rank: int, ranks: int) -> dict[str, Tens
             "projector": {"widths": [24, 24]},
             "optimizer": {"reference_batch_size": None, **optimizer},
             "batch_size": GLOBAL_BATCH,
+            "micro_batch": GLOBAL_BATCH // pieces if pieces > 1 else None,
             "precision": "fp64",
         }
     )
@@ -89,7 +95,7 @@ def training(optimizer: dict[str, Any], rank: int, ranks: int) -> dict[str, Tens
     for step in range(1, STEPS + 1):
         views = torch.randint(0, 256, (2, GLOBAL_BATCH, 3, 16, 16), generator=generator, dtype=torch.uint8)
         views[1] = (views[0].float() * 0.8 + views[1].float() * 0.2).to(torch.uint8)
-        update = state.update(*(share(view, rank, ranks) for view in views), step)
+        update = state.update(*(share_of_pieces(view, pieces, rank, ranks) for view in views), step)
         out[f"loss {step}"] = update.terms.loss.detach()
         out[f"norm {step}"] = update.gradient_norm
     state.raise_if_diverged()
@@ -101,9 +107,11 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
     rows = torch.arange(7.0).view(7, 1)
     cut = [0, 5, 5, 6, 7] if ranks == 4 else [0, 5, 7] if ranks == 2 else [0, 7]  # one of four ranks has nothing
     return {
-        "batch_norm": batch_norm(rank, ranks),
+        "batch_norm": batch_norm(rank, ranks, views=1),
+        "split_batch_norm": batch_norm(rank, ranks, views=2),
         "objective": objective(rank, ranks),
         **{name: training(optimizer, rank, ranks) for name, optimizer in OPTIMIZERS.items()},
+        "pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2),
         "rows": {"gathered": collectives.all_gather_rows(rows[cut[rank] : cut[rank + 1]])},
     }
 

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from trainer.runtime.batch_norm import RunningStatistics, synchronise_batch_norm
 
-TOLERANCES = {"batch_norm": 1e-12, "objective": 1e-12, "lars": 1e-10, "sgd": 1e-8, "adamw": 1e-8, "rows": 0.0}
+TOLERANCES = {
+    "batch_norm": 1e-12,
+    "split_batch_norm": 1e-12,
+    "objective": 1e-12,
+    "lars": 1e-10,
+    "sgd": 1e-8,
+    "adamw": 1e-8,
+    "pieces": 1e-10,
+    "rows": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +46,7 @@ def test_any_number_of_ranks_gives_the_same_numbers(alone, together):
 
 
 def test_ranks_end_with_the_same_bits(together):
-    for law in ("lars", "sgd", "adamw"):
+    for law in ("lars", "sgd", "adamw", "pieces"):
         for results in together[1:]:
             for name, expected in together[0][law].items():
                 assert torch.equal(results[law][name], expected), (law, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -17,9 +19,15 @@ def normalise(images: Tensor, dtype: torch.dtype) -> Tensor:
     """
     assert images.dtype == torch.uint8, images.dtype
     working = torch.float64 if dtype == torch.float64 else torch.float32
-    mean = torch.tensor(PIXEL_MEAN, dtype=working, device=images.device).view(3, 1, 1)
-    std = torch.tensor(PIXEL_STD, dtype=working, device=images.device).view(3, 1, 1)
+    mean, std = _per_channel(working, images.device)
     return images.to(working).div_(255).sub_(mean).div_(std).to(dtype)
+
+
+@cache
+def _per_channel(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, (3, 1, 1); kept, since the host waits where a GPU is given numbers."""
+    mean, std = (torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    return mean, std
 
 
 def empty_images(count: int, size: int) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from trainer.optim.groups import ParameterGroups
 from trainer.optim.lars import Lars
@@ -47,6 +50,18 @@ def build_optimizer(spec: PretrainSpec, groups: ParameterGroups) -> torch.optim.
         for parameter in (*groups.matrices, *groups.others):
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return sgd
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over a state_dict of the same optimiser, in the memory layout that the parameters have here.
+
+    It may come from a device where they lie otherwise, and the fused updates read both in one order.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter).copy_(value)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, done: int) -> float:

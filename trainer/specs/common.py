@@ -206,6 +206,11 @@ class RunSpec(SpecModel):
         False, description="May be told to write a checkpoint and make room for a job of higher priority"
     )
     stall_seconds: int = Field(600, ge=1, description="No progress for this long ends the attempt")
+    compile: Literal["auto", "off", "on"] = Field(
+        "auto",
+        description="Pretraining: run the network as it is written (off), compiled by torch (on), or as a short trial "
+        "at the start finds faster (auto; on a CPU as it is written)",
+    )
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     record: RecordSpec = Field(default_factory=RecordSpec)
 

@@ -21,6 +21,14 @@ KINDS: dict[str, type[PretrainSpec] | type[LinearSpec] | type[KnnSpec]] = {
     "knn": KnnSpec,
 }
 _UNION_TAGS = {"lars", "sgd", "adamw"}
+_NAIVE_ACCUMULATION = {
+    "accumulate_grad_batches",
+    "accumulation",
+    "accumulation_steps",
+    "gradient_accumulation",
+    "gradient_accumulation_steps",
+}
+"""What others call the sum of the gradients of small batches (DESIGN 7.9)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,11 @@ def faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
         if item["type"] == "extra_forbidden":
             known = _field_names(model, loc[:-1])
             message = f"unknown field{_nearest(str(path[-1]), known)}"
+            if path[-1] in _NAIVE_ACCUMULATION:
+                message = (
+                    "the summed gradient of small batches is another objective: each of them correlates its own "
+                    "images alone; for a batch_size that does not fit use micro_batch, which is exact"
+                )
         elif item["type"] == "missing":
             message = "this field is required"
         elif item["type"] == "union_tag_invalid":

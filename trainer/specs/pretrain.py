@@ -11,7 +11,7 @@ from trainer.specs.common import BackboneSpec, JobSpec, SpecModel, refuse
 from trainer.specs.loss_form import DUAL_BELOW, LossFormOrAuto, dual_is_exact
 from trainer.specs.views import ViewsSpec
 
-Precision = Literal["fp32", "bf16", "fp64"]
+Precision = Literal["fp32", "bf16", "fp16", "fp64"]
 
 
 class ProjectorSpec(SpecModel):
@@ -100,7 +100,18 @@ class PretrainSpec(JobSpec):
     epochs: int = Field(1000, ge=1, le=100_000)
     max_steps: int | None = Field(None, ge=1, description="Stop here if it comes before the last epoch")
     batch_size: int = Field(2048, ge=2, description="Global: the same curve on any number of ranks")
-    precision: Precision = Field("fp32", description="fp64 is for tests")
+    micro_batch: int | None = Field(
+        None,
+        ge=2,
+        description="Global images that go through the network at once, for a batch_size that does not fit: the batch "
+        "is embedded in pieces of this size, and the loss and its gradient are still those of the whole batch, at the "
+        "cost of a second forward pass. Batch normalisation takes the statistics of a piece",
+    )
+    precision: Precision = Field(
+        "fp32",
+        description="Of the network's products; parameters, the last product of the projector and the loss are fp32. "
+        "fp16 scales the loss; fp64 is for tests",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -120,6 +131,8 @@ class PretrainSpec(JobSpec):
                 f"batch_size {self.batch_size} is global and {slots} ranks do not divide it; "
                 f"use {f'{down} or ' if down else ''}{down + slots}, or another number of slots"
             )
+        if self.micro_batch is not None and (fault := self._micro_batch_fault(self.micro_batch)):
+            faults["micro_batch",] = fault
         if self.data.limit is not None and self.data.limit < self.batch_size:
             faults["data", "limit"] = (
                 f"data.limit {self.data.limit} is below batch_size {self.batch_size}: the last partial batch is "
@@ -142,6 +155,20 @@ class PretrainSpec(JobSpec):
             )
         refuse(faults)
         return self
+
+    def _micro_batch_fault(self, micro_batch: int) -> str | None:
+        slots = self.resources.slots
+        if self.batch_size % micro_batch:
+            return (
+                f"micro_batch {micro_batch} does not divide batch_size {self.batch_size}; all pieces have the same size"
+            )
+        if micro_batch % slots or micro_batch < 2 * slots:
+            least = 2 * slots
+            return (
+                f"micro_batch {micro_batch} is global and has to give each of {slots} ranks the same number of images, "
+                f"at least 2; use a multiple of {slots} from {least} on that divides batch_size"
+            )
+        return None
 
     def total_steps(self, images: int) -> int:
         """Optimiser steps of the whole run on a split of `images` images."""

@@ -1,0 +1,104 @@
+"""Whether the network runs as it is written or compiled: by wish, or by a trial on this machine.
+
+torch.compile fuses what lies between the products; on ResNets it was measured from 0.7 to 1.4 times as fast
+(research/trainer-performance 3), so that only a trial can tell. What it compiles it keeps on the disk by itself:
+TORCHINDUCTOR_CACHE_DIR says where.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch._functorch.config
+from torch import Tensor
+
+from trainer.runtime import collectives
+
+Network = Callable[[Tensor], Tensor]
+
+BACKEND = "inductor"
+WARM_UP, TIMED = 3, 5
+BUDGETS = (1.0, 0.75)
+"""Shares of the activations that the compiled network keeps for backward: all of them, or what the trial fits into
+memory. At 0.75 a ResNet-50 keeps 57 % of the bytes and repeats no convolution (research/trainer-performance 2.7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompileChoice:
+    """What the run does, and the seconds of a forward and backward pass that the trial has found (None: not tried,
+    or too large for the memory)."""
+
+    compiled: bool
+    eager_seconds: float | None = None
+    compiled_seconds: float | None = None
+    activation_budget: float | None = None
+    why: str = ""
+
+
+def choose(
+    wish: Literal["auto", "off", "on"], network: Network, try_out: Callable[[Network], None], device: torch.device
+) -> tuple[Network, CompileChoice]:
+    """The network to use, and why. `try_out` does one forward and backward pass; every rank calls this.
+
+    `auto` compiles nothing on a CPU, where it gains nothing (research/trainer-performance 6.2). On a GPU it takes what
+    is faster on the slowest rank, and the network as it is written where compiling fails.
+
+    Raises:
+        torch.OutOfMemoryError: the network fits in no form.
+    """
+    if wish == "off" or (wish == "auto" and device.type != "cuda"):
+        return network, CompileChoice(False, why="off" if wish == "off" else "as it is written on a CPU")
+    eager = _seconds(try_out, network, device) if wish == "auto" else math.inf
+    try:
+        compiled, seconds, budget = _compiled(network, try_out, device)
+    except Exception as error:
+        if wish == "on" or math.isinf(eager):
+            raise
+        return network, CompileChoice(False, eager, why=f"compiling failed: {type(error).__name__}: {error}"[:500])
+    faster = seconds < eager
+    choice = CompileChoice(
+        faster,
+        eager if math.isfinite(eager) else None,
+        seconds,
+        budget if faster else None,
+        "on" if wish == "on" else "what the trial found faster",
+    )
+    return compiled if faster else network, choice
+
+
+def _compiled(
+    network: Network, try_out: Callable[[Network], None], device: torch.device
+) -> tuple[Network, float, float]:
+    """The compiled network, its seconds, and the largest of BUDGETS that fits."""
+    for budget in BUDGETS:
+        torch._dynamo.reset()
+        torch._functorch.config.activation_memory_budget = budget
+        compiled: Network = torch.compile(network, dynamic=False, backend=BACKEND)
+        seconds = _seconds(try_out, compiled, device)
+        if math.isfinite(seconds):
+            return compiled, seconds, budget
+    raise torch.OutOfMemoryError("the compiled network does not fit either; lower batch_size or set micro_batch")
+
+
+def _seconds(try_out: Callable[[Network], None], network: Network, device: torch.device) -> float:
+    """Median time of a pass on the slowest rank; infinite where the memory does not suffice."""
+    durations = []
+    try:
+        for _ in range(WARM_UP + TIMED):
+            begun = time.perf_counter()
+            try_out(network)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            durations.append(time.perf_counter() - begun)
+        seconds = statistics.median(durations[WARM_UP:])
+    except torch.OutOfMemoryError:
+        seconds = math.inf
+    if math.isinf(seconds) and device.type == "cuda":
+        torch.cuda.empty_cache()  # outside the handler, whose traceback holds the activations
+    return float(collectives.all_reduce_max_(torch.tensor(seconds, dtype=torch.float64, device=device)))
