@@ -29,7 +29,7 @@ def _same(form: LossForm, views: tuple[torch.Tensor, torch.Tensor], others: tupl
     """Both pairs of views have the same terms."""
     one, other = (barlow_twins(*pair, 0.0051, form) for pair in (views, others))
     for name in ("loss", "on_diagonal", "off_diagonal", "correlation_diagonal_mean"):
-        torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-7, atol=1e-10)
 
 
 @every_form
