@@ -6,7 +6,6 @@ import time
 from functools import partial
 from typing import Any
 
-from trainer.data.batch import Batch
 from trainer.data.loading import TrainingBatches
 from trainer.data.photometry import finish
 from trainer.data.picture import PICTURE_IMAGES, write_views_picture
@@ -15,6 +14,7 @@ from trainer.diagnostics.correlation_record import write_correlation_record
 from trainer.diagnostics.effective_rank import effective_rank
 from trainer.metric_series import MetricSeries
 from trainer.models.exported import backbone_digest, save_backbone
+from trainer.models.projector import rank_warning
 from trainer.optim.schedules import schedule_of
 from trainer.outcome import BadSpec, Outcome
 from trainer.plan import Plan
@@ -24,6 +24,7 @@ from trainer.runtime.checkpoint_writer import CheckpointWriter
 from trainer.runtime.context import Context
 from trainer.runtime.resuming import agree_on_checkpoint
 from trainer.runtime.started import journal_started
+from trainer.skipped_images import SkippedImages
 from trainer.specs import PretrainSpec, digest
 from trainer.train_state import TrainState, Update
 
@@ -56,19 +57,21 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
 
     if schedule.warmup_steps >= steps:
         context.warn(f"the warm-up of {schedule.warmup_steps} steps does not end within the {steps} steps of this run")
+    if said := rank_warning(state.model["projector"], spec.batch_size):
+        context.warn(said)
     context.step = done
     if done < steps and context.stop.requested(done):  # asked while torch was loaded, or the data
         return _stopped(context, done)
     pace = _Pace(plan, spec.batch_size, done)
     pace.report(context, series, done)
-    unreadable: set[str] = set()
+    skipped = SkippedImages(context)
     with CheckpointWriter(context.device) as writer:
         for batch in batches.iterate(done, steps):
             writer.look()
             update = state.update(*finish(batch, context.device), batch.step)
             context.step = batch.step
             series.count(batch)
-            _warn_of_unreadable(context, batch, unreadable)
+            skipped.note(batch)
             if plan.metrics_due(batch.step):
                 _record_metrics(series, plan, batch.step, update)
                 state.raise_if_diverged(series.first_bad_step)  # as of one interval ago: nothing to wait for
@@ -79,6 +82,8 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
             pace.report(context, series, batch.step)
 
             stopping = batch.step < steps and context.stop.requested(batch.step)
+            if stopping or plan.ends_epoch(batch.step):
+                skipped.share()
             if stopping or plan.checkpoint_due(batch.step):
                 series.flush()
                 state.raise_if_diverged()
@@ -101,7 +106,12 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
     context.progress("loading data")
     root = context.data_root(spec.data.name)
     dataset = open_data_set(
-        spec.data.name, spec.data.split, root=root, limit=spec.data.limit, tick=partial(context.working, "loading data")
+        spec.data.name,
+        spec.data.split,
+        root=root,
+        limit=spec.data.limit,
+        tick=partial(context.working, "loading data"),
+        warn=context.warn,
     )
     batches = TrainingBatches(
         dataset,
@@ -134,17 +144,6 @@ def _resume(spec: PretrainSpec, context: Context, state: TrainState, series: Met
     state.load_state_dict(saved)
     series.last = saved["metrics"]
     return manifest.step
-
-
-def _warn_of_unreadable(context: Context, batch: Batch, known: set[str]) -> None:
-    """Say once of every image that it cannot be read, and how many they are by now."""
-    for name in sorted(batch.skipped.keys() - known):
-        known.add(name)
-        context.warn(
-            f"{name} cannot be read: {batch.skipped[name]}. The next image is taken instead; {len(known)} so far",
-            image=name,
-            unreadable=len(known),
-        )
 
 
 def _record_metrics(series: MetricSeries, plan: Plan, step: int, update: Update) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from odd_trees import make_split
 from torch import nn
 
 from trainer.data.registry import open_data_set
@@ -73,16 +72,8 @@ def features_of(spec: EvaluationSpec, context: Context) -> Features:
     )
 
 
-def of_tree(folder: Path) -> dict[str, Any]:
-    """Where make_trees has put a data set of files."""
-    return {"data": {"tree": {"root": str(folder / "tree")}}}
-
-
-TREE: dict[str, Any] = {"data": {"name": "tree"}, "k": 3}
-
-
 def rank_of_two(rank: int, folder: Path) -> None:
-    """One of two real processes: features of an odd number of images, both protocols, and files that are damaged."""
+    """One of two real processes: features of an odd number of images, then both protocols."""
     import os
 
     os.environ |= {
@@ -98,8 +89,6 @@ def rank_of_two(rank: int, folder: Path) -> None:
         kind: run_evaluation(spec_of(kind), context_in(folder / kind, rank=rank, world_size=2))
         for kind in ("knn", "linear")
     }
-    damaged = context_in(folder / "damaged", rank=rank, world_size=2, inputs=of_tree(folder))
-    results["damaged"] = run_evaluation(spec_of(**TREE), damaged)
     torch.save(
         {"values": found.values, "labels": found.labels, "results": json.dumps(results)}, folder / f"rank{rank}.pt"
     )
@@ -107,9 +96,6 @@ def rank_of_two(rank: int, folder: Path) -> None:
 
 
 def test_two_ranks_give_what_one_rank_gives(tmp_path: Path) -> None:
-    # Of 65 training images rank 0 cannot read a whole batch of its 32, nor both sides of the seam.
-    make_split(tmp_path / "tree/train", 65, {0, *range(16, 32), 32, 33, 64})
-    make_split(tmp_path / "tree/test", 23, {5, 22})
     spawn = multiprocessing.get_context("spawn")
     ranks = [spawn.Process(target=rank_of_two, args=(rank, tmp_path)) for rank in range(2)]
     for process in ranks:
@@ -126,18 +112,6 @@ def test_two_ranks_give_what_one_rank_gives(tmp_path: Path) -> None:
         torch.testing.assert_close(found["values"], alone.values, rtol=0, atol=1e-6)
         assert torch.equal(found["labels"], alone.labels)
     assert first["results"] == second["results"]
-
-    expected = run_evaluation(spec_of(**TREE), context_in(tmp_path / "damaged-alone", inputs=of_tree(tmp_path)))
-    assert json.loads(first["results"])["damaged"] == expected
-    assert expected is not None
-    assert expected["data"]["unreadable"] == {"train": 20, "test": 2}
-    assert (expected["data"]["train_images"], expected["data"]["test_images"]) == (45, 21)
-    said, said_alone = (
-        [e.data for e in read_events(tmp_path / f / "journal.jsonl") if e.kind == "warning"]
-        for f in ("damaged", "damaged-alone")
-    )
-    assert said == said_alone
-    assert [(data["unreadable"], len(data["images"])) for data in said] == [(20, 20), (2, 2)]
     for kind in ("knn", "linear"):
         expected = run_evaluation(spec_of(kind), context_in(tmp_path / f"{kind}-alone"))
         assert json.loads(first["results"])[kind] == expected

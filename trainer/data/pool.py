@@ -58,6 +58,8 @@ def pieces(load: Callable[[int], None], indices: np.ndarray, threads: int) -> li
         for row in rows.tolist():
             try:
                 load(row)
+            except MemoryError:
+                raise  # of the rank, not of its data
             except Exception as error:
                 raise DataError(f"image {indices[row]} cannot be loaded: {error}") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 
@@ -112,7 +111,7 @@ def _left_out(order: Tensor, unreadable: list[str], count: int, phase: str, cont
     left_out = int(collectives.all_reduce_(torch.tensor(len(unreadable), device=context.device)))
     assert len(order) + left_out == count, "every image has a row or is left out"
     assert (order[1:] > order[:-1]).all(), "no image twice, in order"
-    first = _of_all_ranks(unreadable[:NAMED], context)[:NAMED]
+    first = collectives.all_gather_texts(unreadable[:NAMED], context.device)[:NAMED]
     if left_out == count:
         raise DataError(f"none of the {count:,} images can be read ({phase}); the first: {first[0]}")
     if left_out:
@@ -122,11 +121,3 @@ def _left_out(order: Tensor, unreadable: list[str], count: int, phase: str, cont
             images=first,
         )
     return left_out
-
-
-def _of_all_ranks(lines: list[str], context: Context) -> list[str]:
-    """The lines of all ranks, in rank order. They travel as text: objects would be pickled."""
-    text = bytearray("".join(f"{json.dumps(line)}\n" for line in lines), "ascii")
-    mine = torch.frombuffer(text, dtype=torch.uint8) if text else torch.empty(0, dtype=torch.uint8)
-    every = context.all_gather_rows(mine.to(context.device))
-    return [json.loads(line) for line in every.cpu().numpy().tobytes().decode("ascii").splitlines()]

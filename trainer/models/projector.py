@@ -39,3 +39,23 @@ def build_projector(in_features: int, widths: Sequence[int], *, seed: int) -> nn
             layers += [nn.Linear(narrow, wide, bias=False), nn.BatchNorm1d(wide), nn.ReLU(inplace=True)]
         layers.append(WideLinear(*last, bias=False))
     return nn.Sequential(*layers)
+
+
+def rank_warning(projector: nn.Module, samples: int) -> str | None:
+    """What to say of a projector whose last layer has fewer inputs than its outputs have use for; None: it has enough.
+
+    Z = H W with r inputs has rank r at most, and so has C, also after the mean is taken out. As
+    (tr C)² <= rank(C) ‖C‖² (Cauchy-Schwarz on the singular values), d features whose diagonal has come to 1 keep an
+    off-diagonal sum of d (d / r - 1) or more. With r >= N - 1 that is below what N samples leave anyway (the noise
+    floor, DESIGN 7.4).
+    """
+    last = [layer for layer in projector.modules() if isinstance(layer, nn.Linear)][-1]
+    rank, width = last.in_features, last.out_features
+    if rank >= min(width, samples - 1):
+        return None
+    least = width * (width / rank - 1)
+    return (
+        f"the projector's last layer makes {width} features of {rank}, so their correlation matrix has rank {rank} at "
+        f"most and cannot come near the identity: the off-diagonal sum stays at {least:.4g} or more; "
+        f"make the layer before it at least {min(width, samples - 1)} wide"
+    )

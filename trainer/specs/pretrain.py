@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from trainer.specs.catalogue import image_size_fault
 from trainer.specs.common import BackboneSpec, JobSpec, SpecModel, refuse
@@ -14,10 +14,19 @@ from trainer.specs.views import ViewsSpec
 Precision = Literal["fp32", "bf16", "fp16", "fp64"]
 
 
+def _leaves_a_pair(width: Any) -> Any:
+    if isinstance(width, int) and width < 2:
+        raise ValueError(
+            f"a projector of width {width} leaves no two features whose redundancy could be reduced; use at least 2 "
+            "(in the Barlow Twins paper, figure 4, accuracy rises from 16 up to 16384)"
+        )
+    return width
+
+
 class ProjectorSpec(SpecModel):
     """Linear-BN-ReLU for every width but the last, which is a bare Linear (Barlow Twins paper 2.2)."""
 
-    widths: list[Annotated[int, Field(ge=2, le=65536)]] = Field(
+    widths: list[Annotated[int, Field(ge=2, le=65536), BeforeValidator(_leaves_a_pair)]] = Field(
         default_factory=lambda: [8192, 8192, 8192], min_length=1, max_length=8
     )
 

@@ -1,0 +1,34 @@
+"""The images that a pretraining passes over because they cannot be read: each one is warned of once, and counted."""
+
+from __future__ import annotations
+
+from trainer.data.batch import Batch
+from trainer.runtime import collectives
+from trainer.runtime.context import Context
+
+
+class SkippedImages:
+    """Rank 0 says at once what it skips itself; of the other ranks' images it hears at `share`."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._known: dict[str, None] = {}
+        self._shared = 0
+
+    def note(self, batch: Batch) -> None:
+        """Take in what this rank skipped for a batch."""
+        for name, cause in sorted(batch.skipped.items()):
+            self._meet(f"{name} cannot be read: {cause}")
+
+    def share(self) -> None:
+        """Tell the other ranks what is new since the last time; every rank calls it at the same step."""
+        new = list(self._known)[self._shared :]
+        for said in collectives.all_gather_texts(new, self._context.device):
+            self._meet(said)
+        self._shared = len(self._known)
+
+    def _meet(self, said: str) -> None:
+        if said not in self._known:
+            self._known[said] = None
+            count = len(self._known)
+            self._context.warn(f"{said}. The next image is taken instead; {count:,} so far", unreadable=count)
