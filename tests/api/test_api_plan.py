@@ -35,7 +35,11 @@ def test_memory_follows_its_formula() -> None:
     need = memory(spec, spec.backbone)
     total = parameters(spec, spec.backbone).total
     assert (need.weights, need.gradients, need.optimizer) == (4 * total, 4 * total, 8 * total)
-    assert need.objective == 2 * 64 * 64 * 4
+    assert need.objective == 64 * 64 * 4
+    dual = memory(parse_spec({**PRETRAIN, "batch_size": 40, "resources": {"slots": 2}}), spec.backbone)
+    assert dual.objective == (20 * 20 + 2 * 40 * 64) * 4
+    wide = {**PRETRAIN, "batch_size": 40, "resources": {"slots": 2}, "objective": {"form": "sharded"}}
+    assert memory(parse_spec(wide), spec.backbone).objective == 64 * 64 // 8 * 4
     double = memory(parse_spec({**PRETRAIN, "batch_size": 200, "resources": {"slots": 2}}), spec.backbone)
     assert double.activations == pytest.approx(2 * need.activations, abs=2)
     half = memory(
@@ -46,5 +50,8 @@ def test_memory_follows_its_formula() -> None:
     large = memory(parse_spec({**PRETRAIN, "backbone": {"name": "resnet18"}}), BackboneSpec(name="resnet18"))
     projector = 2 * 100 * 4 * (2 * 128 + 64)
     assert (small.activations - projector) / (large.activations - projector) == pytest.approx(230.2 / 22.2)
+    pieces = memory(parse_spec({**PRETRAIN, "micro_batch": 10}), spec.backbone)
+    whole = memory(parse_spec(PRETRAIN), spec.backbone)
+    assert pieces.activations == pytest.approx(whole.activations / 10 + 4 * 100 * 64 * 4, abs=2)
     judged = memory(parse_spec({**KNN, "backbone_from": {"job": "x"}}), BackboneSpec(name="tiny"))
     assert (judged.gradients, judged.optimizer, judged.objective) == (0, 0, 0)
