@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
+from trainer.data import photometry
 from trainer.data.batch import FIELDS
 from trainer.data.blur import gaussian_blur
 from trainer.data.crops import resized_crop
@@ -185,6 +186,32 @@ def test_a_sample_is_the_same_alone_and_in_any_batch(seed, size, alone):
         batched(images[alone : alone + 1], parameters[alone : alone + 1], size)[0], whole[alone]
     )
     np.testing.assert_array_equal(batched(images[::-1], parameters[::-1], size)[::-1], whole)
+
+
+def test_what_all_samples_ask_for_may_be_followed_by_what_one_asks_for():
+    parameters = [replace(PLAIN, grayscale=True), replace(PLAIN, grayscale=True, solarize_threshold=99)]
+    images = [photograph(0), photograph(1)]
+    np.testing.assert_array_equal(batched(images, parameters, SIZE), pillow(images, parameters, SIZE))
+
+
+def test_selecting_as_on_a_gpu_gives_the_same_levels(monkeypatch):
+    images = [photograph(n) for n in range(12)]
+    parameters = [
+        sample(EVERYTHING, seed=6, epoch=0, index=index, view_id=0, height=SIZE, width=SIZE) for index in range(12)
+    ]
+    ours = batched(images, parameters, 32)
+    asked = []
+
+    def selected(x, table, host, asks, operation):
+        asked.append(asks(host).float().mean().item())
+        before = x.clone()
+        done = torch.where(asks(table)[:, None, None, None], operation(x, table), x) if asks(host).any() else x
+        assert torch.equal(x, before), "an operation may not write over what is selected from"
+        return done
+
+    monkeypatch.setattr(photometry, "_where_asked", selected)
+    np.testing.assert_array_equal(batched(images, parameters, 32), ours)
+    assert any(0 < share < 1 for share in asked)
 
 
 def test_a_sample_is_the_same_with_more_threads():

@@ -7,7 +7,8 @@ does not ask for leaves its levels as they are. Nothing waits for the device.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -85,64 +86,80 @@ def apply_batched(crops_n3ss: Tensor, table_nf: Tensor, host_nf: Tensor) -> Tens
     """Finish the views of a batch: crops (n, 3, S, S) uint8 → (n, 3, S, S) uint8, on the crops' device.
 
     `table_nf` holds the samples' parameters on that device, (n, FIELDS) float32 (fill_row), `host_nf` the same numbers
-    on the host, which skips what no sample asks for.
+    on the host, which so knows what no sample asks for.
     """
     size = crops_n3ss.shape[-1]
     at_once = max(1, _LEVELS_AT_ONCE.get(crops_n3ss.device.type, 2**25) // (3 * size * size))
     done = torch.empty_like(crops_n3ss)
     for start in range(0, len(crops_n3ss), at_once):
         part = slice(start, start + at_once)
-        done[part] = _finished(crops_n3ss[part].float(), table_nf[part], host_nf[part].numpy())
+        done[part] = _finished(crops_n3ss[part].float(), table_nf[part], host_nf[part])
     return done
 
 
-def _finished(x: Tensor, table: Tensor, host: np.ndarray) -> Tensor:
-    """Whole levels (n, 3, S, S) float32 in and out; the given ones are written over."""
-
-    def of_sample(field: int) -> Tensor:
-        return table[:, field, None, None, None]
-
+def _finished(x: Tensor, table: Tensor, host: Tensor) -> Tensor:
+    """Whole levels (n, 3, S, S) float32 in and out; the given ones may be written over."""
     x = _blend_all(x, table, host, before_hue=True)
-    if host[:, _HUE].any():
-        turned = _turn_hue(x, of_sample(_SHIFT)[:, 0])
-        x = torch.where(of_sample(_HUE) != 0, turned, x)
-        x = _blend_all(x, table, host, before_hue=False)
-    if host[:, _GRAYSCALE].any():
-        x = torch.where(of_sample(_GRAYSCALE) != 0, _luma(x), x)
-    if (host[:, _CHANNELS] != (0, 1, 2)).any():
-        x = x.gather(1, table[:, _CHANNELS, None, None].long().expand_as(x))
-    if host[:, _INVERT].any():
-        x = torch.where(of_sample(_INVERT) != 0, 255 - x, x)
-    if host[:, _SIGMA].any():
-        x = gaussian_blur(x, table[:, _SIGMA], float(host[:, _SIGMA].max()))
-    if (host[:, _THRESHOLD] < 256).any():
-        x = torch.where(x >= of_sample(_THRESHOLD), 255 - x, x)
-    return x
+    x = _where_asked(x, table, host, lambda t: t[:, _HUE] > 0, lambda x, t: _turn_hue(x, _each(t, _SHIFT)[:, 0]))
+    x = _blend_all(x, table, host, before_hue=False)
+    x = _where_asked(x, table, host, lambda t: t[:, _GRAYSCALE] > 0, lambda x, t: _luma(x).repeat(1, 3, 1, 1))
+    x = _where_asked(x, table, host, _asks_for_channels, _swap_channels)
+    x = _where_asked(x, table, host, lambda t: t[:, _INVERT] > 0, lambda x, t: 255 - x)
+    largest = float(host[:, _SIGMA].max())
+    x = _where_asked(x, table, host, lambda t: t[:, _SIGMA] > 0, lambda x, t: gaussian_blur(x, t[:, _SIGMA], largest))
+    return _where_asked(x, table, host, lambda t: t[:, _THRESHOLD] < 256, _solarize)
 
 
-def _blend_all(x: Tensor, table: Tensor, host: np.ndarray, *, before_hue: bool) -> Tensor:
+def _where_asked(
+    x: Tensor,
+    table: Tensor,
+    host: Tensor,
+    asks: Callable[[Tensor], Tensor],
+    operation: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """`operation` (levels, table) for the samples whose parameters ask for it; the others' levels stay.
+
+    On a GPU it is done to all and then selected: shapes that change from batch to batch cost more there.
+    """
+    asked = asks(host)
+    if not asked.any():
+        return x
+    if asked.all():
+        return operation(x, table)
+    if x.device.type != "cpu":
+        return torch.where(asks(table)[:, None, None, None], operation(x, table), x)
+    rows = asked.nonzero()[:, 0]
+    return x.index_copy_(0, rows, operation(x[rows], table[rows]))
+
+
+def _each(table: Tensor, field: int) -> Tensor:
+    """A field of each sample, (n, 1, 1, 1)."""
+    return table[:, field, None, None, None]
+
+
+def _blend_all(x: Tensor, table: Tensor, host: Tensor, *, before_hue: bool) -> Tensor:
     """The blends of each sample that come before the hue, or those that come after it, in the sample's order.
 
     So the hue, which costs more than all the others, is turned once and not once for every place in the order.
     """
     for slot in range(_BLENDS.stop):
-        on_host = (host[:, _BEFORE_HUE] > slot) == before_hue
-        kinds = set(host[on_host, _BLENDS.start + slot].tolist()) - {0.0}
-        if kinds:
-            mine = (table[:, _BEFORE_HUE] > slot) == before_hue
-            kind = torch.where(mine, table[:, _BLENDS.start + slot], 0.0)[:, None, None, None]
-            factor = torch.where(mine, table[:, _FACTORS.start + slot], 1.0)[:, None, None, None]
-            x = _blend(x, kind, factor, kinds)
+
+        def asks(t: Tensor, slot: int = slot) -> Tensor:
+            return (t[:, _BLENDS.start + slot] > 0) & ((t[:, _BEFORE_HUE] > slot) == before_hue)
+
+        kinds = set(host[asks(host), _BLENDS.start + slot].tolist())
+        x = _where_asked(x, table, host, asks, partial(_blend, slot=slot, kinds=kinds))
     return x
 
 
-def _blend(x: Tensor, kind: Tensor, factor: Tensor, kinds: set[float]) -> Tensor:
+def _blend(x: Tensor, table: Tensor, slot: int, kinds: set[float]) -> Tensor:
     """degenerate + factor × (x - degenerate), cut to whole levels (Pillow's Image.blend and ImageEnhance).
 
-    The degenerate is black, the mean grey or the grey image; a factor of 1 leaves the levels as they are.
+    The degenerate is black, the mean grey or the grey image. `kinds` are all there are among those who ask.
     """
+    kind, factor = _each(table, _BLENDS.start + slot), _each(table, _FACTORS.start + slot)
     if kinds == {_BRIGHTNESS}:
-        return x.mul_(factor).clamp_(0, 255).floor_()
+        return (x * factor).clamp_(0, 255).floor_()
     grey = _luma(x)
     degenerate = torch.where(kind == _SATURATION, grey, 0.0)
     if _CONTRAST in kinds:
@@ -150,7 +167,19 @@ def _blend(x: Tensor, kind: Tensor, factor: Tensor, kinds: set[float]) -> Tensor
         mean = grey.sum(dim=-1).double().sum(dim=-1) / grey[0].numel()
         mean = (mean + 0.5).floor().float()[..., None, None]
         degenerate = torch.where(kind == _CONTRAST, mean, degenerate)
-    return x.sub_(degenerate).mul_(factor).add_(degenerate).clamp_(0, 255).floor_()
+    return (x - degenerate).mul_(factor).add_(degenerate).clamp_(0, 255).floor_()
+
+
+def _asks_for_channels(table: Tensor) -> Tensor:
+    return (table[:, _CHANNELS.start] != 0) | (table[:, _CHANNELS.start + 1] != 1)
+
+
+def _swap_channels(x: Tensor, table: Tensor) -> Tensor:
+    return x.gather(1, table[:, _CHANNELS, None, None].long().expand_as(x))
+
+
+def _solarize(x: Tensor, table: Tensor) -> Tensor:
+    return torch.where(x >= _each(table, _THRESHOLD), 255 - x, x)
 
 
 def _luma(x: Tensor) -> Tensor:
