@@ -12,12 +12,13 @@ from trainer.specs.loss_form import choose_form, numbers_held
 
 FORMULA = (
     "bytes on each slot. weights: parameters x b. gradients (pretrain): the same. optimizer (pretrain): parameters x 4 "
-    "for each running average, one for lars and sgd, two for adamw. activations (pretrain): 2 views x batch / slots x "
-    "(the catalogue's fp32 MB per 224 px view with this stem x (size / 224)^2 x b' / 4 "
-    "+ b' x (2 x hidden widths + last width)); evaluations keep nothing for backward: one twentieth of one view. "
-    "objective (pretrain): b x d^2 for a direct loss, that / 8 or the slots if more for a sharded one, b x ((batch / "
-    "slots)^2 + 2 x batch x d with several slots) for a dual one. b: 8 for fp64, else 4; b' as b, but 2 for "
-    "bf16. Not in it: the CUDA context, the allocator's slack and the workspace of convolutions; leave about 2 GB."
+    "for each running average, one for lars and sgd, two for adamw. activations (pretrain): 2 views x micro_batch (left "
+    "out: batch_size) / slots x (the catalogue's fp32 MB per 224 px view with this stem x (size / 224)^2 x b' / 4 "
+    "+ b' x (2 x hidden widths + last width)), and with micro_batch the embeddings of the whole batch and their "
+    "gradient; evaluations keep nothing for backward: one twentieth of one view. objective (pretrain): b x d^2 for a "
+    "direct loss, that / 8 or the slots if more for a sharded one, b x ((batch / slots)^2 + 2 x batch x d with several "
+    "slots) for a dual one. b: 8 for fp64, else 4; b' as b, but 2 for bf16 and fp16. Not in it: the CUDA context, the "
+    "allocator's slack and the workspace of convolutions; leave about 2 GB."
 )
 
 
@@ -52,7 +53,10 @@ def memory(spec: Spec, backbone: BackboneSpec) -> Memory:
         *hidden, last = spec.projector.widths
         gradients = total * master
         optimizer = total * 4 * (2 if spec.optimizer.name == "adamw" else 1)
-        activations = 2 * batch * (view + stored * (2 * sum(hidden) + last))
+        piece = (spec.micro_batch or spec.batch_size) / slots
+        activations = 2 * piece * (view + stored * (2 * sum(hidden) + last))
+        if spec.micro_batch is not None:
+            activations += 2 * 2 * batch * last * master
         form = spec.objective.form
         if form == "auto":
             form = choose_form(spec.batch_size, last, slots)
