@@ -91,7 +91,7 @@ def test_it_trains_on_real_images_and_draws_nothing(name):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
 
 
-@pytest.mark.parametrize("name", ["mnasnet0_5", "shufflenet_v2_x0_5", "swin_t", "densenet121"])
+@pytest.mark.parametrize("name", ["mnasnet0_5", "shufflenet_v2_x0_5", "densenet121"])
 def test_it_is_published_and_loaded(tmp_path, name):
     spec = BackboneSpec(name=name)
     backbone = build_backbone(spec, seed=1).eval()
@@ -141,3 +141,4 @@ def test_a_network_without_batch_normalisation_has_nothing_to_synchronise():
     before = statistics.flat.clone()
     assert before.numel() == 0
     statistics.restore_unless(torch.tensor(False), before)
+    assert RunningStatistics(empty_backbone(BackboneSpec(name="convnext_tiny"))).flat.is_meta, "where the model is"

@@ -152,7 +152,7 @@ class RunningStatistics:
         self._norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
         buffers = [(norm, name) for norm in self._norms for name in ("running_mean", "running_var")]
         tensors = [getattr(norm, name) for norm, name in buffers]
-        self.flat = torch.cat(tensors) if tensors else torch.zeros(0)
+        self.flat = torch.cat(tensors) if tensors else torch.zeros(0, device=next(model.parameters()).device)
         for (norm, name), view in zip(buffers, torch.split(self.flat, [len(t) for t in tensors]), strict=True):
             setattr(norm, name, view)
 
