@@ -12,8 +12,8 @@ from trainer.specs.loss_form import choose_form, numbers_held
 
 FORMULA = (
     "bytes on each slot. weights: parameters x b. gradients (pretrain): the same. optimizer (pretrain): parameters x 4 "
-    "for each running average, one for lars and sgd, two for adamw. activations (pretrain): 2 views x micro_batch (left "
-    "out: batch_size) / slots x (the catalogue's fp32 MB per 224 px view with this stem x (size / 224)^2 x b' / 4 "
+    "for each running average, one for lars and sgd, two for adamw. activations (pretrain): 2 views x micro_batch "
+    "(else batch_size) / slots x (the catalogue's fp32 MB per 224 px view with this stem x (size / 224)^2 x b' / 4 "
     "+ b' x (2 x hidden widths + last width)), and with micro_batch the embeddings of the whole batch and their "
     "gradient; evaluations keep nothing for backward: one twentieth of one view. objective (pretrain): b x d^2 for a "
     "direct loss, that / 8 or the slots if more for a sharded one, b x ((batch / slots)^2 + 2 x batch x d with several "
