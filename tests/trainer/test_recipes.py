@@ -10,13 +10,13 @@ from trainer.specs import LarsSpec, PretrainSpec, digest, load_spec_file, parse_
 RECIPES = Path(__file__).parents[2] / "recipes"
 DIGESTS = {
     "imagenet-paper": "ae2ef46cc7b12c8f237bc4a240bdac5c71b66024f61c693a8c2456ec01fcb792",
-    "imagenet-reference": "4f6d7d3e0991504d2d65b85ffaf3bb6749c397e50576a03b2b06eb81e335aba9",
-    "imagenet-batch-128": "83b8d8d73412168951e7b6e46aae733748dff7f6a259fdf58e7317876da7f2b4",
-    "imagenet-batch-256": "7248d495eb2654045bc024d7879f0b7762f9c421755950a1572368e9690bfc78",
-    "imagenet-batch-512": "a1543926187009f758134b6a4048457bbc67a4887cd3ff20c7139c61b3d9823a",
-    "imagenet-batch-1024": "c39c7a0bcc10b2e4cd23fbaf80a5f74b0cf3feaf62e7d5de2d1eaca667fd7cb9",
-    "imagenet-batch-2048": "d0cc9e5ca81428f16a79ac1ec10b099d74e531a8c8a1249e20e503d0e33119bc",
-    "imagenet-batch-4096": "5200044050b322dd9957f02ccccbdadc10ca44744de215441cb6433f5e1aabac",
+    "imagenet-reference": "69ba37b8749b921dd8d2a7ba881d186dc86a0ee717641d2b0805074d7aaa8307",
+    "imagenet-batch-128": "a04054b2fb11001c8a8768d881f60673fabc70f513ab5f0b8f99cbcc57521339",
+    "imagenet-batch-256": "b7104360f926372b5b32e83cfbbe3ba23b00cc0152e05e5f96862145e0124d13",
+    "imagenet-batch-512": "656fdd1d367ae9bc3fad1878ff31a1c0ed5e5b9e7f8bd6bb7258d5afc1400cb2",
+    "imagenet-batch-1024": "0b7932a3bf77e6156dd9619772e1f5f494c51da53e232c1828d67b9607df05c0",
+    "imagenet-batch-2048": "87dc924573f0bacaeacf3034add3a685c8d51dde2eb6ec085bfc1b1626a0984f",
+    "imagenet-batch-4096": "a4b2f78a6324a5481edeeea8d6e700c9ed45d091e5af419c54b313f70fb18472",
 }
 TABLE = {128: (0.7, 69.7), 256: (0.4, 70.7), 512: (0.3, 71.4), 1024: (0.25, 71.7), 2048: (0.2, 71.4), 4096: (0.2, 70.7)}
 """Batch size: (best learning rate, top-1 after 300 epochs), as facebookresearch/barlowtwins issue 7 gives them."""
