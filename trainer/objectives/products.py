@@ -17,8 +17,9 @@ taken when, and why not the dual from N = 0.75 d on: trainer.specs.loss_form.
 Tests: tests/trainer/test_objectives_forms.py; for several ranks `objective` in tests/trainer/rank_laws.py; float32
 against float64 in tests/trainer/test_objectives_precision.py.
 
-Products are of float32 (or float64) operands. Whether CUDA may round those of float32 to TF32 is torch's own setting,
-torch.set_float32_matmul_precision: nothing in trainer.objectives touches it, and torch's default is not to.
+Products are of float32 (or float64) operands, never of bfloat16 ones. Whether CUDA rounds those of float32 to TF32 is
+torch's setting, made in trainer.runtime.precision (allow_fast_products) for the whole run: only where the network's own
+products are of 16 bits.
 """
 
 from __future__ import annotations
