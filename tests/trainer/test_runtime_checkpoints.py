@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -251,3 +253,24 @@ def test_progress_speaks_at_most_once_a_second_but_of_every_phase(tmp_path, monk
     ]
     assert told[1].data == {"phase": "training", "steps": 9, "epochs": None}
     assert told[3].data["images_per_second"] == 12.0
+
+
+def test_of_threads_that_speak_at_once_one_is_heard(tmp_path, monkeypatch):
+    """The loop and the thread that writes its checkpoint."""
+
+    class SlowClock:
+        @staticmethod
+        def monotonic():
+            time.sleep(0.005)
+            return time.monotonic()
+
+    context, meet = runs.context(tmp_path), threading.Barrier(4)
+    monkeypatch.setattr("trainer.runtime.context.time", SlowClock)
+
+    def speak(phase):
+        meet.wait(20)
+        context.working(phase)
+
+    with ThreadPoolExecutor(4) as all_of_them:
+        list(all_of_them.map(speak, ["checkpoint", "training"] * 2))
+    assert len(runs.events(tmp_path, kind="progress")) == 1

@@ -71,7 +71,8 @@ def write_checkpoint(
 
     `metrics` are the newest values, of which `policy.best_by` names the score.
     `state` holds tensors, numbers, texts and containers of them: it must load with weights_only. Whatever was
-    journalled before is on the disk before the checkpoint is, so a resume never lacks a line.
+    journalled before is on the disk before the checkpoint is, so a resume never lacks a line. In the journal lines of
+    later steps may stand before the checkpoint's: the loop goes on meanwhile (CheckpointWriter).
 
     Raises:
         OSError: the disk does not take it; names the file. Nothing of it is left, older ones are as they were.
