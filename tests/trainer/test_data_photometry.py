@@ -194,6 +194,20 @@ def test_what_all_samples_ask_for_may_be_followed_by_what_one_asks_for():
     np.testing.assert_array_equal(batched(images, parameters, SIZE), pillow(images, parameters, SIZE))
 
 
+@pytest.mark.parametrize("size", [8, 64])
+def test_a_device_is_asked_for_nothing(size):
+    """On tensors without numbers, where whatever waits for one raises."""
+    parameters = [
+        sample(EVERYTHING, seed=6, epoch=0, index=index, view_id=0, height=SIZE, width=SIZE) for index in range(12)
+    ]
+    table = torch.empty(12, FIELDS)
+    for row, p in zip(table.numpy(), parameters, strict=True):
+        fill_row(row, p)
+    crops = torch.empty(12, 3, size, size, dtype=torch.uint8, device="meta")
+    views = apply_batched(crops, table.to("meta"), table)
+    assert (views.shape, views.dtype, views.device.type) == (crops.shape, torch.uint8, "meta")
+
+
 def test_selecting_as_on_a_gpu_gives_the_same_levels(monkeypatch):
     images = [photograph(n) for n in range(12)]
     parameters = [

@@ -44,7 +44,7 @@ def _blur_matrices(sigma_n: Tensor, size: int, largest: float) -> Tensor:
     place = torch.arange(size, device=sigma_n.device)
     row = torch.minimum(place, torch.clamp(place - (size - small), min=reach))
     column = place[None, :] - (place - row)[:, None]
-    entry = torch.where((column >= 0) & (column < small), row[:, None] * small + column, small * small)
+    entry = (row[:, None] * small + column).masked_fill_((column < 0) | (column >= small), small * small)
     entries_nm = F.pad(_box_cubed(sigma_n, small).flatten(1), (0, 1))
     return entries_nm.index_select(1, entry.flatten()).view(-1, size, size)
 

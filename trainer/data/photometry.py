@@ -161,7 +161,7 @@ def _blend(x: Tensor, table: Tensor, slot: int, kinds: set[float]) -> Tensor:
     if kinds == {_BRIGHTNESS}:
         return (x * factor).clamp_(0, 255).floor_()
     grey = _luma(x)
-    degenerate = torch.where(kind == _SATURATION, grey, 0.0)
+    degenerate = grey.masked_fill(kind != _SATURATION, 0.0)
     if _CONTRAST in kinds:
         # The sums of a row are exact in float32 and so are those of the rows in float64.
         mean = grey.sum(dim=-1).double().sum(dim=-1) / grey[0].numel()
@@ -212,7 +212,7 @@ def _turn_hue(x: Tensor, shift: Tensor) -> Tensor:
     # Back: each channel is the value, less a share of it that rises and falls along the hue circle of 6 × 255.
     hue = hue.add_(shift)
     hue = hue.sub_((hue * 2.0**-8).floor_().mul_(256)).mul_(6)  # remainder_ takes many times as long
-    offsets = torch.tensor((5 * 255, 3 * 255, 255), dtype=x.dtype, device=x.device)[:, None, None]
+    offsets = torch.arange(5, 0, -2, dtype=x.dtype, device=x.device).mul_(255)[:, None, None]
     along = hue[:, None] + offsets
     along = torch.where(along >= 6 * 255, along - 6 * 255, along)
     share = along.sub_(2 * 255).abs_().neg_().add_(2 * 255).clamp_(0, 255)
