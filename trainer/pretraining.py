@@ -98,10 +98,11 @@ def _stopped(context: Context, step: int) -> Outcome:
 
 
 def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
-    if spec.batch_size % context.world_size:
+    name, images = ("batch_size", spec.batch_size) if spec.micro_batch is None else ("micro_batch", spec.micro_batch)
+    if images % context.world_size:
         raise BadSpec(
-            f"batch_size {spec.batch_size} is global and {context.world_size} ranks do not divide it; "
-            "change batch_size or the number of ranks"
+            f"{name} {images} is global and {context.world_size} ranks do not divide it; "
+            f"change {name} or the number of ranks"
         )
     context.progress("loading data")
     root = context.data_root(spec.data.name)
@@ -121,6 +122,7 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
         rank=context.rank,
         world_size=context.world_size,
         threads=context.threads,
+        micro_batch=spec.micro_batch,
         pinned=context.device.type == "cuda",
     )
     if context.journal is not None:
