@@ -76,12 +76,15 @@ def objective(rank: int, ranks: int) -> dict[str, Tensor]:
     return out
 
 
-def training(optimizer: dict[str, Any], rank: int, ranks: int, pieces: int = 1) -> dict[str, Tensor]:
+def training(
+    optimizer: dict[str, Any], rank: int, ranks: int, pieces: int = 1, backbone: str = "tiny", side: int = 16
+) -> dict[str, Tensor]:
     """All parameters and buffers after a few whole steps in float64."""
     spec = PretrainSpec.model_validate(
         {
             "data": "digits",
-            "backbone": {"name": "tiny"},
+            "views": {"size": side},
+            "backbone": {"name": backbone},
             "projector": {"widths": [24, 24]},
             "optimizer": {"reference_batch_size": None, **optimizer},
             "batch_size": GLOBAL_BATCH,
@@ -93,7 +96,7 @@ def training(optimizer: dict[str, Any], rank: int, ranks: int, pieces: int = 1) 
     generator = torch.Generator().manual_seed(2)
     out = {}
     for step in range(1, STEPS + 1):
-        views = torch.randint(0, 256, (2, GLOBAL_BATCH, 3, 16, 16), generator=generator, dtype=torch.uint8)
+        views = torch.randint(0, 256, (2, GLOBAL_BATCH, 3, side, side), generator=generator, dtype=torch.uint8)
         views[1] = (views[0].float() * 0.8 + views[1].float() * 0.2).to(torch.uint8)
         update = state.update(*(share_of_pieces(view, pieces, rank, ranks) for view in views), step)
         out[f"loss {step}"] = update.terms.loss.detach()
@@ -112,6 +115,8 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         "objective": objective(rank, ranks),
         **{name: training(optimizer, rank, ranks) for name, optimizer in OPTIMIZERS.items()},
         "pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2),
+        # A network that torchvision builds with dropout, which would draw on every rank what it draws on one.
+        "dropout": training(OPTIMIZERS["lars"], rank, ranks, backbone="squeezenet1_1", side=32),
         "rows": {"gathered": collectives.all_gather_rows(rows[cut[rank] : cut[rank + 1]])},
     }
 
