@@ -64,6 +64,15 @@ def test_every_image_is_shown_once_or_named_once_with_its_own_label(data, count,
     assert named == sorted(unreadable)
 
 
+def test_running_out_of_memory_is_the_rank_s_fault_not_that_of_its_data():
+    class Hungry(Damaged):
+        def image(self, index):
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        list(evaluation_batches(Hungry(3, set()), EIGHT, batch_size=3, rank=0, world_size=1, threads=2))
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_features_and_labels_stay_together(tmp_path, batch_size):
     unreadable = {0, 4, 5, 6, 7, 22}
