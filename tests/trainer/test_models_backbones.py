@@ -10,7 +10,7 @@ from torch import nn
 from trainer.data.registry import registered
 from trainer.models import catalogue
 from trainer.models.backbones import NAMES, build_backbone
-from trainer.models.projector import build_projector
+from trainer.models.projector import WideLinear, build_projector
 from trainer.specs import catalogue as published
 from trainer.specs.common import BackboneSpec
 
@@ -110,9 +110,9 @@ def test_a_name_that_is_not_known_is_refused():
 
 
 @pytest.mark.parametrize(("widths", "kinds"), [
-    ([7], [nn.Linear]),
-    ([6, 7], [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]),
-    ([6, 5, 7], [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]),
+    ([7], [WideLinear]),
+    ([6, 7], [nn.Linear, nn.BatchNorm1d, nn.ReLU, WideLinear]),
+    ([6, 5, 7], [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d, nn.ReLU, WideLinear]),
 ])  # fmt: skip
 def test_projector_layers(widths, kinds):
     projector = build_projector(4, widths, seed=0)
