@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -44,6 +45,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     schedule = schedule_of(spec, steps_per_epoch=per_epoch, total_steps=steps)
     state = TrainState(spec, schedule, context.device)
     series = MetricSeries(context, spec.batch_size)
+    network = state.choose_network(context.world_size, partial(context.working, "compiling"))
     done = _resume(spec, context, state, series)
     journal_started(
         context,
@@ -53,7 +55,9 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
         steps_per_epoch=per_epoch,
         warmup_steps=schedule.warmup_steps,
         parameter_groups=state.groups.counts(),
+        network=asdict(network),
     )
+    context.say(network.said())
 
     if schedule.warmup_steps >= steps:
         context.warn(f"the warm-up of {schedule.warmup_steps} steps does not end within the {steps} steps of this run")
@@ -140,6 +144,7 @@ def _resume(spec: PretrainSpec, context: Context, state: TrainState, series: Met
     manifest = checkpoints.read_manifest(folder)
     here = {"versions": checkpoints.versions(), "world_size": context.world_size, "threads": context.threads}
     there = {"versions": manifest.versions, "world_size": manifest.world_size, "threads": manifest.threads}
+    here["compiled"], there["compiled"] = state.network_is_compiled, manifest.compiled
     if here != there:
         context.warn("resumed under other conditions; the last bits may differ", before=there, now=here)
     saved = checkpoints.read_state(folder, context.device)
@@ -210,6 +215,7 @@ def _begin_checkpoint(
         policy=spec.run.checkpoint,
         milestone=plan.milestone(step),
         metrics=metrics,
+        compiled=state.network_is_compiled,
     )
     writer.begin({**state.state_dict(), "metrics": metrics}, write)
 

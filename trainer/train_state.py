@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,13 +125,20 @@ class TrainState:
         embeddings: Tensor = self.model["projector"](self.model["backbone"](pixels))
         return embeddings
 
-    def choose_network(self, ranks: int) -> CompileChoice:
+    @property
+    def network_is_compiled(self) -> bool:
+        """Whether the network runs compiled."""
+        return self._network != self._written
+
+    def choose_network(self, ranks: int, tick: Callable[[], None]) -> CompileChoice:
         """Compile the network if the spec wishes it, or if a trial with random images finds that it pays; every one of
-        `ranks` ranks calls it, before the first step. The trial changes nothing that a step depends on."""
+        `ranks` ranks calls it, before the first step. The trial changes nothing that a step depends on; `tick` is
+        called for each of its passes."""
         rows, size = self._spec.batch_size // self._pieces // ranks, self._spec.views.size
         before = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
 
         def try_out(network: Network) -> None:
+            tick()
             self._network = network
             view = torch.randint(0, 256, (rows, 3, size, size), dtype=torch.uint8, device=self._device)
             z_2nd = self._embed(view, view.flip(3))

@@ -38,7 +38,7 @@ def share_of_pieces(rows: Tensor, pieces: int, rank: int, ranks: int) -> Tensor:
     return torch.cat([share(piece, rank, ranks) for piece in rows.chunk(pieces)])
 
 
-def batch_norm(rank: int, ranks: int, views: int) -> dict[str, Tensor]:
+def batch_norm(rank: int, ranks: int, views: int, compiled: bool = False) -> dict[str, Tensor]:
     """Output, gradients and running statistics of BN over a batch with a large mean, then of eval mode."""
     generator = torch.Generator().manual_seed(0)
     x = 50 + torch.randn(GLOBAL_BATCH, 3, 4, 5, generator=generator, dtype=torch.float64)
@@ -48,7 +48,8 @@ def batch_norm(rank: int, ranks: int, views: int) -> dict[str, Tensor]:
         model[0].weight.copy_(torch.tensor([0.5, -1.0, 2.0]))
         model[0].bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
     mine = share_of_pieces(x, views, rank, ranks).clone().requires_grad_()
-    out = model(mine)
+    network = torch.compile(model, fullgraph=True, dynamic=False, backend="aot_eager") if compiled else model
+    out = network(mine)
     (out * share_of_pieces(weights, views, rank, ranks)).sum().backward()
     return {
         **{f"out {n}": collectives.all_gather_rows(rows) for n, rows in enumerate(out.chunk(views))},
@@ -112,6 +113,7 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
     return {
         "batch_norm": batch_norm(rank, ranks, views=1),
         "split_batch_norm": batch_norm(rank, ranks, views=2),
+        "compiled_batch_norm": batch_norm(rank, ranks, views=2, compiled=ranks == 2),
         "objective": objective(rank, ranks),
         **{name: training(optimizer, rank, ranks) for name, optimizer in OPTIMIZERS.items()},
         "pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2),

@@ -13,6 +13,7 @@ from trainer.runtime.batch_norm import RunningStatistics, synchronise_batch_norm
 TOLERANCES = {
     "batch_norm": 1e-12,
     "split_batch_norm": 1e-12,
+    "compiled_batch_norm": 1e-12,
     "objective": 1e-12,
     "lars": 1e-10,
     "sgd": 1e-8,

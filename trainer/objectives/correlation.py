@@ -48,4 +48,5 @@ def _inverse_lengths(squares_2d: Tensor, means_2d: Tensor, samples: int) -> Tens
     """1 / sqrt(sum of squares) per view and feature; 0 for a feature that is constant up to rounding of its mean."""
     rounding_2d = 8 * torch.finfo(means_2d.dtype).eps * means_2d.abs() + torch.finfo(means_2d.dtype).tiny ** 0.5
     varies = squares_2d > samples * rounding_2d.square()
-    return torch.where(varies, squares_2d.rsqrt(), 0.0)
+    # Not torch.where: it would send the number to a GPU, and wait.
+    return squares_2d.rsqrt().masked_fill(~varies, 0.0)

@@ -84,5 +84,6 @@ def _trust_ratios(parameters: list[Tensor], updates: list[Tensor], coefficient: 
     parameter_norms = torch.stack(torch._foreach_norm(parameters))
     update_norms = torch.stack(torch._foreach_norm(updates))
     usable = (parameter_norms > 0) & (update_norms > 0)
-    ratios = coefficient * parameter_norms / torch.where(usable, update_norms, 1.0)
-    return list(torch.where(usable, ratios, 1.0).unbind())
+    # Not torch.where: it would send the number to a GPU, and wait.
+    ratios = coefficient * parameter_norms / update_norms.masked_fill(~usable, 1.0)
+    return list(ratios.masked_fill(~usable, 1.0).unbind())

@@ -42,6 +42,8 @@ class Manifest:
     versions: dict[str, str]
     world_size: int
     threads: int
+    compiled: bool = False
+    """Whether the network ran compiled, whose last bits are others."""
 
 
 def versions() -> dict[str, str]:
@@ -66,6 +68,7 @@ def write_checkpoint(
     policy: CheckpointSpec,
     milestone: bool,
     metrics: Mapping[str, float],
+    compiled: bool = False,
 ) -> Path:
     """Write the checkpoint of `step` on rank 0 and journal it; by hand, delete what `policy` does not keep.
 
@@ -97,6 +100,7 @@ def write_checkpoint(
             versions=versions(),
             world_size=context.world_size,
             threads=context.threads,
+            compiled=compiled,
         )
         outcome.write_json(temporary / MANIFEST_FILE, asdict(manifest))
         temporary.rename(final)

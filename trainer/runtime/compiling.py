@@ -40,6 +40,12 @@ class CompileChoice:
     activation_budget: float | None = None
     why: str = ""
 
+    def said(self) -> str:
+        """One line of it."""
+        measured = {"as written": self.eager_seconds, "compiled": self.compiled_seconds}
+        times = [f"{name} {seconds * 1000:.1f} ms a pass" for name, seconds in measured.items() if seconds is not None]
+        return "; ".join([f"network {'compiled' if self.compiled else 'as written'} ({self.why})", *times])
+
 
 def choose(
     wish: Literal["auto", "off", "on"], network: Network, try_out: Callable[[Network], None], device: torch.device
@@ -53,7 +59,7 @@ def choose(
         torch.OutOfMemoryError: the network fits in no form.
     """
     if wish == "off" or (wish == "auto" and device.type != "cuda"):
-        return network, CompileChoice(False, why="off" if wish == "off" else "as it is written on a CPU")
+        return network, CompileChoice(False, why=f"run.compile {wish}")
     eager = _seconds(try_out, network, device) if wish == "auto" else math.inf
     try:
         compiled, seconds, budget = _compiled(network, try_out, device)
@@ -67,7 +73,7 @@ def choose(
         eager if math.isfinite(eager) else None,
         seconds,
         budget if faster else None,
-        "on" if wish == "on" else "what the trial found faster",
+        f"run.compile {wish}",
     )
     return compiled if faster else network, choice
 

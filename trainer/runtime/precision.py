@@ -71,9 +71,9 @@ class StepGuard:
         if self.scale is not None:
             bad = (~finite).float()
             torch._amp_update_scale_(self.scale, self._finite_since_growth, bad, GROWTH, BACKOFF, GROWTH_STEPS)
-        self._skipped = torch.where(finite, 0, self._skipped + 1)
+        self._skipped = (self._skipped + 1).masked_fill(finite, 0)
         is_the_end = (self.diverged_at == 0) & (self._skipped >= self._patience)
-        self.diverged_at = torch.where(is_the_end, step, self.diverged_at)
+        self.diverged_at = self.diverged_at.masked_fill(is_the_end, step)
         return finite & (self.diverged_at == 0)
 
     def said(self, step: int) -> str:

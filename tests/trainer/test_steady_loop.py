@@ -1,0 +1,142 @@
+"""Between two recordings the loop reads nothing back from the device: on a GPU the host would wait for it there."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import runs
+import torch
+from test_train_state_steps import built, views
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trainer import pretraining
+from trainer.optim.schedules import Schedule
+from trainer.specs import PretrainSpec
+from trainer.train_state import TrainState, Update
+
+READING_METHODS = ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__")
+"""Of a GPU's tensor; `numpy` does not wait for one but refuses it, and what is loaded lies in the host's memory."""
+READING_OPERATIONS = {
+    torch.ops.aten.equal.default,
+    torch.ops.aten.is_nonzero.default,
+    torch.ops.aten.item.default,
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.masked_select.default,
+    torch.ops.aten.nonzero.default,
+    torch.ops.aten.unique_consecutive.default,
+}
+
+
+class _Read(Exception):
+    pass
+
+
+class _NoReading(TorchDispatchMode):
+    """Refuses operations whose result, or its shape, has to come to the host; what autograd and optimisers do too."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        indices = args[1] if func is torch.ops.aten.index.Tensor else ()
+        if func in READING_OPERATIONS or any(i is not None and i.dtype == torch.bool for i in indices):
+            raise _Read(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class _Watch:
+    """While `armed`, reading a tensor in this thread is an error; the threads that load are free to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.armed = False
+        self._thread = threading.get_ident()
+        for name in READING_METHODS:
+            monkeypatch.setattr(Tensor, name, self._refusing(name, getattr(Tensor, name)))
+
+    def _refusing(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def refusing(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if self.armed and threading.get_ident() == self._thread:
+                raise _Read(f"Tensor.{name}")
+            return method(tensor, *args, **kwargs)
+
+        return refusing
+
+    @contextmanager
+    def over(self) -> Iterator[None]:
+        self.armed = True
+        try:
+            with _NoReading():
+                yield
+        finally:
+            self.armed = False
+
+
+STEPS = [
+    {"optimizer": {"name": "lars"}},
+    {"optimizer": {"name": "sgd"}},
+    {"optimizer": {"name": "adamw"}, "precision": "bf16"},
+    {"precision": "fp16", "micro_batch": 6},
+    {"objective": {"form": "direct"}},
+    {"objective": {"form": "dual"}, "projector": {"widths": [24, 32]}},
+]
+
+
+@pytest.mark.parametrize("changes", STEPS, ids=str)
+def test_a_step_reads_nothing(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    state = built(**changes)
+    watch = _Watch(monkeypatch)
+    with watch.over():
+        updates = [state.update(*views(step), step) for step in (1, 2)]
+    assert int(updates[-1].first_bad_step) == 0
+
+
+def test_the_loop_reads_nothing_between_recordings(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """From the update of each step in 5 on: what comes after it belongs to recording, and the four before it do not."""
+    watch, seen = _Watch(monkeypatch), []
+
+    class Watched(TrainState):
+        def update(self, view_a: Tensor, view_b: Tensor, step: int) -> Update:
+            watch.armed = step >= 2 and step % 5 != 0
+            seen.append(step)
+            with _NoReading():
+                return super().update(view_a, view_b, step)
+
+    monkeypatch.setattr(pretraining, "TrainState", Watched)
+    context = runs.context(tmp_path)
+    monkeypatch.setattr(context.stop, "requested", lambda step: False)  # the ranks agree once a second, by design
+    record = {"metrics_every_steps": 5, "correlation_every_epochs": 2}
+    run = {"record": record, "checkpoint": {"every_epochs": 2}}
+    assert pretraining.pretrain(runs.spec(epochs=2, run=run), context).outcome == "ok"
+    assert seen == list(range(1, 11))
+
+
+def test_the_watch_sees_a_read(monkeypatch: pytest.MonkeyPatch):
+    watch = _Watch(monkeypatch)
+    tensor = torch.ones(3)
+    for read in (
+        lambda: tensor.sum().item(),
+        lambda: bool(tensor.sum() > 0),
+        lambda: tensor.tolist(),
+        lambda: tensor[tensor > 0],
+        lambda: torch.equal(tensor, tensor),
+        lambda: tensor.cpu(),
+    ):
+        with watch.over(), pytest.raises(_Read):
+            read()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("changes", STEPS, ids=str)
+def test_on_a_gpu_no_step_waits_for_it(changes: dict[str, Any]):
+    settings = {"data": "digits", "backbone": {"name": "tiny"}, "projector": {"widths": [24, 16]}, "batch_size": 12}
+    device = torch.device("cuda")
+    state = TrainState(PretrainSpec.model_validate({**settings, **changes}), Schedule(0, 100, 1.0), device)
+    batches = [views(step).to(device) for step in range(1, 6)]
+    state.update(*batches[0], 1)  # allocations and libraries are set up in the first step
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        updates = [state.update(*batch, step) for step, batch in enumerate(batches[1:], start=2)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert int(updates[-1].first_bad_step) == 0
