@@ -6,8 +6,8 @@
 Needs trainer/, benchmarks/ and what they import: torch 2.11 or newer with torchvision, Pillow, NumPy, pydantic, PyYAML;
 no other part of the project. Sixteen cores feed the card. The result, with the predictions that were written down
 beforehand, goes to benchmarks/results/gpu.json after every part, so that a run that is cut off leaves what it has; a
-part for which too little time is left is named as left out. --rehearse runs all of it on a CPU with tiny sizes, which
-measures nothing, and writes to a temporary folder.
+part for which too little time is left is named as left out. Compiling a network takes a minute or two, and there are
+four to compile. --rehearse runs all of it on a CPU with tiny sizes, which measures nothing, and writes nothing.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def parts(sizes: Sizes, folder: Path, device: torch.device) -> Iterable[tuple[st
     """Name, seconds it may take, and the part; what matters most comes first."""
     large, small = max(sizes.batches), min(sizes.batches)
     yield "ceilings", 15, lambda: gpu_parts.ceilings(sizes, device)
-    yield "JPEG files and loading", 75, lambda: gpu_parts.data_set(sizes, folder)
+    yield "JPEG files and loading", 60, lambda: gpu_parts.data_set(sizes, folder)
     yield "equality", 30, lambda: gpu_parts.equality(sizes, device)
-    yield f"steps at {small}", 120, lambda: gpu_parts.steps(sizes, small, device, rungs=True)
+    yield f"steps at {small}", 150, lambda: gpu_parts.steps(sizes, small, device, rungs=True)
     if large != small:
-        yield f"steps at {large}", 120, lambda: gpu_parts.steps(sizes, large, device, rungs=False)
-    yield "end to end", 5 * sizes.seconds + 30, lambda: gpu_parts.end_to_end(sizes, folder, device)
-    yield f"batch {sizes.largest_batch}", 90, lambda: gpu_parts.largest(sizes, device)
+        yield f"steps at {large}", 170, lambda: gpu_parts.steps(sizes, large, device, rungs=False)
+    yield "end to end", 7 * sizes.seconds, lambda: gpu_parts.end_to_end(sizes, folder, device, "auto")
+    yield f"batch {sizes.largest_batch}", 100, lambda: gpu_parts.largest(sizes, device)
     yield "curves", 20, lambda: gpu_parts.curves(sizes, device)
 
 

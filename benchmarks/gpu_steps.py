@@ -30,7 +30,7 @@ class Sizes:
     widths: tuple[int, ...] = (8192, 8192, 8192)
     batches: tuple[int, ...] = (1024, 256)
     largest_batch: int = 2048
-    loader_batch: int = 512
+    loader_batch: int = 256
     warm_up_steps: int = 4
     steps: int = 6
     rounds: int = 4
@@ -66,7 +66,7 @@ RUNGS: dict[str, dict[str, Any]] = {
     "O4 foreach LARS": {"channels_last": True, "precision": "bf16", "dual": True, "foreach": True},
 }
 """The reference's step, one thing after the other made ours."""
-OURS = "O5 ours"
+EAGER, COMPILED = "O5 ours, eager", "O6 ours, compiled"
 
 
 def spec_of(sizes: Sizes, batch: int, **more: Any) -> PretrainSpec:
@@ -107,8 +107,10 @@ def reference_step(sizes: Sizes, device: torch.device, **rung: Any) -> reference
 
 
 def our_state(spec: PretrainSpec, device: torch.device) -> TrainState:
-    """Ours, untrained."""
-    return TrainState(spec, constant_rate(), device)
+    """Ours, untrained, with its network as it is written or compiled, as run.compile says."""
+    state = TrainState(spec, constant_rate(), device)
+    state.choose_network(ranks=1)
+    return state
 
 
 def resident(sizes: Sizes, batch: int, device: torch.device) -> Tensor:
@@ -178,11 +180,13 @@ def stepping_as_reference(
     return build
 
 
-def stepping_as_ours(sizes: Sizes, batch: int, device: torch.device) -> Callable[[], Callable[[], Any]]:
-    """Builds our step and its uint8 views."""
+def stepping_as_ours(
+    sizes: Sizes, batch: int, device: torch.device, compiled: str, **more: Any
+) -> Callable[[], Callable[[], Any]]:
+    """Builds our step and its uint8 views; `compiled` is run.compile."""
 
     def build() -> Callable[[], Any]:
-        state = our_state(spec_of(sizes, batch), device)
+        state = our_state(spec_of(sizes, batch, run={"compile": compiled}, **more), device)
         views = resident(sizes, batch, device)
         return lambda: state.update(views[0], views[1], 1)
 

@@ -179,6 +179,7 @@ class Step:
 
     def __call__(self, view_a: Tensor, view_b: Tensor) -> Tensor:
         """One update from two float views (N, 3, S, S); returns the loss, on the device."""
+        before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True  # as its main.py
         view_a, view_b = (
             view.to(self._device, non_blocking=True).contiguous(memory_format=self._format) for view in (view_a, view_b)
         )
@@ -187,6 +188,7 @@ class Step:
         self._scaler.scale(loss).backward()
         self._scaler.step(self.optimizer)
         self._scaler.update()
+        torch.backends.cudnn.benchmark = before
         return loss.detach()
 
     def loss(self, view_a: Tensor, view_b: Tensor) -> Tensor:
