@@ -85,6 +85,7 @@ def of(base: dict[str, Any], **fields: Any) -> str:
         {"name": "other"},
         {"run": {"priority": 5, "labels": {"a": "b"}, "after": ["x"], "max_restarts": 0}},
         {"run": {"checkpoint": {"every_epochs": 7}, "record": {"metrics_every_steps": 1}}},
+        {"run": {"compile": "off"}}, {"micro_batch": None},
         {"resources": {"slots": 4}},
         {"spec_version": 1},
         {"data": {"name": "digits", "split": "train"}},
@@ -104,6 +105,7 @@ def test_the_same_science_has_the_same_digest(fields: dict[str, Any]) -> None:
 def test_every_change_of_the_science_changes_the_digest() -> None:
     changes: list[dict[str, Any]] = [
         {}, {"seed": 1}, {"epochs": 999}, {"batch_size": 1024}, {"max_steps": 5}, {"precision": "fp64"},
+        {"precision": "fp16"}, {"micro_batch": 256},
         {"data": "textures"}, {"data": {"name": "digits", "split": "test"}},
         {"data": {"name": "digits", "limit": 4000}},
         {"views": {"size": 32}}, {"views": {"engine": "batched"}}, {"views": {"preset": "small_images"}},
