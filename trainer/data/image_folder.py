@@ -14,6 +14,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,28 @@ MAX_FILE_BYTES = 2**30
 LAYOUT = "images are looked for as ROOT/SPLIT/CLASS/IMAGE"
 
 
+@dataclass(frozen=True, slots=True)
+class ClassImages:
+    """The images of one class folder, sorted by the bytes of their names below it.
+
+    Names are one text, without separators: a million of them as objects would take 300 MB a rank.
+    """
+
+    names: bytes
+    lengths: NDArray[np.int64]
+    """(n,) bytes of each name."""
+    digest: bytes
+    """SHA-256 of names and sizes."""
+
+    @classmethod
+    def of(cls, images: list[tuple[bytes, int]]) -> ClassImages:
+        """Of (name, size in bytes) each, in any order."""
+        images.sort()
+        digest = hashlib.sha256(b"".join(b"%b\0%d\0" % image for image in images)).digest()
+        lengths = np.array([len(name) for name, _ in images], dtype=np.int64)
+        return cls(b"".join(name for name, _ in images), lengths, digest)
+
+
 class ImageFolder:
     """One split of a tree of image files.
 
@@ -37,25 +60,21 @@ class ImageFolder:
     data set holds as many classes as it can.
     """
 
-    def __init__(self, folder: Path, classes: list[bytes], found: list[list[tuple[bytes, int]]]) -> None:
-        """`found` holds the images of each class, sorted: (name below the class folder, size in bytes).
-
-        Names are kept as one text: a million of them as objects would take 100 MB a rank.
-        """
+    def __init__(self, folder: Path, found: dict[bytes, ClassImages]) -> None:
+        """`found` holds the images of each class folder, in the order of the classes."""
         self._folder = os.fsencode(folder)
-        self._class_names = classes
-        self.classes = tuple(printable(name) for name in classes)
-        counts = [len(images) for images in found]
-        labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
+        self._class_names = list(found)
+        self.classes = tuple(printable(name) for name in found)
+        counts = [len(images.lengths) for images in found.values()]
+        labels = np.repeat(np.arange(len(found), dtype=np.int64), counts)
         places = np.concatenate([np.arange(count) for count in counts])
         self._order = np.lexsort((labels, places))
         self._labels: NDArray[np.int64] = labels[self._order]
-        self._names = b"".join(name for images in found for name, _ in images)
-        self._ends = np.cumsum([len(name) for images in found for name, _ in images])
+        self._names = b"".join(images.names for images in found.values())
+        self._ends = np.cumsum(np.concatenate([images.lengths for images in found.values()]))
         digest = hashlib.sha256()
-        for name, images in zip(classes, found, strict=True):
-            lines = [b"%b\0%d\0" % image for image in images]
-            digest.update(b"%b\0%d\0%b" % (name, len(images), b"".join(lines)))
+        for name, images in found.items():
+            digest.update(b"%b\0%b" % (name, images.digest))
         self.fingerprint = digest.hexdigest()
         """Of classes, names and sizes. Not of the content: reading all of ImageNet takes longer than many a run."""
 
@@ -100,11 +119,11 @@ def open_image_folder(
     try:
         classes = _classes(name, root, split)
         passed_over: Counter[str] = Counter()
-        found = [_images(os.path.join(os.fsencode(folder), each), tick, passed_over) for each in classes]
+        found = {each: _images(os.path.join(os.fsencode(folder), each), tick, passed_over) for each in classes}
     except OSError as error:
         raise DataError(f"data set {name!r} cannot be read: {error.strerror}: {_shown(error.filename)}") from error
     said = f"passed over: {_counted(passed_over)}; endings of images are {_endings()}" if passed_over else ""
-    empty = [printable(each) for each, images in zip(classes, found, strict=True) if not images]
+    empty = [printable(each) for each, images in found.items() if not len(images.lengths)]
     if empty:
         more = f" and in {len(empty) - 3} more" if len(empty) > 3 else ""
         raise DataError(
@@ -113,7 +132,7 @@ def open_image_folder(
         )
     if said:
         warn(f"data set {name!r}, split {split!r}: files {said}")
-    return ImageFolder(folder, classes, found)
+    return ImageFolder(folder, found)
 
 
 def printable(name: bytes) -> str:
@@ -147,9 +166,8 @@ def _classes(name: str, root: Path, split: str) -> list[bytes]:
     return classes
 
 
-def _images(folder: bytes, tick: Callable[[], None], passed_over: Counter[str]) -> list[tuple[bytes, int]]:
-    """(name below the class folder, size) of its images, sorted by the bytes of the name."""
-    images = []
+def _images(folder: bytes, tick: Callable[[], None], passed_over: Counter[str]) -> ClassImages:
+    images: list[tuple[bytes, int]] = []
     waiting = [b""]
     while waiting:
         below = waiting.pop()
@@ -171,8 +189,7 @@ def _images(folder: bytes, tick: Callable[[], None], passed_over: Counter[str]) 
                 images.append((os.path.join(below, entry.name), status.st_size))
             else:
                 passed_over["no regular file"] += 1
-    images.sort()
-    return images
+    return ClassImages.of(images)
 
 
 def _entries(folder: bytes) -> Iterator[os.DirEntry[bytes]]:
