@@ -109,7 +109,7 @@ def reference_step(sizes: Sizes, device: torch.device, **rung: Any) -> reference
 def our_state(spec: PretrainSpec, device: torch.device) -> TrainState:
     """Ours, untrained, with its network as it is written or compiled, as run.compile says."""
     state = TrainState(spec, constant_rate(), device)
-    state.choose_network(ranks=1)
+    state.choose_network(ranks=1, tick=lambda: None)
     return state
 
 
