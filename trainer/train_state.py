@@ -53,7 +53,7 @@ class TrainState:
         self._device = device
         self._dtype = PARAMETER_DTYPES[spec.precision]
         self._pieces = spec.batch_size // (spec.micro_batch or spec.batch_size)
-        backbone = build_backbone(spec.backbone, seed=spec.seed)
+        backbone = build_backbone(spec.backbone, seed=spec.seed, side=spec.views.size)
         projector = build_projector(int(backbone.feature_width), spec.projector.widths, seed=spec.seed)  # type: ignore[arg-type]
         self.model = nn.ModuleDict({"backbone": backbone, "projector": projector})
         synchronise_batch_norm(self.model, views=2).to(device, self._dtype).train()

@@ -47,6 +47,11 @@ def with_dropout():
     network.late = nn.Sequential(nn.Dropout(0.5))
     return network
 
+def maps():
+    network = nn.Identity()
+    network.feature_width = 3
+    return network
+
 def broken():
     raise RuntimeError("no weights for you")
 """
@@ -122,6 +127,17 @@ def test_what_is_no_backbone_is_a_bad_spec(install: Install, place: str, said: s
         build_backbone(BackboneSpec(name="faulty"), seed=0)
     assert said in str(caught.value)
     assert of_exception(caught.value).outcome == "bad_spec"
+
+
+@pytest.mark.parametrize(
+    ("place", "side", "said"),
+    [("Patches", 16, r"takes no image of 16 px \(12 px, please\)"), ("maps", 12, r"shape \(1, 3, 12, 12\)")],
+)
+def test_it_is_tried_on_one_image_before_a_run_begins(install: Install, place: str, side: int, said: str) -> None:
+    install(f"own_tried_{place}", tried=place)
+    with pytest.raises(SpecError, match=said):
+        build_backbone(BackboneSpec(name="tried"), seed=0, side=side)
+    assert build_backbone(BackboneSpec(name="tried"), seed=0).training
 
 
 def test_a_name_of_the_catalogue_is_the_catalogue_s(install: Install) -> None:

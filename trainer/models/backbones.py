@@ -42,11 +42,12 @@ class Tiny(nn.Module):
         return maps.mean(dim=(2, 3))
 
 
-def build_backbone(spec: BackboneSpec, *, seed: int) -> nn.Module:
+def build_backbone(spec: BackboneSpec, *, seed: int, side: int | None = None) -> nn.Module:
     """The untrained backbone: forward (n, 3, H, W) → (n, feature_width), with `feature_width` as an attribute.
 
     `tiny`, any classification network of torchvision, or one that an installed distribution registers. Float32 on the
-    CPU, initialised from `seed` alone; torch's generators are left as they were. Forward draws no random number.
+    CPU, initialised from `seed` alone; torch's generators are left as they were. Forward draws no random number. With
+    `side` one of your own is tried on an image of that size; what the others take is known (trainer.specs.catalogue).
 
     Raises:
         SpecError: the name is not known here, or what it stands for is no backbone.
@@ -57,7 +58,7 @@ def build_backbone(spec: BackboneSpec, *, seed: int) -> nn.Module:
         if spec.name in CLASSIFIERS:
             return build_classifier(spec)
         try:
-            return build_own(spec.name)
+            return build_own(spec.name, side)
         except KeyError:
             raise SpecError([Fault("/backbone/name", unknown_backbone(spec.name))]) from None
 

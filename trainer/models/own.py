@@ -15,6 +15,7 @@ The object behind the name is a class or a function that, called without argumen
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from trainer.models.dropout import drawing_layers
@@ -22,8 +23,8 @@ from trainer.specs import Fault, SpecError
 from trainer.specs.own_backbones import own_backbones
 
 
-def build_own(name: str) -> nn.Module:
-    """The network that is registered as `name`.
+def build_own(name: str, side: int | None) -> nn.Module:
+    """The network that is registered as `name`, tried on one image of `side` px if that is given.
 
     Raises:
         KeyError: none is.
@@ -41,8 +42,18 @@ def build_own(name: str) -> nn.Module:
         raise _refusal(name, entry.value, "has no attribute feature_width, the number of features per image")
     if drawing := drawing_layers(network):
         raise _refusal(name, entry.value, f"has dropout, which makes a curve depend on the ranks: {', '.join(drawing)}")
-    return network
+    if side is not None:
+        try:
+            with torch.no_grad():
+                shape = tuple(network.eval()(torch.zeros(1, 3, side, side)).shape)
+        except Exception as error:
+            said = f"takes no image of {side} px ({error})"
+            raise _refusal(name, entry.value, said, "change views.size, or mend it") from error
+        if shape != (1, width):
+            said = f"gives features of shape {shape} for one image, not (1, feature_width = {width})"
+            raise _refusal(name, entry.value, said)
+    return network.train()
 
 
-def _refusal(name: str, place: str, said: str) -> SpecError:
-    return SpecError([Fault("/backbone/name", f"backbone {name!r} ({place}) {said}; mend it where it is defined")])
+def _refusal(name: str, place: str, said: str, remedy: str = "mend it") -> SpecError:
+    return SpecError([Fault("/backbone/name", f"backbone {name!r} ({place}) {said}; {remedy} where it is defined")])
