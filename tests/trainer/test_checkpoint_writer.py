@@ -1,7 +1,6 @@
 """Checkpoints beside the training: what is written is the state of its step, and the loop waits only where it must."""
 
 import threading
-import weakref
 
 import pytest
 import runs
@@ -46,21 +45,23 @@ def test_the_loop_goes_on_and_what_is_written_is_the_state_as_it_was():
     assert disk.written[0]["model"]["half"].untyped_storage().nbytes() == 16, "not all that it is a part of"
 
 
-def test_the_next_one_waits_for_the_one_before_so_there_is_one_copy_at_most():
-    copies, disk = [], _Disk()
+def test_the_next_one_waits_for_the_one_before_and_takes_its_memory():
+    seen, disk = [], _Disk()
 
-    def first(copy):
-        copies.append(weakref.ref(copy["weight"]))
-        disk.write({})
-
-    def second(copy):
-        assert disk.written == [{}]
-        assert copies[0]() is None
+    def write(copy):
+        weight, first = copy["model"][0]
+        seen.append((weight.data_ptr(), weight.clone(), first.dtype))
+        disk.write(copy)
 
     with CheckpointWriter(CPU) as writer:
-        writer.begin({"weight": torch.zeros(3)}, first)
+        writer.begin({"model": [(torch.zeros(3), torch.zeros(2))]}, write)
         threading.Timer(0.1, disk.go.set).start()
-        writer.begin({"weight": torch.zeros(3)}, second)
+        writer.begin({"model": [(torch.ones(3), torch.zeros(2, dtype=torch.float64)), torch.zeros(1)]}, write)
+        assert len(disk.written) >= 1
+    assert seen[0][0] == seen[1][0]
+    assert runs.same([weight for _, weight, _ in seen], [torch.zeros(3), torch.ones(3)])
+    assert [dtype for *_, dtype in seen] == [torch.float32, torch.float64], "not the memory of another kind"
+    assert disk.written[1]["model"][1].shape == (1,)
 
 
 def _full():

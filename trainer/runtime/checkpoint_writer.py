@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from itertools import chain, repeat
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,21 +21,22 @@ class CheckpointWriter:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._copy: dict[str, Any] = {}
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def begin(self, state: dict[str, Any], write: Callable[[dict[str, Any]], object]) -> None:
         """Copy `state` and call `write` with the copy in a thread.
 
-        The checkpoint before is waited for first, so there is one copy at most. On a GPU the host waits for nothing
-        else: the copy goes to pinned memory in the order of the stream, before what later steps do to the state, and
-        it is the thread that waits for it.
+        The checkpoint before is waited for first, so there is one copy at most; the next one goes into its memory,
+        as fresh pages would take most of the time. On a GPU the host waits for nothing else: the copy goes to pinned
+        memory in the order of the stream, before what later steps do to the state, and the thread waits for it.
 
         Raises:
             OSError: the checkpoint before could not be written.
         """
         self.wait()
-        copy = _copied(state)
+        self._copy = copy = _copied(state, self._copy)
         filled: torch.cuda.Event | None = None
         if self._device.type == "cuda":
             filled = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
@@ -81,15 +83,19 @@ class CheckpointWriter:
                 error.add_note(f"The checkpoint under way failed too: {another}")
 
 
-def _copied(value: Any) -> Any:
-    """Tensors as copies in the memory of the host, which a GPU may still be filling; containers rebuilt."""
+def _copied(value: Any, former: Any) -> Any:
+    """Tensors as copies in the memory of the host, that of `former` where it fits; containers rebuilt.
+
+    A GPU may still be filling them.
+    """
     if isinstance(value, Tensor):
-        if not value.is_cuda:
-            return value.detach().clone()
-        pinned = torch.empty_like(value, device="cpu", pin_memory=True, requires_grad=False)
-        return pinned.copy_(value.detach(), non_blocking=True)
+        if not (isinstance(former, Tensor) and former.shape == value.shape and former.dtype == value.dtype):
+            former = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda, requires_grad=False)
+        return former.copy_(value.detach(), non_blocking=True)
     if isinstance(value, Mapping):
-        return {key: _copied(one) for key, one in value.items()}
+        known = former if isinstance(former, dict) else {}
+        return {key: _copied(one, known.get(key)) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_copied(one) for one in value)
+        before = former if isinstance(former, list | tuple) else ()
+        return type(value)(map(_copied, value, chain(before, repeat(None))))
     return value
