@@ -49,7 +49,9 @@ def test_two_ranks_and_one_give_the_same_curve(one_rank, two_ranks):
         assert two[point] == pytest.approx(value, rel=1e-8, abs=1e-12), point
 
 
-@pytest.mark.parametrize("count", [2, 1], ids=["two to one", "one to two"])
+@pytest.mark.parametrize(
+    "count", [pytest.param(2, id="two to one"), pytest.param(1, id="one to two", marks=pytest.mark.faults)]
+)
 def test_a_checkpoint_goes_on_on_another_number_of_ranks_with_the_same_curve(one_rank, two_ranks, tmp_path, count):
     run, written = tmp_path / "run", two_ranks if count == 2 else one_rank
     shutil.copytree(written / "attempts/0001", run / "attempts/0001")
@@ -142,6 +144,7 @@ def test_a_disk_too_full_for_the_journal_is_named_and_the_journal_is_whole(tmp_p
     assert (tmp_path / "run/attempts/0001/journal.jsonl").read_bytes().endswith(b"}\n")
 
 
+@pytest.mark.faults
 def test_two_ranks_stopped_killed_and_resumed_equal_the_undisturbed_run(two_ranks, tmp_path):
     run = tmp_path / "run"
     stopped = ranks.start(command(tmp_path), 2, tmp_path)
