@@ -47,13 +47,15 @@ def rendered(result: dict[str, Any]) -> str:
     ]
     parts = result["parts"]
     lines += [_comparison(part) for part in parts if "ratio" in part]
-    figures = [(part, name, value) for part in parts for name, value in part.get("figures", {}).items()]
-    if figures:
-        lines += ["", "| single figures | |", "| --- | --- |"]
-        lines += [f"| {part['what']}: {name} | {value} |" for part, name, value in figures]
+    for key, title in (("figures", "single figures"), ("predicted", "predicted beforehand")):
+        found = [(part, name, value) for part in parts for name, value in part.get(key, {}).items()]
+        if found:
+            lines += ["", f"| {title} | |", "| --- | --- |"]
+            lines += [f"| {part['what']}: {name} | {value} |" for part, name, value in found]
     checks = [check for part in parts for check in part.get("checks", [])]
-    lines += ["", "| equality, in the same run | found | limit | |", "| --- | --- | --- | --- |"]
-    lines += [f"| {c['what']} | {c['value']:g} | {c['limit']:g} | {_word(c['met'])} |" for c in checks]
+    if checks:
+        lines += ["", "| equality, in the same run | found | limit | |", "| --- | --- | --- | --- |"]
+        lines += [f"| {c['what']} | {c['value']:g} | {c['limit']:g} | {_word(c['met'])} |" for c in checks]
     return "\n".join(lines)
 
 
@@ -70,7 +72,7 @@ def _comparison(part: dict[str, Any]) -> str:
 
 def _figure(value: float, unit: str) -> str:
     if unit == "s":
-        return f"{value * 1e3:.3g} ms"
+        return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
     return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
