@@ -57,7 +57,8 @@ class TrainState:
         projector = build_projector(int(backbone.feature_width), spec.projector.widths, seed=spec.seed)  # type: ignore[arg-type]
         self.model = nn.ModuleDict({"backbone": backbone, "projector": projector})
         synchronise_batch_norm(self.model, views=2).to(device, self._dtype).train()
-        self.model.to(memory_format=memory_format(device))
+        self._memory_format = memory_format(spec.precision, device)
+        self.model.to(memory_format=self._memory_format)
         self.groups: ParameterGroups = parameter_groups(self.model)
         self._network: Network = self._written
         self._statistics = RunningStatistics(self.model)
@@ -118,7 +119,7 @@ class TrainState:
         """Both views in one forward pass, (n, 3, S, S) uint8 each -> (2, n, d)."""
         pixels = normalise(torch.cat([view_a, view_b]), self._dtype)
         with autocast(self._spec.precision, self._device):
-            embeddings = self._network(pixels.contiguous(memory_format=memory_format(self._device)))
+            embeddings = self._network(pixels.contiguous(memory_format=self._memory_format))
         return embeddings.view(2, len(view_a), -1)
 
     def _written(self, pixels: Tensor) -> Tensor:
