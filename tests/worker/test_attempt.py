@@ -58,6 +58,7 @@ def test_a_pretraining_and_its_evaluation_run_to_the_end(host: Host) -> None:
     assert all(slot.attempt_id is None for slot in host.slots("host-1"))
 
 
+@pytest.mark.faults
 def test_a_trainer_killed_twice_goes_on_in_a_retry_to_the_undisturbed_end_with_every_point_once(host: Host) -> None:
     spec = small_pretraining(epochs=12)
     spec["run"] |= {"max_restarts": 1}
