@@ -9,6 +9,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
+import torch
 
 from trainer.data.errors import DataError
 
@@ -33,7 +34,9 @@ def ahead(jobs: Iterable[Job[T]], threads: int) -> Generator[T]:
     """
     source = iter(jobs)
     waiting: deque[tuple[T, list[Future[None]]]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="loading")
+    # The threads are the parallelism: a team of OpenMP threads in each of them would fight the step for the cores.
+    one_each = partial(torch.set_num_threads, 1)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="loading", initializer=one_each)
     try:
         while True:
             while len(waiting) <= BATCHES_AHEAD and (job := next(source, None)) is not None:
