@@ -20,6 +20,7 @@ _TEMPLATE = "migrated"
 _LONGEST_FIRST = ("faults", "trainer", "worker", "local", "end_to_end", "scheduling")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the test processes name what they have collected
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """How several test processes share the tests (--dist loadgroup): a file stays in one of them, and so do the
     representatives of the fault suite, which share a stack; the rooms that take longest begin."""
