@@ -2,7 +2,7 @@
 PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 BIN := .venv/bin
 
-.PHONY: install demo test test-faults soak bench lint clean
+.PHONY: install demo test test-rooms test-one-of-each-fault test-faults soak bench lint clean
 
 install: .venv/installed
 
@@ -19,10 +19,16 @@ install: .venv/installed
 demo: install
 	$(BIN)/barlow demo
 
-# One thread a process: the test processes share the cores already. Of the fault suite, one fault of each class on one
-# stack that they share; that process mostly waits, for leases and restarts, so there is a third one.
+# One fault of each class mostly waits, for leases and restarts, so it runs beside the other tests.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder -m 'not faults or representative'
+	@$(MAKE) --no-print-directory --jobs 2 test-rooms test-one-of-each-fault
+
+# One thread a process: the test processes share the cores already.
+test-rooms: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not faults'
+
+test-one-of-each-fault: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m representative
 
 test-faults: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m faults

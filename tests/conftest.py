@@ -17,13 +17,11 @@ from service.local.servers import Mlflow, Postgres, Redis
 from service.settings import Settings
 
 _TEMPLATE = "migrated"
-_LONGEST_FIRST = ("faults", "trainer", "worker", "local", "end_to_end", "scheduling")
+_LONGEST_FIRST = ("faults", "worker", "trainer", "local", "end_to_end", "scheduling")
 
 
-@pytest.hookimpl(tryfirst=True)  # before the test processes name what they have collected
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """How several test processes share the tests (--dist loadgroup): a file stays in one of them, and so do the
-    representatives of the fault suite, which share a stack; the rooms that take longest begin."""
+    """The rooms that take longest begin, so that no test process is left with a long file at the end."""
     here = Path(__file__).parent
 
     def turn(item: pytest.Item) -> int:
@@ -31,9 +29,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return _LONGEST_FIRST.index(room) if room in _LONGEST_FIRST else len(_LONGEST_FIRST)
 
     items.sort(key=turn)
-    for item in items:
-        together = "representatives" if item.get_closest_marker("representative") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(together))
 
 
 @pytest.fixture(scope="session")

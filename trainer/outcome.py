@@ -27,8 +27,8 @@ OutcomeName = Literal["ok", "stopped", "bad_spec", "bad_data", "out_of_memory", 
 FILE_NAME = "outcome.json"
 CLAIM_NAME = "outcome.claim"
 
-NO_MEMORY = ("not enough memory", "can't allocate memory")
-"""What torch's CPU allocators say."""
+NO_MEMORY = ("not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""What torch's CPU allocators say, and what the libraries of a GPU say in place of an OutOfMemoryError."""
 
 
 class BadSpec(ValueError):

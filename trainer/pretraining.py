@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from trainer.data.errors import DataError
 from trainer.data.loading import TrainingBatches
 from trainer.data.photometry import finish
 from trainer.data.picture import PICTURE_IMAGES, write_views_picture
@@ -20,9 +22,9 @@ from trainer.optim.schedules import schedule_of
 from trainer.outcome import BadSpec, Outcome
 from trainer.plan import Plan
 from trainer.run_directory import BACKBONE
-from trainer.runtime import checkpoints
+from trainer.runtime import checkpoints, collectives
 from trainer.runtime.checkpoint_writer import CheckpointWriter
-from trainer.runtime.context import Context
+from trainer.runtime.context import LOADING_SECONDS, Context
 from trainer.runtime.resuming import agree_on_checkpoint
 from trainer.runtime.started import journal_started
 from trainer.skipped_images import SkippedImages
@@ -46,7 +48,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     state = TrainState(spec, schedule, context.device)
     series = MetricSeries(context, spec.batch_size)
     network = state.choose_network(context.world_size, partial(context.working, "compiling"))
-    done = _resume(spec, context, state, series)
+    done = _resume(spec, context, state, series, batches.fingerprint)
     journal_started(
         context,
         spec,
@@ -91,7 +93,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
             if stopping or plan.checkpoint_due(batch.step):
                 series.flush()
                 state.raise_if_diverged()
-                _begin_checkpoint(writer, spec, context, plan, state, series, batch.step)
+                _begin_checkpoint(writer, spec, context, plan, state, series, batches.fingerprint, batch.step)
             if stopping:
                 return _stopped(context, batch.step)
     return _export(spec, context, plan, state, series)
@@ -118,6 +120,8 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
         tick=partial(context.working, "loading data"),
         warn=context.warn,
     )
+    if len(set(collectives.all_gather_texts([dataset.fingerprint], context.device))) > 1:
+        raise DataError(f"the ranks do not see the same files of data set {spec.data.name!r}; is it being written to?")
     batches = TrainingBatches(
         dataset,
         spec.views,
@@ -128,6 +132,7 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
         threads=context.threads,
         micro_batch=spec.micro_batch,
         pinned=context.device.type == "cuda",
+        tick=partial(context.working, "loading images", quiet_seconds=LOADING_SECONDS),
     )
     if context.journal is not None:
         write_views_picture(context.attempt_folder / "views.png", dataset, batches.first_rows(PICTURE_IMAGES))
@@ -135,8 +140,12 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
     return batches
 
 
-def _resume(spec: PretrainSpec, context: Context, state: TrainState, series: MetricSeries) -> int:
-    """Take over the newest valid checkpoint; returns its step, 0 without one."""
+def _resume(spec: PretrainSpec, context: Context, state: TrainState, series: MetricSeries, fingerprint: str) -> int:
+    """Take over the newest valid checkpoint; returns its step, 0 without one.
+
+    Raises:
+        DataError: the data set of `fingerprint` is not the one that the checkpoint was trained on.
+    """
     folder = agree_on_checkpoint(context, digest(spec))
     if folder is None:
         return 0
@@ -148,6 +157,11 @@ def _resume(spec: PretrainSpec, context: Context, state: TrainState, series: Met
     if here != there:
         context.warn("resumed under other conditions; the last bits may differ", before=there, now=here)
     saved = checkpoints.read_state(folder, context.device)
+    if saved.get("data", fingerprint) != fingerprint:
+        raise DataError(
+            f"the files of data set {spec.data.name!r} are not those that the run began with: names or sizes have "
+            "changed. Put back what it was, or start a new job"
+        )
     state.load_state_dict(saved)
     series.last = saved["metrics"]
     return manifest.step
@@ -176,6 +190,9 @@ def _record_correlation(
     if context.journal is None:
         return
     tick()
+    if not (z_a_nd.isfinite().all() and z_b_nd.isfinite().all()):
+        context.warn("no correlation record: this step was skipped, as its embeddings are not finite")
+        return
     epoch = plan.epoch(step)
     rank = {"effective_rank": effective_rank(z_a_nd)}
     series.last |= rank
@@ -200,6 +217,7 @@ def _begin_checkpoint(
     plan: Plan,
     state: TrainState,
     series: MetricSeries,
+    fingerprint: str,
     step: int,
 ) -> None:
     if context.journal is None:
@@ -217,7 +235,7 @@ def _begin_checkpoint(
         metrics=metrics,
         compiled=state.network_is_compiled,
     )
-    writer.begin({**state.state_dict(), "metrics": metrics}, write)
+    writer.begin({**state.state_dict(), "metrics": metrics, "data": fingerprint}, write)
 
 
 def _export(spec: PretrainSpec, context: Context, plan: Plan, state: TrainState, series: MetricSeries) -> Outcome:
@@ -228,7 +246,8 @@ def _export(spec: PretrainSpec, context: Context, plan: Plan, state: TrainState,
         "steps": plan.steps,
         "epochs": plan.epochs,
         "images_seen": plan.steps * spec.batch_size,
-        "metrics": series.last,
+        # The last step may be one that fp16 skipped, whose gradient has no norm; JSON has no word for that.
+        "metrics": {name: value for name, value in series.last.items() if math.isfinite(value)},
         "backbone": {
             "sha256": sha256,
             "features": backbone.feature_width,

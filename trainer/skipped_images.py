@@ -6,6 +6,9 @@ from trainer.data.batch import Batch
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
 
+NAMED = 100
+"""So many are named, each by a warning of its own; of more only the number is told."""
+
 
 class SkippedImages:
     """Rank 0 says at once what it skips itself; of the other ranks' images it hears at `share`."""
@@ -14,6 +17,7 @@ class SkippedImages:
         self._context = context
         self._known: dict[str, None] = {}
         self._shared = 0
+        self._told = 0
 
     def note(self, batch: Batch) -> None:
         """Take in what this rank skipped for a batch."""
@@ -26,9 +30,13 @@ class SkippedImages:
         for said in collectives.all_gather_texts(new, self._context.device):
             self._meet(said)
         self._shared = len(self._known)
+        if len(self._known) > max(NAMED, self._told):
+            self._told = len(self._known)
+            self._context.warn(f"{self._told:,} images cannot be read by now; {NAMED} are named", unreadable=self._told)
 
     def _meet(self, said: str) -> None:
         if said not in self._known:
             self._known[said] = None
             count = len(self._known)
-            self._context.warn(f"{said}. The next image is taken instead; {count:,} so far", unreadable=count)
+            if count <= NAMED:
+                self._context.warn(f"{said}. The next image is taken instead; {count:,} so far", unreadable=count)

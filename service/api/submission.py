@@ -158,7 +158,8 @@ def _backbone(session: Session, spec: Spec, job: Job) -> BackboneSpec | None:
         return None
     source = session.get(Job, job.source_job_id)
     assert source is not None, "a foreign key holds it"
-    return BackboneSpec.model_validate(source.spec["backbone"])
+    # Not validated again: a backbone of one's own may be known to the source's workers and not, or no more, here.
+    return BackboneSpec.model_construct(**source.spec["backbone"])
 
 
 def _without(value: Any, faults: list[Fault]) -> Spec | None:

@@ -187,6 +187,17 @@ def test_the_plan_of_an_evaluation_knows_the_backbone_of_its_source(api: httpx.C
     assert api.get("/experiments").json()["items"][0]["states"] == {"queued": 1}
 
 
+def test_a_source_whose_own_backbone_is_not_installed_here_can_be_judged(api: httpx.Client, session: Session) -> None:
+    made = api.post("/jobs", json={**PRETRAIN, "name": "source"}).json()
+    gone = {**made["spec"], "backbone": {**made["spec"]["backbone"], "name": "gone"}}
+    session.execute(update(Job).where(Job.id == uuid.UUID(made["id"])).values(spec=gone))
+    session.commit()
+    judging = {**KNN, "backbone_from": {"job": "source"}}
+    plan = api.post("/jobs?validate_only=true", json=judging)
+    assert (plan.status_code, plan.json()["parameters"]) == (200, None)
+    assert api.post("/jobs", json=judging).status_code == 201
+
+
 def test_images_that_the_source_s_backbone_does_not_take_are_refused(api: httpx.Client) -> None:
     source = {**PRETRAIN, "views": {"size": 224}, "backbone": {"name": "vit_b_16"}}
     judging = {**KNN, "backbone_from": {"job": "source"}}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from trainer.specs import SpecError, digest, parse_spec
+from trainer.specs import PretrainSpec, SpecError, digest, parse_spec
 
 CODE = "import sys; from trainer.specs import parse_spec; parse_spec({spec!r}); assert 'torch' not in sys.modules"
 
@@ -77,3 +77,8 @@ def test_one_s_own_is_known_where_its_distribution_is_installed_and_is_not_impor
     small = {**spec, "backbone": {"name": "my_net", "stem": "small"}}
     refused = subprocess.run([sys.executable, "-c", paths + CODE.format(spec=small)], capture_output=True, text=True)
     assert "my_net has no small stem" in refused.stderr
+
+
+def test_tiny_may_be_told_of_residual_branches_that_it_has_not() -> None:
+    """Specs of this version have said so since there was no other backbone without them."""
+    assert PretrainSpec.model_validate({"data": "digits", "backbone": {"name": "tiny", "zero_init_residual": False}})

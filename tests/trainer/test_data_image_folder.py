@@ -1,6 +1,8 @@
 """A tree of image files as a data set: what is in it, in which order, and what is said of a tree that is wrong."""
 
+import errno
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,9 @@ import pytest
 from PIL import Image
 
 from trainer.data.errors import DataError, UnreadableImage
+from trainer.data.loading import TrainingBatches
 from trainer.data.registry import open_data_set
+from trainer.specs.views import ViewsSpec
 
 
 def put(path, level=0, kind="PNG"):
@@ -165,3 +169,24 @@ def test_every_file_ticks(tree):
     ticks = []
     opened(tree, tick=lambda: ticks.append(1), warn=lambda message: None)
     assert len(ticks) == 7 + 1 + 1  # and the folder b/sub
+
+
+def test_a_file_that_has_gone_is_one_image_but_a_disk_that_has_gone_is_the_hosts_fault(tree, monkeypatch):
+    data = opened(tree)
+    (tree / "train/B/z.gif").unlink()
+    with pytest.raises(UnreadableImage, match=r"B/z\.gif cannot be read: No such file"):
+        data.image(0)
+
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", broken)
+        with pytest.raises(OSError, match="Input/output"):
+            data.image(1)
+    shutil.rmtree(tree / "train")
+    batches = TrainingBatches(
+        data, ViewsSpec(preset="small_images", size=8), batch_size=4, seed=0, rank=0, world_size=1, threads=2
+    )
+    with pytest.raises(FileNotFoundError):  # not bad_data, which is not tried again
+        next(batches.iterate(0, 1))

@@ -241,3 +241,16 @@ def test_textures_through_the_loader():
 
 
 PINNED_ORDER = [17, 34, 31, 22, 39, 16, 42, 38]
+
+
+def test_a_piece_at_work_ends_with_its_image_and_every_image_is_told_of():
+    told: list[int] = []
+    data = Watched(400, slow=0.02)
+    loader = TrainingBatches(
+        data, SMALL, batch_size=100, seed=0, rank=0, world_size=1, threads=2, tick=lambda: told.append(1)
+    )
+    iterator = loader.iterate(0, 4)
+    next(iterator)
+    iterator.close()
+    assert 100 <= len(data.loaded) < 150, "a piece of 50 images did not end early"
+    assert len(told) == len(data.loaded)

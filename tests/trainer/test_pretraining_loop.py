@@ -11,11 +11,13 @@ import runs
 import torch
 
 from trainer.data import textures
+from trainer.data.datasets import FirstImages
+from trainer.data.errors import DataError
 from trainer.models.exported import load_backbone
 from trainer.outcome import BadSpec, Diverged
 from trainer.plan import Plan
 from trainer.pretraining import pretrain
-from trainer.runtime import checkpoints
+from trainer.runtime import checkpoints, precision
 from trainer.specs import PretrainSpec, digest, load_spec_file, parse_spec
 
 STEPS = 20
@@ -334,3 +336,24 @@ def _kept_states(monkeypatch):
 
     monkeypatch.setattr(pretraining, "TrainState", Kept)
     return built
+
+
+def test_a_run_that_ends_on_a_step_that_fp16_skipped_is_done(tmp_path, monkeypatch):
+    """Its gradient has no norm, in the result and in the checkpoint that a resume takes."""
+    monkeypatch.setattr(precision, "FIRST_SCALE", 2.0**120)
+    spec = runs.spec(precision="fp16", epochs=1, max_steps=3)
+    first = pretrain(spec, runs.context(tmp_path))
+    again = pretrain(spec, runs.context(tmp_path, 2))
+    assert (first.outcome, again.outcome) == ("ok", "ok")
+    for end in (first, again):
+        assert end.result is not None
+        assert "loss" in end.result["metrics"]
+        assert "grad_norm" not in end.result["metrics"]
+    assert runs.resume_step(tmp_path, 2) == 3
+
+
+def test_a_run_does_not_go_on_with_other_files(tmp_path, monkeypatch):
+    pretrain(runs.spec(), _asked_to_stop_at(1, runs.context(tmp_path)))
+    monkeypatch.setattr(FirstImages, "fingerprint", property(lambda _: "another", lambda *_: None), raising=False)
+    with pytest.raises(DataError, match="not those that the run began with"):
+        pretrain(runs.spec(), runs.context(tmp_path, 2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -71,14 +71,17 @@ def evaluation_batches(
     rank: int,
     world_size: int,
     threads: int,
+    tick: Callable[[], None] = lambda: None,
 ) -> Iterator[EvaluationBatch]:
     """This rank's share of the data set in order: over all ranks every image exactly once (DESIGN 7.5), either among
     a batch's images or among its unreadable ones.
 
     `batch_size` is global; the last batch is as small as it comes, and a rank has none where ranks outnumber images.
+    `tick` is called for every image, by the thread that loaded it.
 
     Raises:
         DataError: an image could not be loaded for another reason than that it is unreadable; names its index.
+        OSError: the disk does not give it.
     """
     assert 0 <= rank < world_size, (rank, world_size)
     share = np.arange(len(dataset) * rank // world_size, len(dataset) * (rank + 1) // world_size)
@@ -89,7 +92,7 @@ def evaluation_batches(
         for start in range(0, len(share), per_rank):
             indices = share[start : start + per_rank]
             loading = _Loading(indices, empty_images(len(indices), images.size))
-            yield Job(loading, pieces(partial(loading.load, dataset, images), indices, threads))
+            yield Job(loading, pieces(partial(loading.load, dataset, images), indices, threads, tick))
 
     with closing(ahead(jobs(), threads)) as loaded:
         for loading in loaded:

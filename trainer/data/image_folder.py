@@ -9,6 +9,7 @@ dot is not looked at. Names are bytes: neither the locale nor the encoding of th
 from __future__ import annotations
 
 import difflib
+import errno
 import hashlib
 import os
 import stat
@@ -27,6 +28,12 @@ ENDINGS = (b"jpg", b"jpeg", b"png", b"webp", b"bmp", b"gif", b"tif", b"tiff", b"
 """Endings of image files, in any case. They decide what is an image; its content decides how it is decoded."""
 
 MAX_FILE_BYTES = 2**30
+
+_OF_ONE_FILE = {
+    errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
+}  # fmt: skip
+"""What is wrong with one file. Any other error is the disk's: taken for the file's, a disk that goes away for a moment
+would change what a run is trained on, or judge a backbone by what is left."""
 
 LAYOUT = "images are looked for as ROOT/SPLIT/CLASS/IMAGE"
 
@@ -82,14 +89,22 @@ class ImageFolder:
         return len(self._labels)
 
     def image(self, index: int) -> NDArray[np.uint8]:
+        """The image, (H, W, 3) uint8 RGB.
+
+        Raises:
+            UnreadableImage: the file is not there, may not be read, or is no image.
+            OSError: the disk does not give it, or is not there any more.
+        """
         path = self._path(index)
         try:
             with open(os.path.join(self._folder, path), "rb") as file:
-                encoded = file.read(MAX_FILE_BYTES + 1)
+                if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                    raise UnreadableImage(printable(path), f"the file is larger than {MAX_FILE_BYTES:,} bytes")
+                encoded = file.read()
         except OSError as error:
+            if error.errno not in _OF_ONE_FILE or not os.path.isdir(self._folder):
+                raise
             raise UnreadableImage(printable(path), error.strerror or str(error)) from error
-        if len(encoded) > MAX_FILE_BYTES:
-            raise UnreadableImage(printable(path), f"the file is larger than {MAX_FILE_BYTES:,} bytes")
         return decode(encoded, printable(path))
 
     def label(self, index: int) -> int:

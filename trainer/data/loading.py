@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import numpy as np
@@ -44,10 +45,12 @@ class TrainingBatches:
         threads: int,
         micro_batch: int | None = None,
         pinned: bool = False,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         """`batch_size` and `micro_batch` are global; without the latter there is one piece.
 
-        `pinned`: in page-locked memory, from which a GPU copies while the host goes on.
+        `pinned`: in page-locked memory, from which a GPU copies while the host goes on. `tick` is called for every
+        image, by the thread that loaded it.
 
         Raises:
             DataError: the data set has fewer images than one batch.
@@ -65,6 +68,7 @@ class TrainingBatches:
             raise ValueError(f"{name} {micro_batch or batch_size} is global and {world_size} ranks do not divide it")
         assert 0 <= rank < world_size, (rank, world_size)
         self.steps_per_epoch = len(dataset) // batch_size
+        self.fingerprint = dataset.fingerprint
         self._dataset = dataset
         self._views = views_spec
         self._batch_size = batch_size
@@ -74,12 +78,14 @@ class TrainingBatches:
         self._world_size = world_size
         self._threads = threads
         self._pinned = pinned
+        self._tick = tick
 
     def iterate(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """The batches of steps first_step + 1 .. last_step: `first_step` steps are already done.
 
         Raises:
             DataError: an image could not be loaded; names its index.
+            OSError: the disk does not give it.
         """
         waited_since = time.perf_counter()
         with closing(ahead(self._jobs(first_step, last_step), self._threads)) as batches:
@@ -94,10 +100,11 @@ class TrainingBatches:
 
         Raises:
             DataError: an image could not be loaded; names its index.
+            OSError: the disk does not give it.
         """
         job = self._job(1, 0, self._order(0)[: min(count, self._batch_size)].copy())
         for piece in job.pieces:
-            piece()
+            piece(threading.Event())
         return job.result
 
     def _order(self, epoch: int) -> np.ndarray:
@@ -138,7 +145,7 @@ class TrainingBatches:
                     pixels[view_id, row] = resized_crop(image, drawn.crop, size, flip=drawn.flip)
                     fill_row(tables[view_id, row], drawn)
 
-        return Job(batch, pieces(load, indices, self._threads))
+        return Job(batch, pieces(load, indices, self._threads, self._tick))
 
     def _next_readable(self, batch: Batch, row: int) -> np.ndarray:
         """The image of a row, or else the next one; the batch's index then becomes that one's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,11 +18,14 @@ T = TypeVar("T")
 
 BATCHES_AHEAD = 3
 
+Piece = Callable[[threading.Event], None]
+"""A part of a job. It ends early, between two images, once the event is set."""
+
 
 class Job(Generic[T]):
     """A result that is filled in by several pieces of work."""
 
-    def __init__(self, result: T, pieces: list[Callable[[], None]]) -> None:
+    def __init__(self, result: T, pieces: list[Piece]) -> None:
         self.result = result
         self.pieces = pieces
 
@@ -30,9 +34,11 @@ def ahead(jobs: Iterable[Job[T]], threads: int) -> Generator[T]:
     """The results of `jobs` in order, while the pieces of the next BATCHES_AHEAD jobs are already at work.
 
     An exception of a piece is raised at its job's turn. However the consumer leaves - to the end, by an exception or
-    by closing the iterator - waiting pieces are dropped and no thread is left running.
+    by closing the iterator - waiting pieces are dropped, those at work end with their image, and no thread is left
+    running.
     """
     source = iter(jobs)
+    closing = threading.Event()
     waiting: deque[tuple[T, list[Future[None]]]] = deque()
     # The threads are the parallelism: a team of OpenMP threads in each of them would fight the step for the cores.
     one_each = partial(torch.set_num_threads, 1)
@@ -40,7 +46,7 @@ def ahead(jobs: Iterable[Job[T]], threads: int) -> Generator[T]:
     try:
         while True:
             while len(waiting) <= BATCHES_AHEAD and (job := next(source, None)) is not None:
-                waiting.append((job.result, [pool.submit(piece) for piece in job.pieces]))
+                waiting.append((job.result, [pool.submit(piece, closing) for piece in job.pieces]))
             if not waiting:
                 return
             result, pieces = waiting.popleft()
@@ -48,23 +54,33 @@ def ahead(jobs: Iterable[Job[T]], threads: int) -> Generator[T]:
                 piece.result()
             yield result
     finally:
+        closing.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def pieces(load: Callable[[int], None], indices: np.ndarray, threads: int) -> list[Callable[[], None]]:
+def pieces(load: Callable[[int], None], indices: np.ndarray, threads: int, tick: Callable[[], None]) -> list[Piece]:
     """The rows of a batch in one contiguous piece per thread: fewer hand-overs than one piece per image.
 
-    `load` is called with a row, 0..n-1; what it raises becomes a DataError that names the row's image.
+    `load` is called with a row, 0..n-1, and `tick` after it; what `load` raises becomes a DataError that names the
+    row's image, but for what is wrong with the host: its disk (OSError), its memory, or torch (RuntimeError).
     """
 
-    def piece(rows: np.ndarray) -> None:
+    def piece(rows: np.ndarray, closing: threading.Event) -> None:
         for row in rows.tolist():
+            if closing.is_set():
+                return
             try:
                 load(row)
-            except MemoryError:
-                raise  # of the rank, not of its data
+                tick()
             except Exception as error:
+                if _is_the_hosts(error):
+                    raise
                 raise DataError(f"image {indices[row]} cannot be loaded: {error}") from error
 
     shares = np.array_split(np.arange(len(indices)), min(threads, len(indices)))
     return [partial(piece, rows) for rows in shares]
+
+
+def _is_the_hosts(error: Exception) -> bool:
+    """Whether it is the host's fault, not that of the data; Pillow's own OSErrors have no number."""
+    return isinstance(error, MemoryError | RuntimeError) or (isinstance(error, OSError) and error.errno is not None)

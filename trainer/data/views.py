@@ -101,9 +101,9 @@ def random_resized_crop(draws: np.ndarray, view: ViewSpec, height: int, width: i
             return Crop(int(top_draw * (height - h + 1)), int(left_draw * (width - w + 1)), h, w)
     h, w = height, width
     if width / height < view.crop_ratio[0]:
-        h = round(width / view.crop_ratio[0])
+        h = max(1, round(width / view.crop_ratio[0]))
     elif width / height > view.crop_ratio[1]:
-        w = round(height * view.crop_ratio[1])
+        w = max(1, round(height * view.crop_ratio[1]))
     return Crop((height - h) // 2, (width - w) // 2, h, w)
 
 

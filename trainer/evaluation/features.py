@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from trainer.data.pixels import normalise
 from trainer.evaluation.units import Units, rounds
 from trainer.outcome import BadSpec
 from trainer.runtime import collectives
-from trainer.runtime.context import Context
+from trainer.runtime.context import LOADING_SECONDS, Context
 from trainer.specs.evaluation import EvaluationImages
 
 NAMED = 20
@@ -66,6 +67,7 @@ def extract(
         rank=context.rank,
         world_size=context.world_size,
         threads=context.threads,
+        tick=partial(context.working, phase, quiet_seconds=LOADING_SECONDS),
     )
     rows: list[Tensor] = []
     indices: list[Tensor] = []

@@ -43,7 +43,7 @@ def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, *, deta
     JSON values about where the backbone comes from.
     """
     weights = {
-        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().contiguous().clone()
         for name, tensor in backbone.state_dict().items()
     }
     config = {

@@ -5,6 +5,7 @@ The object behind the name is a class or a function that, called without argumen
 - forward takes (n, 3, H, W) and returns (n, feature_width) features; `feature_width` is an attribute, an int.
 - Weights are drawn from torch's generator alone, so that they come from the job's seed.
 - Forward draws nothing: no dropout, no stochastic depth (`trainer.models.dropout` says why).
+- Its state_dict holds tensors alone: that is what a checkpoint and the published file keep.
 - Batch normalisation is nn.BatchNorm*d with affine parameters and a running average; it is synchronised for you.
 
     class WideTiny(nn.Module):
@@ -16,7 +17,7 @@ The object behind the name is a class or a function that, called without argumen
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.models.dropout import drawing_layers
 from trainer.specs import Fault, SpecError
@@ -42,6 +43,8 @@ def build_own(name: str, side: int | None) -> nn.Module:
         raise _refusal(name, entry.value, "has no attribute feature_width, the number of features per image")
     if drawing := drawing_layers(network):
         raise _refusal(name, entry.value, f"has dropout, which makes a curve depend on the ranks: {', '.join(drawing)}")
+    if others := [key for key, value in network.state_dict().items() if not isinstance(value, Tensor)]:
+        raise _refusal(name, entry.value, f"keeps what is no tensor in its state_dict: {', '.join(others)}")
     if side is not None:
         try:
             with torch.no_grad():

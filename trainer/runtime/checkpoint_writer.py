@@ -46,8 +46,9 @@ class CheckpointWriter:
 
     def look(self) -> None:
         """Wait for nothing, but raise what the thread has failed with, once."""
-        error, self._error = self._error, None
+        error = self._error
         if error is not None:
+            self._error = None
             raise error
 
     def wait(self) -> None:

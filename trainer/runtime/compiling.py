@@ -53,10 +53,11 @@ def choose(
     """The network to use, and why. `try_out` does one forward and backward pass; every rank calls this.
 
     `auto` compiles nothing on a CPU, where it gains nothing (research/trainer-performance 6.2). On a GPU it takes what
-    is faster on the slowest rank, and the network as it is written where compiling fails.
+    is faster on the slowest rank. With one rank it takes the network as it is written where compiling fails; with
+    several a failure ends the attempt, as the others wait for this rank in a collective of the network.
 
     Raises:
-        torch.OutOfMemoryError: the network fits in no form.
+        torch.OutOfMemoryError: the network fits in no form; with several ranks, not in the form on trial.
     """
     if wish == "off" or (wish == "auto" and device.type != "cuda"):
         return network, CompileChoice(False, why=f"run.compile {wish}")
@@ -64,7 +65,8 @@ def choose(
     try:
         compiled, seconds, budget = _compiled(network, try_out, device)
     except Exception as error:
-        if wish == "on" or math.isinf(eager):
+        if wish == "on" or math.isinf(eager) or collectives.world_size() > 1:
+            error.add_note("run.compile: off runs the network as it is written, without a trial")
             raise
         return network, CompileChoice(False, eager, why=f"compiling failed: {type(error).__name__}: {error}"[:500])
     faster = seconds < eager
@@ -93,7 +95,7 @@ def _compiled(
 
 
 def _seconds(try_out: Callable[[Network], None], network: Network, device: torch.device) -> float:
-    """Median time of a pass on the slowest rank; infinite where the memory does not suffice."""
+    """Median time of a pass on the slowest rank; infinite where the memory of one rank alone does not suffice."""
     durations = []
     try:
         for _ in range(WARM_UP + TIMED):
@@ -103,7 +105,10 @@ def _seconds(try_out: Callable[[Network], None], network: Network, device: torch
                 torch.cuda.synchronize(device)
             durations.append(time.perf_counter() - begun)
         seconds = statistics.median(durations[WARM_UP:])
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError as error:
+        if collectives.world_size() > 1:
+            error.add_note("run.compile: off runs the network as it is written, without a trial")
+            raise
         seconds = math.inf
     if math.isinf(seconds) and device.type == "cuda":
         torch.cuda.empty_cache()  # outside the handler, whose traceback holds the activations

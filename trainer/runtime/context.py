@@ -19,6 +19,8 @@ from trainer.runtime.retention import Retention
 from trainer.runtime.stopping import StopRequests
 
 PROGRESS_SECONDS = 1.0
+LOADING_SECONDS = 10.0
+"""Images that are loaded are spoken of when nothing else was for so long: a batch of large ones may take minutes."""
 
 _WORDS: dict[str, Callable[[float], str]] = {
     "loss": lambda value: f"loss {value:.4g}",
@@ -87,13 +89,14 @@ class Context:
             words = [say(numbers[name]) for name, say in _WORDS.items() if name in numbers]
             self.say("  ".join([phase, *counts, *words]))
 
-    def working(self, phase: str) -> None:
-        """Say that a unit of `phase` is done while the job is where it was: at most once a second, whatever the phase.
+    def working(self, phase: str, quiet_seconds: float | None = None) -> None:
+        """Say that a unit of `phase` is done while the job is where it was: only after `quiet_seconds` (1) without a
+        word, whatever the phase.
 
         For what happens in between, such as writing a checkpoint: where that is quick nothing need be said of it.
         """
         with self._turn:
-            if time.monotonic() - self._spoke_at >= PROGRESS_SECONDS:
+            if time.monotonic() - self._spoke_at >= (PROGRESS_SECONDS if quiet_seconds is None else quiet_seconds):
                 self.progress(phase, **self._place, always=True)
 
     def warn(self, message: str, **data: Any) -> None:

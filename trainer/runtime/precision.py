@@ -45,9 +45,11 @@ def memory_format(precision: Precision, device: torch.device) -> torch.memory_fo
 
 
 def allow_fast_products(precision: Precision, device: torch.device) -> None:
-    """Where the network's products are of 16 bits, let a GPU round the factors of float32 products to TF32, 11 bits."""
+    """Where the network's products are of 16 bits, let a GPU round the factors of float32 products and convolutions to
+    TF32, 11 bits; elsewhere forbid it, also to cuDNN, which does so by default."""
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = precision in PRODUCT_DTYPES
+        torch.backends.cudnn.allow_tf32 = precision in PRODUCT_DTYPES
 
 
 class StepGuard:

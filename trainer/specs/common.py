@@ -104,7 +104,7 @@ class BackboneSpec(SpecModel):
         "family, and of `tiny`, which has no other",
     )
     zero_init_residual: bool = Field(
-        True, description="Start each residual branch at zero; a question to the ResNet family alone"
+        True, description="Start each residual branch at zero; a question to the ResNet family alone (`tiny` has none)"
     )
 
     @field_validator("name")
@@ -120,7 +120,7 @@ class BackboneSpec(SpecModel):
         faults: dict[tuple[str, ...], str] = {}
         if self.stem == "small" and (entry is None or entry.small_stem is None):
             faults["stem",] = f"{self.name} has no small stem; leave stem out, or take a ResNet, such as resnet18"
-        if not self.zero_init_residual and (entry is None or not entry.zero_init_residual):
+        if not self.zero_init_residual and self.name != "tiny" and (entry is None or not entry.zero_init_residual):
             faults["zero_init_residual",] = (
                 f"{self.name} has no residual branches that start at zero; leave zero_init_residual out"
             )
