@@ -149,6 +149,7 @@ def test_an_experiment_from_post_to_mlflow(stack: Up, client: Client) -> None:
         assert "libtorch" not in maps, module
 
 
+@pytest.mark.faults
 def test_two_ranks_killed_twice_end_as_if_nothing_had_been(stack: Up, client: Client) -> None:
     spec = pretrain(resources={"slots": 2}, epochs=8)
     spec["run"]["checkpoint"] = {"every_steps": 4}

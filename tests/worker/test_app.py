@@ -62,6 +62,7 @@ def test_a_message_starts_a_job_at_once_and_term_drains_it(redis: Redis, databas
         worker.end()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("worker", [{"poll_seconds": 0.5, "lease_seconds": 3.0}], indirect=True)
 def test_without_redis_jobs_run_by_polling_and_a_second_worker_of_the_name_is_refused(worker: Worker) -> None:
     host = worker.host

@@ -130,6 +130,7 @@ def test_an_attempt_whose_lease_ran_out_before_its_ranks_were_started_starts_non
     host.engine.dispose()
 
 
+@pytest.mark.faults
 def test_ranks_that_make_no_progress_are_ended_with_their_stacks_in_the_log(host: Host) -> None:
     run = {"stall_seconds": 6, "max_restarts": 0}
     job_id = host.post(small_pretraining(epochs=2000, resources={"slots": 2}, run=run))
@@ -165,6 +166,7 @@ def test_a_trainer_that_says_nothing_at_its_start_is_ended_and_tried_once_more(
     assert "no progress for 1 s" in job.error["message"]
 
 
+@pytest.mark.faults
 def test_ranks_that_do_not_leave_after_their_last_word_are_ended_and_the_word_stands(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +200,7 @@ def test_a_ghost_stops_its_trainer_and_changes_nothing_and_its_slots_come_back(h
     assert not (host.folder(job_id) / "outcome.json").exists()
 
 
+@pytest.mark.faults
 def test_a_backbone_that_cannot_be_published_costs_a_counted_retry(host: Host) -> None:
     job_id = host.post(small_pretraining(epochs=1))
     (run_folder(host.settings.runs_dir, job_id) / "backbone").mkdir(parents=True)

@@ -89,9 +89,8 @@ def test_a_running_job_is_exported_to_its_checkpoint_and_an_ended_one_whole(
     assert json.loads(Path(client.download_artifacts(run.info.run_id, "result.json")).read_text()) == {"loss": 1.5}
 
 
-@pytest.mark.parametrize(
-    "carried_out", [pytest.param(False, id="before", marks=pytest.mark.faults), pytest.param(True, id="after")]
-)
+@pytest.mark.faults
+@pytest.mark.parametrize("carried_out", [False, True], ids=["before", "after"])
 def test_an_exporter_that_is_killed_at_any_call_leaves_nothing_twice(
     lab: Lab, database: Settings, mlflow: Mlflow, carried_out: bool
 ) -> None:

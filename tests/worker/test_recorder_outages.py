@@ -56,7 +56,8 @@ def _fail_at(behind: Unreliable, number: int, fault: str) -> None:
     behind.choose = lambda method, path: fault if next(left) == number else None  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("fault", [pytest.param("refused", marks=pytest.mark.faults), "lost answer"])
+@pytest.mark.faults
+@pytest.mark.parametrize("fault", ["refused", "lost answer"])
 def test_any_one_request_may_fail(lab: Lab, database: Settings, mlflow: Mlflow, fault: str) -> None:
     real = make_client(mlflow.url)
     with unreliable(mlflow.url) as (url, behind):

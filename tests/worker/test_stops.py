@@ -4,6 +4,7 @@ import json
 import uuid
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 from worker_host import Host, small_pretraining
 
@@ -15,6 +16,7 @@ LONG = small_pretraining(epochs=5000, run={"preemptible": True, "checkpoint": {"
 """Writes a checkpoint after every step, so that most requests come while one is written."""
 
 
+@pytest.mark.faults
 def test_a_paused_job_goes_on_from_its_checkpoint_and_a_withdrawn_pause_costs_an_attempt_at_most(host: Host) -> None:
     job_id = host.post(LONG)
     host.wait_for_step(job_id, 3)

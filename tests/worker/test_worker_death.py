@@ -138,6 +138,7 @@ def test_an_attempt_whose_worker_was_killed_after_outcome_json_is_completed_and_
     host.check()
 
 
+@pytest.mark.faults
 def test_a_job_without_a_worker_can_be_paused_and_goes_on_from_its_checkpoint_with_the_next_one(
     worker: Worker,
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_job_without_a_worker_can_be_paused_and_goes_on_from_its_checkpoint_wi
     host.check()
 
 
+@pytest.mark.faults
 def test_a_worker_frozen_beyond_the_lease_leaves_no_ranks_changes_nothing_and_works_on_unless_it_was_replaced(
     worker: Worker,
 ) -> None:
