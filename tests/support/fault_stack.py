@@ -28,9 +28,6 @@ from trainer.journal import Event as Line
 from worker.process import MARK
 
 LEASE = 9.0
-FROZEN_TRANSACTION = 20.0
-"""Seconds after which the server ends a transaction in the middle of which a process was frozen; until then its locks
-hold, and what waits for them waits (service.database.engine)."""
 TIMES = {
     "TICK": 0.5,
     "POLL": 3.0,
