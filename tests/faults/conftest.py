@@ -10,8 +10,6 @@ from fault_stack import FaultStack
 from oracle import Oracle
 
 HERE = Path(__file__).parent
-TIMEOUT = 900
-"""Seconds for a test of several waits (fault_stack.PATIENCE each)."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,7 +17,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.faults)
-            item.add_marker(pytest.mark.timeout(TIMEOUT))
 
 
 def _lifetime(fixture_name: str, config: pytest.Config) -> str:

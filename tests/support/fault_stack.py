@@ -37,9 +37,8 @@ TIMES = {
     "RETRY_BACKOFF": 0.2,
     "RECORDER": 0.3,
 }
-PATIENCE = 240.0
-"""Seconds that anything may take at most on two cores that much else runs on; nothing is expected to. The longest is an
-undisturbed run of 480 steps: 12 s on idle cores, and more than two minutes were seen under a load of 19."""
+PATIENCE = 120.0
+"""Seconds that anything may take at most on two busy cores; nothing is expected to."""
 
 T = TypeVar("T")
 
