@@ -38,7 +38,7 @@ def start(command: Sequence[object], ranks: int, folder: Path, **more: str) -> l
     return processes
 
 
-def finish(processes: Sequence[subprocess.Popen[bytes]], timeout: float = 240) -> list[int]:
+def finish(processes: Sequence[subprocess.Popen[bytes]], timeout: float = 120) -> list[int]:
     """Exit statuses; whatever still runs after `timeout` seconds is killed and the test fails."""
     try:
         return [process.wait(timeout) for process in processes]
