@@ -50,7 +50,7 @@ def execute(
     context: Context | None = None
     try:
         watchdog.die_with_parent()
-        watchdog.watch_lease()
+        watchdog.watch_lease(folder)
         if threads is not None:
             torch.set_num_threads(threads)
         spec = parse_spec(load_spec_file(spec_file))

@@ -90,11 +90,18 @@ def publish(folder: Path, outcome: Outcome) -> bool:
 
     The fencing token of the attempt comes from the environment (BARLOW_ATTEMPT_TOKEN).
     """
+    if not claim(folder):
+        return False
+    write_json(folder / FILE_NAME, {**asdict(outcome), "token": os.environ.get("BARLOW_ATTEMPT_TOKEN")})
+    return True
+
+
+def claim(folder: Path) -> bool:
+    """Take the right to name the end of this attempt, from all of its ranks; False: one of them has it."""
     try:
         os.close(os.open(folder / CLAIM_NAME, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
     except FileExistsError:
         return False
-    write_json(folder / FILE_NAME, {**asdict(outcome), "token": os.environ.get("BARLOW_ATTEMPT_TOKEN")})
     return True
 
 

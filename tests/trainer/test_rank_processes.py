@@ -13,7 +13,7 @@ import failing_ranks
 import pytest
 import ranks
 import runs
-from fifty_steps import SPEC, command
+from fifty_steps import SPEC, command, wait_for
 
 from trainer import run_directory
 
@@ -127,7 +127,7 @@ def test_a_lease_that_ran_out_while_the_process_began_ends_it_at_once(tmp_path):
     _renew(alive)
     long_ago = time.clock_gettime(time.CLOCK_BOOTTIME) - 50
     os.utime(alive, (long_ago, long_ago))
-    script = "import time; from trainer.runtime import watchdog; watchdog.watch_lease(); time.sleep(40)"
+    script = "import time; from trainer.runtime import watchdog; watchdog.watch_lease(None); time.sleep(40)"
     environment = ranks.environment(BARLOW_ALIVE_FILE=str(alive), BARLOW_ALIVE_SECONDS="45")
     begun = time.monotonic()
     assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == 1
@@ -138,7 +138,7 @@ def test_a_lease_not_renewed_ends_the_process(tmp_path):
     alive = tmp_path / "alive"
     _renew(alive)
     script = (
-        "import time; from trainer.runtime import watchdog; watchdog.watch_lease();"
+        "import time; from trainer.runtime import watchdog; watchdog.watch_lease(None);"
         "print('up', flush=True); time.sleep(60)"
     )
     environment = ranks.environment(BARLOW_ALIVE_FILE=str(alive), BARLOW_ALIVE_SECONDS="3")
@@ -162,7 +162,7 @@ def test_a_lease_that_cannot_be_looked_at_is_not_renewed(tmp_path):
     alive.parent.mkdir()
     _renew(alive)
     script = (
-        "import time; from trainer.runtime import watchdog; watchdog.watch_lease();"
+        "import time; from trainer.runtime import watchdog; watchdog.watch_lease(None);"
         "print('up', flush=True); time.sleep(60)"
     )
     environment = ranks.environment(BARLOW_ALIVE_FILE=str(alive), BARLOW_ALIVE_SECONDS="2")
@@ -178,6 +178,27 @@ def test_a_lease_that_cannot_be_looked_at_is_not_renewed(tmp_path):
     assert b"was not renewed for 2 s" in errors
 
 
+def test_a_rank_that_ends_by_its_lease_leaves_no_crash_of_the_others(tmp_path):
+    """A lost attempt is not counted as a retry: rank 0 must not take the broken collective for the cause."""
+    alive, run = tmp_path / "alive", tmp_path / "run"
+    _renew(alive)
+    script = (
+        "import os, sys\n"
+        "from trainer.__main__ import main\n"
+        "os.environ['BARLOW_ALIVE_SECONDS'] = '3600' if os.environ['RANK'] == '0' else '600'\n"
+        "sys.exit(main())"
+    )
+    arguments = _attempt_of_a_worker(run)
+    (run / "spec.json").write_text(json.dumps({**SPEC.resolved(), "epochs": 10_000}))
+    both = ranks.start(["-c", script, *arguments], 2, tmp_path, BARLOW_ALIVE_FILE=str(alive))
+    wait_for(run, "metrics", 5)
+    long_ago = time.clock_gettime(time.CLOCK_BOOTTIME) - 1000
+    os.utime(alive, (long_ago, long_ago))
+    assert ranks.finish(both, timeout=60) == [1, 1], ranks.log(tmp_path)
+    assert "was not renewed for 600 s" in ranks.log(tmp_path, 1)
+    assert not (run / "attempts/0001/outcome.json").exists(), runs.outcome_of(run)
+
+
 @pytest.mark.parametrize("log", ["full disk", "pipe that nobody empties"])
 def test_a_lost_lease_ends_a_process_whose_last_word_is_not_taken(tmp_path, log):
     alive = tmp_path / "alive"
@@ -187,7 +208,7 @@ def test_a_lost_lease_ends_a_process_whose_last_word_is_not_taken(tmp_path, log)
         "os.set_blocking(2, False)\n"
         "with contextlib.suppress(OSError):\n"
         "    while True: os.write(2, b'x')\n"
-        "os.set_blocking(2, True); watchdog.watch_lease(); time.sleep(60)"
+        "os.set_blocking(2, True); watchdog.watch_lease(None); time.sleep(60)"
     )
     environment = ranks.environment(BARLOW_ALIVE_FILE=str(alive), BARLOW_ALIVE_SECONDS="1")
     with open("/dev/full", "wb") as full:

@@ -38,8 +38,11 @@ def die_with_parent() -> None:
         end(f"the parent process {parent} is gone")
 
 
-def watch_lease() -> None:
+def watch_lease(attempt_folder: Path | None) -> None:
     """End this process when BARLOW_ALIVE_FILE is older than BARLOW_ALIVE_SECONDS.
+
+    Its peers, whose collectives that breaks, keep quiet: the attempt ends without an outcome.json, as one that is lost
+    and not as one that crashed.
 
     The file's time of change is set by the worker to the moment its lease counts from, by CLOCK_BOOTTIME: that goes on
     while the machine sleeps, no change of the wall clock can stretch it, and it does not matter how late this process
@@ -57,7 +60,7 @@ def watch_lease() -> None:
         with contextlib.suppress(OSError):
             renewed = os.stat(path).st_mtime
         if _now() - renewed > limit:
-            end(f"the lease of this attempt was not renewed for {limit:g} s")
+            end(f"the lease of this attempt was not renewed for {limit:g} s", silencing=attempt_folder)
 
     _every(min(1.0, limit / 4), check)
 
@@ -90,13 +93,22 @@ def _now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def end(why: str) -> None:
-    """End this process now: it may wait in a call that nothing else interrupts."""
+def end(why: str, *, silencing: Path | None = None) -> None:
+    """End this process now: it may wait in a call that nothing else interrupts.
+
+    `silencing`: the folder of an attempt whose other ranks shall not take their failure for its cause.
+    """
     try:
-        # Whatever becomes of the word: the disk of the log may be full, and a frozen worker empties no pipe.
-        words = {"file": sys.stderr, "flush": True}
-        last = threading.Thread(target=print, args=(f"ending now: {why}",), kwargs=words, daemon=True)
+        # Whatever becomes of it: the volume may hang, the disk of the log be full, and a frozen worker empties no pipe.
+        last = threading.Thread(target=_last_word, args=(why, silencing), daemon=True)
         last.start()
         last.join(LAST_WORD_SECONDS)
     finally:
         os._exit(EXIT_STATUS)
+
+
+def _last_word(why: str, silencing: Path | None) -> None:
+    if silencing is not None:
+        with contextlib.suppress(OSError):
+            outcome.claim(silencing)
+    print(f"ending now: {why}", file=sys.stderr, flush=True)
