@@ -42,12 +42,17 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _renewals_fit_the_lease(self) -> Settings:
-        if self.heartbeat_seconds * 2 > self.lease_seconds:
-            raise ValueError(
-                f"BARLOW_HEARTBEAT_SECONDS {self.heartbeat_seconds:g} must be at most half of "
-                f"BARLOW_LEASE_SECONDS {self.lease_seconds:g}, or one late renewal loses the job"
-            )
+    def _the_lease_has_room(self) -> Settings:
+        late = {
+            "heartbeat": (self.heartbeat_seconds, "one late renewal loses the job"),
+            "poll": (self.poll_seconds, "without Redis, a placed job is taken back before its node has asked for it"),
+        }
+        for name, (seconds, otherwise) in late.items():
+            if seconds * 2 > self.lease_seconds:
+                raise ValueError(
+                    f"BARLOW_{name.upper()}_SECONDS {seconds:g} must be at most half of "
+                    f"BARLOW_LEASE_SECONDS {self.lease_seconds:g}, or {otherwise}"
+                )
         return self
 
     @property

@@ -17,8 +17,8 @@ BY_POLL_SECONDS = 20.0
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStack]:
-    """A stack whose worker asks the database once an hour."""
-    stack = FaultStack(tmp_path_factory.mktemp("wake") / "lab", settings(POLL=3600, TICK=2.0))
+    """A stack whose worker asks the database once an hour, in which time it does not give a job back."""
+    stack = FaultStack(tmp_path_factory.mktemp("wake") / "lab", settings(POLL=3600, LEASE=7200, TICK=2.0))
     try:
         stack.start()
         yield stack
@@ -44,7 +44,7 @@ def test_a_message_starts_a_job_within_two_seconds(stack: FaultStack, oracle: Or
 def test_without_redis_the_poll_starts_it_within_twenty_seconds(stack: FaultStack, oracle: Oracle) -> None:
     """With the times that a user has."""
     assert stack.stop() == 0
-    stack.settings = settings(POLL=15.0, TICK=2.0)
+    stack.settings = settings(POLL=15.0, LEASE=60.0, TICK=2.0)
     stack.start()
     with away(stack, "redis"):
         job = stack.submit(knn(), "by-poll")

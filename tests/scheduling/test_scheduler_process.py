@@ -149,7 +149,7 @@ def test_after_a_start_nothing_is_reaped_for_a_full_lease(lab: Lab, start: Calla
     lab.node()
     job_id = lab.submit()
     lab.expire(lab.start(job_id))
-    scheduler = start(BARLOW_LEASE_SECONDS="4", BARLOW_HEARTBEAT_SECONDS="1")
+    scheduler = start(BARLOW_LEASE_SECONDS="4", BARLOW_HEARTBEAT_SECONDS="1", BARLOW_POLL_SECONDS="1")
     scheduler.wait_for("schedules now")
     held = time.monotonic()
     until(lambda: lab.job(job_id).state == JobState.QUEUED)

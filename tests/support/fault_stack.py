@@ -183,10 +183,10 @@ class FaultStack(Up):
         """
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
+            job = self.job(job_id)  # before its lines: of a job that has ended there are no more to come
             for line in self.lines(job_id, attempt):
                 if line.kind == kind and (line.step or 0) >= step and phase in (None, line.data.get("phase")):
                     return line
-            job = self.job(job_id)
             assert not JobState(job.state).terminal, f"{job.state} before {kind} of step {step}: {job.error}"
             time.sleep(0.02)
         raise AssertionError(f"attempt {attempt} of job {job_id} never journalled {kind} of step {step} {phase or ''}")

@@ -23,7 +23,7 @@ class Worker:
     """A worker process of the node `process-1`; `host` is the scheduler's side."""
 
     def __init__(self, settings: Settings, folder: Path, **changed: Any) -> None:
-        self.host = Host(settings, node_name=NODE, **changed)
+        self.host = Host(settings, node_name=NODE, **{"poll_seconds": 6.0, **changed})
         self.log = folder / "worker.log"
         self.processes: list[subprocess.Popen[bytes]] = []
         self.start()

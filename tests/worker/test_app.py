@@ -30,7 +30,7 @@ def worker(request: pytest.FixtureRequest, database: Settings, tmp_path: Path) -
 
 def test_a_message_starts_a_job_at_once_and_term_drains_it(redis: Redis, database: Settings, tmp_path: Path) -> None:
     settings = database.model_copy(update={"redis_url": type(database.redis_url)(redis.url)})
-    worker = Worker(settings, tmp_path, poll_seconds=3600.0)
+    worker = Worker(settings, tmp_path, poll_seconds=3600.0, lease_seconds=7200.0)
     host, process = worker.host, worker.processes[0]
     try:
         worker.registered()
