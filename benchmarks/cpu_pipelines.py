@@ -83,7 +83,7 @@ def toy(folder: Path, rounds: int, steps: int, workers: int) -> list[dict[str, A
 
     def feed(engine: str, take: Callable[[Any], Any]) -> Callable[[], float]:
         def run() -> float:
-            with closing(loading(engine, folder, TOY, workers)) as source:
+            with closing(loading(engine, folder, TOY, workers, whole=True)) as source:
                 for batch in itertools.islice(source, 3):  # workers up, and ahead as far as they go
                     take(batch)
                 begun = time.perf_counter()

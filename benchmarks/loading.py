@@ -27,11 +27,13 @@ class LoadingSizes(Protocol):
     def side(self) -> int: ...
 
 
-def loading(engine: str, folder: Path, sizes: LoadingSizes, workers: int, batches: int = 2**30) -> Generator[Any]:
+def loading(
+    engine: str, folder: Path, sizes: LoadingSizes, workers: int, batches: int = 2**30, *, whole: bool = False
+) -> Generator[Any]:
     """So many batches from FOLDER/train/CLASS/*.jpg; no work is begun for more of them.
 
     `reference`: ((view a, view b), labels), float32, from `workers` processes (0: this one). `pillow` and `batched`:
-    our Batch, from `workers` threads.
+    our Batch, from `workers` threads; `whole` as a training on a CPU has it.
     """
     if engine == "reference":
         pinned = torch.cuda.is_available()
@@ -49,6 +51,7 @@ def loading(engine: str, folder: Path, sizes: LoadingSizes, workers: int, batche
             world_size=1,
             threads=workers,
             pinned=torch.cuda.is_available(),
+            whole=whole,
         )
         with closing(ours.iterate(0, batches)) as steps:
             yield from steps

@@ -65,7 +65,7 @@ def _views(folder: Path, rounds: int) -> list[dict[str, Any]]:
 
 
 def _toy(folder: Path, rounds: int) -> list[dict[str, Any]]:
-    measured = cpu_pipelines.toy(folder, max(1, rounds - 2), steps=4, workers=len(os.sched_getaffinity(0)))
+    measured = cpu_pipelines.toy(folder, max(1, rounds - 2), steps=6, workers=len(os.sched_getaffinity(0)))
     return [*measured, gpu_parts.equality(cpu_pipelines.TOY, cpu_pipelines.CPU)]
 
 

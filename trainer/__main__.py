@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
 from trainer.runtime import meeting, signals
@@ -70,6 +71,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.threads is not None and arguments.threads < 1:
         parser.error("--threads must be at least 1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name that the locale lacks must not end a run
     # All this before torch is loaded, which takes seconds.
     signals.stacks_on_signal()
     signals.hear_stop()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from trainer.data.errors import DataError
@@ -47,8 +49,16 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     schedule = schedule_of(spec, steps_per_epoch=per_epoch, total_steps=steps)
     state = TrainState(spec, schedule, context.device)
     series = MetricSeries(context, spec.batch_size)
-    network = state.choose_network(context.world_size, partial(context.working, "compiling"))
-    done = _resume(spec, context, state, series, batches.fingerprint)
+    checkpoint = agree_on_checkpoint(context, digest(spec))
+    network = state.choose_network(
+        context.world_size,
+        partial(context.working, "compiling"),
+        was_compiled=None if checkpoint is None else checkpoints.read_manifest(checkpoint).compiled,
+    )
+    skipped = SkippedImages(context)
+    done = 0
+    if checkpoint is not None:
+        done = _resume(checkpoint, spec, context, state, series, skipped, batches.fingerprint)
     journal_started(
         context,
         spec,
@@ -70,7 +80,6 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
         return _stopped(context, done)
     pace = _Pace(plan, spec.batch_size, done)
     pace.report(context, series, done)
-    skipped = SkippedImages(context)
     with CheckpointWriter(context.device) as writer:
         for batch in batches.iterate(done, steps):
             writer.look()
@@ -88,15 +97,17 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
             pace.report(context, series, batch.step)
 
             stopping = batch.step < steps and context.stop.requested(batch.step)
-            if stopping or plan.ends_epoch(batch.step):
+            saving = stopping or plan.checkpoint_due(batch.step)
+            if saving or plan.ends_epoch(batch.step):
                 skipped.share()
-            if stopping or plan.checkpoint_due(batch.step):
+            if saving:
                 series.flush()
                 state.raise_if_diverged()
-                _begin_checkpoint(writer, spec, context, plan, state, series, batches.fingerprint, batch.step)
+                beside = {"data": batches.fingerprint, "unreadable": skipped.names}
+                _begin_checkpoint(writer, spec, context, plan, state, series, beside, batch.step)
             if stopping:
                 return _stopped(context, batch.step)
-    return _export(spec, context, plan, state, series)
+    return _export(spec, context, plan, state, series, unreadable=len(skipped.names))
 
 
 def _stopped(context: Context, step: int) -> Outcome:
@@ -132,6 +143,7 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
         threads=context.threads,
         micro_batch=spec.micro_batch,
         pinned=context.device.type == "cuda",
+        whole=context.device.type == "cpu",
         tick=partial(context.working, "loading images", quiet_seconds=LOADING_SECONDS),
     )
     if context.journal is not None:
@@ -140,15 +152,20 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
     return batches
 
 
-def _resume(spec: PretrainSpec, context: Context, state: TrainState, series: MetricSeries, fingerprint: str) -> int:
-    """Take over the newest valid checkpoint; returns its step, 0 without one.
+def _resume(
+    folder: Path,
+    spec: PretrainSpec,
+    context: Context,
+    state: TrainState,
+    series: MetricSeries,
+    skipped: SkippedImages,
+    fingerprint: str,
+) -> int:
+    """Take over a checkpoint; returns its step.
 
     Raises:
         DataError: the data set of `fingerprint` is not the one that the checkpoint was trained on.
     """
-    folder = agree_on_checkpoint(context, digest(spec))
-    if folder is None:
-        return 0
     context.progress("resuming")
     manifest = checkpoints.read_manifest(folder)
     here = {"versions": checkpoints.versions(), "world_size": context.world_size, "threads": context.threads}
@@ -164,6 +181,7 @@ def _resume(spec: PretrainSpec, context: Context, state: TrainState, series: Met
         )
     state.load_state_dict(saved)
     series.last = saved["metrics"]
+    skipped.remember(saved.get("unreadable", []))
     return manifest.step
 
 
@@ -217,7 +235,7 @@ def _begin_checkpoint(
     plan: Plan,
     state: TrainState,
     series: MetricSeries,
-    fingerprint: str,
+    beside: Mapping[str, Any],
     step: int,
 ) -> None:
     if context.journal is None:
@@ -235,10 +253,12 @@ def _begin_checkpoint(
         metrics=metrics,
         compiled=state.network_is_compiled,
     )
-    writer.begin({**state.state_dict(), "metrics": metrics, "data": fingerprint}, write)
+    writer.begin({**state.state_dict(), "metrics": metrics, **beside}, write)
 
 
-def _export(spec: PretrainSpec, context: Context, plan: Plan, state: TrainState, series: MetricSeries) -> Outcome:
+def _export(
+    spec: PretrainSpec, context: Context, plan: Plan, state: TrainState, series: MetricSeries, *, unreadable: int
+) -> Outcome:
     context.progress("exporting", step=plan.steps, steps=plan.steps)
     backbone = state.model["backbone"]
     sha256 = backbone_digest({k: v.float() if v.is_floating_point() else v for k, v in backbone.state_dict().items()})
@@ -246,6 +266,7 @@ def _export(spec: PretrainSpec, context: Context, plan: Plan, state: TrainState,
         "steps": plan.steps,
         "epochs": plan.epochs,
         "images_seen": plan.steps * spec.batch_size,
+        "unreadable_images": unreadable,
         # The last step may be one that fp16 skipped, whose gradient has no norm; JSON has no word for that.
         "metrics": {name: value for name, value in series.last.items() if math.isfinite(value)},
         "backbone": {

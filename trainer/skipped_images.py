@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from trainer.data.batch import Batch
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
@@ -18,6 +20,16 @@ class SkippedImages:
         self._known: dict[str, None] = {}
         self._shared = 0
         self._told = 0
+
+    @property
+    def names(self) -> list[str]:
+        """What is known here, each with its cause; after `share` the same on every rank, in one order."""
+        return sorted(self._known)
+
+    def remember(self, names: Iterable[str]) -> None:
+        """Take over what an earlier attempt has told."""
+        self._known = dict.fromkeys(names)
+        self._shared = self._told = len(self._known)
 
     def note(self, batch: Batch) -> None:
         """Take in what this rank skipped for a batch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,9 @@ from trainer.specs import PretrainSpec
 DIVERGED_REMEDY = (
     "the parameters were left as they were before it. Lower optimizer.learning_rate, lengthen the warm-up, or use fp32"
 )
+
+UPDATE_COPIES = 3
+"""Tensors of the size of the parameters that an optimiser's update holds at most, momentum included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,9 @@ class TrainState:
         self.model = nn.ModuleDict({"backbone": backbone, "projector": projector})
         synchronise_batch_norm(self.model, views=2).to(device, self._dtype).train()
         self._memory_format = memory_format(spec.precision, device)
-        self.model.to(memory_format=self._memory_format)
+        for parameter in self.model.parameters():
+            if parameter.ndim == 4:  # of other ranks an own backbone may have some, for which there is no such format
+                parameter.data = parameter.data.contiguous(memory_format=self._memory_format)
         self.groups: ParameterGroups = parameter_groups(self.model)
         self._network: Network = self._written
         self._statistics = RunningStatistics(self.model)
@@ -79,8 +84,7 @@ class TrainState:
         scale = self._guard.scale
         self._gradients.clear()
         views = view_a.to(self._device, non_blocking=True), view_b.to(self._device, non_blocking=True)
-        differentiate = self._at_once if self._pieces == 1 else self._piece_by_piece
-        terms, z_2nd = differentiate(*views, scale)
+        terms, z_2nd = self._differentiate(*views, scale)
         norm = self._gradients.reduce(scale)
 
         good = self._guard.admit(norm, step)
@@ -89,6 +93,10 @@ class TrainState:
         self._statistics.restore_unless(good, statistics_before)
         z_a_nd, z_b_nd = z_2nd.detach()
         return Update(terms, norm, rate, z_a_nd, z_b_nd, self._guard.diverged_at)
+
+    def _differentiate(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[BarlowTwinsTerms, Tensor]:
+        differentiate = self._at_once if self._pieces == 1 else self._piece_by_piece
+        return differentiate(view_a, view_b, scale)
 
     def _at_once(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[BarlowTwinsTerms, Tensor]:
         """The terms, and the embeddings (2, n, d); this rank's share of the gradient is in place."""
@@ -131,21 +139,29 @@ class TrainState:
         """Whether the network runs compiled."""
         return self._network != self._written
 
-    def choose_network(self, ranks: int, tick: Callable[[], None]) -> CompileChoice:
+    def choose_network(
+        self, ranks: int, tick: Callable[[], None], *, was_compiled: bool | None = None
+    ) -> CompileChoice:
         """Compile the network if the spec wishes it, or if a trial with random images finds that it pays; every one of
         `ranks` ranks calls it, before the first step. The trial changes nothing that a step depends on; `tick` is
-        called for each of its passes."""
-        rows, size = self._spec.batch_size // self._pieces // ranks, self._spec.views.size
+        called for each of its passes. `was_compiled`: in the run that is resumed, whose bits a trial could change."""
+        rows, size = self._spec.batch_size // ranks, self._spec.views.size
         before = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        in_the_update = [torch.empty_like(p) for p in self.model.parameters() for _ in range(UPDATE_COPIES)]
 
         def try_out(network: Network) -> None:
             tick()
             self._network = network
             view = torch.randint(0, 256, (rows, 3, size, size), dtype=torch.uint8, device=self._device)
-            z_2nd = self._embed(view, view.flip(3))
-            torch.autograd.backward(z_2nd, torch.ones_like(z_2nd))
+            self._differentiate(view, view.flip(3), self._guard.scale)
 
-        self._network, choice = choose(self._spec.run.compile, self._written, try_out, self._device)
+        wish = self._spec.run.compile
+        if wish == "auto" and was_compiled is not None:
+            wish = "on" if was_compiled else "off"
+        self._network, choice = choose(wish, self._written, try_out, self._device)
+        if wish != self._spec.run.compile:
+            choice = replace(choice, why="as in the run that is resumed")
+        del in_the_update
         for name, buffer in self.model.named_buffers():
             buffer.copy_(before[name])
         return choice

@@ -45,7 +45,11 @@ def main() -> int:
     engine = make_engine(settings)
     try:
         with engine.connect() as connection:
-            run(connection, settings, stop)
+            try:
+                run(connection, settings, stop)
+            except (DBAPIError, psycopg.Error):
+                connection.invalidate()  # there is nothing left to roll back, and the attempt would be a traceback
+                raise
     except (DBAPIError, psycopg.Error) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         logger.error("the database connection, and with it the lock, is lost: %s", " ".join(str(cause).split()))

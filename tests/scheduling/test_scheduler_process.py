@@ -131,9 +131,14 @@ def test_a_scheduler_that_stands_by_ends_cleanly_too(start: Callable[..., Schedu
     assert second.wait() == 0
 
 
-def test_a_scheduler_that_loses_its_connection_ends_with_a_failure(lab: Lab, start: Callable[..., Scheduler]) -> None:
+@pytest.mark.parametrize("into", [0.0, 0.05, 0.3])
+def test_a_scheduler_that_loses_its_connection_ends_with_a_failure(
+    lab: Lab, start: Callable[..., Scheduler], into: float
+) -> None:
+    """In its first tick, and while it waits for the next one."""
     scheduler = start()
     scheduler.wait_for("schedules now")
+    time.sleep(into)
     with lab.engine.begin() as connection:
         holder = text(
             "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database d ON d.oid = database "

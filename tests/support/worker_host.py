@@ -73,8 +73,16 @@ class Host(Lab):
         """A job of higher priority, larger than this host, has a running one make room; returns it."""
         with self.sessions.begin() as session:
             larger = self.submit_in(session, slots=self.settings.slots or 1, priority=100, data="textures")
-            by = session.get_one(Job, larger)
-            assert reservations.request_preemption(session, self.attempt(job_id).id, by=by)
+
+        def told() -> bool:
+            with self.sessions.begin() as session:
+                by = session.get_one(Job, larger)
+                return reservations.request_preemption(session, self.attempt(job_id).id, by=by)
+
+        deadline = time.monotonic() + 10
+        while not told():  # the worker may just be at the job; the scheduler asks again at its next tick, too
+            assert time.monotonic() < deadline, "the attempt cannot be told to make room"
+            time.sleep(0.05)
         return larger
 
     def schedule(self) -> None:

@@ -45,6 +45,32 @@ def test_a_cpu_runs_the_network_as_it_is_written_unless_told(monkeypatch: pytest
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
+def test_a_resumed_run_keeps_the_form_it_had(monkeypatch: pytest.MonkeyPatch):
+    for name, value in (("BACKEND", "aot_eager"), ("WARM_UP", 1), ("TIMED", 1)):
+        monkeypatch.setattr(compiling, name, value)
+    for was_compiled in (True, False):
+        state = built(views={"size": 16}, precision="fp64")
+        choice = state.choose_network(ranks=1, tick=lambda: None, was_compiled=was_compiled)
+        assert choice.compiled is state.network_is_compiled is was_compiled
+        assert "as in the run that is resumed" in choice.said()
+    told = built(run={"compile": "off"}, precision="fp64")
+    assert not told.choose_network(ranks=1, tick=lambda: None, was_compiled=True).compiled
+
+
+def test_the_trial_takes_whole_steps_in_pieces_too(monkeypatch: pytest.MonkeyPatch):
+    """So nothing is compiled that no step uses, and what does not fit is found before the first step."""
+    for name, value in (("BACKEND", "aot_eager"), ("WARM_UP", 1), ("TIMED", 1)):
+        monkeypatch.setattr(compiling, name, value)
+    state = built(run={"compile": "on"}, views={"size": 16}, precision="fp64", micro_batch=6)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    state.choose_network(ranks=1, tick=lambda: None)
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert graphs > 0
+    state.update(*views(1), 1)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
+
+
 def _choice(
     monkeypatch: pytest.MonkeyPatch, eager: float, compiled: list[float | Exception]
 ) -> compiling.CompileChoice:

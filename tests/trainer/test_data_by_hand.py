@@ -26,10 +26,10 @@ KNN = {
 }
 
 
-def by_hand(folder, *arguments):
+def by_hand(folder, *arguments, **more):
     return subprocess.run(
         [sys.executable, "-m", "trainer", *map(str, arguments)],
-        cwd=folder, env=ranks.environment(), capture_output=True, text=True, timeout=120, check=False,
+        cwd=folder, env=ranks.environment(**more), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 
@@ -49,6 +49,18 @@ def test_a_job_finds_its_own_images_and_its_spec_holds_no_path(tmp_path):
         "others": {"root": str(tmp_path / "elsewhere")},
     }
     assert str(tmp_path) not in (tmp_path / "run/spec.json").read_text()
+
+
+def test_a_file_name_that_the_terminal_has_no_letters_for_ends_no_run(tmp_path):
+    make_split(tmp_path / "photos/left", 24, {3})
+    make_split(tmp_path / "photos/right", 10)
+    damaged = tmp_path / "photos/left/class-0/003.png"
+    damaged.rename(damaged.with_name("写真.png"))
+    (tmp_path / "knn.json").write_text(json.dumps(KNN))
+    done = by_hand(tmp_path, "knn.json", "--run-dir", "run", "--data", "own=photos", PYTHONIOENCODING="latin-1")
+    assert done.returncode == 0, done.stderr
+    assert r"class-0/\u5199\u771f.png cannot be read: " in done.stdout
+    assert any("写真.png" in str(event.data) for event in runs.events(tmp_path / "run", kind="warning"))
 
 
 @pytest.mark.parametrize("argument", ["photos", "own=", "=photos"])

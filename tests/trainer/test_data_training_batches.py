@@ -34,7 +34,7 @@ class Damaged(ArrayDataSet):
         return super().image(index)
 
 
-def loader(data, spec=SMALL, *, batch_size=12, seed=0, rank=0, world_size=1, threads=1, micro_batch=None):
+def loader(data, spec=SMALL, *, batch_size=12, seed=0, rank=0, world_size=1, threads=1, **more):
     return TrainingBatches(
         data,
         spec,
@@ -43,7 +43,7 @@ def loader(data, spec=SMALL, *, batch_size=12, seed=0, rank=0, world_size=1, thr
         rank=rank,
         world_size=world_size,
         threads=threads,
-        micro_batch=micro_batch,
+        **more,
     )
 
 
@@ -112,6 +112,16 @@ def test_the_engines_make_the_same_views_from_the_same_draws():
     assert whole.photometry is None
     assert torch.equal(finish(whole, CPU)[0], whole.view_a)
     assert not torch.equal(finish(batch, CPU)[0], batch.view_a), "crops are not yet views"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_views_that_the_threads_finish_have_the_bits_of_those_that_a_device_does(threads):
+    data = Damaged(30, damaged={4})
+    whole = loader(data, BATCHED, threads=threads, whole=True)
+    assert next(whole.iterate(0, 1)).photometry is None
+    for ours, theirs in zip(shown(whole, 0, 2), shown(loader(data, BATCHED), 0, 2), strict=True):
+        np.testing.assert_array_equal(ours[0], theirs[0])
+        assert all(torch.equal(ours[view], theirs[view]) for view in (1, 2))
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -52,6 +52,24 @@ def maps():
     network.feature_width = 3
     return network
 
+class ForgetsToTrain(Patches):
+    "Fails as it is trained; has a normalisation, and weights of five dimensions."
+
+    def __init__(self):
+        super().__init__()
+        self.batch_norm = nn.BatchNorm1d(16)
+        self.volume = nn.Conv3d(1, 1, 1)
+        self.fails = True
+
+    def forward(self, images):
+        assert not (self.training and self.fails), "no gradient for you"
+        return self.volume(self.batch_norm(super().forward(images))[None, None, None])[0, 0, 0]
+
+class Volumes(ForgetsToTrain):
+    def __init__(self):
+        super().__init__()
+        self.fails = False
+
 def broken():
     raise RuntimeError("no weights for you")
 """
@@ -131,13 +149,25 @@ def test_what_is_no_backbone_is_a_bad_spec(install: Install, place: str, said: s
 
 @pytest.mark.parametrize(
     ("place", "side", "said"),
-    [("Patches", 16, r"takes no image of 16 px \(12 px, please\)"), ("maps", 12, r"shape \(1, 3, 12, 12\)")],
+    [
+        ("Patches", 16, r"takes no images of 16 px in evaluation \(12 px, please\)"),
+        ("ForgetsToTrain", 12, r"takes no images of 12 px in training \(no gradient for you\)"),
+        ("maps", 12, r"shape \(1, 3, 12, 12\)"),
+    ],
 )
-def test_it_is_tried_on_one_image_before_a_run_begins(install: Install, place: str, side: int, said: str) -> None:
+def test_it_is_tried_on_images_before_a_run_begins(install: Install, place: str, side: int, said: str) -> None:
     install(f"own_tried_{place}", tried=place)
     with pytest.raises(SpecError, match=said):
         build_backbone(BackboneSpec(name="tried"), seed=0, side=side)
     assert build_backbone(BackboneSpec(name="tried"), seed=0).training
+
+
+def test_the_trial_leaves_no_trace_and_weights_may_have_five_dimensions(install: Install, tmp_path: Path) -> None:
+    install("own_volumes", volumes="Volumes")
+    tried, untried = (build_backbone(BackboneSpec(name="volumes"), seed=0, side=side) for side in (12, None))
+    assert runs.same(tried.state_dict(), untried.state_dict())
+    spec = runs.spec(backbone={"name": "volumes"}, projector={"widths": [8]}, epochs=1, precision="bf16")
+    assert pretrain(spec, runs.context(tmp_path / "run")).outcome == "ok"
 
 
 def test_a_name_of_the_catalogue_is_the_catalogue_s(install: Install) -> None:

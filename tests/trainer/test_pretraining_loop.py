@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import runs
 import torch
+from odd_trees import make_split
 
 from trainer.data import textures
 from trainer.data.datasets import FirstImages
@@ -357,3 +358,30 @@ def test_a_run_does_not_go_on_with_other_files(tmp_path, monkeypatch):
     monkeypatch.setattr(FirstImages, "fingerprint", property(lambda _: "another", lambda *_: None), raising=False)
     with pytest.raises(DataError, match="not those that the run began with"):
         pretrain(runs.spec(), runs.context(tmp_path, 2))
+
+
+def test_images_that_cannot_be_read_are_told_once_and_counted_over_all_attempts(tmp_path):
+    make_split(tmp_path / "tree/train", 40, range(0, 40, 4))
+    spec = runs.spec(data={"name": "own"}, batch_size=8)
+
+    def attempt(run: Path, number: int = 1):
+        context = runs.context(run, number)
+        context.inputs = {"backbone": None, "data": {"own": {"root": str(tmp_path / "tree")}}}
+        return context
+
+    def told(run: Path, number: int) -> set[str]:
+        warned = runs.events(run, number, "warning")
+        return {e.data["message"].split(" cannot")[0] for e in warned if "unreadable" in e.data}
+
+    undisturbed = pretrain(spec, attempt(tmp_path / "undisturbed"))
+    pretrain(spec, _asked_to_stop_at(1, attempt(tmp_path / "stopped")))
+    resumed = pretrain(spec, attempt(tmp_path / "stopped", 2))
+    assert undisturbed.result is not None
+    assert resumed.result is not None
+    assert undisturbed.result["backbone"] == resumed.result["backbone"]
+    assert undisturbed.result["unreadable_images"] == resumed.result["unreadable_images"]
+    assert undisturbed.result["unreadable_images"] == 10
+    first, second = (told(tmp_path / "stopped", number) for number in (1, 2))
+    assert len(first) > 0 < len(second)
+    assert not first & second
+    assert first | second == told(tmp_path / "undisturbed", 1)

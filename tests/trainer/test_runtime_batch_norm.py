@@ -71,3 +71,19 @@ def test_a_network_keeps_its_memory_format_through_split_batch_normalisation():
     assert isinstance(norm, SynchronisedBatchNorm)
     rows = torch.randn(SHAPES[2]).to(memory_format=torch.channels_last)
     assert norm(rows).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_one_that_stands_in_several_places_stays_one():
+    shared = _norm(1, torch.float32)
+    model = nn.Sequential(shared, nn.Sequential(shared))
+    model.add_module("again", shared)
+    before = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    synchronise_batch_norm(model, views=2)
+    assert isinstance(model[0], SynchronisedBatchNorm)
+    assert model[0] is model[1][0] is model.again
+    assert [name for name, _ in model.named_parameters(remove_duplicate=False)] == before
+    statistics = RunningStatistics(model)
+    model(torch.randn(SHAPES[1], generator=torch.Generator().manual_seed(0)))
+    assert statistics.flat.numel() == 2 * 4
+    assert torch.equal(statistics.flat[:4], model.again.running_mean)
+    assert not torch.equal(model.again.running_mean, torch.zeros(4))

@@ -32,7 +32,10 @@ def both_jobs(folder: Path, tree: Path, rank: int = 0, world_size: int = 1) -> N
         context_in(folder / kind, rank=rank, world_size=world_size, inputs=inputs) for kind in ("knn", "pretrain")
     )
     (folder / f"result-{rank}.json").write_text(json.dumps(run_evaluation(KNN, judged)))
-    assert pretrain(PRETRAIN, trained).outcome == "ok"
+    end = pretrain(PRETRAIN, trained)
+    assert end.outcome == "ok"
+    assert end.result is not None
+    (folder / f"unreadable-{rank}.txt").write_text(str(end.result["unreadable_images"]))
 
 
 def rank_of_two(rank: int, folder: Path, tree: Path) -> None:
@@ -93,4 +96,6 @@ def test_two_ranks_do_with_damaged_files_what_one_does(tmp_path: Path) -> None:
     assert names == names_alone
     assert len(said) == len(said_alone) == len(names)  # each file once, whichever rank met it
     assert [data["unreadable"] for data in said] == list(range(1, len(names) + 1))
+    counts = [file.read_text() for folder in (one, two) for file in sorted(folder.glob("unreadable-*.txt"))]
+    assert counts == ["10", "10", "10"]
     assert names == {f"class-{number % 3}/{number:03d}.png" for number in range(0, 40, 4)}

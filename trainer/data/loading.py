@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import numpy as np
+import torch
 
 from trainer.data import views
-from trainer.data.batch import Batch, batch_memory
+from trainer.data.batch import FIELDS, Batch, batch_memory
 from trainer.data.crops import resized_crop
 from trainer.data.datasets import ImageDataSet
 from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.keyed import Purpose, permutation
-from trainer.data.photometry import fill_row
+from trainer.data.photometry import apply_batched, fill_row
 from trainer.data.pool import Job, ahead, pieces
 from trainer.specs.views import ViewsSpec
 
@@ -45,12 +46,14 @@ class TrainingBatches:
         threads: int,
         micro_batch: int | None = None,
         pinned: bool = False,
+        whole: bool = False,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
         """`batch_size` and `micro_batch` are global; without the latter there is one piece.
 
-        `pinned`: in page-locked memory, from which a GPU copies while the host goes on. `tick` is called for every
-        image, by the thread that loaded it.
+        `pinned`: in page-locked memory, from which a GPU copies while the host goes on. `whole`: nothing is left for
+        `finish` to do, the threads here do it all; for a step on the same cores, of which it would use one.
+        `tick` is called for every image, by the thread that loaded it.
 
         Raises:
             DataError: the data set has fewer images than one batch.
@@ -78,6 +81,7 @@ class TrainingBatches:
         self._world_size = world_size
         self._threads = threads
         self._pinned = pinned
+        self._whole = whole
         self._tick = tick
 
     def iterate(self, first_step: int, last_step: int) -> Iterator[Batch]:
@@ -121,11 +125,13 @@ class TrainingBatches:
             yield self._job(step, epoch, shares[:, self._rank].flatten())
 
     def _job(self, step: int, epoch: int, indices: np.ndarray) -> Job[Batch]:
-        size = self._views.size
-        memory = batch_memory(len(indices), size, tables=self._views.engine == "batched", pinned=self._pinned)
+        size, batched = self._views.size, self._views.engine == "batched"
+        memory = batch_memory(len(indices), size, tables=batched and not self._whole, pinned=self._pinned)
         batch = Batch(step, epoch, indices, size, memory)
-        pixels = batch.pixels(memory).numpy()
-        tables = None if batch.photometry is None else batch.photometry.numpy()
+        crops = batch.pixels(memory)
+        pixels = crops.numpy()
+        photometry = torch.empty(2, len(indices), FIELDS) if batched and self._whole else batch.photometry
+        tables = None if photometry is None else photometry.numpy()
 
         def load(row: int) -> None:
             image = self._next_readable(batch, row)
@@ -145,7 +151,12 @@ class TrainingBatches:
                     pixels[view_id, row] = resized_crop(image, drawn.crop, size, flip=drawn.flip)
                     fill_row(tables[view_id, row], drawn)
 
-        return Job(batch, pieces(load, indices, self._threads, self._tick))
+        def end(rows: slice) -> None:
+            if photometry is not None and self._whole:
+                for view, table in zip(crops[:, rows], photometry[:, rows], strict=True):
+                    view.copy_(apply_batched(view, table, table))
+
+        return Job(batch, pieces(load, indices, self._threads, self._tick, end))
 
     def _next_readable(self, batch: Batch, row: int) -> np.ndarray:
         """The image of a row, or else the next one; the batch's index then becomes that one's."""

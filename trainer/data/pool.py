@@ -58,11 +58,18 @@ def ahead(jobs: Iterable[Job[T]], threads: int) -> Generator[T]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def pieces(load: Callable[[int], None], indices: np.ndarray, threads: int, tick: Callable[[], None]) -> list[Piece]:
+def pieces(
+    load: Callable[[int], None],
+    indices: np.ndarray,
+    threads: int,
+    tick: Callable[[], None],
+    end: Callable[[slice], None] = lambda rows: None,
+) -> list[Piece]:
     """The rows of a batch in one contiguous piece per thread: fewer hand-overs than one piece per image.
 
-    `load` is called with a row, 0..n-1, and `tick` after it; what `load` raises becomes a DataError that names the
-    row's image, but for what is wrong with the host: its disk (OSError), its memory, or torch (RuntimeError).
+    `load` is called with a row, 0..n-1, and `tick` after it, then `end` with all rows of the piece; what `load` raises
+    becomes a DataError that names the row's image, but for what is wrong with the host: its disk (OSError), its memory,
+    or torch (RuntimeError).
     """
 
     def piece(rows: np.ndarray, closing: threading.Event) -> None:
@@ -76,6 +83,7 @@ def pieces(load: Callable[[int], None], indices: np.ndarray, threads: int, tick:
                 if _is_the_hosts(error):
                     raise
                 raise DataError(f"image {indices[row]} cannot be loaded: {error}") from error
+        end(slice(int(rows[0]), int(rows[-1]) + 1))
 
     shares = np.array_split(np.arange(len(indices)), min(threads, len(indices)))
     return [partial(piece, rows) for rows in shares]

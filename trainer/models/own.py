@@ -25,7 +25,7 @@ from trainer.specs.own_backbones import own_backbones
 
 
 def build_own(name: str, side: int | None) -> nn.Module:
-    """The network that is registered as `name`, tried on one image of `side` px if that is given.
+    """The network that is registered as `name`, tried on images of `side` px if that is given.
 
     Raises:
         KeyError: none is.
@@ -46,16 +46,29 @@ def build_own(name: str, side: int | None) -> nn.Module:
     if others := [key for key, value in network.state_dict().items() if not isinstance(value, Tensor)]:
         raise _refusal(name, entry.value, f"keeps what is no tensor in its state_dict: {', '.join(others)}")
     if side is not None:
+        _try_out(network, side, width, name, entry.value)
+    return network.train()
+
+
+def _try_out(network: nn.Module, side: int, width: int, name: str, place: str) -> None:
+    """One image as it is judged, two as it is trained; its buffers are as before.
+
+    Raises:
+        SpecError: it does not take them, or does not give what it promises.
+    """
+    before = {key: buffer.clone() for key, buffer in network.named_buffers()}
+    for training, images in ((False, 1), (True, 2)):
         try:
             with torch.no_grad():
-                shape = tuple(network.eval()(torch.zeros(1, 3, side, side)).shape)
+                shape = tuple(network.train(training)(torch.zeros(images, 3, side, side)).shape)
         except Exception as error:
-            said = f"takes no image of {side} px ({error})"
-            raise _refusal(name, entry.value, said, "change views.size, or mend it") from error
-        if shape != (1, width):
-            said = f"gives features of shape {shape} for one image, not (1, feature_width = {width})"
-            raise _refusal(name, entry.value, said)
-    return network.train()
+            said = f"takes no images of {side} px {'in training' if training else 'in evaluation'} ({error})"
+            raise _refusal(name, place, said, "change views.size, or mend it") from error
+        if shape != (images, width):
+            said = f"gives features of shape {shape} for {images} image(s), not ({images}, feature_width = {width})"
+            raise _refusal(name, place, said)
+    for key, buffer in network.named_buffers():
+        buffer.copy_(before[key])
 
 
 def _refusal(name: str, place: str, said: str, remedy: str = "mend it") -> SpecError:

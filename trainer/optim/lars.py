@@ -23,7 +23,8 @@ class Lars(torch.optim.Optimizer):
 
     A group with `adapted: False` takes q = 1. There is no epsilon, and the rate is applied to v, not folded into it:
     the other LARS in circulation differ in both. Nothing is read back to the host. Source: class LARS of
-    facebookresearch/barlowtwins, main.py; in float32 on a CPU the bits are those of its loop over the tensors.
+    facebookresearch/barlowtwins, main.py; in float32 on a CPU the bits are those of its loop over the tensors (in a
+    tensor whose length no vector of the processor divides, the last few numbers may differ in their last bit).
 
     Like torch's fused optimisers it leaves parameters and momentum alone where the tensor attribute `found_inf` is 1.
     """

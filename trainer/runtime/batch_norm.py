@@ -122,15 +122,23 @@ class SynchronisedBatchNorm(_BatchNorm):
 
 def synchronise_batch_norm(module: nn.Module, *, views: int = 1) -> nn.Module:
     """Put a SynchronisedBatchNorm of `views` views in the place of every batch normalisation in `module`; returns
-    `module` or the one in its place. Parameters and buffers are taken over, not copied.
+    `module` or the one in its place. Parameters and buffers are taken over, not copied; one that stands in
+    several places stays one.
 
     Raises:
         ValueError: one of them has no affine parameters or no running average.
     """
-    for name, child in module.named_children():
-        setattr(module, name, synchronise_batch_norm(child, views=views))
-    if not isinstance(module, _BatchNorm):
-        return module
+    replaced: dict[nn.Module, nn.Module] = {
+        m: _synchronised(m, views) for m in module.modules() if isinstance(m, _BatchNorm)
+    }
+    for parent in list(module.modules()):
+        for name, child in parent._modules.items():  # named_children() leaves a second name of one child out
+            if isinstance(child, _BatchNorm):
+                setattr(parent, name, replaced[child])
+    return replaced.get(module, module)
+
+
+def _synchronised(module: _BatchNorm, views: int) -> SynchronisedBatchNorm:
     if not module.affine or not module.track_running_stats or module.momentum is None:
         raise ValueError("only batch normalisation with affine parameters and a running average is supported")
     out = SynchronisedBatchNorm(module.num_features, eps=module.eps, momentum=module.momentum)

@@ -9,8 +9,10 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,6 +51,8 @@ class Manifest:
 def versions() -> dict[str, str]:
     """What may change the bits of a run."""
     found = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
+    with suppress(PackageNotFoundError):  # benchmarks/gpu.py runs beside trainer/, installed or not
+        found["barlow-lab"] = version("barlow-lab")
     return {**found, "cuda": torch.version.cuda or "none"} if torch.cuda.is_available() else found
 
 

@@ -205,7 +205,11 @@ class RunSpec(SpecModel):
     preemptible: bool = Field(
         False, description="May be told to write a checkpoint and make room for a job of higher priority"
     )
-    stall_seconds: int = Field(600, ge=1, description="No progress for this long ends the attempt")
+    stall_seconds: int = Field(
+        600,
+        ge=1,
+        description="No progress for this long ends the attempt; the first compilation of a network may take minutes",
+    )
     compile: Literal["auto", "off", "on"] = Field(
         "auto",
         description="Pretraining: run the network as it is written (off), compiled by torch (on), or as a short trial "
