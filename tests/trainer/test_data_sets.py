@@ -46,6 +46,7 @@ def test_any_beginning_of_a_split_holds_every_class(name):
 
 def test_digits_are_the_digits_of_scikit_learn():
     from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
 
     source = load_digits()
     levels = np.rint(source.images * 255 / 16).astype(np.uint8)
@@ -58,6 +59,11 @@ def test_digits_are_the_digits_of_scikit_learn():
         shares = np.bincount(data.labels()) / len(data)
         np.testing.assert_allclose(shares, np.bincount(source.target) / 1797, atol=0.003)
     assert max(train.image(i).max() for i in range(20)) == 255
+    split = train_test_split(np.arange(1797), test_size=360, random_state=0, stratify=source.target)
+    for data, chosen in zip((train, test), split, strict=True):
+        images = np.stack([data.image(i)[..., 0] for i in range(len(data))])
+        np.testing.assert_array_equal(images, levels[chosen])
+        np.testing.assert_array_equal(data.labels(), source.target[chosen])
 
 
 PINNED = "150c23bc6bc42d79615c9452aad24bee38818412f23cf1ec4e8447f348de5837"

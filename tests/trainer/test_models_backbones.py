@@ -9,7 +9,7 @@ from torch import nn
 
 from trainer.data.registry import registered
 from trainer.models import catalogue
-from trainer.models.backbones import NAMES, build_backbone
+from trainer.models.backbones import build_backbone
 from trainer.models.projector import WideLinear, build_projector
 from trainer.specs import catalogue as published
 from trainer.specs.common import BackboneSpec
@@ -48,9 +48,9 @@ def test_data_sets_stand_in_the_catalogue():
 
 def test_the_catalogue_holds_the_names_and_one_entry_a_line():
     text = resources.files("trainer.specs").joinpath("catalogue.json").read_text("utf-8")
-    assert tuple(json.loads(text)["backbones"]) == NAMES
+    assert tuple(json.loads(text)["backbones"]) == catalogue.NAMES
     lines = text.splitlines()
-    assert all(any(line.startswith(f'  "{name}": {{') for line in lines) for name in (*NAMES, *registered()))
+    assert all(any(line.startswith(f'  "{name}": {{') for line in lines) for name in (*catalogue.NAMES, *registered()))
 
 
 def test_activations_are_what_a_real_forward_keeps():

@@ -5,7 +5,8 @@ import torch
 import torchvision
 from torch import nn
 
-from trainer.models.backbones import NAMES, build_backbone, empty_backbone
+from trainer.models.backbones import build_backbone, empty_backbone
+from trainer.models.catalogue import NAMES
 from trainer.models.classifiers import CLASSIFIERS, is_resnet
 from trainer.models.dropout import drawing_layers
 from trainer.models.exported import backbone_digest, load_backbone, save_backbone

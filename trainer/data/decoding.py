@@ -21,11 +21,12 @@ from __future__ import annotations
 import math
 import struct
 import threading
+from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 
 import numpy as np
 import torch
-import torchvision.io  # registers torch.ops.image
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -44,10 +45,6 @@ MAX_PIXELS = 2**28
 Image.MAX_IMAGE_PIXELS = None
 
 _one_large = threading.Lock()
-
-# The operator itself: torchvision 0.29 deprecates its Python function. Where a torchvision has none, Pillow decodes.
-_decode_jpeg = getattr(torch.ops.image, "decode_jpeg", None)
-_RGB = torchvision.io.ImageReadMode.RGB.value
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -76,14 +73,25 @@ def decode(encoded: bytes, name: str) -> NDArray[np.uint8]:
 
 def decode_plain_jpeg(encoded: bytes) -> NDArray[np.uint8] | None:
     """(H, W, 3) uint8 RGB of an upright JPEG of 8 bits in grey or three colours; None: this is none, or is damaged."""
-    if _decode_jpeg is None or not is_plain_jpeg(encoded):
+    if not is_plain_jpeg(encoded) or (decode_jpeg := _jpeg_operator()) is None:
         return None
     try:
-        pixels_3hw = _decode_jpeg(torch.frombuffer(bytearray(encoded), dtype=torch.uint8), _RGB, False)
+        pixels_3hw = decode_jpeg(torch.frombuffer(bytearray(encoded), dtype=torch.uint8))
     except RuntimeError:
         return None
     pixels: NDArray[np.uint8] = np.ascontiguousarray(pixels_3hw.permute(1, 2, 0).numpy())
     return pixels
+
+
+@cache
+def _jpeg_operator() -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Bytes -> (3, H, W) uint8 RGB; None: this torchvision has none, and Pillow decodes."""
+    # Late: torchvision takes as long to import as torch, and images that are no files need none of it.
+    from torchvision.io import ImageReadMode
+
+    # The operator itself: torchvision 0.29 deprecates its Python function.
+    operator = getattr(torch.ops.image, "decode_jpeg", None)
+    return None if operator is None else lambda encoded: operator(encoded, ImageReadMode.RGB.value, False)
 
 
 def decode_by_pillow(encoded: bytes, name: str) -> NDArray[np.uint8]:

@@ -9,13 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from trainer.models.classifiers import CLASSIFIERS, build_classifier
-from trainer.models.own import build_own
 from trainer.models.seeding import drawn_from
 from trainer.specs import Fault, SpecError
 from trainer.specs.common import BackboneSpec, unknown_backbone
-
-NAMES = (*CLASSIFIERS, "tiny")
 
 
 class Tiny(nn.Module):
@@ -55,6 +51,10 @@ def build_backbone(spec: BackboneSpec, *, seed: int, side: int | None = None) ->
     with drawn_from(seed, "backbone"):
         if spec.name == "tiny":
             return Tiny()
+        # Late: torchvision takes as long to import as torch, and `tiny` needs none of it.
+        from trainer.models.classifiers import CLASSIFIERS, build_classifier
+        from trainer.models.own import build_own
+
         if spec.name in CLASSIFIERS:
             return build_classifier(spec)
         try:

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from trainer.data.registry import open_data_set, registered
-from trainer.models.backbones import NAMES, empty_backbone
+from trainer.models.backbones import empty_backbone
 from trainer.models.classifiers import CLASSIFIERS, is_resnet
 from trainer.specs.catalogue import CATALOGUE_SIDE, BackboneEntry, DataSetEntry, Trunk
 from trainer.specs.common import BackboneSpec
+
+NAMES = (*CLASSIFIERS, "tiny")
 
 SIDES = range(8, 129)
 """Sides in pixels among which the smallest is looked for: from the smallest that a spec allows."""

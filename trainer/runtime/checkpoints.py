@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-import torchvision
 
 from trainer import outcome
 from trainer.disk import naming
@@ -50,7 +49,7 @@ class Manifest:
 
 def versions() -> dict[str, str]:
     """What may change the bits of a run."""
-    found = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
+    found = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": version("torchvision")}
     with suppress(PackageNotFoundError):  # benchmarks/gpu.py runs beside trainer/, installed or not
         found["barlow-lab"] = version("barlow-lab")
     return {**found, "cuda": torch.version.cuda or "none"} if torch.cuda.is_available() else found
