@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import measuring
@@ -32,9 +33,8 @@ def loss(rounds: int) -> dict[str, Any]:
     z[1] = 0.7 * z[0] + 0.3 * z[1]
 
     def whole(z_a: Tensor, z_b: Tensor) -> Tensor:
-        return reference.direct_loss(
-            *(nn.functional.batch_norm(v, None, None, training=True, eps=1e-12) for v in (z_a, z_b))
-        )
+        x, y = (nn.functional.batch_norm(v, None, None, training=True, eps=1e-12) for v in (z_a, z_b))
+        return reference.direct_loss(x, y)
 
     def ours(z_a: Tensor, z_b: Tensor) -> Tensor:
         return barlow_twins(z_a, z_b, reference.LAMBDA).loss
@@ -45,10 +45,7 @@ def loss(rounds: int) -> dict[str, Any]:
         return value.detach().double(), torch.autograd.grad(value, views)[0].double()
 
     found = measuring.in_turn(
-        {
-            name: lambda form=form: measuring.seconds_of(lambda: run(form))
-            for name, form in (("whole", whole), ("ours", ours))
-        },
+        {name: partial(measuring.seconds_of, partial(run, form)) for name, form in (("whole", whole), ("ours", ours))},
         rounds,
     )
     exact, exact_gradient = run(whole, torch.float64)
@@ -95,7 +92,7 @@ def lars(rounds: int, repeat: int = 20) -> dict[str, Any]:
     for name in ("loop", "ours"):
         models[name], optimizer = built(name == "ours")
         gradients(models[name])
-        work[name] = lambda step=optimizer.step: measuring.seconds_of(step, repeat)
+        work[name] = partial(measuring.seconds_of, optimizer.step, repeat)
     found = measuring.in_turn(work, rounds)
     pairs = zip(models["loop"].parameters(), models["ours"].parameters(), strict=True)
     furthest = max(float((a - b).detach().abs().max()) for a, b in pairs)
@@ -142,7 +139,7 @@ def hand_over(rounds: int, batches: int = 12) -> dict[str, Any]:
             def load(row: int, pixels: np.ndarray = pixels) -> None:
                 pixels[:, row] = crops
 
-            yield Job(batch, pieces(load, indices, 1))
+            yield Job(batch, pieces(load, indices, 1, lambda: None))
 
     def in_place() -> float:
         with closing(ahead(jobs(), 1)) as source:

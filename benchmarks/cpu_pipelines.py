@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import measuring
 import reference
 import torch
 from gpu_steps import Sizes
-from loading import loading
+from loading import engines_agree, loading
 from torchvision import datasets
 
+from trainer.data.batch import Batch
 from trainer.data.photometry import finish
+from trainer.train_state import TrainState
 
 EVIDENCE_PAIRS_PER_SECOND = 147.0
 """Of the reference's own lines on one core of an AMD EPYC 9005 (Zen 5), Pillow 13: what our statement is held to."""
@@ -59,20 +62,10 @@ def views(folder: Path, rounds: int, images: int) -> list[dict[str, Any]]:
             "unit": "pairs/s",
             **crops,
             "figures": {f"reference / {EVIDENCE_PAIRS_PER_SECOND:g} pairs/s of the evidence": f"{beside:.2f}"},
-            "checks": [engines_agree(folder)],
+            "checks": [engines_agree(folder, VIEWS, CPU)],
         },
         {"what": "the same with the photometric part on this core, too", "unit": "pairs/s", **whole},
     ]
-
-
-def engines_agree(folder: Path) -> dict[str, Any]:
-    """The same draws by Pillow and by the batched engine."""
-    made = []
-    for engine in ("pillow", "batched"):
-        with closing(loading(engine, folder, VIEWS, 1)) as source:
-            made.append(torch.stack([view.float() for view in finish(next(source), CPU)]))
-    apart = float((made[0] - made[1]).abs().mean())
-    return measuring.check(f"both engines, same draws, {VIEWS.loader_batch} images: mean levels apart", apart, 0.5)
 
 
 def toy(folder: Path, rounds: int, steps: int, workers: int) -> list[dict[str, Any]]:
@@ -93,9 +86,11 @@ def toy(folder: Path, rounds: int, steps: int, workers: int) -> list[dict[str, A
 
         return run
 
+    def ours(state: TrainState, batch: Batch) -> None:
+        state.update(*finish(batch, CPU), 1)
+
     work = {"reference": feed("reference", lambda batch: step(*batch[0]))}
-    for precision, state in states.items():
-        work[precision] = feed("batched", lambda batch, state=state: state.update(*finish(batch, CPU), 1))
+    work |= {precision: feed("batched", partial(ours, state)) for precision, state in states.items()}
     found = measuring.in_turn(work, rounds)
     pairs = {name: measuring.rates(steps * TOY.loader_batch, seconds) for name, seconds in found.items()}
     return [

@@ -62,7 +62,7 @@ def parts(sizes: Sizes, folder: Path, device: torch.device) -> Iterable[tuple[st
     """Name, seconds it may take, and the part; what matters most comes first."""
     large, small = max(sizes.batches), min(sizes.batches)
     yield "ceilings", 15, lambda: gpu_parts.ceilings(sizes, device)
-    yield "JPEG files and loading", 60, lambda: gpu_parts.data_set(sizes, folder)
+    yield "JPEG files and loading", 60, lambda: gpu_parts.data_set(sizes, folder, device)
     yield "equality", 30, lambda: gpu_parts.equality(sizes, device)
     yield f"steps at {small}", 150, lambda: gpu_parts.steps(sizes, small, device, rungs=True)
     if large != small:

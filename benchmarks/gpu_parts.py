@@ -15,7 +15,7 @@ import measuring
 import reference
 import torch
 from gpu_steps import COMPILED, EAGER, RUNGS, Sizes
-from loading import loading, pairs_per_second
+from loading import engines_agree, loading, pairs_per_second
 from torch import Tensor
 
 from trainer.data.photometry import finish
@@ -23,6 +23,7 @@ from trainer.train_state import TrainState
 
 BEST_PUBLISHED = 3990.0
 """Pairs/s: the best published ResNet-50 training rate on an H200 (MLPerf Training 4.0: 7,980 images/s), halved."""
+SHARE_BAR = 0.55
 FUSED_BYTES_PER_PAIR = 2 * 331e6
 """What a step must move for two views where pointwise operations are fused into one pass."""
 
@@ -43,7 +44,7 @@ def ceilings(sizes: Sizes, device: torch.device) -> dict[str, Any]:
     return {"what": "ceilings", "figures": figures, "predicted": {"copy, TB/s": 4.3, "bf16 product, TFLOP/s": 788}}
 
 
-def data_set(sizes: Sizes, folder: Path) -> dict[str, Any]:
+def data_set(sizes: Sizes, folder: Path, device: torch.device) -> dict[str, Any]:
     """The JPEG files, and how many a second the loading of either side brings on all cores and on one."""
     begun = time.perf_counter()
     total = jpegs.write_folder(folder / "train", sizes.images, processes=sizes.processes)
@@ -59,6 +60,7 @@ def data_set(sizes: Sizes, folder: Path) -> dict[str, Any]:
     return {
         "what": "loading from JPEG files, without a network",
         "figures": figures,
+        "checks": [engines_agree(folder, sizes, device)],
         "predicted": {"reference, 1 workers, pairs/s": "50 to 147", "batched, 1 workers, pairs/s": "290 to 840"},
     }
 
@@ -101,12 +103,15 @@ def steps(sizes: Sizes, batch: int, device: torch.device, *, rungs: bool) -> Ite
         bar = 1.5 if batch >= 1024 else 1.6
         part |= measuring.compared(pairs[first], pairs[ours], bar=bar, more_is_better=True)
     yield part
-    share = max(pairs[ours]) / BEST_PUBLISHED
-    yield {
+    share = statistics.median(pairs[ours]) / BEST_PUBLISHED
+    entry: dict[str, Any] = {
         "what": f"share of the best published rate on an H200, N {batch}",
-        "figures": {"share": f"{share:.0%}", "bar, on an H200": "55%"},
+        "figures": {"share": f"{share:.0%}", "bar, on an H200": f"{SHARE_BAR:.0%}"},
         "predicted": {"share": "55% to 75%"},
     }
+    if device.type == "cuda" and "H200" in torch.cuda.get_device_name(device):
+        entry["met"] = share >= SHARE_BAR
+    yield entry
 
 
 def largest(sizes: Sizes, device: torch.device) -> dict[str, Any]:
@@ -128,6 +133,7 @@ def largest(sizes: Sizes, device: torch.device) -> dict[str, Any]:
         "what": f"batch {batch} with d {sizes.widths[-1]} on one card",
         "figures": figures,
         "predicted": {"R0 reference": "does not fit 139 GiB", COMPILED: "95 GB of activations"},
+        "met": figures[COMPILED] != "does not fit",
     }
 
 

@@ -122,9 +122,12 @@ def timed(step: Callable[[], Any], sizes: Sizes, device: torch.device) -> Callab
     """Seconds of one step, from the mean over a block of them that the device has finished."""
 
     def block() -> float:
+        def steps() -> None:
+            _repeat(step, sizes.steps)
+            synchronise(device)
+
         synchronise(device)
-        seconds = measuring.seconds_of(lambda: (_repeat(step, sizes.steps), synchronise(device)))
-        return seconds / sizes.steps
+        return measuring.seconds_of(steps) / sizes.steps
 
     return block
 

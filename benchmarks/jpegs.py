@@ -60,4 +60,5 @@ def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray
         light = light + beyond * draw.normal(0, 30)
         first = first + beyond * draw.normal(0, 15)
     colours = np.stack([light + first, light - 0.5 * first + 0.5 * second, light - second], axis=2)
-    return np.clip(colours + 120, 0, 255).astype(np.uint8)
+    levels: np.ndarray = np.clip(colours + 120, 0, 255).astype(np.uint8)
+    return levels

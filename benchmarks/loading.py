@@ -9,10 +9,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
+import measuring
 import reference
 import torch
 
 from trainer.data.loading import TrainingBatches
+from trainer.data.photometry import finish
 from trainer.data.registry import open_data_set
 from trainer.specs import ViewsSpec
 
@@ -55,6 +57,16 @@ def loading(
         )
         with closing(ours.iterate(0, batches)) as steps:
             yield from steps
+
+
+def engines_agree(folder: Path, sizes: LoadingSizes, device: torch.device) -> dict[str, Any]:
+    """The same draws by Pillow and by the batched engine, whose photometry is done on the device."""
+    made = []
+    for engine in ("pillow", "batched"):
+        with closing(loading(engine, folder, sizes, 1)) as source:
+            made.append(torch.stack([view.float().cpu() for view in finish(next(source), device)]))
+    apart = float((made[0] - made[1]).abs().mean())
+    return measuring.check(f"both engines, same draws, {sizes.loader_batch} images: mean levels apart", apart, 0.5)
 
 
 def pairs_per_second(engine: str, folder: Path, sizes: LoadingSizes, workers: int, amount: int) -> float:

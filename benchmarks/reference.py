@@ -167,7 +167,10 @@ class Step:
         self._dual = dual
         if foreach:
             split = parameter_groups(self.network)
-            groups = [{"params": split.matrices}, {"params": split.others, "adapted": False, "weight_decay": 0.0}]
+            groups: list[dict[str, Any]] = [
+                {"params": split.matrices},
+                {"params": split.others, "adapted": False, "weight_decay": 0.0},
+            ]
             self.optimizer: torch.optim.Optimizer = Lars(groups, lr=0.0, **LARS)
         else:
             every = list(self.network.parameters())
@@ -185,7 +188,7 @@ class Step:
         )
         self.optimizer.zero_grad()
         loss = self.loss(view_a, view_b)
-        self._scaler.scale(loss).backward()
+        torch.autograd.backward(self._scaler.scale(loss))
         self._scaler.step(self.optimizer)
         self._scaler.update()
         torch.backends.cudnn.benchmark = before

@@ -164,7 +164,7 @@ def measure(engine: Engine, settings: Settings, ticks: int) -> None:
     draw = random.Random(0)
     complete = Completion(settings.runs_dir, backoff_seconds=0.0)
     sessions = session_factory(engine)
-    filling = []
+    filling: list[float] = []
     with sessions() as session:
         while not filling or occupied(session) < 0.95:
             filling.append(one_tick(session, complete)["whole tick"])
@@ -184,8 +184,8 @@ def measure(engine: Engine, settings: Settings, ticks: int) -> None:
         ).one()
     print(f"{ticks} ticks, {ended} attempts ended between them; then {facts[0]} queued, {facts[1]} with a node kept")
     print(f"{'milliseconds':<20}{'median':>10}{'p90':>10}{'max':>10}")
-    for name, seconds in sorted(taken.items(), key=lambda part: -statistics.median(part[1])):
-        show(name, seconds)
+    for name, durations in sorted(taken.items(), key=lambda part: -statistics.median(part[1])):
+        show(name, durations)
 
 
 def main() -> None:

@@ -63,6 +63,7 @@ class Lab:
             "BARLOW_SLOTS": "1",
             "BARLOW_LEASE_SECONDS": str(lease_seconds),
             "BARLOW_HEARTBEAT_SECONDS": str(lease_seconds / 6),
+            "BARLOW_POLL_SECONDS": str(min(15.0, lease_seconds / 2)),
         }
         self.children: dict[str, Child] = {}
         for name, module in (("api", "service.api"), ("scheduler", "service.scheduling")):

@@ -50,11 +50,8 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     state = TrainState(spec, schedule, context.device)
     series = MetricSeries(context, spec.batch_size)
     checkpoint = agree_on_checkpoint(context, digest(spec))
-    network = state.choose_network(
-        context.world_size,
-        partial(context.working, "compiling"),
-        was_compiled=None if checkpoint is None else checkpoints.read_manifest(checkpoint).compiled,
-    )
+    former = None if checkpoint is None else checkpoints.read_manifest(checkpoint)
+    network = state.choose_network(context.world_size, partial(context.working, "compiling"), former)
     skipped = SkippedImages(context)
     done = 0
     if checkpoint is not None:
@@ -170,7 +167,8 @@ def _resume(
     manifest = checkpoints.read_manifest(folder)
     here = {"versions": checkpoints.versions(), "world_size": context.world_size, "threads": context.threads}
     there = {"versions": manifest.versions, "world_size": manifest.world_size, "threads": manifest.threads}
-    here["compiled"], there["compiled"] = state.network_is_compiled, manifest.compiled
+    for name in ("compiled", "activation_budget"):
+        here[name], there[name] = getattr(state.choice, name), getattr(manifest, name)
     if here != there:
         context.warn("resumed under other conditions; the last bits may differ", before=there, now=here)
     saved = checkpoints.read_state(folder, context.device)
@@ -251,7 +249,7 @@ def _begin_checkpoint(
         policy=spec.run.checkpoint,
         milestone=plan.milestone(step),
         metrics=metrics,
-        compiled=state.network_is_compiled,
+        form=state.choice,
     )
     writer.begin({**state.state_dict(), "metrics": metrics, **beside}, write)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from trainer.optim.groups import ParameterGroups, parameter_groups
 from trainer.optim.schedules import Schedule
 from trainer.outcome import Diverged
 from trainer.runtime.batch_norm import RunningStatistics, synchronise_batch_norm
-from trainer.runtime.compiling import CompileChoice, Network, choose
+from trainer.runtime.compiling import CompileChoice, Form, Network, choose
 from trainer.runtime.gradients import Gradients
 from trainer.runtime.precision import PARAMETER_DTYPES, StepGuard, allow_fast_products, autocast, memory_format
 from trainer.specs import PretrainSpec
@@ -27,8 +27,8 @@ DIVERGED_REMEDY = (
     "the parameters were left as they were before it. Lower optimizer.learning_rate, lengthen the warm-up, or use fp32"
 )
 
-UPDATE_COPIES = 3
-"""Tensors of the size of the parameters that an optimiser's update holds at most, momentum included."""
+LATER_STATE = {"lars": 1, "sgd": 0, "adamw": 2}
+"""Tensors of each parameter's size that an optimiser makes in its first update; SGD's momentum is there before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,8 @@ class TrainState:
                 parameter.data = parameter.data.contiguous(memory_format=self._memory_format)
         self.groups: ParameterGroups = parameter_groups(self.model)
         self._network: Network = self._written
+        self.choice = CompileChoice(False)
+        """In which form the network runs."""
         self._statistics = RunningStatistics(self.model)
         self._gradients = Gradients(self.model.parameters())
         self._optimizer = build_optimizer(spec, self.groups)
@@ -134,37 +136,30 @@ class TrainState:
         embeddings: Tensor = self.model["projector"](self.model["backbone"](pixels))
         return embeddings
 
-    @property
-    def network_is_compiled(self) -> bool:
-        """Whether the network runs compiled."""
-        return self._network != self._written
-
-    def choose_network(
-        self, ranks: int, tick: Callable[[], None], *, was_compiled: bool | None = None
-    ) -> CompileChoice:
+    def choose_network(self, ranks: int, tick: Callable[[], None], former: Form | None = None) -> CompileChoice:
         """Compile the network if the spec wishes it, or if a trial with random images finds that it pays; every one of
         `ranks` ranks calls it, before the first step. The trial changes nothing that a step depends on; `tick` is
-        called for each of its passes. `was_compiled`: in the run that is resumed, whose bits a trial could change."""
+        called for each of its passes. `former`: the form it had in the run that is resumed."""
         rows, size = self._spec.batch_size // ranks, self._spec.views.size
         before = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        in_the_update = [torch.empty_like(p) for p in self.model.parameters() for _ in range(UPDATE_COPIES)]
+        # What the first update will add, so that a form that fits now fits then.
+        state: list[Tensor] = []
+        copies = LATER_STATE[self._spec.optimizer.name]
 
         def try_out(network: Network) -> None:
             tick()
+            if not state:
+                state.extend(torch.empty_like(p) for p in self.model.parameters() for _ in range(copies))
             self._network = network
             view = torch.randint(0, 256, (rows, 3, size, size), dtype=torch.uint8, device=self._device)
             self._differentiate(view, view.flip(3), self._guard.scale)
 
-        wish = self._spec.run.compile
-        if wish == "auto" and was_compiled is not None:
-            wish = "on" if was_compiled else "off"
-        self._network, choice = choose(wish, self._written, try_out, self._device)
-        if wish != self._spec.run.compile:
-            choice = replace(choice, why="as in the run that is resumed")
-        del in_the_update
+        self._network, self.choice = choose(self._spec.run.compile, self._written, try_out, self._device, former)
+        state.clear()
         for name, buffer in self.model.named_buffers():
-            buffer.copy_(before[name])
-        return choice
+            if name in before:  # a backbone of one's own may make some in its first pass
+                buffer.copy_(before[name])
+        return self.choice
 
     def raise_if_diverged(self, bad_step: int | None = None) -> None:
         """Look at `bad_step`, an Update's first_bad_step on the host; without it wait for the device.

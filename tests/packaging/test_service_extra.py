@@ -46,6 +46,8 @@ def test_the_api_starts_and_is_ready_for_requests(service_only: Path, database: 
         "from service.api.app import create_app\n"
         "from service.settings import Settings\n"
         "listener = socket.socket(); listener.bind(('127.0.0.1', 0)); print(listener.getsockname()[1], flush=True)\n"
+        "from importlib.resources import files\n"
+        "for data in ('data/digits.npz', 'specs/catalogue.json'): assert files('trainer').joinpath(data).is_file()\n"
         "loaded = {'torch', 'torchvision', 'mlflow', 'numpy', 'sklearn'} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
         "uvicorn.Server(uvicorn.Config(create_app(Settings()), log_level='warning')).run(sockets=[listener])\n"

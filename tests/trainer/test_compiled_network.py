@@ -35,7 +35,9 @@ def test_a_cpu_runs_the_network_as_it_is_written_unless_told(monkeypatch: pytest
     for wish, compiled in (("auto", False), ("off", False), ("on", True)):
         state, plain = (built(run={"compile": w}, views={"size": 16}, precision="fp64") for w in (wish, "off"))
         choice = state.choose_network(ranks=1, tick=lambda: None)
-        assert choice.compiled is state.network_is_compiled is compiled
+        assert choice is state.choice
+        assert choice.compiled is compiled
+        assert (state._network == state._written) is not compiled
         assert f"run.compile {wish}" in choice.said()
         assert (choice.compiled_seconds is not None) is compiled
         # The trial has left no trace.
@@ -43,18 +45,6 @@ def test_a_cpu_runs_the_network_as_it_is_written_unless_told(monkeypatch: pytest
         torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
         for one, other in zip(state.model.state_dict().values(), plain.model.state_dict().values(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
-
-
-def test_a_resumed_run_keeps_the_form_it_had(monkeypatch: pytest.MonkeyPatch):
-    for name, value in (("BACKEND", "aot_eager"), ("WARM_UP", 1), ("TIMED", 1)):
-        monkeypatch.setattr(compiling, name, value)
-    for was_compiled in (True, False):
-        state = built(views={"size": 16}, precision="fp64")
-        choice = state.choose_network(ranks=1, tick=lambda: None, was_compiled=was_compiled)
-        assert choice.compiled is state.network_is_compiled is was_compiled
-        assert "as in the run that is resumed" in choice.said()
-    told = built(run={"compile": "off"}, precision="fp64")
-    assert not told.choose_network(ranks=1, tick=lambda: None, was_compiled=True).compiled
 
 
 def test_the_trial_takes_whole_steps_in_pieces_too(monkeypatch: pytest.MonkeyPatch):
@@ -72,10 +62,13 @@ def test_the_trial_takes_whole_steps_in_pieces_too(monkeypatch: pytest.MonkeyPat
 
 
 def _choice(
-    monkeypatch: pytest.MonkeyPatch, eager: float, compiled: list[float | Exception]
+    monkeypatch: pytest.MonkeyPatch,
+    *seconds_found: float | Exception,
+    former: compiling.CompileChoice | None = None,
 ) -> compiling.CompileChoice:
-    """What `auto` takes on a GPU where the two forms take so many seconds; an infinite number does not fit."""
-    found = iter([eager, *compiled])
+    """What `auto` takes on a GPU where the forms take so many seconds, in the order in which they are tried; an
+    infinite number does not fit."""
+    found = iter(seconds_found)
 
     def seconds(*_: object) -> float:
         value = next(found)
@@ -84,18 +77,32 @@ def _choice(
         return value
 
     monkeypatch.setattr(compiling, "_seconds", seconds)
-    return compiling.choose("auto", lambda x: x, lambda network: None, torch.device("cuda"))[1]
+    return compiling.choose("auto", lambda x: x, lambda network: None, torch.device("cuda"), former)[1]
 
 
 def test_the_trial_takes_what_is_faster_and_what_fits(monkeypatch: pytest.MonkeyPatch):
     inf = float("inf")
-    assert not _choice(monkeypatch, 1.0, [1.1]).compiled
-    assert _choice(monkeypatch, 1.0, [0.9]) == compiling.CompileChoice(True, 1.0, 0.9, 1.0, "run.compile auto")
-    smaller = _choice(monkeypatch, inf, [inf, 2.0])
+    assert not _choice(monkeypatch, 1.0, 1.1).compiled
+    assert _choice(monkeypatch, 1.0, 0.9) == compiling.CompileChoice(True, 1.0, 0.9, 1.0, "run.compile auto")
+    smaller = _choice(monkeypatch, inf, inf, 2.0)
     assert (smaller.compiled, smaller.eager_seconds, smaller.activation_budget) == (True, None, 0.75)
-    broken = _choice(monkeypatch, 1.0, [RuntimeError("no compiler")])
+    broken = _choice(monkeypatch, 1.0, RuntimeError("no compiler"))
     assert not broken.compiled
     assert "no compiler" in broken.why
     with pytest.raises(torch.OutOfMemoryError, match="micro_batch"):
-        _choice(monkeypatch, inf, [inf, inf])
+        _choice(monkeypatch, inf, inf, inf)
+    torch._functorch.config.activation_memory_budget = 1.0
+
+
+def test_a_resumed_run_keeps_the_form_it_had_where_that_runs(monkeypatch: pytest.MonkeyPatch):
+    inf = float("inf")
+    written, compiled = compiling.CompileChoice(False), compiling.CompileChoice(True, activation_budget=0.75)
+    kept = _choice(monkeypatch, 2.0, former=compiled)
+    assert (kept.compiled, kept.activation_budget, kept.eager_seconds) == (True, 0.75, None), "its budget first"
+    assert "as in the run that is resumed" in kept.said()
+    assert _choice(monkeypatch, inf, 2.0, former=compiled).activation_budget == 1.0
+    assert not _choice(monkeypatch, RuntimeError("no compiler"), 1.0, former=compiled).compiled
+    slower = _choice(monkeypatch, 2.0, former=written)
+    assert (slower.compiled, slower.compiled_seconds) == (False, None), "nothing is compiled to compare"
+    assert _choice(monkeypatch, inf, 2.0, former=written).compiled, "as it was written it does not fit here"
     torch._functorch.config.activation_memory_budget = 1.0

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from drawn import EVERYTHING, plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
@@ -14,23 +15,11 @@ from trainer.data.batch import FIELDS
 from trainer.data.blur import gaussian_blur
 from trainer.data.crops import resized_crop
 from trainer.data.photometry import apply_batched, fill_row
-from trainer.data.views import Crop, ViewParameters, apply, sample
+from trainer.data.views import Crop, apply, sample
 from trainer.specs.views import ViewSpec, ViewsSpec
 
 SIZE = 40
-PLAIN = ViewParameters(
-    crop=Crop(0, 0, SIZE, SIZE),
-    flip=False,
-    jitter=(),
-    grayscale=False,
-    channels=(0, 1, 2),
-    invert=False,
-    blur_radius=None,
-    solarize_threshold=None,
-)
-EVERYTHING = ViewSpec.model_validate(
-    {"channel_swap": 0.5, "invert": 0.5, "blur": {"probability": 0.5}, "solarize": {"probability": 0.5}}
-)
+PLAIN = plain(SIZE)
 JITTER = (("brightness", 1.4), ("saturation", 0.9), ("hue", -0.05), ("contrast", 1.3))
 
 

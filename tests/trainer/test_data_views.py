@@ -8,29 +8,18 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as F
+from drawn import EVERYTHING, plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import ColorJitter, InterpolationMode, RandomResizedCrop
 
 from trainer.data import views
-from trainer.data.views import Crop, ViewParameters, apply, random_resized_crop, sample
+from trainer.data.views import Crop, apply, random_resized_crop, sample
 from trainer.specs.views import ViewSpec, ViewsSpec
 
 SIZE = 24
-PLAIN = ViewParameters(
-    crop=Crop(0, 0, SIZE, SIZE),
-    flip=False,
-    jitter=(),
-    grayscale=False,
-    channels=(0, 1, 2),
-    invert=False,
-    blur_radius=None,
-    solarize_threshold=None,
-)
-EVERYTHING = ViewSpec.model_validate(
-    {"channel_swap": 0.5, "invert": 0.5, "blur": {"probability": 0.5}, "solarize": {"probability": 0.5}}
-)
+PLAIN = plain(SIZE)
 
 
 @pytest.fixture(scope="module")

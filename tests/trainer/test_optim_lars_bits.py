@@ -51,3 +51,20 @@ def test_lars_has_the_bits_of_the_reference_on_the_tensors_of_a_resnet():
     for p, q, v in zip(parameters, expected, velocities, strict=True):
         assert torch.equal(p.detach(), q)
         assert torch.equal(optimizer.state[p]["momentum_buffer"], v)
+
+
+def test_in_tensors_that_no_vector_divides_a_step_is_one_in_the_last_place_off_at_most():
+    generator = torch.Generator().manual_seed(0)
+    for length in (1, 3, 7, 17, 100, 1001):
+        p = nn.Parameter(torch.randn(length, generator=generator))
+        expected, velocity = p.detach().clone(), torch.zeros(length)
+        optimizer = Lars(
+            [{"params": [p]}], lr=0.3, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, trust_coefficient=TRUST
+        )
+        optimizer.found_inf = torch.zeros(())
+        for _ in range(STEPS):
+            p.grad = 0.01 * torch.randn(length, generator=generator)
+            reference_step(expected, p.grad, velocity, 0.3, adapted=True)
+            optimizer.step()
+        apart = (p.detach().view(torch.int32) - expected.view(torch.int32)).abs().max()
+        assert apart <= STEPS, length

@@ -13,8 +13,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer import pretraining
+from trainer.data.loading import TrainingBatches
+from trainer.data.photometry import finish
+from trainer.data.registry import open_data_set
 from trainer.optim.schedules import Schedule
-from trainer.specs import PretrainSpec
+from trainer.specs import PretrainSpec, ViewsSpec
 from trainer.train_state import TrainState, Update
 
 READING_METHODS = ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__")
@@ -131,12 +134,16 @@ def test_on_a_gpu_no_step_waits_for_it(changes: dict[str, Any]):
     settings = {"data": "digits", "backbone": {"name": "tiny"}, "projector": {"widths": [24, 16]}, "batch_size": 12}
     device = torch.device("cuda")
     state = TrainState(PretrainSpec.model_validate({**settings, **changes}), Schedule(0, 100, 1.0), device)
-    batches = [views(step).to(device) for step in range(1, 6)]
-    state.update(*batches[0], 1)  # allocations and libraries are set up in the first step
+    loader = TrainingBatches(
+        open_data_set("digits", "train"), ViewsSpec.model_validate({"size": 16, "engine": "batched"}),
+        batch_size=12, seed=0, rank=0, world_size=1, threads=1, pinned=True,
+    )  # fmt: skip
+    batches = list(loader.iterate(0, 5))
+    state.update(*finish(batches[0], device), 1)  # allocations and libraries are set up in the first step
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        updates = [state.update(*batch, step) for step, batch in enumerate(batches[1:], start=2)]
+        updates = [state.update(*finish(batch, device), batch.step) for batch in batches[1:]]
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert int(updates[-1].first_bad_step) == 0

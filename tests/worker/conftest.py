@@ -1,13 +1,24 @@
-"""A worker's supervisor at work in this process."""
+"""A worker's supervisor at work in this process, and a lab with a node for what is recorded without one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from lab import Lab
 from worker_host import Host
 
 from service.settings import Settings
+
+
+@pytest.fixture
+def lab(database: Settings) -> Iterator[Lab]:
+    """At the end what must always hold is checked."""
+    lab = Lab(database)
+    lab.node()
+    yield lab
+    lab.check()
+    lab.engine.dispose()
 
 
 @pytest.fixture

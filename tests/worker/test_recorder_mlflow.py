@@ -3,7 +3,6 @@
 import itertools
 import json
 import threading
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -20,15 +19,6 @@ from service.recording import mlflow_params
 from service.settings import Settings
 from worker.recorder.loops import Recorder
 from worker.recorder.mlflow_run import make_client
-
-
-@pytest.fixture
-def lab(database: Settings) -> Iterator[Lab]:
-    lab = Lab(database)
-    lab.node()
-    yield lab
-    lab.check()
-    lab.engine.dispose()
 
 
 def test_a_running_job_is_exported_to_its_checkpoint_and_an_ended_one_whole(

@@ -5,7 +5,6 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,15 +22,6 @@ from service.settings import Settings
 from worker.recorder import mlflow_run
 from worker.recorder.loops import Recorder
 from worker.recorder.mlflow_run import make_client
-
-
-@pytest.fixture
-def lab(database: Settings) -> Iterator[Lab]:
-    lab = Lab(database)
-    lab.node()
-    yield lab
-    lab.check()
-    lab.engine.dispose()
 
 
 @pytest.fixture

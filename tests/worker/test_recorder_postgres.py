@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
 
 import pytest
 from journals import RecordedJob
@@ -15,15 +14,6 @@ from service.recording import POSTGRES
 from service.settings import Settings
 from worker.recorder import postgres
 from worker.recorder.postgres import PostgresRecorder
-
-
-@pytest.fixture
-def lab(database: Settings) -> Iterator[Lab]:
-    lab = Lab(database)
-    lab.node()
-    yield lab
-    lab.check()
-    lab.engine.dispose()
 
 
 def _recorder(lab: Lab, job: RecordedJob) -> PostgresRecorder:

@@ -1,7 +1,6 @@
 """`:rebuild-mlflow`: a job's MLflow run is made again from Postgres and the run directory."""
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,7 +8,7 @@ from uuid import uuid4
 import pytest
 from journals import RecordedJob
 from lab import Lab
-from recorded import Dying, Killed, assert_exported, export, exporter, in_mlflow, in_postgres, record, runs
+from recorded import Dying, Killed, Meanwhile, assert_exported, export, exporter, in_mlflow, in_postgres, record, runs
 from sqlalchemy import delete
 
 from service.database.tables import Watermark
@@ -19,15 +18,6 @@ from service.local.servers import Mlflow, Postgres
 from service.recording import NothingRecorded, request_rebuild
 from service.settings import Settings
 from worker.recorder.mlflow_run import make_client
-
-
-@pytest.fixture
-def lab(database: Settings) -> Iterator[Lab]:
-    lab = Lab(database)
-    lab.node()
-    yield lab
-    lab.check()
-    lab.engine.dispose()
 
 
 def _rebuild(job: RecordedJob) -> None:
@@ -75,18 +65,7 @@ def test_a_job_is_rebuilt_while_it_runs_and_while_it_is_being_exported(
     job.checkpoint(5)
     record(job)
 
-    class Meanwhile:
-        """Somebody asks for the rebuild while the points are on their way."""
-
-        def __getattr__(self, name: str) -> Any:
-            def call(*given: Any, **named: Any) -> Any:
-                if "metrics" in named:
-                    _rebuild(job)
-                return getattr(client, name)(*given, **named)
-
-            return call
-
-    exporter(job, Meanwhile()).export(job.id)
+    exporter(job, Meanwhile(client, lambda: _rebuild(job))).export(job.id)
     former = job.row().mlflow_run_id
     goes_on = exporter(job, client)
     goes_on.export(job.id)

@@ -1,25 +1,13 @@
 """A job that goes on from an earlier step: what MLflow has of it stays, or is made again."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 from journals import RecordedJob
 from lab import Lab
-from recorded import assert_exported, export, exporter, images, in_mlflow, in_postgres, record, runs
+from recorded import Meanwhile, assert_exported, export, exporter, images, in_mlflow, in_postgres, record, runs
 
 from service.local.servers import Mlflow
 from service.settings import Settings
 from worker.recorder.mlflow_run import make_client
-
-
-@pytest.fixture
-def lab(database: Settings) -> Iterator[Lab]:
-    lab = Lab(database)
-    lab.node()
-    yield lab
-    lab.check()
-    lab.engine.dispose()
 
 
 @pytest.mark.parametrize("resume_step", [0, 5])
@@ -146,22 +134,14 @@ def test_what_is_undone_while_it_is_being_sent_does_not_stay(lab: Lab, database:
     job.checkpoint(9)
     record(job)
 
-    class Meanwhile:
-        """The successor begins while the points are on their way."""
+    def successor() -> None:
+        job.again()
+        job.started(resume_step=3)
+        job.steps(4, 5, value=100.0)
+        job.checkpoint(5)
+        record(job)
 
-        def __getattr__(self, name: str) -> Any:
-            def call(*given: Any, **named: Any) -> Any:
-                if "metrics" in named:
-                    job.again()
-                    job.started(resume_step=3)
-                    job.steps(4, 5, value=100.0)
-                    job.checkpoint(5)
-                    record(job)
-                return getattr(client, name)(*given, **named)
-
-            return call
-
-    exporter(job, Meanwhile()).export(job.id)
+    exporter(job, Meanwhile(client, successor)).export(job.id)
     export(job, client)
     assert len(in_mlflow(job, client)["loss"]) == 5
     assert in_mlflow(job, client) == in_postgres(job)

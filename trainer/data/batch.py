@@ -19,7 +19,8 @@ class Batch:
     """One rank's rows of the global batch of one optimiser step.
 
     From the engine `pillow` the views are whole; from `batched` they are crops, and `photometry` says what is still to
-    be done to them. `trainer.data.photometry.finish` gives the views on a device either way.
+    be done to them, unless the loading threads have done it (training on a CPU). `trainer.data.photometry.finish` gives
+    the views on a device either way.
     """
 
     step: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
 import numpy as np
@@ -84,7 +84,7 @@ class TrainingBatches:
         self._whole = whole
         self._tick = tick
 
-    def iterate(self, first_step: int, last_step: int) -> Iterator[Batch]:
+    def iterate(self, first_step: int, last_step: int) -> Generator[Batch]:
         """The batches of steps first_step + 1 .. last_step: `first_step` steps are already done.
 
         Raises:

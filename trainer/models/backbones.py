@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trainer.models.seeding import drawn_from
-from trainer.specs import Fault, SpecError
-from trainer.specs.common import BackboneSpec, unknown_backbone
+from trainer.specs.common import BackboneSpec
 
 
 class Tiny(nn.Module):
@@ -43,7 +42,7 @@ def build_backbone(spec: BackboneSpec, *, seed: int, side: int | None = None) ->
 
     `tiny`, any classification network of torchvision, or one that an installed distribution registers. Float32 on the
     CPU, initialised from `seed` alone; torch's generators are left as they were. Forward draws no random number. With
-    `side` one of your own is tried on an image of that size; what the others take is known (trainer.specs.catalogue).
+    `side` one of your own is tried on images of that size; what the others take is known (trainer.specs.catalogue).
 
     Raises:
         SpecError: the name is not known here, or what it stands for is no backbone.
@@ -57,10 +56,7 @@ def build_backbone(spec: BackboneSpec, *, seed: int, side: int | None = None) ->
 
         if spec.name in CLASSIFIERS:
             return build_classifier(spec)
-        try:
-            return build_own(spec.name, side)
-        except KeyError:
-            raise SpecError([Fault("/backbone/name", unknown_backbone(spec.name))]) from None
+        return build_own(spec.name, side)
 
 
 def empty_backbone(spec: BackboneSpec) -> nn.Module:

@@ -16,11 +16,14 @@ The object behind the name is a class or a function that, called without argumen
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
 from trainer.models.dropout import drawing_layers
 from trainer.specs import Fault, SpecError
+from trainer.specs.common import unknown_backbone
 from trainer.specs.own_backbones import own_backbones
 
 
@@ -28,10 +31,11 @@ def build_own(name: str, side: int | None) -> nn.Module:
     """The network that is registered as `name`, tried on images of `side` px if that is given.
 
     Raises:
-        KeyError: none is.
-        SpecError: it cannot be built, or is not what a backbone has to be.
+        SpecError: none is, it cannot be built, or is not what a backbone has to be.
     """
-    entry = own_backbones()[name]
+    entry = own_backbones().get(name)
+    if entry is None:
+        raise SpecError([Fault("/backbone/name", unknown_backbone(name))])
     try:
         network = entry.load()()
     except Exception as error:  # code of others may raise anything
@@ -51,24 +55,22 @@ def build_own(name: str, side: int | None) -> nn.Module:
 
 
 def _try_out(network: nn.Module, side: int, width: int, name: str, place: str) -> None:
-    """One image as it is judged, two as it is trained; its buffers are as before.
+    """One image as it is judged, two as it is trained, by a copy: a pass may change its buffers, or make some.
 
     Raises:
         SpecError: it does not take them, or does not give what it promises.
     """
-    before = {key: buffer.clone() for key, buffer in network.named_buffers()}
     for training, images in ((False, 1), (True, 2)):
         try:
+            tried = copy.deepcopy(network).train(training)
             with torch.no_grad():
-                shape = tuple(network.train(training)(torch.zeros(images, 3, side, side)).shape)
+                shape = tuple(tried(torch.zeros(images, 3, side, side)).shape)
         except Exception as error:
             said = f"takes no images of {side} px {'in training' if training else 'in evaluation'} ({error})"
             raise _refusal(name, place, said, "change views.size, or mend it") from error
         if shape != (images, width):
             said = f"gives features of shape {shape} for {images} image(s), not ({images}, feature_width = {width})"
             raise _refusal(name, place, said)
-    for key, buffer in network.named_buffers():
-        buffer.copy_(before[key])
 
 
 def _refusal(name: str, place: str, said: str, remedy: str = "mend it") -> SpecError:

@@ -21,6 +21,7 @@ import torch
 from trainer import outcome
 from trainer.disk import naming
 from trainer.runtime import retention
+from trainer.runtime.compiling import Form
 from trainer.runtime.context import Context
 from trainer.specs.common import CheckpointSpec
 from trainer.specs.retention import Place, Recorded
@@ -44,13 +45,15 @@ class Manifest:
     world_size: int
     threads: int
     compiled: bool = False
-    """Whether the network ran compiled, whose last bits are others."""
+    """Whether the network ran compiled, whose last bits are others,"""
+    activation_budget: float | None = None
+    """and with which share of its activations kept."""
 
 
 def versions() -> dict[str, str]:
     """What may change the bits of a run."""
     found = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": version("torchvision")}
-    with suppress(PackageNotFoundError):  # benchmarks/gpu.py runs beside trainer/, installed or not
+    with suppress(PackageNotFoundError):  # trainer/ may be used where it lies
         found["barlow-lab"] = version("barlow-lab")
     return {**found, "cuda": torch.version.cuda or "none"} if torch.cuda.is_available() else found
 
@@ -71,11 +74,12 @@ def write_checkpoint(
     policy: CheckpointSpec,
     milestone: bool,
     metrics: Mapping[str, float],
-    compiled: bool = False,
+    form: Form | None = None,
 ) -> Path:
     """Write the checkpoint of `step` on rank 0 and journal it; by hand, delete what `policy` does not keep.
 
-    `metrics` are the newest values, of which `policy.best_by` names the score.
+    `metrics` are the newest values, of which `policy.best_by` names the score; `form` is that of the network, left out
+    where it ran as it is written.
     `state` holds tensors, numbers, texts and containers of them: it must load with weights_only. Whatever was
     journalled before is on the disk before the checkpoint is, so a resume never lacks a line. In the journal lines of
     later steps may stand before the checkpoint's: the loop goes on meanwhile (CheckpointWriter).
@@ -103,7 +107,8 @@ def write_checkpoint(
             versions=versions(),
             world_size=context.world_size,
             threads=context.threads,
-            compiled=compiled,
+            compiled=form is not None and form.compiled,
+            activation_budget=form.activation_budget if form is not None else None,
         )
         outcome.write_json(temporary / MANIFEST_FILE, asdict(manifest))
         temporary.rename(final)

@@ -9,7 +9,8 @@ is that rank's *share* of dL/dp, and the true gradient is the SUM of the shares 
 With it the backward of a sum over ranks, S = sum_r s_r, depends on who uses S:
 
 - every rank computes the same thing from S (the correlation matrix, and L from it): each holds the whole dL/dS
-  already and dS/ds_r = 1, so the backward is the identity: `sum_of_shares`. Reducing again would count L W times.
+  already and dS/ds_r = 1, so the backward is the identity. Reducing again would count L W times. The objective does
+  so in its own backward (trainer.objectives.barlow_twins).
 - each rank uses S for its own rows (batch statistics): each holds a share of dL/dS, so the backward sums the shares.
   Synchronised batch normalisation does that in its own backward.
 """
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -71,21 +71,3 @@ def all_gather_texts(texts: Iterable[str], device: torch.device) -> list[str]:
     mine = torch.frombuffer(lines, dtype=torch.uint8) if lines else torch.empty(0, dtype=torch.uint8)
     every = all_gather_rows(mine.to(device))
     return [json.loads(line) for line in every.cpu().numpy().tobytes().splitlines()]
-
-
-class _SumOfShares(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, share: Tensor) -> Tensor:
-        return all_reduce_(share.clone())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return gradients[0]
-
-
-def sum_of_shares(share: Tensor) -> Tensor:
-    """Sum over ranks for a value from which every rank computes the same; see the convention above."""
-    if world_size() == 1:
-        return share
-    out: Tensor = _SumOfShares.apply(share)
-    return out

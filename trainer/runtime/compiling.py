@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch._functorch.config
@@ -27,6 +27,19 @@ WARM_UP, TIMED = 3, 5
 BUDGETS = (1.0, 0.75)
 """Shares of the activations that the compiled network keeps for backward: all of them, or what the trial fits into
 memory. At 0.75 a ResNet-50 keeps 57 % of the bytes and repeats no convolution (research/trainer-performance 2.7)."""
+
+
+AS_BEFORE = "as in the run that is resumed"
+
+
+class Form(Protocol):
+    """What form of the network a checkpoint comes from."""
+
+    @property
+    def compiled(self) -> bool: ...
+
+    @property
+    def activation_budget(self) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +61,34 @@ class CompileChoice:
 
 
 def choose(
-    wish: Literal["auto", "off", "on"], network: Network, try_out: Callable[[Network], None], device: torch.device
+    wish: Literal["auto", "off", "on"],
+    network: Network,
+    try_out: Callable[[Network], None],
+    device: torch.device,
+    former: Form | None = None,
 ) -> tuple[Network, CompileChoice]:
-    """The network to use, and why. `try_out` does one forward and backward pass; every rank calls this.
+    """The network to use, and why. `try_out` does a step without its update; every rank calls this.
 
-    `auto` compiles nothing on a CPU, where it gains nothing (research/trainer-performance 6.2). On a GPU it takes what
-    is faster on the slowest rank. With one rank it takes the network as it is written where compiling fails; with
-    several a failure ends the attempt, as the others wait for this rank in a collective of the network.
+    `auto` compiles nothing on a CPU, where it gains nothing (research/trainer-performance 6.2). On a GPU it takes the
+    form that the resumed run had (`former`), whose bits are those of the steps before, and where there is none, or it
+    does not run here, what is faster on the slowest rank. With one rank it takes the network as it is written where
+    compiling fails; with several a failure ends the attempt, as the others wait for this rank in a collective.
 
     Raises:
         torch.OutOfMemoryError: the network fits in no form; with several ranks, not in the form on trial.
     """
     if wish == "off" or (wish == "auto" and device.type != "cuda"):
         return network, CompileChoice(False, why=f"run.compile {wish}")
-    eager = _seconds(try_out, network, device) if wish == "auto" else math.inf
+    was_compiled = wish == "auto" and former is not None and former.compiled
+    eager = math.inf if wish == "on" or was_compiled else _seconds(try_out, network, device)
+    if wish == "auto" and former is not None and not was_compiled and math.isfinite(eager):
+        return network, CompileChoice(False, eager, why=AS_BEFORE)
+    first = former.activation_budget if former is not None else None
     try:
-        compiled, seconds, budget = _compiled(network, try_out, device)
+        compiled, seconds, budget = _compiled(network, try_out, device, first)
     except Exception as error:
+        if was_compiled and collectives.world_size() == 1:
+            eager = _seconds(try_out, network, device)
         if wish == "on" or math.isinf(eager) or collectives.world_size() > 1:
             error.add_note("run.compile: off runs the network as it is written, without a trial")
             raise
@@ -75,16 +99,16 @@ def choose(
         eager if math.isfinite(eager) else None,
         seconds,
         budget if faster else None,
-        f"run.compile {wish}",
+        AS_BEFORE if was_compiled else f"run.compile {wish}",
     )
     return compiled if faster else network, choice
 
 
 def _compiled(
-    network: Network, try_out: Callable[[Network], None], device: torch.device
+    network: Network, try_out: Callable[[Network], None], device: torch.device, first: float | None
 ) -> tuple[Network, float, float]:
-    """The compiled network, its seconds, and the largest of BUDGETS that fits."""
-    for budget in BUDGETS:
+    """The compiled network, its seconds, and the activation budget: `first`, or the largest of BUDGETS that fits."""
+    for budget in sorted(BUDGETS, key=lambda one: (one != first, -one)):
         torch._dynamo.reset()
         torch._functorch.config.activation_memory_budget = budget
         compiled: Network = torch.compile(network, dynamic=False, backend=BACKEND)

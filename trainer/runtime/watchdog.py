@@ -41,8 +41,8 @@ def die_with_parent() -> None:
 def watch_lease(attempt_folder: Path | None) -> None:
     """End this process when BARLOW_ALIVE_FILE is older than BARLOW_ALIVE_SECONDS.
 
-    Its peers, whose collectives that breaks, keep quiet: the attempt ends without an outcome.json, as one that is lost
-    and not as one that crashed.
+    Its peers, whose collectives that breaks, keep quiet, unless the volume does not answer: the attempt ends without an
+    outcome.json, as one that is lost and not as one that crashed.
 
     The file's time of change is set by the worker to the moment its lease counts from, by CLOCK_BOOTTIME: that goes on
     while the machine sleeps, no change of the wall clock can stretch it, and it does not matter how late this process
@@ -100,15 +100,20 @@ def end(why: str, *, silencing: Path | None = None) -> None:
     """
     try:
         # Whatever becomes of it: the volume may hang, the disk of the log be full, and a frozen worker empties no pipe.
-        last = threading.Thread(target=_last_word, args=(why, silencing), daemon=True)
-        last.start()
-        last.join(LAST_WORD_SECONDS)
+        last = [threading.Thread(target=do, daemon=True) for do in (lambda: _silence(silencing), lambda: _say(why))]
+        for thread in last:
+            thread.start()
+        for thread in last:
+            thread.join(LAST_WORD_SECONDS)
     finally:
         os._exit(EXIT_STATUS)
 
 
-def _last_word(why: str, silencing: Path | None) -> None:
-    if silencing is not None:
+def _silence(attempt_folder: Path | None) -> None:
+    if attempt_folder is not None:
         with contextlib.suppress(OSError):
-            outcome.claim(silencing)
+            outcome.claim(attempt_folder)
+
+
+def _say(why: str) -> None:
     print(f"ending now: {why}", file=sys.stderr, flush=True)

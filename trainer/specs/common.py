@@ -213,7 +213,7 @@ class RunSpec(SpecModel):
     compile: Literal["auto", "off", "on"] = Field(
         "auto",
         description="Pretraining: run the network as it is written (off), compiled by torch (on), or as a short trial "
-        "at the start finds faster (auto; on a CPU as it is written)",
+        "at the start finds faster (auto; on a CPU as it is written, in a resumed run as before)",
     )
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     record: RecordSpec = Field(default_factory=RecordSpec)
