@@ -158,6 +158,8 @@ def _fail(error: BaseException, folder: Path | None, context: Context | None) ->
     end = outcome.of_exception(error, context.step if context is not None else None)
     if isinstance(error, SpecError):
         print("\n".join(f"{fault.pointer or '(spec)'}: {fault.message}" for fault in error.faults), file=sys.stderr)
+    elif isinstance(error, KeyboardInterrupt):
+        print("interrupted: no checkpoint was written; the same command goes on from the last one", file=sys.stderr)
     elif isinstance(error, BadSpec | DataError) or (context is None and isinstance(error, OSError)):
         print(error, file=sys.stderr)
     else:

@@ -21,7 +21,7 @@ from trainer.metric_series import MetricSeries
 from trainer.models.exported import backbone_digest, save_backbone
 from trainer.models.projector import rank_warning
 from trainer.optim.schedules import schedule_of
-from trainer.outcome import BadSpec, Outcome
+from trainer.outcome import BadSpec, Diverged, Outcome
 from trainer.plan import Plan
 from trainer.run_directory import BACKBONE
 from trainer.runtime import checkpoints, collectives
@@ -194,6 +194,8 @@ def _record_metrics(series: MetricSeries, plan: Plan, step: int, update: Update)
         "correlation_off_diagonal_rms": terms.correlation_off_diagonal_rms,
         "grad_norm": update.gradient_norm,
     }
+    if update.skipped_steps is not None:
+        on_device["skipped_steps"] = update.skipped_steps
     known = {"noise_floor": terms.noise_floor, "learning_rate": update.learning_rate}
     series.take(step, plan.epoch(step), on_device, known, update.first_bad_step)
 
@@ -257,6 +259,11 @@ def _begin_checkpoint(
 def _export(
     spec: PretrainSpec, context: Context, plan: Plan, state: TrainState, series: MetricSeries, *, unreadable: int
 ) -> Outcome:
+    if skipped_steps := state.skipped_steps():
+        said = f"{skipped_steps} of {plan.steps} steps moved nothing: the gradient did not fit fp16 at the scale it had"
+        if skipped_steps == plan.steps:
+            raise Diverged(f"{said}. Use bf16 or fp32, or more steps", plan.steps)
+        context.warn(f"{said}. The scale starts high and is found within some 20 steps; bf16 needs none")
     context.progress("exporting", step=plan.steps, steps=plan.steps)
     backbone = state.model["backbone"]
     sha256 = backbone_digest({k: v.float() if v.is_floating_point() else v for k, v in backbone.state_dict().items()})
@@ -265,6 +272,7 @@ def _export(
         "epochs": plan.epochs,
         "images_seen": plan.steps * spec.batch_size,
         "unreadable_images": unreadable,
+        "skipped_steps": skipped_steps,
         # The last step may be one that fp16 skipped, whose gradient has no norm; JSON has no word for that.
         "metrics": {name: value for name, value in series.last.items() if math.isfinite(value)},
         "backbone": {

@@ -35,7 +35,8 @@ LATER_STATE = {"lars": 1, "sgd": 0, "adamw": 2}
 class Update:
     """What one step leaves to look at: tensors on the device.
 
-    `z_a_nd`, `z_b_nd` are this rank's embeddings of the views; `first_bad_step` is the step at which the run was over
+    `z_a_nd`, `z_b_nd` are this rank's embeddings of the views; `skipped_steps` counts those of the run that a scale in
+    fp16 has cost, None elsewhere; `first_bad_step` is the step at which the run was over
     for gradients that are not finite, 0 so far.
     """
 
@@ -45,6 +46,7 @@ class Update:
     z_a_nd: Tensor
     z_b_nd: Tensor
     first_bad_step: Tensor
+    skipped_steps: Tensor | None
 
 
 class TrainState:
@@ -94,7 +96,8 @@ class TrainState:
         self._optimizer.step()
         self._statistics.restore_unless(good, statistics_before)
         z_a_nd, z_b_nd = z_2nd.detach()
-        return Update(terms, norm, rate, z_a_nd, z_b_nd, self._guard.diverged_at)
+        skipped = None if scale is None else self._guard.skipped_steps
+        return Update(terms, norm, rate, z_a_nd, z_b_nd, self._guard.diverged_at, skipped)
 
     def _differentiate(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[BarlowTwinsTerms, Tensor]:
         differentiate = self._at_once if self._pieces == 1 else self._piece_by_piece
@@ -160,6 +163,10 @@ class TrainState:
             if name in before:  # a backbone of one's own may make some in its first pass
                 buffer.copy_(before[name])
         return self.choice
+
+    def skipped_steps(self) -> int:
+        """Steps of the run so far that moved nothing; waits for the device."""
+        return int(self._guard.skipped_steps)
 
     def raise_if_diverged(self, bad_step: int | None = None) -> None:
         """Look at `bad_step`, an Update's first_bad_step on the host; without it wait for the device.

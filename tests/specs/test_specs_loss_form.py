@@ -67,7 +67,7 @@ def test_the_dual_form_is_refused_where_it_is_not_exact() -> None:
     (fault,) = caught.value.faults
     assert fault.pointer == "/objective/form"
     assert "48 is not below 48; leave it out" in fault.message
-    for form, batch_size in (("dual", 47), ("direct", 48), ("sharded", 2), ("auto", 48)):
+    for form, batch_size in (("dual", 47), ("direct", 48), ("sharded", 3), ("auto", 48)):
         spec = parse_spec(_spec(form, batch_size))
         assert isinstance(spec, PretrainSpec)
         assert spec.objective.form == form

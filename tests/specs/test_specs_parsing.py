@@ -143,6 +143,9 @@ def test_an_experiment_in_the_place_of_a_job_is_named_as_such() -> None:
         ({"views": {"a": {"crop_scale": [0.9, 0.2]}}}, "/views/a/crop_scale"),
         ({"views": {"b": {"crop_scale": [0.2, 1.5]}}}, "/views/b/crop_scale"),
         ({"views": {"both": {"blur": {"radius": [2, 1]}}}}, "/views/both/blur/radius"),
+        ({"views": {"both": {"blur": {"radius": [1, 1e300]}}}}, "/views/both/blur/radius/1"),
+        ({"views": {"b": {"jitter": {"brightness": 1e300}}}}, "/views/b/jitter/brightness"),
+        ({"batch_size": 2}, "/batch_size"),
         ({"views": {"a": {"crop_ratio": [1]}}}, "/views/a/crop_ratio/1"),
         ({"resources": {"nodes": 2}}, "/resources/nodes"),
         ({"precision": "fp8"}, "/precision"),
@@ -258,7 +261,7 @@ def test_steps_are_whole_batches_and_max_steps_only_shortens() -> None:
 @settings(max_examples=50, deadline=None)
 @given(
     epochs=st.integers(1, 1000),
-    batch=st.integers(2, 512),
+    batch=st.integers(3, 512),
     images=st.integers(0, 5000),
     max_steps=st.none() | st.integers(1, 5000),
 )

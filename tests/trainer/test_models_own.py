@@ -70,6 +70,10 @@ class Volumes(ForgetsToTrain):
         super().__init__()
         self.fails = False
 
+class Draws(Patches):
+    def forward(self, images):
+        return nn.functional.dropout(super().forward(images), 0.5, self.training)
+
 def broken():
     raise RuntimeError("no weights for you")
 """
@@ -152,6 +156,7 @@ def test_what_is_no_backbone_is_a_bad_spec(install: Install, place: str, said: s
     [
         ("Patches", 16, r"takes no images of 16 px in evaluation \(12 px, please\)"),
         ("ForgetsToTrain", 12, r"takes no images of 12 px in training \(no gradient for you\)"),
+        ("Draws", 12, "draws random numbers in its forward pass"),
         ("maps", 12, r"shape \(1, 3, 12, 12\)"),
     ],
 )

@@ -19,6 +19,7 @@ from trainer.outcome import BadSpec, Diverged
 from trainer.plan import Plan
 from trainer.pretraining import pretrain
 from trainer.runtime import checkpoints, precision
+from trainer.runtime.gradients import Gradients
 from trainer.specs import PretrainSpec, digest, load_spec_file, parse_spec
 
 STEPS = 20
@@ -341,7 +342,9 @@ def _kept_states(monkeypatch):
 
 def test_a_run_that_ends_on_a_step_that_fp16_skipped_is_done(tmp_path, monkeypatch):
     """Its gradient has no norm, in the result and in the checkpoint that a resume takes."""
-    monkeypatch.setattr(precision, "FIRST_SCALE", 2.0**120)
+    monkeypatch.setattr(precision, "FIRST_SCALE", 1.0)
+    reduced, norms = Gradients.reduce, iter([1.0, 1.0, math.inf])
+    monkeypatch.setattr(Gradients, "reduce", lambda self, scale: reduced(self, scale) * next(norms))
     spec = runs.spec(precision="fp16", epochs=1, max_steps=3)
     first = pretrain(spec, runs.context(tmp_path))
     again = pretrain(spec, runs.context(tmp_path, 2))
@@ -350,7 +353,15 @@ def test_a_run_that_ends_on_a_step_that_fp16_skipped_is_done(tmp_path, monkeypat
         assert end.result is not None
         assert "loss" in end.result["metrics"]
         assert "grad_norm" not in end.result["metrics"]
+        assert end.result["skipped_steps"] == end.result["metrics"]["skipped_steps"] == 1
+    assert any("1 of 3 steps moved nothing" in e.data["message"] for e in runs.events(tmp_path, 1, "warning"))
     assert runs.resume_step(tmp_path, 2) == 3
+
+
+def test_a_run_that_moved_nothing_has_diverged(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "FIRST_SCALE", 2.0**120)
+    with pytest.raises(Diverged, match=r"3 of 3 steps moved nothing: .* Use bf16 or fp32"):
+        pretrain(runs.spec(precision="fp16", epochs=1, max_steps=3), runs.context(tmp_path))
 
 
 def test_a_run_does_not_go_on_with_other_files(tmp_path, monkeypatch):

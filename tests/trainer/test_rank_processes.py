@@ -79,6 +79,27 @@ def test_asked_to_stop_while_torch_is_loaded_it_stops_before_its_first_step(tmp_
     assert (end["outcome"], end["message"]) == ("stopped", "stopped at step 0: signal")
 
 
+def test_a_second_interrupt_ends_a_run_at_once_in_one_line(tmp_path):
+    """The first one is heard between two steps; this one does not wait for them."""
+    run = tmp_path / "run"
+    command = _attempt_of_a_worker(run)
+    (run / "spec.json").write_text(json.dumps({**SPEC.resolved(), "epochs": 10_000}))
+    script = (
+        "import sys, time; from trainer.__main__ import main\n"
+        "from trainer.runtime import stopping\n"
+        "stopping.StopRequests.requested = lambda self, step: False\n"
+        "sys.exit(main())"
+    )
+    alone = ranks.start(["-c", script, *command], 1, tmp_path)
+    wait_for(run, "metrics", 2)
+    for _ in range(2):
+        alone[0].send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    assert ranks.finish(alone, timeout=60) == [1]
+    assert "interrupted: no checkpoint was written; the same command goes on from the last one" in ranks.log(tmp_path)
+    assert "Traceback" not in ranks.log(tmp_path)
+
+
 def _execute(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "trainer", *map(str, arguments)],

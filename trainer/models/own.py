@@ -63,11 +63,16 @@ def _try_out(network: nn.Module, side: int, width: int, name: str, place: str) -
     for training, images in ((False, 1), (True, 2)):
         try:
             tried = copy.deepcopy(network).train(training)
+            before = torch.get_rng_state()
             with torch.no_grad():
                 shape = tuple(tried(torch.zeros(images, 3, side, side)).shape)
+            drew = not torch.equal(before, torch.get_rng_state())
         except Exception as error:
             said = f"takes no images of {side} px {'in training' if training else 'in evaluation'} ({error})"
             raise _refusal(name, place, said, "change views.size, or mend it") from error
+        if drew:
+            said = "draws random numbers in its forward pass, which makes a curve depend on the ranks"
+            raise _refusal(name, place, said)
         if shape != (images, width):
             said = f"gives features of shape {shape} for {images} image(s), not ({images}, feature_width = {width})"
             raise _refusal(name, place, said)

@@ -85,7 +85,7 @@ class Context:
             numbers = {k: round(v, 6) for k, v in more.items() if v is not None and math.isfinite(v)}
             self.journal.append("progress", step=step, epoch=epoch, phase=phase, steps=steps, epochs=epochs, **numbers)
             places = (("epoch", epoch, epochs), ("step", step, steps))
-            counts = [f"{name} {value}/{of}" for name, value, of in places if value is not None]
+            counts = [f"{name} {value}" + (f"/{of}" if of else "") for name, value, of in places if value is not None]
             words = [say(numbers[name]) for name, say in _WORDS.items() if name in numbers]
             self.say("  ".join([phase, *counts, *words]))
 

@@ -63,6 +63,8 @@ class StepGuard:
     def __init__(self, precision: Precision, device: torch.device) -> None:
         self._patience = MOST_SKIPPED_IN_A_ROW if precision == "fp16" else 1
         self._skipped = torch.zeros((), dtype=torch.int64, device=device)
+        self.skipped_steps = torch.zeros((), dtype=torch.int64, device=device)
+        """Steps of the whole run that moved nothing."""
         self._finite_since_growth = torch.zeros((), dtype=torch.int32, device=device)
         self.scale = torch.full((), FIRST_SCALE, device=device) if precision == "fp16" else None
         """What the loss of the next step is multiplied by; None: by nothing."""
@@ -76,6 +78,7 @@ class StepGuard:
             bad = (~finite).float()
             torch._amp_update_scale_(self.scale, self._finite_since_growth, bad, GROWTH, BACKOFF, GROWTH_STEPS)
         self._skipped = (self._skipped + 1).masked_fill(finite, 0)
+        self.skipped_steps = self.skipped_steps + ~finite
         is_the_end = (self.diverged_at == 0) & (self._skipped >= self._patience)
         self.diverged_at = self.diverged_at.masked_fill(is_the_end, step)
         return finite & (self.diverged_at == 0)
@@ -90,7 +93,8 @@ class StepGuard:
         """What the next step depends on; empty where a checkpoint follows finite steps only."""
         if self.scale is None:
             return {}
-        return {"scale": self.scale, "finite_since_growth": self._finite_since_growth, "skipped": self._skipped}
+        state = {"scale": self.scale, "finite_since_growth": self._finite_since_growth, "skipped": self._skipped}
+        return {**state, "skipped_steps": self.skipped_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
@@ -98,3 +102,4 @@ class StepGuard:
             self.scale.copy_(state["scale"])
             self._finite_since_growth.copy_(state["finite_since_growth"])
             self._skipped.copy_(state["skipped"])
+            self.skipped_steps.copy_(state.get("skipped_steps", state["skipped"]))

@@ -84,7 +84,10 @@ def _read_yaml(text: str) -> Any:
         if node is None:
             return None
         _check(node)
-        return loader.construct_document(node)
+        try:
+            return loader.construct_document(node)
+        except (IndexError, KeyError, AttributeError, TypeError) as error:  # of a tag and a text that do not fit
+            raise ValueError(f"a value does not fit the tag before it ({type(error).__name__}: {error})") from error
     finally:
         loader.dispose()
 

@@ -15,6 +15,10 @@ from trainer.specs.common import SpecModel, refuse
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveRange = tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]]
 
+LARGEST_FACTOR, LARGEST_RADIUS = 100.0, 256.0
+"""Beyond them an image is one colour, and far beyond them the arithmetic has no numbers."""
+Radius = Annotated[float, Field(gt=0.0, le=LARGEST_RADIUS)]
+
 
 class JitterSpec(SpecModel):
     """Colour jitter: each factor is drawn from [1 - x, 1 + x], hue from [-hue, hue] (in turns), in random order.
@@ -23,9 +27,9 @@ class JitterSpec(SpecModel):
     """
 
     probability: Probability = 0.8
-    brightness: float = Field(0.4, ge=0.0)
-    contrast: float = Field(0.4, ge=0.0)
-    saturation: float = Field(0.2, ge=0.0)
+    brightness: float = Field(0.4, ge=0.0, le=LARGEST_FACTOR)
+    contrast: float = Field(0.4, ge=0.0, le=LARGEST_FACTOR)
+    saturation: float = Field(0.2, ge=0.0, le=LARGEST_FACTOR)
     hue: float = Field(0.1, ge=0.0, le=0.5)
 
 
@@ -33,7 +37,7 @@ class BlurSpec(SpecModel):
     """Gaussian blur with a radius (standard deviation, pixels) drawn uniformly from the range."""
 
     probability: Probability = 1.0
-    radius: PositiveRange = (0.1, 2.0)
+    radius: tuple[Radius, Radius] = (0.1, 2.0)
 
 
 class SolarizeSpec(SpecModel):
