@@ -31,7 +31,8 @@ In the run directory:
   attempts/0001/correlation/    the cross-correlation matrix over training, .npz and .png
   attempts/0001/outcome.json    how the attempt ended, and its result
 
-Exit status: 0 if the job is done or was asked to stop, 1 otherwise.
+Exit status: 0 if the job is done or was asked to stop, 1 otherwise. torchrun has one of its own: 1 after a Ctrl-C,
+whatever became of the ranks; outcome.json says it.
 """
 
 
