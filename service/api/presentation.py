@@ -13,6 +13,7 @@ from service.database.tables import Attempt, Experiment, Job, Watermark
 from service.ledger import reasons
 from service.ledger.moves import verbs_of
 from service.ledger.states import JobState
+from service.recording import MLFLOW, POSTGRES
 from service.settings import Settings
 
 ROOT = "/api/v1"
@@ -25,8 +26,8 @@ def job_views(session: Session, settings: Settings, jobs: Sequence[Job]) -> list
     experiments = {e.id: e for e in session.scalars(select(Experiment).where(Experiment.id.in_(wanted)))}
     counts = select(Attempt.job_id, func.count()).where(Attempt.job_id.in_(ids)).group_by(Attempt.job_id)
     attempts = dict(session.execute(counts).all())
-    complete = select(Watermark.job_id, Watermark.target).where(Watermark.job_id.in_(ids), Watermark.complete)
-    recorded = {(job_id, target) for job_id, target in session.execute(complete)}
+    marks = select(Watermark.job_id, Watermark.target, Watermark.complete).where(Watermark.job_id.in_(ids))
+    recorded = {(job_id, target): complete for job_id, target, complete in session.execute(marks)}
     retries = _retries(session, ids)
     places = _places(session, [job.id for job in jobs if job.state == JobState.QUEUED])
     return [
@@ -53,7 +54,7 @@ def job_views(session: Session, settings: Settings, jobs: Sequence[Job]) -> list
             source_job=job.source_job_id,
             after=job.after,
             attempts=attempts.get(job.id, 0),
-            recording=_recording(settings, job, recorded, attempts.get(job.id, 0)),
+            recording=_recording(settings, job, recorded),
             created_at=job.created_at,
             queued_at=job.queued_at,
             started_at=job.started_at,
@@ -132,13 +133,14 @@ def _retries(session: Session, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list
     return out
 
 
-def _recording(settings: Settings, job: Job, recorded: set[tuple[uuid.UUID, str]], attempts: int) -> Recording:
-    # A job that ended before its first attempt has written nothing, so nothing is missing.
-    nothing = attempts == 0 and JobState(job.state).terminal
+def _recording(settings: Settings, job: Job, recorded: dict[tuple[uuid.UUID, str], bool]) -> Recording:
+    # Recording begins when a worker accepts an attempt. A job that ended before has written nothing, also where an
+    # attempt of it was placed and taken back: nothing is missing.
+    nothing = (job.id, POSTGRES) not in recorded and JobState(job.state).terminal
     absent = "pending" if settings.mlflow_url else "off"
     return Recording(
-        postgres="complete" if nothing or (job.id, "postgres") in recorded else "pending",
-        mlflow="complete" if (nothing and absent == "pending") or (job.id, "mlflow") in recorded else absent,
+        postgres="complete" if nothing or recorded.get((job.id, POSTGRES)) else "pending",
+        mlflow="complete" if (nothing and absent == "pending") or recorded.get((job.id, MLFLOW)) else absent,
     )
 
 

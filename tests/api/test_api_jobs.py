@@ -9,11 +9,13 @@ from typing import Any
 import httpx
 import pytest
 from api_kit import KNN, PRETRAIN, faults_of
-from sqlalchemy import func
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.api import examples
-from service.database.tables import Job, Metric
+from service.database.tables import Job, Metric, Slot
+from service.ledger import attempts
+from service.ledger.moves import lock_job
 
 
 def submit(api: httpx.Client, name: str, **changes: Any) -> dict[str, Any]:
@@ -126,6 +128,21 @@ def test_higher_priority_stands_before_in_the_queue(api: httpx.Client) -> None:
     second = submit(api, "urgent", run={"priority": 10})
     assert api.get(f"/jobs/{second['id']}").json()["place"] == 1
     assert api.get(f"/jobs/{first['id']}").json()["place"] == 2
+
+
+def test_nothing_is_missing_of_a_job_that_is_cancelled_before_a_node_has_taken_it(
+    api: httpx.Client, session: Session, add_node: Callable[..., None]
+) -> None:
+    job = submit(api, "placed")
+    add_node("host", 1)
+    placed = lock_job(session, uuid.UUID(job["id"]))
+    assert attempts.place(session, placed, session.scalars(select(Slot)).all(), lease_seconds=60) is not None
+    session.commit()
+    assert api.get(f"/jobs/{job['id']}").json()["recording"]["postgres"] == "pending"
+    api.post(f"/jobs/{job['id']}:cancel")
+    ended = api.get(f"/jobs/{job['id']}").json()
+    assert (ended["state"], ended["attempts"]) == ("cancelled", 1)
+    assert ended["recording"] == {"postgres": "complete", "mlflow": "off"}
 
 
 def test_cancel_ends_a_queued_job_with_what_waits_for_it(api: httpx.Client) -> None:

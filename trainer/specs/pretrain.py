@@ -23,6 +23,15 @@ def _leaves_a_pair(width: Any) -> Any:
     return width
 
 
+def _leaves_a_gradient(batch_size: Any) -> Any:
+    if isinstance(batch_size, int) and batch_size < 3:
+        raise ValueError(
+            f"batch_size {batch_size} leaves nothing to learn from: of two images every normalised feature is 1 and "
+            "-1, whatever the network; use at least 3, rather 16 or more"
+        )
+    return batch_size
+
+
 class ProjectorSpec(SpecModel):
     """Linear-BN-ReLU for every width but the last, which is a bare Linear (Barlow Twins paper 2.2)."""
 
@@ -108,7 +117,9 @@ class PretrainSpec(JobSpec):
     optimizer: OptimizerSpec = Field(default_factory=LarsSpec)
     epochs: int = Field(1000, ge=1, le=100_000)
     max_steps: int | None = Field(None, ge=1, description="Stop here if it comes before the last epoch")
-    batch_size: int = Field(2048, ge=1, description="Global: the same curve on any number of ranks")
+    batch_size: Annotated[int, BeforeValidator(_leaves_a_gradient)] = Field(
+        2048, ge=3, description="Global: the same curve on any number of ranks"
+    )
     micro_batch: int | None = Field(
         None,
         ge=2,
@@ -134,12 +145,7 @@ class PretrainSpec(JobSpec):
     def _combinations(self) -> PretrainSpec:
         faults: dict[tuple[str, ...], str] = {}
         slots = self.resources.slots
-        if self.batch_size < 3:
-            faults["batch_size",] = (
-                f"batch_size {self.batch_size} leaves nothing to learn from: of two images every normalised feature is "
-                "1 and -1, whatever the network; use at least 3, rather 16 or more"
-            )
-        elif self.batch_size % slots:
+        if self.batch_size % slots:
             down = self.batch_size // slots * slots
             faults["batch_size",] = (
                 f"batch_size {self.batch_size} is global and {slots} ranks do not divide it; "
