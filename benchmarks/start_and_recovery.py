@@ -2,8 +2,9 @@
 
     python benchmarks/start_and_recovery.py [--starts 20] [--kills 5] [--lease 60]
 
-Real API, scheduler, PostgreSQL and Redis, and two workers of one CPU slot each, with the service's own times (tick,
-poll, heartbeat); `--lease` is BARLOW_LEASE_SECONDS, with a heartbeat of a sixth of it. All moments are the database's.
+Real API, scheduler, PostgreSQL and Redis, and two workers of one CPU slot each, with the service's own times; `--lease`
+is BARLOW_LEASE_SECONDS, with a heartbeat of a sixth of it and a poll of half of it at most. All moments are the
+database's.
 """
 
 from __future__ import annotations
