@@ -73,7 +73,7 @@ def main() -> None:
                     backbone = None if suffix else pretraining / "backbone"
                     spec = jobs[name] if suffix else {**jobs[name], "backbone_from": {"job": "pretrain"}}
                     result = run(seeded(spec, seed), runs / f"seed-{seed}" / name, backbone=backbone)
-                    top1.setdefault(name, []).append(result["top1"]["last"])
+                    top1.setdefault(name, []).append(result["scores"]["top1"]["last"])
     print(f"top-1 on the 1,000 test textures, %, mean ± standard deviation of seeds {arguments.seeds}")
     print("| | kNN | linear |\n| --- | --- | --- |")
     for row, suffix in ROWS.items():

@@ -17,6 +17,7 @@ from trainer.data.loading import TrainingBatches
 from trainer.data.photometry import finish
 from trainer.data.registry import open_data_set
 from trainer.specs import ViewsSpec
+from trainer.specs.data_sets import ImageFolderSource
 
 
 class LoadingSizes(Protocol):
@@ -45,7 +46,7 @@ def loading(
         yield from itertools.islice(source, batches)
     else:
         ours = TrainingBatches(
-            open_data_set("jpegs", "train", root=folder),
+            open_data_set("jpegs", "train", source=ImageFolderSource(format="image_folder", root=folder)),
             ViewsSpec.model_validate({"size": sizes.side, "engine": engine}),
             batch_size=sizes.loader_batch,
             seed=0,

@@ -23,9 +23,19 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, ge=0, le=65535)
     max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body")
 
+    recipes_dir: Path | None = Field(
+        None, description="Spec files that `barlow recipes` lists; left out: those of the installation"
+    )
+
     node_name: str | None = Field(None, description="Name of this GPU host; two live workers cannot share one")
     slots: int | None = Field(None, ge=1, description="CPU slots of a host without GPUs; left out: one per two cores")
     data_dir: Path | None = Field(None, description="Root of the data sets on this host")
+    datasets_file: Path | None = Field(
+        None, description="Which data sets this host has, and where; left out: datasets.yaml in data_dir, if there"
+    )
+    backbones_dir: Path | None = Field(
+        None, description="Folder of weights on this host that evaluations name: files of others, torchvision's, ours"
+    )
 
     tick_seconds: float = Field(2.0, gt=0, description="The scheduler looks at least this often")
     reserve_after_seconds: float = Field(

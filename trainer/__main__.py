@@ -16,7 +16,9 @@ Run one job without any service: pretrain a backbone with Barlow Twins, or evalu
   python -m trainer recipes/digits.yaml --run-dir runs/digits
   torchrun --nproc-per-node 2 -m trainer recipes/digits.yaml --run-dir runs/digits
   python -m trainer knn.yaml --run-dir runs/digits-knn --backbone runs/digits/backbone
+  python -m trainer knn-of-file.yaml --run-dir runs/published-knn --backbone weights/resnet50.pth
   python -m trainer own.yaml --run-dir runs/own --data photos=/data/photos
+  python -m trainer voc.yaml --run-dir runs/voc --datasets /data/datasets.yaml
 
 The same command on the same run directory goes on from the newest checkpoint that is whole, as a new attempt. Ctrl-C
 writes a checkpoint first; a second Ctrl-C does not. The result of a run depends on the spec alone, not on the number
@@ -49,8 +51,10 @@ def main() -> int:
     parser.add_argument(
         "--backbone",
         type=Path,
-        metavar="FOLDER",
-        help="for an evaluation: the `backbone` folder of a pretraining, or one of its checkpoint folders",
+        metavar="PATH",
+        help="for an evaluation: the `backbone` folder of a pretraining or one of its checkpoint folders; with "
+        "backbone_from.file also a file of weights that others wrote, with backbone_from.torchvision its file or the "
+        "folder that has it; docs/backbones.md",
     )
     parser.add_argument(
         "--data",
@@ -59,6 +63,12 @@ def main() -> int:
         default=[],
         metavar="NAME=DIR",
         help="the folder of a data set that is not built in: a tree DIR/SPLIT/CLASS/IMAGE; may be given several times",
+    )
+    parser.add_argument(
+        "--datasets",
+        type=Path,
+        metavar="FILE",
+        help="a datasets.yaml: where data sets of any known format are on this host; docs/data-sets.md",
     )
     parser.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads of each rank; left out: OMP_NUM_THREADS, or all cores"
@@ -90,6 +100,7 @@ def main() -> int:
         attempt=arguments.attempt,
         backbone=arguments.backbone,
         data=dict(arguments.data),
+        data_sets=arguments.datasets,
         threads=arguments.threads,
     )
 

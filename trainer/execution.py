@@ -15,12 +15,11 @@ import torch
 from trainer import outcome, run_directory
 from trainer.data.errors import DataError
 from trainer.journal import FILE_NAME, Journal
-from trainer.outcome import BadSpec, Outcome
+from trainer.outcome import BadSpec, Diverged, Outcome
 from trainer.pretraining import pretrain
 from trainer.runtime import meeting, process_group, watchdog
 from trainer.runtime.context import Context
 from trainer.runtime.retention import Retention
-from trainer.runtime.started import journal_started
 from trainer.runtime.stopping import StopRequests
 from trainer.specs import PretrainSpec, Spec, SpecError, load_spec_file, parse_spec
 
@@ -34,13 +33,14 @@ def execute(
     attempt: int | None,
     backbone: Path | None,
     data: Mapping[str, Path] | None = None,
+    data_sets: Path | None = None,
     threads: int | None,
 ) -> int:
     """Run the job of `spec_file` in `run_folder`; returns the exit status, 0 if the end is `ok` or `stopped`.
 
     `attempt` is given by a worker, which has made the attempt's folder with its inputs.json, and publishes the
-    backbone when the attempt has ended; without it the run is by hand and sees to these itself, from `backbone` and
-    the folders of `data` by name.
+    backbone when the attempt has ended; without it the run is by hand and sees to these itself, from `backbone`,
+    the folders of `data` by name and the datasets.yaml `data_sets`.
 
     However this ends, outcome.json names the first cause, and no rank waits for one that is gone: a failure ends the
     process at once, which breaks the collectives that the others wait in.
@@ -57,7 +57,7 @@ def execute(
         with meeting.watched(partial(_lost_before_meeting, folder)):
             place = process_group.join()
         if attempt is None:
-            attempt = _begin_by_hand(place, run_folder, spec, backbone, data)
+            attempt = _begin_by_hand(place, run_folder, spec, backbone, data or {}, data_sets)
             folder = run_directory.attempt_folder(run_folder, attempt)
         context = _context(place, run_folder, attempt)
         if by_hand and place.rank == 0:
@@ -94,12 +94,18 @@ def _lost_before_meeting(folder: Path | None, rank: int) -> None:
 
 
 def _begin_by_hand(
-    place: process_group.Place, run_folder: Path, spec: Spec, backbone: Path | None, data: Mapping[str, Path] | None
+    place: process_group.Place,
+    run_folder: Path,
+    spec: Spec,
+    backbone: Path | None,
+    data: Mapping[str, Path],
+    data_sets: Path | None,
 ) -> int:
     attempt = 0
     if place.rank == 0:
+        sources = run_directory.data_by_hand(data, data_sets)
         run_directory.hold_by_hand(run_folder)
-        attempt = run_directory.begin_by_hand(run_folder, spec, backbone, data)
+        attempt = run_directory.begin_by_hand(run_folder, spec, backbone, sources)
     return process_group.broadcast_integers([attempt], place.device)[0]
 
 
@@ -127,12 +133,13 @@ def _run(spec: Spec, context: Context) -> Outcome:
     # Late: pretraining needs none of what evaluations import.
     from trainer.evaluation import run_evaluation
 
-    journal_started(context, spec, resume_step=0)
     result = run_evaluation(spec, context)
     if result is None:
         return Outcome("stopped", f"stopped: {context.stop.reason}", step=context.step)
-    measured = f"{spec.kind}: top-1 {result['top1']['last']:.1f} %"
-    return Outcome("ok", f"{measured} of {result['data']['test_images']} test images", step=context.step, result=result)
+    headline = result["headline"]
+    measured = f"{spec.kind}: {headline} {result['scores'][headline]['last']:.1f} %"
+    said = f"{measured} of {result['data']['test_images']:,} test images"
+    return Outcome("ok", said, step=context.step, result=result)
 
 
 def _conclude(context: Context, end: Outcome, *, by_hand: bool) -> None:
@@ -160,7 +167,7 @@ def _fail(error: BaseException, folder: Path | None, context: Context | None) ->
         print("\n".join(f"{fault.pointer or '(spec)'}: {fault.message}" for fault in error.faults), file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
         print("interrupted: no checkpoint was written; the same command goes on from the last one", file=sys.stderr)
-    elif isinstance(error, BadSpec | DataError) or (context is None and isinstance(error, OSError)):
+    elif isinstance(error, BadSpec | DataError | Diverged) or (context is None and isinstance(error, OSError)):
         print(error, file=sys.stderr)
     else:
         traceback.print_exception(error)

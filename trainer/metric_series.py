@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +58,15 @@ class MetricSeries:
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record()
         self._pending = _Pending(step, epoch, list(values), host, copied, known | self._clocked())
+
+    @contextmanager
+    def clock_stopped(self) -> Iterator[None]:
+        """Within it no time goes by for the metrics of the clock: what is done is no part of a step."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._since += time.perf_counter() - begun
 
     def flush(self) -> None:
         """Journal what was taken and not yet journalled."""

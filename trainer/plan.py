@@ -1,10 +1,10 @@
-"""Which steps a pretraining has, and what is due after which."""
+"""Which steps a training has, and what is due after which."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainer.specs import PretrainSpec
+from trainer.specs import JobSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,7 @@ class Plan:
 
     steps: int
     steps_per_epoch: int
-    spec: PretrainSpec
+    spec: JobSpec
 
     @property
     def epochs(self) -> int:

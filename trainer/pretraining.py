@@ -14,7 +14,7 @@ from trainer.data.errors import DataError
 from trainer.data.loading import TrainingBatches
 from trainer.data.photometry import finish
 from trainer.data.picture import PICTURE_IMAGES, write_views_picture
-from trainer.data.registry import open_data_set
+from trainer.data.registry import open_images
 from trainer.diagnostics.correlation_record import write_correlation_record
 from trainer.diagnostics.effective_rank import effective_rank
 from trainer.metric_series import MetricSeries
@@ -23,6 +23,7 @@ from trainer.models.projector import rank_warning
 from trainer.optim.schedules import schedule_of
 from trainer.outcome import BadSpec, Diverged, Outcome
 from trainer.plan import Plan
+from trainer.probes import Probes
 from trainer.run_directory import BACKBONE
 from trainer.runtime import checkpoints, collectives
 from trainer.runtime.checkpoint_writer import CheckpointWriter
@@ -48,6 +49,8 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     context.progress("building")
     schedule = schedule_of(spec, steps_per_epoch=per_epoch, total_steps=steps)
     state = TrainState(spec, schedule, context.device)
+    asked = spec.run.record.probes
+    probes = None if asked is None else Probes(spec, asked, plan, state.model["backbone"], context)
     series = MetricSeries(context, spec.batch_size)
     checkpoint = agree_on_checkpoint(context, digest(spec))
     former = None if checkpoint is None else checkpoints.read_manifest(checkpoint)
@@ -55,7 +58,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     skipped = SkippedImages(context)
     done = 0
     if checkpoint is not None:
-        done = _resume(checkpoint, spec, context, state, series, skipped, batches.fingerprint)
+        done = _resume(checkpoint, spec, context, state, series, skipped, probes, batches.fingerprint)
     journal_started(
         context,
         spec,
@@ -75,6 +78,8 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     context.step = done
     if done < steps and context.stop.requested(done):  # asked while torch was loaded, or the data
         return _stopped(context, done)
+    if probes is not None and probes.due(done) and not probes.record(state, series, done, resumed=True):
+        return _stopped(context, done)
     pace = _Pace(plan, spec.batch_size, done)
     pace.report(context, series, done)
     with CheckpointWriter(context.device) as writer:
@@ -92,15 +97,19 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
                 state.raise_if_diverged()
                 _record_correlation(spec, context, plan, series, batch.step, update)
             pace.report(context, series, batch.step)
+            # Of a probe: a stop has cut it short.
+            halted = probes is not None and probes.due(batch.step) and not probes.record(state, series, batch.step)
 
-            stopping = batch.step < steps and context.stop.requested(batch.step)
+            stopping = halted or (batch.step < steps and context.stop.requested(batch.step))
             saving = stopping or plan.checkpoint_due(batch.step)
             if saving or plan.ends_epoch(batch.step):
                 skipped.share()
             if saving:
                 series.flush()
                 state.raise_if_diverged()
-                beside = {"data": batches.fingerprint, "unreadable": skipped.names}
+                beside: dict[str, Any] = {"data": batches.fingerprint, "unreadable": skipped.names}
+                if probes is not None:
+                    beside["probed"] = probes.last_step
                 _begin_checkpoint(writer, spec, context, plan, state, series, beside, batch.step)
             if stopping:
                 return _stopped(context, batch.step)
@@ -119,11 +128,10 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
             f"change {name} or the number of ranks"
         )
     context.progress("loading data")
-    root = context.data_root(spec.data.name)
-    dataset = open_data_set(
+    dataset = open_images(
         spec.data.name,
         spec.data.split,
-        root=root,
+        source=context.data_source(spec.data.name),
         limit=spec.data.limit,
         tick=partial(context.working, "loading data"),
         warn=context.warn,
@@ -156,6 +164,7 @@ def _resume(
     state: TrainState,
     series: MetricSeries,
     skipped: SkippedImages,
+    probes: Probes | None,
     fingerprint: str,
 ) -> int:
     """Take over a checkpoint; returns its step.
@@ -180,6 +189,8 @@ def _resume(
     state.load_state_dict(saved)
     series.last = saved["metrics"]
     skipped.remember(saved.get("unreadable", []))
+    if probes is not None:
+        probes.last_step = saved.get("probed", 0)
     return manifest.step
 
 

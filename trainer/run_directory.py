@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from trainer.outcome import BadSpec, sync_folder, write_json
-from trainer.specs import PretrainSpec, Spec, digest, parse_spec
+from trainer.specs import PretrainSpec, Spec, SpecError, digest, parse_spec
+from trainer.specs.backbone_inputs import backbone_input
 from trainer.specs.catalogue import built_in_data_sets
+from trainer.specs.data_sets import DataSource, ImageFolderSource, load_data_sets
 
 SPEC_FILE = "spec.json"
 INPUTS_FILE = "inputs.json"
@@ -45,14 +47,15 @@ def hold_by_hand(run_folder: Path) -> None:
         raise BadSpec(f"another process is at work in {run_folder}; wait for it, or use another --run-dir") from error
 
 
-def begin_by_hand(run_folder: Path, spec: Spec, backbone: Path | None, data: Mapping[str, Path] | None = None) -> int:
+def begin_by_hand(
+    run_folder: Path, spec: Spec, backbone: Path | None, data: Mapping[str, DataSource] | None = None
+) -> int:
     """Make the folder of the run's next attempt with inputs.json; returns the attempt's number.
 
-    `data` holds folders of data sets by name, of more than this spec's if the user likes.
+    `data` holds data sets by name, of more than this spec's if the user likes.
 
     Raises:
-        BadSpec: the directory holds a run of another spec, `backbone` is not what this spec asks for, or a folder is
-            given for a data set that needs none.
+        BadSpec: the directory holds a run of another spec, or `backbone` is not what this spec asks for.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
     _keep_spec(run_folder, spec)
@@ -60,11 +63,29 @@ def begin_by_hand(run_folder: Path, spec: Spec, backbone: Path | None, data: Map
     folder = attempt_folder(run_folder, attempt)
     inputs = {
         "backbone": _backbone_input(backbone, spec),
-        "data": {spec.data.name: {"root": None}} | _roots(data or {}),
+        "data": {spec.data.name: _data_input((data or {}).get(spec.data.name))},
     }
     folder.mkdir(parents=True)
     write_json(folder / INPUTS_FILE, inputs)
     return attempt
+
+
+def data_by_hand(folders: Mapping[str, Path], data_sets: Path | None) -> dict[str, DataSource]:
+    """Data sets by name: those of a datasets.yaml, and trees of images, which come first.
+
+    Raises:
+        BadSpec: a folder for a data set that needs none, or the file is no datasets.yaml; names all its faults.
+    """
+    for name in sorted(folders.keys() & built_in_data_sets().keys()):
+        raise BadSpec(f"--data {name}: this data set is built in and needs no folder; give yours another name")
+    try:
+        found = {} if data_sets is None else load_data_sets(data_sets)
+    except OSError as error:
+        raise BadSpec(f"--datasets {data_sets} cannot be read: {error.strerror}") from error
+    except SpecError as error:
+        raise BadSpec(f"--datasets {data_sets}: {error}") from error
+    trees = {n: ImageFolderSource(format="image_folder", root=folder.resolve()) for n, folder in folders.items()}
+    return found | trees
 
 
 def read_inputs(folder: Path) -> dict[str, Any]:
@@ -103,28 +124,27 @@ def _keep_spec(run_folder: Path, spec: Spec) -> None:
         )
 
 
-def _roots(data: Mapping[str, Path]) -> dict[str, dict[str, str]]:
-    for name in sorted(data.keys() & built_in_data_sets().keys()):
-        raise BadSpec(f"--data {name}: this data set is built in and needs no folder; give yours another name")
-    return {name: {"root": str(folder.resolve())} for name, folder in data.items()}
+def _data_input(source: DataSource | None) -> dict[str, Any] | None:
+    return None if source is None else source.model_dump(mode="json")
 
 
-def _backbone_input(folder: Path | None, spec: Spec) -> dict[str, str] | None:
-    """A published backbone (config.json names its digest), or a checkpoint folder of a pretraining."""
-    if folder is None:
+def _backbone_input(path: Path | None, spec: Spec) -> dict[str, str] | None:
+    if path is None:
         return None
-    if isinstance(spec, PretrainSpec) or spec.backbone_from.job is None:
+    if isinstance(spec, PretrainSpec) or spec.backbone_from.random is not None or spec.backbone_from.pixels:
         raise BadSpec(
-            "--backbone is for an evaluation with backbone_from: {job: NAME}, and this spec would not look at it; "
-            "change backbone_from, or leave --backbone out"
+            "--backbone is for an evaluation with backbone_from: {job: NAME}, {file: NAME} or {torchvision: WEIGHTS}, "
+            "and this spec would not look at it; change backbone_from, or leave --backbone out"
         )
-    if (folder / "manifest.json").exists():
-        return {"checkpoint": str(folder.resolve())}
+    if spec.backbone_from.torchvision is not None and path.is_dir():
+        return {"folder": str(path.resolve())}
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        return {"path": str(folder.resolve()), "sha256": config["sha256"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = backbone_input(path)
+    except ValueError as error:
+        raise BadSpec(f"--backbone {path}: {error}") from error
+    if spec.backbone_from.job is not None and "file" in found:
         raise BadSpec(
-            f"--backbone {folder} is neither a published backbone nor a checkpoint folder ({error}); "
-            "give the `backbone` folder of a pretraining's run directory"
-        ) from error
+            f"--backbone {path} is a file of weights, and a job leaves a folder: give its `backbone` folder, or say "
+            f"backbone_from: {{file: {path.name}}}"
+        )
+    return found

@@ -1,10 +1,12 @@
-"""The images that a pretraining passes over because they cannot be read: each one is warned of once, and counted."""
+"""The images that a training passes over because they cannot be read: each one is warned of once, and counted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from trainer.data.batch import Batch
+from trainer.data.detection_loading import DetectionBatch
+from trainer.data.labelled_loading import LabelledBatch
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
 
@@ -31,7 +33,7 @@ class SkippedImages:
         self._known = dict.fromkeys(names)
         self._shared = self._told = len(self._known)
 
-    def note(self, batch: Batch) -> None:
+    def note(self, batch: Batch | LabelledBatch | DetectionBatch) -> None:
         """Take in what this rank skipped for a batch."""
         for name, cause in sorted(batch.skipped.items()):
             self._meet(f"{name} cannot be read: {cause}")

@@ -26,7 +26,7 @@ from trainer.specs import canonical_json
 from worker import clock, folders, inputs
 from worker.ending import STOPPED_BY, ending
 from worker.lease import Lease
-from worker.process import MARK, NODE, PARENT, Ranks, end_marked
+from worker.process import MARK, NODE, PARENT, SECRETS, Ranks, end_marked
 from worker.progress import Progress
 from worker.recorder.loops import Recorder
 from worker.stopping import StopLadder
@@ -38,7 +38,6 @@ PEER_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
 """What a database that is away, or that had to choose one of two transactions, raises; asking again helps."""
-SECRETS = ("BARLOW_DATABASE_URL", "BARLOW_REDIS_URL", "BARLOW_MLFLOW_URL")
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -145,7 +144,7 @@ class AttemptRun:
             session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
             job = session.get_one(Job, self._attempt.job_id)
             slots = session.scalars(select(Slot).where(Slot.attempt_id == self._attempt.id).order_by(Slot.index)).all()
-            resolved = inputs.resolve(session, job, self._settings.runs_dir)
+            resolved = inputs.resolve(session, job, self._settings)
         folders.write_atomic(self._run_folder / "spec.json", canonical_json(job.spec))
         folders.write_atomic(self._folder / "inputs.json", canonical_json(resolved))
         return job, slots

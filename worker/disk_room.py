@@ -73,8 +73,8 @@ class DiskRoom:
             self._told.add(job_id)
 
     def _oldest_deletable(self) -> Iterator[tuple[UUID, int]]:
-        """What a finished job keeps only in case: of succeeded ones first, whose backbone is there, then of failed
-        ones what is older than their newest, from which a retry would start."""
+        """What a finished job keeps only in case: of succeeded ones first, whose backbone is there or which made none,
+        then of failed ones what is older than their newest, from which a retry would start."""
         other = aliased(Checkpoint)
         published = exists().where(other.job_id == Job.id, other.kind == "backbone", other.deleted_at.is_(None))
         newer = exists().where(
@@ -84,7 +84,8 @@ class DiskRoom:
             tuple_(other.attempt, other.step) > tuple_(Checkpoint.attempt, Checkpoint.step),
         )
         succeeded = Job.state == JobState.SUCCEEDED
-        deletable = or_(succeeded & published, Job.state.in_([JobState.FAILED, JobState.CANCELLED]) & newer)
+        of_no_use = succeeded & (published | (Job.kind != "pretrain"))
+        deletable = or_(of_no_use, Job.state.in_([JobState.FAILED, JobState.CANCELLED]) & newer)
         oldest_first = (
             select(Checkpoint.job_id, Checkpoint.id)
             .join(Job, Job.id == Checkpoint.job_id)

@@ -12,8 +12,11 @@ from sqlalchemy.orm import Session
 
 from service.completion import BACKBONE_WEIGHTS
 from service.database.tables import Checkpoint, Job
+from service.evaluations import goes_on
 from service.run_folders import checkpoint_folders, run_folder
-from trainer.specs.catalogue import built_in_data_sets
+from service.settings import Settings
+from worker.backbone_sources import backbone_on_host
+from worker.data_sets import source_on_host
 from worker.folders import sha256_of
 
 CHECKPOINT_STATE = "state.pt"
@@ -24,21 +27,30 @@ class BadInput(ValueError):
     """An input that is missing or damaged; the message carries the remedy."""
 
 
-def resolve(session: Session, job: Job, runs_dir: Path) -> dict[str, Any]:
-    """The content of inputs.json: {"backbone": ... | null, "data": {name: {"root": null}}, "resume": [...]}.
+def resolve(session: Session, job: Job, settings: Settings) -> dict[str, Any]:
+    """The content of inputs.json: {"backbone": ... | null, "data": {name: source | null}, "resume": [...]}.
 
-    A backbone is {"path": published folder} or {"checkpoint": step folder}, each with the sha256 it names itself by.
-    `resume` stands in the inputs of a retried pretraining only: see `_checkpoints_of_retried`.
+    A source is the data set's entry of this host's datasets.yaml, null for one that is built in.
+
+    A backbone is {"path": published folder} or {"checkpoint": step folder}, each with the sha256 it names itself by,
+    {"file": weights on this host}, or {"folder": where torchvision's weights are on it}.
+    `resume` stands in the inputs of a retry only, of a job that writes checkpoints: see `_checkpoints_of_retried`.
 
     Raises:
         BadInput: the source's backbone or checkpoint is not there or not what was recorded, or the data set is
             not on this host.
     """
     name = job.spec["data"]["name"]
-    if name not in built_in_data_sets():
-        raise BadInput(f"data set {name!r} is not on this host; it has {', '.join(sorted(built_in_data_sets()))}")
+    try:
+        source_of_data = source_on_host(name, settings)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    runs_dir = settings.runs_dir
     wanted = job.spec.get("backbone_from") or {}
-    backbone = None
+    try:
+        backbone = backbone_on_host(wanted, settings.backbones_dir)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
     if wanted.get("job") is not None:
         assert job.source_job_id is not None, "a job that names a source was submitted with it"
         source = session.get_one(Job, job.source_job_id)
@@ -48,8 +60,8 @@ def resolve(session: Session, job: Job, runs_dir: Path) -> dict[str, Any]:
             if select_step == "last"
             else _checkpoint(session, source, int(select_step), runs_dir)
         )
-    resolved: dict[str, Any] = {"backbone": backbone, "data": {name: {"root": None}}}
-    if job.kind == "pretrain" and job.retry_of is not None:
+    resolved: dict[str, Any] = {"backbone": backbone, "data": {name: source_of_data}}
+    if goes_on(job.spec) and job.retry_of is not None:
         resolved["resume"] = _checkpoints_of_retried(session, job, runs_dir)
     return resolved
 

@@ -11,19 +11,21 @@ import queue
 import signal
 import threading
 import uuid
+from typing import Any
 
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.completion import Completion
 from service.database.engine import session_factory
+from service.database.tables import Node as NodeRow
 from service.database.tables import Slot
 from service.ledger import attempts, nodes
 from service.ledger.errors import NodeNameTaken
 from service.settings import Settings
-from trainer.specs.catalogue import built_in_data_sets
 from worker import clock, devices
 from worker.attempt import AttemptRun
+from worker.data_sets import Entries, Survey
 from worker.process import devices_in_use, end_orphans, marked
 from worker.recorder.loops import Recorder
 from worker.retention import Janitor
@@ -48,7 +50,7 @@ class Node:
     """
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
-        """Raises ValueError: the node has no name."""
+        """Raises ValueError: the node has no name, or its datasets.yaml has faults."""
         if settings.node_name is None:
             raise ValueError("this host has no name: set BARLOW_NODE_NAME to one that no other worker uses")
         self.name = settings.node_name
@@ -58,6 +60,7 @@ class Node:
         self._instance = uuid.uuid4()
         self._recorder = Recorder(settings, engine)
         self._janitor = Janitor(settings, engine)
+        self._survey = Survey(settings, self._report_data_sets)
         self._completion = Completion(settings.runs_dir, backoff_seconds=settings.retry_backoff_seconds)
         self._devices: list[devices.Device] = []
         self._runs: dict[uuid.UUID, tuple[AttemptRun, threading.Thread]] = {}
@@ -97,6 +100,7 @@ class Node:
         log.info("node %s: %s", self.name, ", ".join(f"{d.kind} {d.uuid}" for d in self._devices))
         self._recorder.start()
         self._janitor.start()
+        self._survey.start()
         self._thread.start()
 
     def wake(self) -> None:
@@ -112,6 +116,7 @@ class Node:
         """Drain, end the attempts, and go."""
         self.begin_drain()
         self._thread.join()
+        self._survey.stop()
         self._janitor.stop()
         self._recorder.stop()
         try:
@@ -130,18 +135,31 @@ class Node:
                 nodes.SlotReport(d.index, d.kind, d.uuid, d.memory_bytes, empty=_is_empty(d, former.get(d.uuid)))
                 for d in self._devices
             ]
+            self._survey.remember(session.scalar(select(NodeRow.data_sets).where(NodeRow.name == self.name)) or {})
             nodes.register(
                 session,
                 name=self.name,
                 instance=self._instance,
                 versions=_versions(),
-                data_sets={name: entry.model_dump() for name, entry in built_in_data_sets().items()},
+                data_sets=_as_row(self._survey.entries),
                 cores=devices.cores(),
                 memory_bytes=devices.memory_bytes(),
                 slots=report,
                 lease_seconds=self._settings.lease_seconds,
                 complete=self._completion,
             )
+
+    def _report_data_sets(self, entries: Entries) -> None:
+        """Waits for a database that is away: nobody else will say it."""
+        pause = threading.Event()
+        while not self._draining:
+            try:
+                with self._sessions.begin() as session:
+                    nodes.report_data_sets(session, self.name, self._instance, _as_row(entries))
+                return
+            except SQLAlchemyError as error:
+                log.warning("the data sets cannot be reported yet: %s", first_line(error))
+            pause.wait(RETRY_SECONDS)
 
     def _supervise(self) -> None:
         beat = poll = look = clock.now()
@@ -255,6 +273,10 @@ class Node:
         thread = threading.Thread(target=run.run, name=f"attempt-{attempt_id}", daemon=True)
         self._runs[attempt_id] = (run, thread)
         thread.start()
+
+
+def _as_row(entries: Entries) -> dict[str, Any]:
+    return {name: entry.model_dump() for name, entry in entries.items()}
 
 
 def _is_empty(device: devices.Device, attempt_id: uuid.UUID | None) -> bool:

@@ -20,6 +20,8 @@ MARK = "BARLOW_ATTEMPT_ID"
 NODE = "BARLOW_NODE_NAME"
 PARENT = "BARLOW_PARENT_PID"
 """The worker's process id, and its host's name: whose process it is."""
+SECRETS = ("BARLOW_DATABASE_URL", "BARLOW_REDIS_URL", "BARLOW_MLFLOW_URL")
+"""Settings of a worker that what it starts has no use for."""
 
 LONGEST_PIECE = 1 << 16
 JOIN_SECONDS = 2.0

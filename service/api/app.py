@@ -18,7 +18,7 @@ from service.api.figures import Figures, MeasureRequests
 from service.api.parameters import refuse_unknown
 from service.api.presentation import ROOT
 from service.api.readiness import Parts
-from service.api.routers import experiments, fleet, health, jobs, records, streams, verbs
+from service.api.routers import experiments, fleet, health, jobs, recipes, records, streams, verbs
 from service.database.engine import make_engine, session_factory
 from service.settings import Settings
 from trainer.specs.parsing import KINDS
@@ -54,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.figures = Figures(app.state.sessions)
     problems.install(app)
     app.include_router(health.router)
-    for module in (jobs, verbs, experiments, records, streams, fleet):
+    for module in (jobs, verbs, experiments, records, streams, fleet, recipes):
         app.include_router(module.router, prefix=ROOT, dependencies=[Depends(refuse_unknown)])
     app.add_middleware(_RefuseNul)
     app.add_middleware(MeasureRequests, figures=app.state.figures)

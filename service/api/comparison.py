@@ -1,47 +1,188 @@
-"""Jobs side by side: where their specs differ and what came out."""
+"""Jobs side by side: what evaluations measured of which backbone, where specs differ, and what came out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import statistics
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.api.comparison_schemas import (
+    Cell,
+    ComparedJob,
+    Comparison,
+    Difference,
+    Evaluated,
+    EvaluationScore,
+    ScoreRow,
+)
 from service.api.presentation import last_metrics
-from service.api.schemas import ComparedJob, Comparison, Difference
 from service.database.tables import Experiment, Job
+from service.evaluations import backbone_of, data_of, measure_of, source_of
 from service.ledger.states import JobState
+from trainer.specs import canonical_json
+from trainer.specs.parsing import KINDS
+
+_SOURCES = ("job", "file", "torchvision", "random", "pixels")
+_KINDS = list(KINDS)
 
 
 def compare(session: Session, jobs: Sequence[Job]) -> Comparison:
     """The jobs side by side, in the order given. Names are left out of the specs: they always differ."""
-    compared = []
-    for job in jobs:
-        experiment = session.get(Experiment, job.experiment_id)
-        assert experiment is not None, "a foreign key holds it"
-        compared.append(
+    specs = [{k: v for k, v in job.spec.items() if k != "name"} for job in jobs]
+    metrics = [{key: point.value for key, point in last_metrics(session, job.id).items()} for job in jobs]
+    return line_up(session, jobs).model_copy(
+        update={
+            "spec": [r for r in _side_by_side([dict(_flat(spec)) for spec in specs]) if not _all_equal(r.values)],
+            "metrics": _side_by_side(metrics),
+            "results": _side_by_side([dict(_flat(job.result or {})) for job in jobs]),
+        }
+    )
+
+
+def line_up(session: Session, jobs: Sequence[Job]) -> Comparison:
+    """The evaluations among the jobs lined up: rows by what was measured, columns by whose backbone it was of.
+
+    Rows stand in the order of the kinds, columns with trained backbones first and raw pixels last.
+    """
+    wanted = {job.experiment_id for job in jobs}
+    experiments = {e.id: e.name for e in session.scalars(select(Experiment).where(Experiment.id.in_(wanted)))}
+    judged = [job for job in jobs if _is_measured(job)]
+    called = _backbones(session, judged)
+    found = [(job, _evaluated(job, called[job.id])) for job in judged]
+    by_source = sorted(found, key=lambda pair: _SOURCES.index(source_of(pair[0].spec)))
+    backbones = list(dict.fromkeys(one.backbone for _, one in by_source))
+    return Comparison(
+        jobs=[
             ComparedJob(
                 id=job.id,
                 name=job.name,
                 kind=job.kind,
                 state=JobState(job.state),
-                experiment=experiment.name,
+                experiment=experiments[job.experiment_id],
                 spec_digest=job.spec_digest,
             )
-        )
-    specs = [{k: v for k, v in job.spec.items() if k != "name"} for job in jobs]
-    metrics = [{key: point.value for key, point in last_metrics(session, job.id).items()} for job in jobs]
-    return Comparison(
-        jobs=compared,
-        spec=[row for row in _side_by_side([dict(_flat(spec)) for spec in specs]) if not _all_equal(row.values)],
-        metrics=_side_by_side(metrics),
-        results=_side_by_side([dict(_flat(job.result or {})) for job in jobs]),
+            for job in jobs
+        ],
+        evaluations=[one for _, one in found],
+        backbones=backbones,
+        scores=_rows(sorted(found, key=lambda pair: _place(pair[0])), backbones),
+        spec=[],
+        metrics=[],
+        results=[],
     )
+
+
+def _backbones(session: Session, jobs: Sequence[Job]) -> dict[uuid.UUID, str]:
+    """What to call the backbone that each evaluation judged, by its id: another name for another backbone."""
+    sources = {job.source_job_id for job in jobs if job.source_job_id is not None}
+    rows = select(Job.id, Job.name, Experiment.name).join(Experiment).where(Job.id.in_(sources))
+    known = {key: (name, experiment) for key, name, experiment in session.execute(rows)}
+    short: dict[uuid.UUID, str] = {}
+    long: dict[uuid.UUID, str] = {}
+    meant: dict[str, set[str]] = {}
+    for job in jobs:
+        name, experiment = known[job.source_job_id] if job.source_job_id else (None, None)
+        built = job.spec.get("backbone") or {}
+        told = ", ".join(f"{field} {canonical_json(value)}" for field, value in built.items() if field != "name")
+        said = short[job.id] = backbone_of(job.spec, name)
+        long[job.id] = f"{experiment}/{said}" if experiment else f"{said} ({told})"
+        meant.setdefault(said, set()).add(canonical_json([str(job.source_job_id), built]))
+    return {key: said if len(meant[said]) == 1 else long[key] for key, said in short.items()}
+
+
+def _is_measured(job: Job) -> bool:
+    """Whether it is an evaluation that succeeded, with a result of this version."""
+    return "backbone_from" in job.spec and isinstance((job.result or {}).get("scores"), dict)
+
+
+def _evaluated(job: Job, backbone: str) -> Evaluated:
+    result = job.result or {}
+    published = job.spec["run"].get("published") or {"source": None, "scores": {}}
+    headline = result["headline"]
+    scores = []
+    for name in sorted(result["scores"], key=lambda name: (name != headline, name)):
+        last, best = result["scores"][name]["last"], result["scores"][name]["best"]
+        theirs = published["scores"].get(name)
+        difference = None if theirs is None else last - theirs
+        scores.append(EvaluationScore(name=name, last=last, best=best, published=theirs, difference=difference))
+    return Evaluated(
+        job=job.id,
+        protocol=result["protocol"],
+        departures=result["departures"],
+        data=data_of(job.spec),
+        backbone=backbone,
+        headline=headline,
+        scores=scores,
+        published_in=published["source"],
+    )
+
+
+def _place(job: Job) -> tuple[int, float]:
+    """Of a row: by kind, and of a part of the labels the smaller first."""
+    return _KINDS.index(job.kind), (job.spec.get("labels") or {}).get("percent") or 0.0
+
+
+def _rows(found: Sequence[tuple[Job, Evaluated]], backbones: Sequence[str]) -> list[ScoreRow]:
+    measured: dict[str, list[tuple[Job, Evaluated]]] = {}
+    for job, one in found:
+        measured.setdefault(f"{one.protocol} {canonical_json(measure_of(job.spec))}", []).append((job, one))
+    rows = []
+    for variant, group in zip(_variants([group[0] for group in measured.values()]), measured.values(), strict=True):
+        first = group[0][1]
+        for score in first.scores:
+            told = {own.published for _, one in group if (own := _score(one, score.name))} - {None}
+            rows.append(
+                ScoreRow(
+                    protocol=first.protocol,
+                    data=first.data,
+                    variant=variant,
+                    score=score.name,
+                    headline=score.name == first.headline,
+                    cells=[_cell([one for _, one in group if one.backbone == name], score.name) for name in backbones],
+                    published=told.pop() if len(told) == 1 else None,
+                )
+            )
+    return rows
+
+
+def _score(one: Evaluated, name: str) -> EvaluationScore | None:
+    return next((score for score in one.scores if score.name == name), None)
+
+
+def _cell(measured: Sequence[Evaluated], name: str) -> Cell | None:
+    scores = {one.job: score for one in measured if (score := _score(one, name))}
+    if not scores:
+        return None
+    last = [score.last for score in scores.values()]
+    told = {score.published for score in scores.values()} - {None}
+    return Cell(
+        last=statistics.fmean(last),
+        best=statistics.fmean(score.best for score in scores.values()),
+        deviation=statistics.stdev(last) if len(last) > 1 else None,
+        published=told.pop() if len(told) == 1 else None,
+        jobs=list(scores),
+    )
+
+
+def _variants(firsts: Sequence[tuple[Job, Evaluated]]) -> list[str]:
+    """What tells each row from the others of its protocol and data: `k 200, temperature 0.1`."""
+    fields = [{n[1:].replace("/", "."): value for n, value in _flat(measure_of(job.spec))} for job, _ in firsts]
+    titles = [(one.protocol, one.data) for _, one in firsts]
+    out = []
+    for mine, title in zip(fields, titles, strict=True):
+        like = [other for other, its in zip(fields, titles, strict=True) if its == title]
+        telling = [name for name in mine if not _all_equal([other.get(name) for other in like])]
+        out.append(", ".join(f"{name} {canonical_json(mine[name])}" for name in telling))
+    return out
 
 
 def _flat(value: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves by JSON pointer; a list counts as one leaf."""
-    if isinstance(value, dict) and value:
+    if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _flat(inner, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}")
     elif pointer:

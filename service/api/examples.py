@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+# The protocol's schedule is for images of 800 px and eight GPUs.
+_SMALL_DETECTOR: dict[str, Any] = {
+    "steps": 200,
+    "warmup_steps": 20,
+    "train_sides": [128],
+    "test_side": 128,
+    "anchor_sizes": [32, 64],
+}
+
 JOBS: dict[str, dict[str, Any]] = {
     "pretrain": {
         "summary": "Pretrain a backbone; what is left out is the paper's value",
@@ -31,6 +40,19 @@ JOBS: dict[str, dict[str, Any]] = {
             "images": {"size": 32, "resize": 32},
         },
     },
+    "semi_supervised": {
+        "summary": "Backbone and classifier trained together on ten percent of the labels",
+        "value": {
+            "kind": "semi_supervised",
+            "name": "untrained-ten-percent",
+            "data": {"name": "textures"},
+            "labels": {"percent": 10},
+            "backbone_from": {"random": 0},
+            "backbone": {"name": "tiny"},
+            "images": {"size": 32, "resize": 32},
+            "batch_size": 64,
+        },
+    },
     "knn": {
         "summary": "Nearest neighbours on raw pixels: the floor",
         "value": {
@@ -39,6 +61,29 @@ JOBS: dict[str, dict[str, Any]] = {
             "data": {"name": "textures"},
             "backbone_from": {"pixels": True},
             "images": {"size": 32, "resize": 32},
+        },
+    },
+    "svm": {
+        "summary": "Support vector machines, one a class, on the frozen features of an untrained backbone",
+        "value": {
+            "kind": "svm",
+            "name": "untrained-svm",
+            "data": {"name": "textures"},
+            "backbone_from": {"random": 0},
+            "backbone": {"name": "tiny"},
+            "images": {"size": 32, "resize": 32},
+        },
+    },
+    "detection": {
+        "summary": "A detector with masks that starts from an untrained ResNet, on images of a few objects each",
+        "value": {
+            "kind": "detection",
+            "name": "untrained-detector",
+            "data": {"name": "scenes"},
+            "backbone_from": {"random": 0},
+            "backbone": {"name": "tiny_resnet", "stem": "small"},
+            "protocol": "coco-mask-rcnn-c4",
+            **_SMALL_DETECTOR,
         },
     },
 }
@@ -52,8 +97,20 @@ _EVALUATION = {
 EXPERIMENT: dict[str, Any] = {
     "name": "first-experiment",
     "jobs": {
-        "pretrain": {key: value for key, value in JOBS["pretrain"]["value"].items() if key != "name"},
+        "pretrain": {
+            **{key: value for key, value in JOBS["pretrain"]["value"].items() if key != "name"},
+            "backbone": {"name": "tiny_resnet", "stem": "small"},
+        },
         "knn": {"kind": "knn", **_EVALUATION},
         "linear": {"kind": "linear", **_EVALUATION},
+        "ten-percent": {"kind": "semi_supervised", **_EVALUATION, "labels": {"percent": 10}, "batch_size": 64},
+        "svm": {"kind": "svm", **_EVALUATION},
+        "masks": {
+            "kind": "detection",
+            "data": {"name": "scenes"},
+            "backbone_from": {"job": "pretrain"},
+            "protocol": "coco-mask-rcnn-c4",
+            **_SMALL_DETECTOR,
+        },
     },
 }

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from service.api.data_faults import best, faults_of_kind, faults_of_labels
+from service.api.sizes import faults_of_size
 from service.database.tables import Node, Slot
-from trainer.specs import Fault, PretrainSpec, Spec
+from trainer.specs import Fault, Spec
 from trainer.specs.catalogue import DataSetEntry, built_in_data_sets
 
 
@@ -29,16 +31,22 @@ class Fleet:
 
     nodes: list[NodeSize]
     data_sets: dict[str, DataSetEntry]
-    reported_by: dict[str, list[str]]
+    reported: dict[str, dict[str, DataSetEntry]]
+    """By data set what each node says of it, the oldest registration first."""
 
     def images(self, data_set: str, split: str) -> int | None:
         """Images of a split, None while nobody has reported it."""
         entry = self.data_sets.get(data_set)
         return None if entry is None else entry.splits.get(split)
 
+    def classes(self, data_set: str) -> int | None:
+        """Classes of a data set, None while nobody has reported it."""
+        entry = self.data_sets.get(data_set)
+        return None if entry is None else entry.classes
+
 
 def load_fleet(session: Session) -> Fleet:
-    """The fleet as its rows say. The newest registration wins where two nodes differ about a data set."""
+    """The fleet as its rows say. Where two nodes differ about a data set, `best` chooses."""
     free = func.count().filter(Slot.attempt_id.is_(None), Slot.quarantined_at.is_(None))
     sizes = (
         select(Slot.node, func.count(), free, func.min(Slot.memory_bytes))
@@ -47,23 +55,25 @@ def load_fleet(session: Session) -> Fleet:
         .order_by(Slot.node)
     )
     nodes = [NodeSize(*row) for row in session.execute(sizes)]
-    data_sets: dict[str, DataSetEntry] = {}
-    reported_by: dict[str, list[str]] = {}
-    for name, reported in session.execute(select(Node.name, Node.data_sets).order_by(Node.registered_at)):
-        for data_set, entry in reported.items():
-            data_sets[data_set] = DataSetEntry.model_validate(entry)
-            reported_by.setdefault(data_set, []).append(name)
-    return Fleet(nodes, data_sets | built_in_data_sets(), reported_by)
+    reported: dict[str, dict[str, DataSetEntry]] = {}
+    for node, said in session.execute(select(Node.name, Node.data_sets).order_by(Node.registered_at)):
+        for data_set, entry in said.items():
+            reported.setdefault(data_set, {})[node] = DataSetEntry.model_validate(entry)
+    found = {data_set: best(by_node.values()) for data_set, by_node in reported.items()}
+    return Fleet(nodes, found | built_in_data_sets(), reported)
 
 
 def faults_in(spec: Spec, fleet: Fleet) -> list[Fault]:
     """What this fleet can never run, known before anything is queued. A fleet without nodes rules out little."""
     images = fleet.images(spec.data.name, spec.data.split)
-    return faults_of_names(spec, fleet) + ([] if images is None else _faults_of_size(spec, images))
+    entry = fleet.data_sets.get(spec.data.name)
+    labels = [] if entry is None else faults_of_labels(spec, entry)
+    sizes = [] if images is None else faults_of_size(spec, images, fleet.classes(spec.data.name))
+    return faults_of_names(spec, fleet) + labels + sizes
 
 
 def faults_of_names(spec: Spec, fleet: Fleet) -> list[Fault]:
-    """The part of `faults_in` that holds whatever the other fields say: slots, data set and splits."""
+    """The part of `faults_in` that holds whatever the other fields say: slots, data set, splits and annotations."""
     faults = []
     largest = max(fleet.nodes, key=lambda node: node.slots, default=None)
     if largest is not None and spec.resources.slots > largest.slots:
@@ -81,29 +91,4 @@ def faults_of_names(spec: Spec, fleet: Fleet) -> list[Fault]:
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(fleet.data_sets))}"
             faults.append(Fault("/data/name", f"no node has a data set {spec.data.name!r}; {hint}"))
         return faults
-    splits = ", ".join(f"{name} ({count:,} images)" for name, count in entry.splits.items())
-    images = entry.splits.get(spec.data.split)
-    if images is None:
-        faults.append(Fault("/data/split", f"{spec.data.name} has no split {spec.data.split!r}; it has {splits}"))
-    if not isinstance(spec, PretrainSpec) and spec.test_split not in entry.splits:
-        faults.append(Fault("/test_split", f"{spec.data.name} has no split {spec.test_split!r}; it has {splits}"))
-    return faults
-
-
-def _faults_of_size(spec: Spec, images: int) -> list[Fault]:
-    split = f"the split {spec.data.split} of {spec.data.name} has {images:,} images"
-    limit = spec.data.limit
-    if limit is not None and limit > images:
-        return [Fault("/data/limit", f"{limit:,} is more than there are: {split}; leave it out for all of them")]
-    used = limit or images
-    if spec.kind == "pretrain" and spec.batch_size > used:
-        return [
-            Fault(
-                "/batch_size",
-                f"{spec.batch_size:,} is more than one epoch has: {split}; the last partial batch is dropped, "
-                f"so there would be no step at all; use at most {used:,}",
-            )
-        ]
-    if spec.kind == "knn" and spec.k > used:
-        return [Fault("/k", f"{spec.k:,} neighbours of {used:,} images: {split}; use fewer")]
-    return []
+    return faults + faults_of_kind(spec, entry)

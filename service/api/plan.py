@@ -6,20 +6,41 @@ from itertools import pairwise
 
 from service.api.fleet import Fleet, NodeSize
 from service.api.schemas import Fit, Memory, Parameters
-from trainer.specs import BackboneSpec, PretrainSpec, Spec
+from service.api.sizes import labelled_images, trains_on_batches
+from trainer.specs import (
+    BackboneSpec,
+    DetectionSpec,
+    KnnSpec,
+    LinearSpec,
+    PretrainSpec,
+    SemiSupervisedSpec,
+    Spec,
+    SvmSpec,
+)
 from trainer.specs.catalogue import CATALOGUE_SIDE, Trunk, backbones
 from trainer.specs.loss_form import choose_form, numbers_held
 
 FORMULA = (
-    "bytes on each slot. weights: parameters x b. gradients (pretrain): the same. optimizer (pretrain): parameters x 4 "
-    "for each running average, one for lars and sgd, two for adamw. activations (pretrain): 2 views x micro_batch "
-    "(else batch_size) / slots x (the catalogue's fp32 MB per 224 px view with this stem x (size / 224)^2 x b' / 4 "
-    "+ b' x (2 x hidden widths + last width)), and with micro_batch the embeddings of the whole batch and their "
-    "gradient; evaluations keep nothing for backward: one twentieth of one view. objective (pretrain): b x d^2 for a "
-    "direct loss, that / 8 or the slots if more for a sharded one, b x ((batch / slots)^2 + 2 x batch x d with several "
-    "slots) for a dual one. b: 8 for fp64, else 4; b' as b, but 2 for bf16 and fp16. Not in it: the CUDA context, the "
+    "bytes on each slot. weights: parameters x b. gradients: those of what is trained (pretrain, semi_supervised, "
+    "detection: all; linear: the head) x b. optimizer: trained parameters x 4 (fp64: 8) for each running average, "
+    "one for lars and sgd, two for adamw; evaluations train by sgd. A view's activations: the catalogue's fp32 MB "
+    "per 224 px view with this stem x (size / 224)^2 x b' / 4. activations, pretrain: 2 views x micro_batch (else "
+    "batch_size) / slots x (a view's + b' x (2 x hidden widths + last width)), and with micro_batch the embeddings "
+    "of the whole batch and their gradient; semi_supervised: batch_size / slots x a view's; detection, an estimate: "
+    "batch_size / slots x (a view's, with largest train_side x longest_side in place of size^2, + rois_per_image x "
+    "1/18 of a 224 px view's, which is about what layer 4 keeps of one region); evaluations of frozen features keep "
+    "nothing for backward: one twentieth of a view's. features, of evaluations that compute them once: training "
+    "images x feature width x 4, for svm x 8, for knn / slots. objective (pretrain): b x d^2 for a direct loss, "
+    "that / 8 or the slots if more for a sharded one, b x ((batch / slots)^2 + 2 x batch x d with several slots) "
+    "for a dual one. b: 8 for fp64, else 4; b' as b, but 2 for bf16 and fp16. Not in it: the CUDA context, the "
     "allocator's slack and the workspace of convolutions; leave about 2 GB."
 )
+
+LAYER_4 = 1 / 18
+"""Of the activations of a 224 px view, with the ImageNet stem: those of layer 4, which sees 14 x 14 cells there, as
+many as a region of a detector has."""
+MASK_WIDTH = 256
+"""Channels of a mask head (trainer.models.detectors)."""
 
 
 def is_known(backbone: BackboneSpec) -> bool:
@@ -27,32 +48,30 @@ def is_known(backbone: BackboneSpec) -> bool:
     return backbone.name in backbones()
 
 
-def parameters(spec: Spec, backbone: BackboneSpec) -> Parameters:
-    """Trainable parameters with those of BN, counted exactly, of a backbone of the catalogue."""
+def parameters(spec: Spec, backbone: BackboneSpec, classes: int | None = None) -> Parameters:
+    """Parameters with those of BN, counted exactly, of a backbone of the catalogue and what a job puts on it."""
     entry, trunk = backbones()[backbone.name], _trunk(backbone).parameters
-    projector = 0
+    projector, head = 0, _head(spec, entry.features, classes)
     if isinstance(spec, PretrainSpec):
         widths = [entry.features, *spec.projector.widths]
         projector = sum(a * b for a, b in pairwise(widths)) + sum(2 * hidden for hidden in widths[1:-1])
-    return Parameters(backbone=trunk, projector=projector, total=trunk + projector)
+    return Parameters(backbone=trunk, projector=projector, head=head, total=trunk + projector + (head or 0))
 
 
-def memory(spec: Spec, backbone: BackboneSpec) -> Memory:
-    """Estimated bytes on each slot with a backbone of the catalogue; FORMULA says how."""
-    total = parameters(spec, backbone).total
+def memory(spec: Spec, backbone: BackboneSpec, classes: int | None = None, images: int | None = None) -> Memory:
+    """Estimated bytes on each slot with a backbone of the catalogue; FORMULA says how. `classes` and `images` are those
+    of the data set, where they are known."""
+    counted = parameters(spec, backbone, classes)
     slots = spec.resources.slots
-    precision = spec.precision if isinstance(spec, PretrainSpec) else "fp32"
+    precision = spec.precision if trains_on_batches(spec) else "fp32"
     master = 8 if precision == "fp64" else 4
     stored = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}[precision]
-    size = spec.views.size if isinstance(spec, PretrainSpec) else spec.images.size
-    view = _trunk(backbone).activation_mb_per_view * 1e6 * (size / CATALOGUE_SIDE) ** 2 * stored / 4
+    view = _view(spec, backbone) * stored / 4
     batch = -(-spec.batch_size // slots)
-    gradients = optimizer = objective = 0
-    activations = batch * view / 20
+    trained, averages, features, objective = counted.total, 1, 0, 0
     if isinstance(spec, PretrainSpec):
         *hidden, last = spec.projector.widths
-        gradients = total * master
-        optimizer = total * 4 * (2 if spec.optimizer.name == "adamw" else 1)
+        averages = 2 if spec.optimizer.name == "adamw" else 1
         piece = (spec.micro_batch or spec.batch_size) / slots
         activations = 2 * piece * (view + stored * (2 * sum(hidden) + last))
         if spec.micro_batch is not None:
@@ -61,14 +80,38 @@ def memory(spec: Spec, backbone: BackboneSpec) -> Memory:
         if form == "auto":
             form = choose_form(spec.batch_size, last, slots)
         objective = master * numbers_held(form, spec.batch_size, last, slots)
+    elif isinstance(spec, SemiSupervisedSpec | DetectionSpec):
+        activations = batch * view
+    else:
+        trained = (counted.head or 0) if isinstance(spec, LinearSpec) else 0
+        activations = batch * view / 20
+        if not trains_on_batches(spec) and images is not None:
+            each = backbones()[backbone.name].features * (8 if isinstance(spec, SvmSpec) else 4)
+            features = each * -(-min(images, spec.data.limit or images) // (slots if isinstance(spec, KnnSpec) else 1))
     parts = {
-        "weights": total * master,
-        "gradients": gradients,
-        "optimizer": optimizer,
+        "weights": counted.total * master,
+        "gradients": trained * master,
+        "optimizer": trained * averages * (4 if isinstance(spec, PretrainSpec) else master),
         "activations": round(activations),
+        "features": features,
         "objective": objective,
     }
     return Memory(**parts, total=sum(parts.values()), formula=FORMULA)
+
+
+def steps(spec: Spec, images: int | None, classes: int | None = None) -> tuple[int | None, int | None]:
+    """Optimiser steps of an epoch and of the whole job, of a training split of `images` images in as many classes; None
+    where there are none, or where the number of images is not known here."""
+    if isinstance(spec, PretrainSpec) and images is not None:
+        return spec.steps_per_epoch(images), spec.total_steps(images)
+    used = None if images is None else min(images, spec.data.limit or images)
+    if isinstance(spec, DetectionSpec):
+        return None if used is None else used // spec.batch_size, spec.steps
+    if used is None or not trains_on_batches(spec) or not isinstance(spec, LinearSpec | SemiSupervisedSpec):
+        return None, None
+    labelled = labelled_images(spec, used, classes) if isinstance(spec, SemiSupervisedSpec) else used
+    per_epoch = None if labelled is None else labelled // spec.batch_size
+    return per_epoch, None if per_epoch is None else per_epoch * spec.epochs
 
 
 def fits(spec: Spec, fleet: Fleet, need: Memory | None) -> list[Fit]:
@@ -86,6 +129,34 @@ def _why_not(spec: Spec, node: NodeSize, need: Memory | None) -> str | None:
     if need is not None and need.total > node.slot_memory_bytes:
         return f"needs about {need.total / 1e9:.1f} GB a slot, has {node.slot_memory_bytes / 1e9:.1f} GB"
     return None
+
+
+def _head(spec: Spec, features: int, classes: int | None) -> int | None:
+    """Parameters of what an evaluation puts on the backbone; None if that takes a number of classes not known here."""
+    if not isinstance(spec, LinearSpec | SemiSupervisedSpec | DetectionSpec):
+        return 0
+    if classes is None:
+        return None
+    if not isinstance(spec, DetectionSpec):
+        return features * classes + classes
+    # trainer.models.detectors: proposals on the maps of layer 3, half as wide as layer 4 throughout the ResNet family;
+    # a batch normalisation after layer 4; classes and boxes of a region; masks.
+    narrow, sorts, anchors = features // 2, classes + 1, len(spec.anchor_sizes) * len(spec.anchor_ratios)
+    proposals = 9 * narrow * narrow + narrow + 5 * anchors * (narrow + 1)
+    regions = 2 * features + 5 * sorts * (features + 1)
+    masks = 4 * features * MASK_WIDTH + MASK_WIDTH + sorts * (MASK_WIDTH + 1) if spec.masks else 0
+    return proposals + regions + masks
+
+
+def _view(spec: Spec, backbone: BackboneSpec) -> float:
+    """fp32 bytes that one view keeps for backward; of a detector one image, with its regions."""
+    of_224 = _trunk(backbone).activation_mb_per_view * 1e6
+    if isinstance(spec, DetectionSpec):
+        area = max(spec.train_sides) * spec.longest_side
+        regions = spec.rois_per_image * LAYER_4 * backbones()[backbone.name].activation_mb_per_view * 1e6
+        return of_224 * area / CATALOGUE_SIDE**2 + regions
+    size = spec.views.size if isinstance(spec, PretrainSpec) else spec.images.size
+    return of_224 * (size / CATALOGUE_SIDE) ** 2
 
 
 def _trunk(backbone: BackboneSpec) -> Trunk:

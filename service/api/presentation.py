@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.api.schemas import JobDetail, JobLinks, JobView, LastMetric, Progress, Reason, Recording
 from service.database.tables import Attempt, Experiment, Job, Watermark
+from service.evaluations import goes_on
 from service.ledger import reasons
 from service.ledger.moves import verbs_of
 from service.ledger.states import JobState
@@ -42,6 +43,7 @@ def job_views(session: Session, settings: Settings, jobs: Sequence[Job]) -> list
             cancel_requested=job.cancel_requested_at is not None,
             pause_requested=job.pause_requested_at is not None,
             verbs=sorted(verbs_of(job)),
+            goes_on=goes_on(job.spec),
             retry_of=job.retry_of,
             retries=retries.get(job.id, []),
             progress=None if job.progress is None else Progress.model_validate(job.progress),

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from service.api.deps import read_uuid
 from service.database.tables import Checkpoint, Job
 from service.ledger.states import JobState
-from trainer.specs import Fault, PretrainSpec, Spec
-from trainer.specs.catalogue import image_size_fault
+from trainer.specs import DetectionSpec, EvaluationSpec, Fault, PretrainSpec, Spec
+from trainer.specs.catalogue import detector_fault, image_size_fault
 
 Name = str
 
@@ -60,7 +60,7 @@ def resolve(
             sibling = siblings[name]
             found = name
             if is_source and isinstance(sibling, PretrainSpec):
-                faults += _faults_of_images(spec, sibling.backbone.name)
+                faults += _faults_of_backbone(spec, sibling.backbone.name)
             elif is_source and sibling is not None:
                 faults.append(Fault(pointer, _wrong_kind(name, sibling.kind)))
         else:
@@ -116,7 +116,7 @@ def _faults_of_source(session: Session, spec: Spec, job: Job) -> list[Fault]:
         return [Fault("/backbone_from/job", _wrong_kind(job.name, job.kind))]
     if job.state in (JobState.FAILED, JobState.CANCELLED):
         return _faults_of_wait("/backbone_from/job", job)
-    if faults := _faults_of_images(spec, job.spec["backbone"]["name"]):
+    if faults := _faults_of_backbone(spec, job.spec["backbone"]["name"]):
         return faults
     if spec.backbone_from.select == "last" or job.state != JobState.SUCCEEDED:
         return []
@@ -131,10 +131,14 @@ def _faults_of_source(session: Session, spec: Spec, job: Job) -> list[Fault]:
     return [Fault("/backbone_from/select", f"job {job.name} has no checkpoint of step {step}; {have}")]
 
 
-def _faults_of_images(spec: Spec, backbone: str) -> list[Fault]:
-    assert not isinstance(spec, PretrainSpec)
-    said = image_size_fault(backbone, spec.images.size)
-    return [] if said is None else [Fault("/images/size", said)]
+def _faults_of_backbone(spec: Spec, backbone: str) -> list[Fault]:
+    """Why an evaluation cannot be one of this network, the one that the job it names makes."""
+    if isinstance(spec, EvaluationSpec):
+        said = image_size_fault(backbone, spec.images.size)
+        return [] if said is None else [Fault("/images/size", said)]
+    assert isinstance(spec, DetectionSpec)
+    said = detector_fault(backbone)
+    return [] if said is None else [Fault("/backbone_from/job", said)]
 
 
 def _faults_of_wait(pointer: str, job: Job) -> list[Fault]:

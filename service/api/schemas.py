@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.ledger.states import JobState, Verb
+from trainer.specs.catalogue import Annotations
 
 
 class Reason(BaseModel):
@@ -78,6 +79,9 @@ class JobView(BaseModel):
     cancel_requested: bool
     pause_requested: bool
     verbs: list[Verb] = Field(description="What may be asked of it now: POST /jobs/{id}:VERB")
+    goes_on: bool = Field(
+        description="It writes checkpoints and goes on from them; else an interrupted one starts over"
+    )
     retry_of: UUID | None = Field(description="The job that this one is the retry of")
     retries: list[UUID] = Field(description="Jobs that are a retry of this one, oldest first")
     progress: Progress | None
@@ -241,12 +245,18 @@ class DataSetView(BaseModel):
     """A data set that a spec may name."""
 
     name: str
-    splits: dict[str, int] = Field(description="Images per split")
-    classes: int
+    splits: dict[str, int] = Field(description="Images per split; none until a node has counted them")
+    unlabelled: list[str] = Field(description="Splits for pretraining alone")
+    classes: int | None = Field(description="None until a node has counted them")
+    annotations: list[Annotations] = Field(description="What is known of each image")
+    kinds: list[str] = Field(description="Kinds of jobs it is for")
+    lists: list[str] = Field(description="Lists of labelled images that `labels.list` may name")
     image_size: int | None
     description: str
     built_in: bool
     nodes: list[str] = Field(description="Nodes that reported it")
+    checked: bool = Field(description="Whether a node has looked at all of it")
+    faults: dict[str, str] = Field(description="By node why it cannot be used there, with the remedy")
 
 
 class Items(BaseModel):
@@ -267,6 +277,31 @@ class DataSets(Items):
     items: list[DataSetView]
 
 
+class PublishedRow(BaseModel):
+    """What was published of one job."""
+
+    job: str = Field(description="Its name in the experiment; empty for a single job")
+    source: str = Field(description="Citation")
+    scores: dict[str, float] = Field(description="By the names of the result's scores, in percent")
+
+
+class RecipeView(BaseModel):
+    """A spec file to start from."""
+
+    name: str
+    what: str = Field(description="The kind of a single job, or the jobs of an experiment with their kinds")
+    description: str = Field(description="The first paragraph of the file's comment")
+    published: list[PublishedRow]
+    fault: str | None = Field(description="Why it cannot be submitted; null if it can")
+    file: str = Field(description="Where its text is")
+
+
+class Recipes(Items):
+    """All recipes, by name."""
+
+    items: list[RecipeView]
+
+
 class Attempts(Items):
     """All attempts of a job, oldest first."""
 
@@ -274,11 +309,15 @@ class Attempts(Items):
 
 
 class Parameters(BaseModel):
-    """Trainable parameters, counted exactly."""
+    """Parameters, counted exactly."""
 
     backbone: int
     projector: int
-    total: int
+    head: int | None = Field(
+        description="What an evaluation puts on the backbone: a classifier, or the heads of a detector; null while no "
+        "node has said how many classes there are"
+    )
+    total: int = Field(description="Of what is counted")
 
 
 class Memory(BaseModel):
@@ -288,6 +327,7 @@ class Memory(BaseModel):
     gradients: int
     optimizer: int
     activations: int
+    features: int
     objective: int
     total: int
     formula: str
@@ -313,35 +353,17 @@ class Plan(BaseModel):
     state: JobState
     reason: Reason | None
     place: int | None
-    parameters: Parameters | None = Field(description="Null for raw pixels, and for a backbone of one's own")
-    memory: Memory | None = Field(description="Of one slot; null for raw pixels, and for a backbone of one's own")
+    parameters: Parameters | None = Field(
+        description="Null for raw pixels, for a backbone of one's own, and for a backbone_from.file without an "
+        "architecture: its folder on the node says what it is"
+    )
+    memory: Memory | None = Field(description="Of one slot; null where the parameters are")
     images: int | None = Field(description="Training images; null when no node has reported the data set yet")
-    steps_per_epoch: int | None = Field(description="Optimiser steps; null for evaluations")
+    steps_per_epoch: int | None = Field(
+        description="Optimiser steps; null where there are none, and for a list of labels, which the worker counts"
+    )
     steps: int | None
     fits: list[Fit]
-
-
-class ComparedJob(JobBrief):
-    """A job that is compared."""
-
-    experiment: str
-    spec_digest: str
-
-
-class Difference(BaseModel):
-    """One value in which the jobs differ; `values` in the order of `jobs`, null where a job has none."""
-
-    name: str
-    values: list[Any]
-
-
-class Comparison(BaseModel):
-    """Jobs side by side."""
-
-    jobs: list[ComparedJob]
-    spec: list[Difference] = Field(description="Fields of the specs that differ, by JSON pointer")
-    metrics: list[Difference] = Field(description="The last value of every metric")
-    results: list[Difference] = Field(description="Every number and word of the results, by JSON pointer")
 
 
 class Check(BaseModel):

@@ -23,6 +23,7 @@ from service.ledger import jobs as ledger
 from service.ledger.errors import DependencyFailed, JobNameTaken
 from service.settings import Settings
 from trainer.specs import BackboneSpec, Fault, PretrainSpec, Spec, SpecError, parse_spec
+from trainer.specs.catalogue import network_of
 from trainer.specs.common import NAME_RULE, Name
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -101,11 +102,9 @@ def plan_job(session: Session, settings: Settings, body: Any, experiment_name: s
     backbone = _backbone(session, spec, job)
     session.rollback()
     sized = backbone if backbone and plan.is_known(backbone) else None
-    need = plan.memory(spec, sized) if sized else None
-    images = fleet.images(spec.data.name, spec.data.split)
-    steps_per_epoch = steps = None
-    if isinstance(spec, PretrainSpec) and images is not None:
-        steps_per_epoch, steps = spec.steps_per_epoch(images), spec.total_steps(images)
+    images, classes = fleet.images(spec.data.name, spec.data.split), fleet.classes(spec.data.name)
+    need = plan.memory(spec, sized, classes, images) if sized else None
+    steps_per_epoch, steps = plan.steps(spec, images, classes)
     return Plan(
         kind=view.kind,
         spec=view.spec,
@@ -114,7 +113,7 @@ def plan_job(session: Session, settings: Settings, body: Any, experiment_name: s
         state=view.state,
         reason=view.reason,
         place=view.place,
-        parameters=plan.parameters(spec, sized) if sized else None,
+        parameters=plan.parameters(spec, sized, classes) if sized else None,
         memory=need,
         images=None if images is None else min(images, spec.data.limit or images),
         steps_per_epoch=steps_per_epoch,
@@ -151,9 +150,12 @@ def _submit(
 
 
 def _backbone(session: Session, spec: Spec, job: Job) -> BackboneSpec | None:
-    """The architecture: of the spec itself, of the job it evaluates, or none for raw pixels."""
+    """The architecture: of the spec itself, of the job it evaluates, or none: raw pixels, and a backbone_from.file that
+    brings its own, which the worker's host has."""
     if spec.backbone is not None:
         return spec.backbone
+    if not isinstance(spec, PretrainSpec) and spec.backbone_from.torchvision is not None:
+        return BackboneSpec(name=network_of(spec.backbone_from.torchvision))
     if job.source_job_id is None:
         return None
     source = session.get(Job, job.source_job_id)

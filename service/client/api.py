@@ -14,10 +14,10 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from service.api.comparison_schemas import Comparison
 from service.api.pages import Page
 from service.api.problems import ProblemDetails
 from service.api.schemas import (
-    Comparison,
     DataSets,
     EventView,
     ExperimentDetail,
@@ -26,6 +26,7 @@ from service.api.schemas import (
     MetricView,
     Nodes,
     Plan,
+    Recipes,
     SlotView,
 )
 from service.client.sse import Message, messages
@@ -162,6 +163,18 @@ class Client:
     def compare(self, job_ids: Sequence[uuid.UUID | str]) -> Comparison:
         """Jobs side by side."""
         return self._get("/compare", Comparison, {"job": [str(job_id) for job_id in job_ids]})
+
+    def compare_experiment(self, experiment: uuid.UUID | str) -> Comparison:
+        """The jobs of an experiment, by id or name, side by side."""
+        return self._get("/compare", Comparison, {"experiment": str(experiment)})
+
+    def recipes(self) -> Recipes:
+        """The spec files that this service has ready."""
+        return self._get("/recipes", Recipes)
+
+    def recipe(self, name: str) -> str:
+        """The text of one of them."""
+        return self._send("GET", f"/recipes/{quote(name, safe='')}").text
 
     def nodes(self) -> Nodes:
         """The hosts that run jobs."""

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 from typer.core import TyperGroup
 
-from service.client import progress, render
+from service.client import progress, render, render_comparison
 from service.client.address import DATA, connect
 from service.client.api import ApiError, Client
 from service.ledger.states import JobState
@@ -30,6 +30,8 @@ Pretrain image backbones with Barlow Twins and judge them.
   barlow pause ID                              its slots for something else; `barlow resume ID` goes on
   barlow retry ID --watch                      it failed: once more, from its newest checkpoint
   barlow compare ID ID                         what made the difference?
+  barlow compare --experiment NAME             what was measured of whose backbone?
+  barlow recipes                               published runs, ready to submit
 
 ID is a job's id, its beginning or its end, its NAME, or EXPERIMENT/NAME. Commands talk to the stack that `barlow up`
 runs in this directory, or to the API at --url or BARLOW_URL.
@@ -155,7 +157,8 @@ def cancel(job: JobIds, url: Url = None, data: Data = DATA) -> None:
 def pause(job: JobIds, url: Url = None, data: Data = DATA) -> None:
     """Pause jobs: their slots are free for others until `barlow resume`.
 
-    A running one writes a checkpoint first, and goes on from it later: the same job, the same MLflow run.
+    A running one writes a checkpoint first, and goes on from it later: the same job, the same MLflow run. An evaluation
+    of frozen features (knn, svm, linear on cached ones) has none and starts over.
     """
     with connect(url, data) as client:
         for job_id in [client.find_job(text) for text in job]:
@@ -224,12 +227,48 @@ def spec(file: SpecFile) -> None:
 
 
 @app.command()
-def compare(job: JobIds, url: Url = None, data: Data = DATA) -> None:
-    """Compare jobs: where their specs differ, their results and their last metrics."""
-    if len(job) < 2:
-        raise typer.BadParameter("it takes two jobs or more; name another one")
+def compare(
+    job: Annotated[Optional[list[str]], typer.Argument(metavar="ID...", help="Two jobs or more, as for `show`")] = None,  # noqa: UP045
+    experiment: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="In place of jobs: line up every evaluation of this experiment, by name or id"),
+    ] = None,
+    url: Url = None,
+    data: Data = DATA,
+) -> None:
+    """Compare jobs: what was measured beside what was published, and where their specs differ.
+
+    Of an experiment: what was measured of whose backbone, a line a score and a column a backbone.
+
+    Example: barlow compare --experiment demo
+    """
+    if bool(job) == (experiment is not None) or (job and len(job) < 2):
+        raise typer.BadParameter("it takes two jobs or more, or --experiment NAME")
     with connect(url, data) as client:
-        render.comparison(_console(), client.compare([client.find_job(text) for text in job]))
+        if experiment is not None:
+            render_comparison.experiment(_console(), client.compare_experiment(experiment))
+        else:
+            render_comparison.jobs(_console(), client.compare([client.find_job(text) for text in job or []]))
+
+
+@app.command()
+def recipes(
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="NAME", help="Print this one, to be redirected to a file"),
+    ] = None,
+    url: Url = None,
+    data: Data = DATA,
+) -> None:
+    """List the spec files that the service has ready, with what was published of each; or print one.
+
+    Example: barlow recipes linear-imagenet > mine.yaml
+    """
+    with connect(url, data) as client:
+        if name is None:
+            render_comparison.recipes(_console(), client.recipes())
+        else:
+            typer.echo(client.recipe(name), nl=False)
 
 
 @app.command()

@@ -121,7 +121,7 @@ def facts(job: JobDetail) -> str:
             out.append(at.phase)
         if at.step is not None and at.steps is not None:
             out.append(f"step {at.step}/{at.steps}")
-        if (loss := job.last_metrics.get("loss")) is not None:
+        if (loss := job.last_metrics.get("loss") or job.last_metrics.get(f"{job.kind}_loss")) is not None:
             out.append(f"loss {loss.value:.3g}")
         if at.images_per_second:
             out.append(f"{at.images_per_second:,.0f} images/s")

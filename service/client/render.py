@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service.api.schemas import Comparison, DataSets, Difference, JobBrief, JobDetail, JobView, Nodes
+from service.api.schemas import DataSets, DataSetView, JobBrief, JobDetail, JobView, Nodes
 from service.ledger.states import JobState
 from trainer.specs import Fault, SpecError, parse_spec
 
@@ -61,7 +61,7 @@ def submitted(console: Console, experiment: str, jobs: Sequence[JobView | JobBri
 
 def jobs(console: Console, items: Iterable[JobView], *, more: bool) -> None:
     """A table of jobs."""
-    table = _table("id", "job", "kind", "state", "progress", "created")
+    table = plain_table("id", "job", "kind", "state", "progress", "created")
     for job in items:
         table.add_row(
             str(job.id),
@@ -109,9 +109,9 @@ def job(console: Console, job: JobDetail, url: str) -> None:
     console.print(table)
     # An evaluation's metrics are the numbers of its result.
     if job.last_metrics and not (job.kind != "pretrain" and job.result):
-        metrics = _table("metric", "step", "value")
+        metrics = plain_table("metric", "step", "value")
         for key, point in job.last_metrics.items():
-            metrics.add_row(key, str(point.step), _value(point.value))
+            metrics.add_row(key, str(point.step), value_words(point.value))
         console.print(metrics)
     _outcome(console, job)
 
@@ -120,7 +120,8 @@ def asked(console: Console, job: JobView) -> None:
     """Where a job is after something was asked of it."""
     words = job.reason.words if job.reason else ""
     said = words if words.startswith(job.state) else f"{job.state}{f': {words}' if words else ''}"
-    console.print(Text(f"{job.name}  {said}"))
+    interrupted = job.attempts > 0 and (job.pause_requested or job.state == JobState.PAUSED)
+    console.print(Text(f"{job.name}  {said}{'' if job.goes_on or not interrupted else '; it will start over'}"))
 
 
 def ending(console: Console, job: JobView) -> None:
@@ -129,11 +130,14 @@ def ending(console: Console, job: JobView) -> None:
     if job.state in (JobState.CANCELLED, JobState.PAUSED, JobState.WAITING) and job.reason:
         console.print(Text(f"{job.name}: {job.reason.words}"))
     if job.state == JobState.PAUSED:
-        console.print(Text(f"  `barlow resume {job.id}` has it go on where it was"))
+        how = "go on where it was" if job.goes_on else "start over"
+        console.print(Text(f"  `barlow resume {job.id}` has it {how}"))
 
 
 def _outcome(console: Console, job: JobView) -> None:
-    if job.result:
+    if job.result and "scores" in job.result:
+        _scores(console, job.name, job.result)
+    elif job.result:
         console.print(Text(f"{job.name}: {json.dumps(job.result, indent=2)}"))
     if job.error:
         console.print(Text(f"{job.name} failed ({job.error.get('class')}): {job.error.get('message')}", style="red"))
@@ -141,19 +145,23 @@ def _outcome(console: Console, job: JobView) -> None:
             console.print(Text(f"  {line}"))
 
 
-def comparison(console: Console, compared: Comparison) -> None:
-    """Jobs side by side."""
-    head = [f"{job.experiment}/{job.name} ({job.state})" for job in compared.jobs]
-    sections = (
-        ("spec, where they differ", compared.spec),
-        ("result", compared.results),
-        ("last metrics", compared.metrics),
-    )
-    for title, rows in sections:
-        if rows:
-            console.print(_side_by_side(title, head, rows))
-    if not compared.spec:
-        console.print("their specs do not differ")
+def _scores(console: Console, name: str, result: dict[str, Any]) -> None:
+    """An evaluation's result: the protocol, every score with the headline first, the rest of it below."""
+    data = result["data"]
+    console.print(Text(f"{name}: {result['protocol']}, {data['test_images']:,} test images of {data['name']}"))
+    table = plain_table("", "last, %", "best, %")
+    for score in sorted(result["scores"], key=lambda score: (score != result["headline"], score)):
+        at = result["scores"][score]
+        style = "bold" if score == result["headline"] else ""
+        table.add_row(f"  {score}", f"{at['last']:.2f}", f"{at['best']:.2f}", style=style)
+    console.print(table)
+    for field, values in sorted(result["departures"].items()):
+        said = (
+            f"  not the protocol's: {field} {value_words(values['here'])} in place of {value_words(values['protocol'])}"
+        )
+        console.print(Text(said))
+    rest = {k: v for k, v in result.items() if k not in ("protocol", "headline", "scores", "departures")}
+    console.print(Text(f"  {json.dumps(rest)}"))
 
 
 def nodes(console: Console, found: Nodes) -> None:
@@ -161,7 +169,7 @@ def nodes(console: Console, found: Nodes) -> None:
     if not found.items:
         console.print("no node has registered yet; start a worker with python -m worker")
         return
-    table = _table("node", "how it is", "seen", "slot", "kind", "memory", "what it does")
+    table = plain_table("node", "how it is", "seen", "slot", "kind", "memory", "what it does")
     for node in found.items:
         facts = (node.name, node.words, _time(node.seen_at))
         for slot in node.slots:
@@ -174,28 +182,32 @@ def nodes(console: Console, found: Nodes) -> None:
 
 
 def data_sets(console: Console, found: DataSets) -> None:
-    """A table of data sets."""
-    table = _table("name", "classes", "splits", "size", "where", "what")
+    """A table of data sets, and below it what is wrong with one on a node."""
+    table = plain_table("name", "splits", "classes", "annotations", "where", "state", "what")
     for entry in found.items:
         table.add_row(
             entry.name,
-            str(entry.classes),
-            ", ".join(f"{name} {count:,}" for name, count in entry.splits.items()),
-            f"{entry.image_size} px" if entry.image_size else "varies",
+            ", ".join(f"{name} {count:,}" for name, count in entry.splits.items()) or "-",
+            value_words(entry.classes),
+            ", ".join(entry.annotations),
             "built in" if entry.built_in else ", ".join(entry.nodes),
+            _data_set_state(entry),
             Text(entry.description),
         )
     console.print(table)
+    for entry in found.items:
+        for node, fault in entry.faults.items():
+            console.print(Text(f"{entry.name} on {node}: {fault}"))
 
 
-def _side_by_side(title: str, head: Sequence[str], rows: Sequence[Difference]) -> Table:
-    table = _table(title, *head)
-    for row in rows:
-        table.add_row(row.name, *(Text(_value(value)) for value in row.values))
-    return table
+def _data_set_state(entry: DataSetView) -> str:
+    if entry.faults:
+        usable = len(entry.faults) < len(entry.nodes)
+        return f"cannot be used on {', '.join(entry.faults)}" if usable else "cannot be used"
+    return "ready" if entry.checked else "being counted"
 
 
-def _table(*columns: str) -> Table:
+def plain_table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, no_wrap=True, overflow="fold")
@@ -216,7 +228,8 @@ def _progress(job: JobView) -> str:
     return ", ".join(parts)
 
 
-def _value(value: Any) -> str:
+def value_words(value: Any) -> str:
+    """A value of a spec, a metric or a result."""
     if isinstance(value, float):
         return f"{value:.6g}"
     return "-" if value is None else value if isinstance(value, str) else json.dumps(value)

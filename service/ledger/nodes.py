@@ -81,6 +81,15 @@ def register(
     events.wake_scheduler(session, f"node {name}")
 
 
+def report_data_sets(session: Session, name: str, instance: uuid.UUID, data_sets: dict[str, Any]) -> bool:
+    """What a node has found out about its data sets since it registered. False: another process has the name now."""
+    found = update(Node).where(Node.name == name, Node.instance == instance).values(data_sets=data_sets)
+    if session.scalars(found.returning(Node.name), execution_options=_NO_SYNC).one_or_none() is None:
+        return False
+    events.wake_scheduler(session, f"data sets of {name}")
+    return True
+
+
 def seen(session: Session, name: str, instance: uuid.UUID) -> bool:
     """The heartbeat of a node. False: another process has the name now."""
     beat = update(Node).where(Node.name == name, Node.instance == instance).values(seen_at=func.clock_timestamp())

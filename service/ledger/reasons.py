@@ -48,7 +48,7 @@ def words(code: str, data: dict[str, Any]) -> str:
         case ReasonCode.NODES_AWAY:
             return f"no node is up; known: {', '.join(data['nodes'])}"
         case ReasonCode.NO_DATA:
-            return f"data set {data['data']} is on no node that is up ({', '.join(data['nodes'])})"
+            return f"data set {data['data']} can be used on no node that is up ({', '.join(data['nodes'])})"
         case ReasonCode.TOO_LARGE:
             return f"needs {_slots(data['slots'])} on one node; the largest, {data['node']}, has {data['total']}"
         case ReasonCode.NEEDS_SLOTS:

@@ -127,7 +127,7 @@ def _running_stack(console: Console, directory: Path, *, keep: bool) -> Iterator
 def _top1(job: JobDetail | None) -> float | None:
     if job is None or job.result is None:
         return None
-    return float(job.result["top1"]["last"])
+    return float(job.result["scores"]["top1"]["last"])
 
 
 def _agree(console: Console, client: Client, jobs: Sequence[JobDetail], endpoints: dict[str, str]) -> bool:

@@ -94,7 +94,12 @@ def _parsed(reason: str) -> dict[str, Any]:
 def _nodes(session: Session, lease_seconds: float) -> list[NodeView]:
     is_open = is_live(lease_seconds) & Node.draining_at.is_(None)
     found = session.execute(select(Node.name, is_open, Node.data_sets))
-    return [NodeView(name, there, frozenset(data_sets)) for name, there, data_sets in found]
+    return [NodeView(name, there, _usable(data_sets)) for name, there, data_sets in found]
+
+
+def _usable(data_sets: dict[str, Any]) -> frozenset[str]:
+    """A set with a fault is as good as none: a job placed there would end with it."""
+    return frozenset(name for name, entry in data_sets.items() if not entry.get("fault"))
 
 
 def _slots(session: Session) -> list[SlotView]:

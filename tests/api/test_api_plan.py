@@ -16,7 +16,8 @@ SMALL_RESNET = BackboneSpec(name="resnet18", stem="small")
 @pytest.mark.parametrize(
     ("name", "stem", "widths"),
     [("tiny", "imagenet", [64]), ("tiny", "small", [48, 32]), ("resnet18", "small", [128, 256, 64]),
-     ("resnet18", "imagenet", [512, 512]), ("resnet50", "small", [32, 32])],
+     ("resnet18", "imagenet", [512, 512]), ("resnet50", "small", [32, 32]),
+     ("tiny_resnet", "imagenet", [64]), ("tiny_resnet", "small", [64])],
 )  # fmt: skip
 def test_parameters_are_those_of_the_real_modules(name: str, stem: str, widths: list[int]) -> None:
     spec = parse_spec({**PRETRAIN, "backbone": {"name": name, "stem": stem}, "projector": {"widths": widths}})

@@ -20,6 +20,7 @@ from service.api.app import create_app
 from service.api.idempotency import FORGET_AT_ONE_IN, _number
 from service.database.tables import IdempotencyKey, Node, SchedulerSeen
 from service.settings import Settings
+from trainer.specs.parsing import KINDS
 
 ROOT = "http://barlow"
 
@@ -135,7 +136,11 @@ def test_nodes_and_data_sets(api: httpx.Client, session: Session, add_node: Call
     assert [(slot["index"], slot["job"]) for slot in nodes["host"]["slots"]] == [(0, None), (1, None)]
     sets = {entry["name"]: entry for entry in api.get("/datasets").json()["items"]}
     assert sets["textures"]["built_in"]
-    assert sets["flowers"] == {"name": "flowers", **flowers, "built_in": False, "nodes": ["host"]}
+    facts = {"annotations": ["class"], "lists": [], "unlabelled": [], "checked": True, "faults": {}}
+    kinds = ["pretrain", "knn", "linear", "semi_supervised", "svm"]
+    assert sets["flowers"] == {
+        "name": "flowers", **flowers, **facts, "kinds": kinds, "built_in": False, "nodes": ["host"],
+    }  # fmt: skip
 
 
 def test_the_openapi_document_is_whole(api: httpx.Client) -> None:
@@ -146,7 +151,7 @@ def test_the_openapi_document_is_whole(api: httpx.Client) -> None:
     assert len(ids) == len(set(ids))
     assert {"submit_job", "list_jobs", "get_job", "cancel_job", "submit_experiment", "read_logs"} < set(ids)
     submit = document["paths"]["/api/v1/jobs"]["post"]
-    assert set(submit["requestBody"]["content"]["application/json"]["examples"]) == {"pretrain", "linear", "knn"}
+    assert set(submit["requestBody"]["content"]["application/json"]["examples"]) == set(KINDS)
     for status in ("400", "409", "413", "415", "422"):
         assert problems.MEDIA_TYPE in submit["responses"][status]["content"]
     schemas = document["components"]["schemas"]

@@ -187,6 +187,21 @@ def test_the_plan_of_an_evaluation_knows_the_backbone_of_its_source(api: httpx.C
     assert api.get("/experiments").json()["items"][0]["states"] == {"queued": 1}
 
 
+def test_a_plan_counts_a_backbone_of_others_as_far_as_the_spec_says_what_it_is(api: httpx.Client) -> None:
+    def parameters(**source: object) -> object:
+        answer = api.post("/jobs?validate_only=true", json={**KNN, **source})
+        assert answer.status_code == 200, answer.text
+        assert (answer.json()["memory"] is None) == (answer.json()["parameters"] is None)
+        return answer.json()["parameters"] and answer.json()["parameters"]["backbone"]
+
+    resnet18 = 11_176_512
+    assert parameters(backbone_from={"torchvision": "ResNet18_Weights.IMAGENET1K_V1"}) == resnet18
+    assert parameters(backbone_from={"file": "w.pth"}, backbone={"name": "resnet18"}) == resnet18
+    assert parameters(backbone_from={"file": "published"}) is None
+    refused = api.post("/jobs", json={**KNN, "backbone_from": {"torchvision": "ResNet17_Weights.IMAGENET1K_V1"}})
+    assert "did you mean those of resnet1" in faults_of(refused)["/backbone_from/torchvision"]
+
+
 def test_a_source_whose_own_backbone_is_not_installed_here_can_be_judged(api: httpx.Client, session: Session) -> None:
     made = api.post("/jobs", json={**PRETRAIN, "name": "source"}).json()
     gone = {**made["spec"], "backbone": {**made["spec"]["backbone"], "name": "gone"}}

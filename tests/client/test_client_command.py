@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from service.client.api import Client
 from service.command import app
-from service.database.tables import Job
+from service.database.tables import Job, Node
 from service.ledger import requests as ledger
 from service.settings import Settings
 from trainer.specs import digest, parse_spec
@@ -189,3 +189,25 @@ def test_the_installed_command_runs(server: str, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "there is no job" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_table_of_data_sets_says_what_each_has_and_what_is_wrong_with_it(barlow: Any, session: Session) -> None:
+    counted = {"splits": {"train": 5000}, "classes": 20, "annotations": ["boxes", "multi_label"]}
+    sets = {
+        "voc": counted,
+        "fresh": {"splits": {}, "classes": None, "checked": False},
+        "photos": {"splits": {}, "classes": None, "fault": "data set 'photos' has no folder /x on this host"},
+    }
+    node = {"versions": {}, "cores": 2, "memory_bytes": 2**30, "instance": uuid.uuid4()}
+    session.add(Node(name="host", data_sets=sets, **node))
+    session.add(Node(name="other", data_sets={"voc": {**counted, "fault": "truncated"}}, **node))
+    session.commit()
+    said = barlow("datasets").output
+    lines = {line.split("  ")[0]: line for line in said.splitlines()}
+    assert "train 5,000" in lines["voc"]
+    assert "boxes, multi_label" in lines["voc"]
+    assert "cannot be used on other" in lines["voc"]
+    assert "voc on other: truncated" in said.splitlines()
+    assert "being counted" in lines["fresh"]
+    assert "photos on host: data set 'photos' has no folder /x on this host" in said.splitlines()
+    assert "ready" in lines["digits"]

@@ -17,7 +17,7 @@ EXAMPLES: dict[ReasonCode, tuple[dict[str, Any], str]] = {
     ),
     ReasonCode.NO_NODE: ({}, "no node seen yet"),
     ReasonCode.NODES_AWAY: ({"nodes": ["gpu-1", "gpu-2"]}, "no node is up; known: gpu-1, gpu-2"),
-    ReasonCode.NO_DATA: ({"data": "x", "nodes": ["gpu-1"]}, "data set x is on no node that is up (gpu-1)"),
+    ReasonCode.NO_DATA: ({"data": "x", "nodes": ["gpu-1"]}, "data set x can be used on no node that is up (gpu-1)"),
     ReasonCode.TOO_LARGE: (
         {"slots": 8, "node": "gpu-1", "total": 4},
         "needs 8 slots on one node; the largest, gpu-1, has 4",

@@ -65,7 +65,7 @@ def test_a_failed_job_fails_the_demo_and_shows_why(tmp_path: Path) -> None:
 
 def test_no_gain_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     def job(top1: float) -> JobDetail:
-        return JobDetail.model_construct(state="succeeded", result={"top1": {"last": top1}})
+        return JobDetail.model_construct(state="succeeded", result={"scores": {"top1": {"last": top1}}})
 
     console = Console(width=200)
     assert judge(console, {"knn": job(17.0 + NEEDED_GAIN), "knn-untrained": job(17.0)})

@@ -22,7 +22,7 @@ def service_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
-    for package in ("service", "worker", "trainer"):
+    for package in ("service", "worker", "trainer", "recipes"):
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
     venv.create(folder / "env", with_pip=True)
     python = folder / "env" / "bin" / "python"
@@ -64,6 +64,8 @@ def test_the_api_starts_and_is_ready_for_requests(service_only: Path, database: 
             spec = {"kind": "pretrain", "data": "digits", "backbone": {"name": "tiny"}, "batch_size": 64}
             answer = client.post("/api/v1/jobs", json=spec, timeout=30)
             assert answer.status_code == 201, answer.text
+            listed = {item["name"] for item in client.get("/api/v1/recipes", timeout=30).json()["items"]}
+            assert listed == {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
     finally:
         api.terminate()
         api.wait(20)

@@ -47,7 +47,7 @@ def test_reasons_follow_what_happens_and_are_written_only_when_they_change(lab: 
     assert version(lab, job_id) == before
     other = lab.submit(data="textures")
     look(lab)
-    assert told(lab, other) == "data set textures is on no node that is up (gpu-1, gpu-2)"
+    assert told(lab, other) == "data set textures can be used on no node that is up (gpu-1, gpu-2)"
     assert version(lab, job_id) == before
     lab.unseen("gpu-1")
     lab.unseen("gpu-2")

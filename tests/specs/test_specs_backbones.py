@@ -79,6 +79,12 @@ def test_one_s_own_is_known_where_its_distribution_is_installed_and_is_not_impor
     assert "my_net has no small stem" in refused.stderr
 
 
+def test_the_tiny_resnet_is_of_the_resnet_family() -> None:
+    backbone = {"name": "tiny_resnet", "stem": "small", "zero_init_residual": False}
+    assert PretrainSpec.model_validate({"data": "digits", "backbone": backbone, "views": {"size": 8}})
+    assert "did you mean 'tiny_resnet'" in faults_of(backbone={"name": "tiny_resnet18"})["/backbone/name"]
+
+
 def test_tiny_may_be_told_of_residual_branches_that_it_has_not() -> None:
     """Specs of this version have said so since there was no other backbone without them."""
     assert PretrainSpec.model_validate({"data": "digits", "backbone": {"name": "tiny", "zero_init_residual": False}})

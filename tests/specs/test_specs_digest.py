@@ -102,6 +102,31 @@ def test_the_same_science_has_the_same_digest(fields: dict[str, Any]) -> None:
     assert of(BASE, **fields) == of(BASE)
 
 
+@pytest.mark.parametrize(
+    ("base", "fields"),
+    [
+        (KNN, {"images": {"size": 224, "resize": 256}}),
+        (KNN, {"run": {"published": {"source": "A table", "scores": {"top1": 1.0}}}}),
+        ({**KNN, "kind": "linear"}, {"protocol": "document", "epochs": 100, "schedule": {"shape": "cosine"}}),
+        (
+            {**KNN, "kind": "linear", "protocol": "places205"},
+            {"epochs": 14, "weight_decay": 5e-4, "schedule": {"shape": "steps", "after": [1 / 3, 2 / 3]}},
+        ),
+        ({**KNN, "kind": "svm"}, {"costs": [0.01, 0.1, 1, 2, 5, 10, 15, 20, 50, 100, 1000]}),
+        (
+            {**KNN, "kind": "semi_supervised", "labels": {"percent": 1}},
+            {"schedule": {"shape": "steps", "after": [0.6, 0.8], "factor": 0.2}, "weight_decay": 0},
+        ),
+        (
+            {**KNN, "kind": "detection", "backbone": {"name": "resnet50"}, "protocol": "coco-mask-rcnn-c4"},
+            {"masks": True, "steps": 90_000, "train_sides": [640, 672, 704, 736, 768, 800]},
+        ),
+    ],
+)
+def test_a_protocol_s_values_written_out_are_the_same_science(base: dict[str, Any], fields: dict[str, Any]) -> None:
+    assert of(base, **fields) == of(base)
+
+
 def test_every_change_of_the_science_changes_the_digest() -> None:
     changes: list[dict[str, Any]] = [
         {}, {"seed": 1}, {"epochs": 999}, {"batch_size": 1024}, {"max_steps": 5}, {"precision": "fp64"},

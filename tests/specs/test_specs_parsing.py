@@ -177,13 +177,41 @@ def test_a_fault_of_both_views_stays_apart_from_one_of_a_single_view() -> None:
             pretrain(gradient_accumulation_steps=4, optimizer={"accumulation_steps": 2}),
             {"/gradient_accumulation_steps": "use micro_batch", "/optimizer/accumulation_steps": "use micro_batch"},
         ),
-        (knn(backbone_from={}), {"/backbone_from": "exactly one of job, random, pixels (given: none)"}),
+        (
+            knn(backbone_from={}),
+            {"/backbone_from": "exactly one of job, file, torchvision, random, pixels (given: none)"},
+        ),
         (knn(backbone_from={"job": "p", "random": 1}), {"/backbone_from": "given: job, random"}),
         (knn(backbone_from={"random": 0, "select": "step 3"}, backbone={}), {"/backbone_from": "leave it out"}),
         (knn(backbone_from={"random": 0}), {"/backbone": "add backbone"}),
         (knn(backbone={"name": "tiny"}), {"/backbone": "leave it out"}),
         (knn(backbone_from={"pixels": True}, backbone={"name": "tiny"}), {"/backbone": "leave it out"}),
         (knn(images={"size": 64, "resize": 32}), {"/images/resize": "raise it"}),
+        (knn(kind="linear", schedule={"factor": 0.5}), {"/schedule/factor": "set shape: steps"}),
+        (
+            knn(run={"published": {"source": "A table", "scores": {"top1": 73.2, "top_5": 91.0, "map_11_point": 1.0}}}),
+            {"/run/published/scores/top_5": "use top1, top5", "/run/published/scores/map_11_point": "use top1, top5"},
+        ),
+        (
+            knn(kind="svm", run={"published": {"source": "A table", "scores": {"top1": 73.2}}}),
+            {"/run/published/scores/top1": "svm has no score of this name; use map_11_point, map_all_points"},
+        ),
+        (
+            knn(kind="detection", run={"published": {"source": "A", "scores": {"mask_ap": 1.0, "box_ap50": 2.0}}}),
+            {"/run/published/scores/mask_ap": "use box_ap, box_ap50, box_ap75, box_ap_11_point"},
+        ),
+        (knn(kind="detection", steps=500), {"/warmup_steps": "never end within steps 500; shorten them"}),
+        (pretrain(run={"published": {"source": "A table", "scores": {"top1": 73.2}}}), {"/run/published": "no scores"}),
+        (
+            pretrain(
+                backbone={"name": "squeezenet1_1"},
+                run={"record": {"probes": {"size": 8, "k": 20, "limit": 10}}},
+            ),
+            {
+                "/run/record/probes/size": "squeezenet1_1 needs images of",
+                "/run/record/probes/k": "20 neighbours of the first 10 images",
+            },
+        ),
     ],
 )
 def test_impossible_combinations_are_refused_with_the_remedy(value: object, remedies: dict[str, str]) -> None:
@@ -313,3 +341,19 @@ def test_deeply_nested_junk_is_refused_without_being_walked() -> None:
         deep = {"a": deep}
     assert "/views/both/a" in faults_of(pretrain(views={"both": deep}))
     assert list(faults_of({"kind": deep})) == ["/kind"]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"file": "../x.pth"}, "a path below the server's BARLOW_BACKBONES_DIR is expected"),
+        ({"file": "/abs/x.pth"}, "a path below the server's BARLOW_BACKBONES_DIR is expected"),
+        ({"torchvision": "resnet50"}, "weights by torchvision's name are expected, for example ResNet50_Weights"),
+    ],
+)
+def test_a_backbone_named_in_another_form_is_told_the_form(source, said):
+    with pytest.raises(SpecError) as refused:
+        parse_spec({"kind": "knn", "data": "digits", "backbone_from": source})
+    (fault,) = refused.value.faults
+    assert fault.pointer == f"/backbone_from/{next(iter(source))}"
+    assert fault.message.startswith(said)

@@ -31,7 +31,9 @@ class RecordedJob:
         name: str = "recorded",
         source: uuid.UUID | None = None,
         labels: dict[str, str] | None = None,
+        spec: dict[str, Any] | None = None,
     ) -> None:
+        """`spec`: left out, a small pretraining with these labels."""
         self.lab = lab
         with lab.sessions.begin() as session:
             facts: dict[str, Any] = {"name": name, "after": [], "source_job_id": source, "actor": "test"}
@@ -39,7 +41,7 @@ class RecordedJob:
             self.id = jobs.submit(
                 session,
                 experiment_id=experiment.id,
-                spec=parse_spec(small_pretraining(run={"labels": labels or {}})),
+                spec=parse_spec(spec or small_pretraining(run={"labels": labels or {}})),
                 **facts,
             ).id
             rows = [{"job_id": self.id, "target": target, "position": {}} for target in ("postgres", "mlflow")]

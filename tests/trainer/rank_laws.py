@@ -61,6 +61,28 @@ def batch_norm(rank: int, ranks: int, views: int, compiled: bool = False) -> dic
     }
 
 
+def uneven_batch_norm(rank: int, ranks: int) -> dict[str, Tensor]:
+    """The same where ranks hold different numbers of rows, one of four none."""
+    generator = torch.Generator().manual_seed(3)
+    x = 50 + torch.randn(GLOBAL_BATCH, 3, 4, 5, generator=generator, dtype=torch.float64)
+    weights = torch.randn(GLOBAL_BATCH, 3, 4, 5, generator=generator, dtype=torch.float64)
+    model = synchronise_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), uneven=True).double()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([0.5, -1.0, 2.0]))
+    cuts = {1: [0, 16], 2: [0, 11, 16], 4: [0, 7, 7, 8, 16]}[ranks]
+    mine = slice(cuts[rank], cuts[rank + 1])
+    rows = x[mine].clone().requires_grad_()
+    out = model(rows)
+    (out * weights[mine]).sum().backward()
+    return {
+        "out": collectives.all_gather_rows(out),
+        "x.grad": collectives.all_gather_rows(rows.grad),
+        "weight.grad": collectives.all_reduce_(model[0].weight.grad),
+        "bias.grad": collectives.all_reduce_(model[0].bias.grad),
+        **{name: buffer.clone() for name, buffer in model.named_buffers()},
+    }
+
+
 def objective(rank: int, ranks: int) -> dict[str, Tensor]:
     """The terms and the gradient of every embedding, in each form; the third feature of view a is dead."""
     generator = torch.Generator().manual_seed(1)
@@ -114,6 +136,7 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         "batch_norm": batch_norm(rank, ranks, views=1),
         "split_batch_norm": batch_norm(rank, ranks, views=2),
         "compiled_batch_norm": batch_norm(rank, ranks, views=2, compiled=ranks == 2),
+        "uneven_batch_norm": uneven_batch_norm(rank, ranks),
         "objective": objective(rank, ranks),
         **{name: training(optimizer, rank, ranks) for name, optimizer in OPTIMIZERS.items()},
         "pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2),

@@ -40,22 +40,22 @@ def spec(**changes: Any) -> PretrainSpec:
     )
 
 
-def context(run_folder: Path, attempt: int = 1) -> Context:
-    """The only rank of an attempt, in this process."""
+def context(run_folder: Path, attempt: int = 1, *, rank: int = 0, world_size: int = 1) -> Context:
+    """A rank of an attempt, in this process; the only one unless said."""
     folder = attempt_folder(run_folder, attempt)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=world_size > 1)
     device = torch.device("cpu")
     return Context(
-        rank=0,
-        world_size=1,
+        rank=rank,
+        world_size=world_size,
         device=device,
         threads=1,
         run_folder=run_folder,
         attempt_folder=folder,
         attempt=attempt,
         inputs={"backbone": None, "data": {}},
-        journal=Journal(folder / FILE_NAME),
-        stop=StopRequests(folder / CONTROL_FILE, rank=0, device=device),
+        journal=Journal(folder / FILE_NAME) if rank == 0 else None,
+        stop=StopRequests(folder / CONTROL_FILE, rank=rank, device=device),
     )
 
 

@@ -14,7 +14,6 @@ from trainer.__main__ import main
 from trainer.data.errors import DataError
 from trainer.data.registry import open_data_set
 from trainer.outcome import BadSpec
-from trainer.specs import parse_spec
 
 KNN = {
     "kind": "knn",
@@ -42,12 +41,10 @@ def test_a_job_finds_its_own_images_and_its_spec_holds_no_path(tmp_path):
     assert "class-0/003.png cannot be read: " in done.stdout
     end = runs.outcome_of(tmp_path / "run")
     assert end["result"]["data"]["unreadable"] == {"train": 1, "test": 0}
-    assert end["result"]["top1"]["last"] == 100
+    assert end["result"]["scores"]["top1"]["last"] == 100
     inputs = json.loads((tmp_path / "run/attempts/0001/inputs.json").read_text())
-    assert inputs["data"] == {
-        "own": {"root": str(tmp_path / "photos")},
-        "others": {"root": str(tmp_path / "elsewhere")},
-    }
+    assert list(inputs["data"]) == ["own"]
+    assert inputs["data"]["own"]["root"] == str(tmp_path / "photos")
     assert str(tmp_path) not in (tmp_path / "run/spec.json").read_text()
 
 
@@ -84,10 +81,42 @@ def test_an_argument_that_names_no_folder_is_refused_at_once(monkeypatch, capsys
     assert f"{argument!r} is not NAME=DIR" in capsys.readouterr().err
 
 
-def test_a_folder_for_a_built_in_set_is_refused_and_a_set_without_a_folder_names_the_option(tmp_path):
-    digits = parse_spec(KNN | {"data": "digits", "test_split": "test"})
+def test_a_folder_for_a_built_in_set_is_refused_and_a_set_without_a_folder_names_the_options(tmp_path):
     with pytest.raises(BadSpec, match="--data digits: this data set is built in"):
-        run_directory.begin_by_hand(tmp_path, digits, None, {"digits": tmp_path})
-    assert not (tmp_path / "attempts").exists()
-    with pytest.raises(DataError, match=r"unknown data set 'own'; known: digits, textures .*--data own=DIR"):
+        run_directory.data_by_hand({"digits": tmp_path}, None)
+    with pytest.raises(DataError, match=r"unknown data set 'own'; known: digits, textures, scenes .*--data own=DIR"):
         open_data_set("own", "left")
+
+
+def test_a_datasets_yaml_says_where_a_set_is_and_in_which_format(tmp_path):
+    make_split(tmp_path / "data/photos/links", 24)
+    make_split(tmp_path / "data/photos/rechts", 10)
+    tree = {"format": "image_folder", "root": "photos", "splits": {"left": "links", "right": "rechts"}}
+    (tmp_path / "data/datasets.yaml").write_text(json.dumps({"own": tree, "other": {**tree, "root": "elsewhere"}}))
+    (tmp_path / "knn.json").write_text(json.dumps(KNN))
+    done = by_hand(tmp_path, "knn.json", "--run-dir", "run", "--datasets", "data/datasets.yaml")
+    assert done.returncode == 0, done.stderr
+    assert runs.outcome_of(tmp_path / "run")["result"]["data"]["train_images"] == 24
+    inputs = json.loads((tmp_path / "run/attempts/0001/inputs.json").read_text())
+    assert list(inputs["data"]) == ["own"]
+    assert inputs["data"]["own"]["root"] == str(tmp_path / "data/photos")
+
+
+def test_a_folder_by_hand_comes_before_the_one_of_datasets_yaml(tmp_path):
+    (tmp_path / "datasets.yaml").write_text(
+        '{"own": {"format": "stl10", "root": "stl"}, "b": {"format": "stl10", "root": "c"}}'
+    )
+    found = run_directory.data_by_hand({"own": tmp_path / "photos"}, tmp_path / "datasets.yaml")
+    assert (found["own"].format, found["own"].root) == ("image_folder", tmp_path / "photos")
+    assert (found["b"].format, found["b"].root) == ("stl10", tmp_path / "c")
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    (None, "--datasets .*datasets.yaml cannot be read: No such file"),
+    ('{"own": {"format": "stl10"}, "digits": {"format": "stl10", "root": "."}}', "/own/root: .*/digits: .*built in"),
+])  # fmt: skip
+def test_a_datasets_yaml_that_cannot_be_read_is_refused_with_all_its_faults(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "datasets.yaml").write_text(text)
+    with pytest.raises(BadSpec, match=message):
+        run_directory.data_by_hand({}, tmp_path / "datasets.yaml")

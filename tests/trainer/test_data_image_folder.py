@@ -12,6 +12,7 @@ from PIL import Image
 from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.loading import TrainingBatches
 from trainer.data.registry import open_data_set
+from trainer.specs.data_sets import ImageFolderSource
 from trainer.specs.views import ViewsSpec
 
 
@@ -34,7 +35,7 @@ def tree(tmp_path):
 
 
 def opened(root, split="train", **more):
-    return open_data_set("own", split, root=root, **more)
+    return open_data_set("own", split, source=ImageFolderSource(format="image_folder", root=root), **more)
 
 
 def test_images_come_one_of_each_class_in_turn_sorted_by_their_bytes(tree):
@@ -134,7 +135,7 @@ def test_an_image_that_goes_away_or_cannot_be_read_is_named(tree, monkeypatch):
     (tree / "train/b/sub/1.webp").unlink()
     with pytest.raises(UnreadableImage, match=r"^b/sub/1\.webp cannot be read: No such file or directory$"):
         data.image(6)
-    monkeypatch.setattr("trainer.data.image_folder.MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("trainer.data.image_files.MAX_FILE_BYTES", 10)
     with pytest.raises(UnreadableImage, match="larger than 10 bytes"):
         data.image(0)
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from trainer.data import registry
-from trainer.data.datasets import ArrayDataSet, FirstImages
+from trainer.data.datasets import ArrayDataSet, FirstLabelledImages
 from trainer.data.errors import DataError
 from trainer.data.registry import open_data_set
 from trainer.data.textures import CLASSES, SIDE, texture
@@ -140,7 +140,7 @@ def test_limit_keeps_the_first_images():
     with pytest.raises(IndexError):
         part.image(10)
     assert open_data_set("textures", "train", limit=4000).fingerprint == whole.fingerprint
-    assert FirstImages(whole, 10).fingerprint == part.fingerprint
+    assert FirstLabelledImages(whole, 10).fingerprint == part.fingerprint
 
 
 @pytest.mark.parametrize(("name", "split", "message"), [

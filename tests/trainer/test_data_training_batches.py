@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data import loading
+from trainer.data import replacing
 from trainer.data.batch import FIELDS
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError, UnreadableImage
@@ -151,7 +151,7 @@ def test_the_last_image_is_followed_by_the_first():
 
 
 def test_too_many_unreadable_images_end_the_run(monkeypatch):
-    monkeypatch.setattr(loading, "REPLACEMENTS", 3)
+    monkeypatch.setattr(replacing, "REPLACEMENTS", 3)
     data = Damaged(12, damaged={5, 6, 7})
     assert len(next(loader(data).iterate(0, 1)).skipped) == 3
     data.damaged.add(8)

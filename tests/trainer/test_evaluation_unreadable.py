@@ -17,9 +17,10 @@ from trainer.data.evaluation_loading import LONGEST, centre_crop, evaluation_bat
 from trainer.data.pixels import normalise
 from trainer.data.registry import open_data_set
 from trainer.evaluation import run_evaluation
-from trainer.evaluation.features import extract
+from trainer.evaluation.features import extract, labels_on
 from trainer.evaluation.units import Units
 from trainer.journal import read_events
+from trainer.specs.data_sets import ImageFolderSource
 from trainer.specs.evaluation import EvaluationImages
 
 EIGHT = EvaluationImages(size=8, resize=8)
@@ -57,7 +58,6 @@ def test_every_image_is_shown_once_or_named_once_with_its_own_label(data, count,
         ):
             assert batch.images.shape == (len(batch.indices), 3, 8, 8)
             assert (batch.images[:, 0, 0, 0].numpy() == batch.indices).all()
-            assert (batch.labels == batch.indices % 5).all()
             shown += batch.indices.tolist()
             named += [int(error.name.removesuffix(".jpg")) for error in batch.unreadable]
     assert shown == sorted(set(range(count)) - unreadable)
@@ -78,15 +78,17 @@ def test_features_and_labels_stay_together(tmp_path, batch_size):
     unreadable = {0, 4, 5, 6, 7, 22}
     make_split(tmp_path / "train", 23, unreadable)
     context = context_in(tmp_path / "run")
+    tree = ImageFolderSource(format="image_folder", root=tmp_path)
+    own = open_data_set("own", "train", source=tree)
     found = extract(
-        nn.Flatten(), open_data_set("own", "train", root=tmp_path), EIGHT,
+        nn.Flatten(), own, EIGHT,
         batch_size=batch_size, phase="features train", context=context, units=Units(context),
     )  # fmt: skip
     kept = [number for number in range(23) if number not in unreadable]
     images = torch.tensor([colour(number) for number in kept], dtype=torch.uint8)[:, :, None, None].expand(-1, 3, 8, 8)
     assert torch.equal(found.values, normalise(images, torch.float32).flatten(1))
-    assert found.labels.tolist() == [number % CLASSES for number in kept]
-    assert (len(found), found.unreadable) == (17, 6)
+    assert (found.indices.tolist(), found.total, found.unreadable) == (kept, 17, 6)
+    assert labels_on(context.device, own)[found.indices].tolist() == [number % CLASSES for number in kept]
     (warning,) = [e for e in read_events(tmp_path / "run/journal.jsonl") if e.kind == "warning"]
     assert warning.data["unreadable"] == 6
     assert len(warning.data["images"]) == 6
@@ -97,7 +99,7 @@ def test_features_and_labels_stay_together(tmp_path, batch_size):
 def test_the_result_says_how_many_and_the_rest_is_judged(tmp_path):
     make_split(tmp_path / "train", 40, {3, 39})
     make_split(tmp_path / "test", 20, {0, 1, 2})
-    inputs = {"data": {"own": {"root": str(tmp_path)}}}
+    inputs = {"data": {"own": {"format": "image_folder", "root": str(tmp_path)}}}
     spec = spec_of(data={"name": "own"}, backbone_from={"pixels": True}, backbone=None, k=1)
     result = run_evaluation(spec, context_in(tmp_path / "run", inputs=inputs))
     assert result is not None
@@ -105,7 +107,7 @@ def test_the_result_says_how_many_and_the_rest_is_judged(tmp_path):
     assert (data["train_images"], data["test_images"]) == (38, 17)
     assert data["unreadable"] == {"train": 2, "test": 3}
     # The nearest image of the same class has the same red: a label one row off would make this zero.
-    assert result["top1"]["last"] == 100
+    assert result["scores"]["top1"]["last"] == 100
     json.dumps(result, allow_nan=False)
     everything = spec_of(data={"name": "own"}, backbone_from={"pixels": True}, backbone=None, k=39)
     with pytest.raises(ValueError, match="k 39 is above the 38 training images"):
@@ -116,7 +118,7 @@ def test_a_split_of_which_nothing_can_be_read_is_bad_data(tmp_path):
     make_split(tmp_path / "train", 5, range(5))
     make_split(tmp_path / "test", 5)
     spec = spec_of(data={"name": "own"}, backbone_from={"pixels": True}, backbone=None, k=1)
-    inputs = {"data": {"own": {"root": str(tmp_path)}}}
+    inputs = {"data": {"own": {"format": "image_folder", "root": str(tmp_path)}}}
     with pytest.raises(DataError, match=r"none of the 5 images can be read \(features train\); the first: class-0/000"):
         run_evaluation(spec, context_in(tmp_path / "run", inputs=inputs))
 

@@ -1,11 +1,14 @@
 """Backbones and projectors: their shapes, their start, and what the catalogue says of them."""
 
 import json
+import subprocess
+import sys
 from importlib import resources
 
 import pytest
 import torch
 from torch import nn
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from trainer.data.registry import registered
 from trainer.models import catalogue
@@ -22,6 +25,8 @@ def spec(name="resnet18", **changes):
 @pytest.mark.parametrize(("name", "stem", "side", "features"), [
     ("tiny", "imagenet", 32, 128),
     ("tiny", "small", 8, 128),
+    ("tiny_resnet", "imagenet", 64, 128),
+    ("tiny_resnet", "small", 8, 128),
     ("resnet18", "imagenet", 64, 512),
     ("resnet18", "small", 16, 512),
     ("resnet50", "small", 8, 2048),
@@ -35,7 +40,7 @@ def test_features_of_images(name, stem, side, features):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
 
 
-@pytest.mark.parametrize("name", ["tiny", "resnet18", "vit_b_32", "shufflenet_v2_x0_5", "squeezenet1_1"])
+@pytest.mark.parametrize("name", ["tiny", "tiny_resnet", "resnet18", "vit_b_32", "shufflenet_v2_x0_5", "squeezenet1_1"])
 def test_what_takes_a_forward_to_know_stands_in_the_catalogue(name):
     assert catalogue.backbone_entry(name) == published.backbones()[name]
 
@@ -70,22 +75,46 @@ def test_activations_are_what_a_real_forward_keeps():
     assert total / 2e6 == pytest.approx(published.backbones()["tiny"].activation_mb_per_view, rel=0.02)
 
 
-def test_the_small_stem_keeps_the_resolution():
-    small, large = (build_backbone(spec(stem=stem), seed=0) for stem in ("small", "imagenet"))
+@pytest.mark.parametrize(("name", "width"), [("resnet18", 64), ("tiny_resnet", 16)])
+def test_the_small_stem_keeps_the_resolution(name, width):
+    small, large = (build_backbone(spec(name, stem=stem), seed=0) for stem in ("small", "imagenet"))
     assert small.conv1.kernel_size == (3, 3)
     assert small.conv1.stride == (1, 1)
     images = torch.rand(2, 3, 32, 32)
-    assert small.maxpool(small.conv1(images)).shape == (2, 64, 32, 32)
-    assert large.maxpool(large.conv1(images)).shape == (2, 64, 8, 8)
+    assert small.maxpool(small.conv1(images)).shape == (2, width, 32, 32)
+    assert large.maxpool(large.conv1(images)).shape == (2, width, 8, 8)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "tiny_resnet"])
 @pytest.mark.parametrize("zero", [True, False])
-def test_residual_branches_start_at_zero_when_asked(zero):
-    backbone = build_backbone(spec("resnet18", zero_init_residual=zero), seed=0)
+def test_residual_branches_start_at_zero_when_asked(name, zero):
+    backbone = build_backbone(spec(name, zero_init_residual=zero), seed=0)
     assert all((block.bn2.weight == 0).all() == zero for block in backbone.layer1)
 
 
-@pytest.mark.parametrize("name", ["tiny", "resnet18"])
+def test_the_tiny_resnet_is_taken_apart_as_torchvision_s_are():
+    """The tensors of a ResNet-18 that has one block a layer: same names, same order, same ranks."""
+    one_block = ResNet(BasicBlock, [1, 1, 1, 1])
+    own = build_backbone(spec("tiny_resnet"), seed=0)
+    expected = {name: tensor.ndim for name, tensor in one_block.state_dict().items() if not name.startswith("fc.")}
+    assert list(expected.items()) == [(name, tensor.ndim) for name, tensor in own.state_dict().items()]
+    maps = own.maxpool(own.relu(own.bn1(own.conv1(torch.rand(2, 3, 64, 64)))))
+    for layer, shape in [("layer1", (16, 16)), ("layer2", (32, 8)), ("layer3", (64, 4)), ("layer4", (128, 2))]:
+        maps = getattr(own, layer)(maps)
+        assert maps.shape == (2, shape[0], shape[1], shape[1])
+
+
+def test_tiny_needs_no_torchvision():
+    """Importing it takes as long as importing torch."""
+    code = (
+        "import sys; from trainer.models.backbones import build_backbone; "
+        "from trainer.specs.common import BackboneSpec; build_backbone(BackboneSpec(name='tiny'), seed=0); "
+        "assert 'torchvision' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_resnet", "resnet18"])
 def test_weights_come_from_the_seed_alone(name):
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
@@ -97,8 +126,9 @@ def test_weights_come_from_the_seed_alone(name):
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-def test_the_backbone_starts_with_useful_magnitudes():
-    features = build_backbone(spec("tiny"), seed=0)(torch.randn(64, 3, 32, 32))
+@pytest.mark.parametrize("name", ["tiny", "tiny_resnet"])
+def test_the_backbone_starts_with_useful_magnitudes(name):
+    features = build_backbone(spec(name, stem="small"), seed=0)(torch.randn(64, 3, 32, 32))
     assert 0.1 < features.std() < 2
     assert (features.std(dim=0) > 0).all()
 

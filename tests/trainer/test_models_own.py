@@ -167,6 +167,14 @@ def test_it_is_tried_on_images_before_a_run_begins(install: Install, place: str,
     assert build_backbone(BackboneSpec(name="tried"), seed=0).training
 
 
+def test_a_probe_s_images_are_tried_on_it_as_well(install: Install, tmp_path: Path) -> None:
+    install("own_probed", probed="Patches")
+    run = {"record": {"probes": {"limit": 70, "k": 5, "size": 16}}}
+    spec = runs.spec(backbone={"name": "probed"}, projector={"widths": [8]}, run=run)
+    with pytest.raises(BadSpec, match=r"probes.size: the backbone takes no image of 16 px \(12 px, please\)"):
+        pretrain(spec, runs.context(tmp_path))
+
+
 def test_the_trial_leaves_no_trace_and_weights_may_have_five_dimensions(install: Install, tmp_path: Path) -> None:
     install("own_volumes", volumes="Volumes")
     tried, untried = (build_backbone(BackboneSpec(name="volumes"), seed=0, side=side) for side in (12, None))

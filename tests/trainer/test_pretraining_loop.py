@@ -377,7 +377,7 @@ def test_images_that_cannot_be_read_are_told_once_and_counted_over_all_attempts(
 
     def attempt(run: Path, number: int = 1):
         context = runs.context(run, number)
-        context.inputs = {"backbone": None, "data": {"own": {"root": str(tmp_path / "tree")}}}
+        context.inputs = {"backbone": None, "data": {"own": {"format": "image_folder", "root": str(tmp_path / "tree")}}}
         return context
 
     def told(run: Path, number: int) -> set[str]:

@@ -33,7 +33,7 @@ def test_one_failing_rank_ends_all_and_its_cause_is_the_outcome(tmp_path):
 def _attempt_of_a_worker(run: Path) -> list[object]:
     (run / "attempts/0001").mkdir(parents=True)
     (run / "spec.json").write_text(json.dumps(SPEC.resolved()))
-    (run / "attempts/0001/inputs.json").write_text('{"backbone": null, "data": {"digits": {"root": null}}}')
+    (run / "attempts/0001/inputs.json").write_text('{"backbone": null, "data": {"digits": null}}')
     return [run / "spec.json", "--run-dir", run, "--attempt", 1]
 
 
@@ -124,7 +124,7 @@ def test_a_worker_s_attempt_ends_in_its_own_folder(tmp_path):
     folder.mkdir(parents=True)
     spec = {**SPEC.resolved(), "data": {"name": "digits", "limit": 32}, "max_steps": 1, "batch_size": 31}
     (run / "spec.json").write_text(json.dumps(spec))
-    (folder / "inputs.json").write_text('{"backbone": null, "data": {"digits": {"root": null}}}')
+    (folder / "inputs.json").write_text('{"backbone": null, "data": {"digits": null}}')
     arguments = (run / "spec.json", "--run-dir", run, "--attempt", 3, "--threads", 1)
     done = _execute(tmp_path, *arguments, BARLOW_ATTEMPT_TOKEN="t-9")
     assert done.returncode == 0, done.stderr

@@ -1,11 +1,24 @@
-"""Recipe files: one published row each, in true-gradient units, with a digest that does not move."""
+"""Recipe files: one published row each with the published number, in true-gradient units, digests that do not move."""
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from trainer.specs import LarsSpec, PretrainSpec, digest, load_spec_file, parse_spec
+from trainer.specs import (
+    DetectionSpec,
+    EvaluationSpec,
+    LarsSpec,
+    LinearSpec,
+    PretrainSpec,
+    SemiSupervisedSpec,
+    Spec,
+    SvmSpec,
+    digest,
+    load_spec_file,
+    parse_spec,
+)
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DIGESTS = {
@@ -18,13 +31,60 @@ DIGESTS = {
     "imagenet-batch-2048": "87dc924573f0bacaeacf3034add3a685c8d51dde2eb6ec085bfc1b1626a0984f",
     "imagenet-batch-4096": "a4b2f78a6324a5481edeeea8d6e700c9ed45d091e5af419c54b313f70fb18472",
 }
+"""Of the pretraining of each."""
 TABLE = {128: (0.7, 69.7), 256: (0.4, 70.7), 512: (0.3, 71.4), 1024: (0.25, 71.7), 2048: (0.2, 71.4), 4096: (0.2, 70.7)}
 """Batch size: (best learning rate, top-1 after 300 epochs), as facebookresearch/barlowtwins issue 7 gives them."""
+PAPER = "Zbontar et al. 2021, Barlow Twins (arXiv 2103.03230 v3)"
+PUBLISHED: dict[tuple[str, str], tuple[str, dict[str, float]]] = {
+    ("imagenet-paper", "linear"): (f"{PAPER}, table 1", {"top1": 73.2, "top5": 91.0}),
+    ("imagenet-reference", "linear"): ("README of facebookresearch/barlowtwins", {"top1": 73.5, "top5": 91.0}),
+    **{
+        (f"imagenet-batch-{batch}", "linear"): ("facebookresearch/barlowtwins issue 7", {"top1": top1})
+        for batch, (_, top1) in TABLE.items()
+    },
+    ("imagenet-projector-widths", "linear-8192"): (f"{PAPER}, table 5", {"top1": 71.4}),
+    ("linear-imagenet", ""): (f"{PAPER}, table 1", {"top1": 73.2, "top5": 91.0}),
+    ("semi-supervised-imagenet-1-percent", ""): (f"{PAPER}, table 2", {"top1": 55.0, "top5": 79.2}),
+    ("semi-supervised-imagenet-10-percent", ""): (f"{PAPER}, table 2", {"top1": 69.7, "top5": 89.3}),
+    ("linear-places205", ""): (f"{PAPER}, table 3", {"top1": 54.1}),
+    ("linear-inaturalist2018", ""): (f"{PAPER}, table 3", {"top1": 46.5}),
+    ("svm-voc07", ""): (f"{PAPER}, table 3", {"map_all_points": 86.2}),
+    ("detection-voc0712", ""): (
+        f"{PAPER}, table 4",
+        {"box_ap_11_point": 56.8, "box_ap50_11_point": 82.6, "box_ap75_11_point": 63.4},
+    ),
+    ("segmentation-coco", ""): (
+        f"{PAPER}, table 4",
+        {"box_ap": 39.2, "box_ap50": 59.0, "box_ap75": 42.5, "mask_ap": 34.3, "mask_ap50": 56.0, "mask_ap75": 36.5},
+    ),
+}
+"""(file, job in it): the source and its numbers. Every published number of every recipe is here."""
+EVALUATIONS = [name for name, job in PUBLISHED if not job]
+SCORES = {
+    "linear": {"top1", "top5"},
+    "semi_supervised": {"top1", "top5"},
+    "svm": {"map_11_point", "map_all_points"},
+    "detection": {f"{kind}_{ap}" for kind in ("box", "mask") for ap in ("ap", "ap50", "ap75")}
+    | {f"box_{ap}_11_point" for ap in ("ap", "ap50", "ap75")},
+}
+"""Names of the scores of a result."""
+
+
+def specs_of(name: str) -> dict[str, Spec]:
+    """The jobs of a file, one without a name for a bare spec."""
+    body: dict[str, Any] = load_spec_file(RECIPES / f"{name}.yaml")
+    return {job: parse_spec(spec) for job, spec in body.get("jobs", {"": body}).items()}
 
 
 def read(name: str) -> PretrainSpec:
-    spec = parse_spec(load_spec_file(RECIPES / f"{name}.yaml"))
+    spec = specs_of(name)["pretrain"]
     assert isinstance(spec, PretrainSpec)
+    return spec
+
+
+def evaluation(name: str) -> Any:
+    (spec,) = specs_of(name).values()
+    assert not isinstance(spec, PretrainSpec)
     return spec
 
 
@@ -33,15 +93,101 @@ def lars_of(spec: PretrainSpec) -> LarsSpec:
     return spec.optimizer
 
 
-@pytest.mark.parametrize("name", DIGESTS)
-def test_a_published_row_keeps_its_name_and_its_digest(name: str) -> None:
-    spec = read(name)
+def test_every_published_number_is_that_of_its_source() -> None:
+    found = {
+        (path.stem, job): (spec.run.published.source, spec.run.published.scores)
+        for path in RECIPES.glob("*.yaml")
+        for job, spec in specs_of(path.stem).items()
+        if spec.run.published is not None
+    }
+    assert found == PUBLISHED
+
+
+@pytest.mark.parametrize(("name", "job"), PUBLISHED)
+def test_a_published_number_stands_at_its_evaluation_under_the_name_of_a_score_and_in_the_comment(
+    name: str, job: str
+) -> None:
+    spec = specs_of(name)[job]
+    source, scores = PUBLISHED[name, job]
+    assert set(scores) <= SCORES[spec.kind]
+    comment = re.sub(r"\n# ?", " ", (RECIPES / f"{name}.yaml").read_text("utf-8").split("\nkind")[0].split("\nname")[0])
+    for score in scores.values():
+        assert f" {score:.1f}" in comment, score
+    table = re.search(r"table \d|issue \d|README", source)
+    assert table is not None
+    assert table[0] in comment, source
+
+
+def test_the_files_are_all_named_by_their_row() -> None:
+    for path in RECIPES.glob("*.yaml"):
+        body = load_spec_file(path)
+        assert path.stem == "digits" or body["name"] == path.stem
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == {"demo", "digits", "suite"} | {
+        name for name, _ in PUBLISHED
+    }
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_an_evaluation_s_file_is_its_protocol_without_a_departure_on_a_backbone_from_a_file(name: str) -> None:
+    spec = evaluation(name)
     assert spec.name == name
-    assert digest(spec) == DIGESTS[name]
+    assert spec.departures() == {}
+    assert spec.backbone_from.file == "barlowtwins/resnet50.pth"
+    assert spec.backbone.name == "resnet50"
+    assert "Document and circulating code differ" in (RECIPES / f"{name}.yaml").read_text("utf-8") or (
+        name == "segmentation-coco"
+    )
 
 
-def test_every_published_row_is_pinned() -> None:
-    assert {path.stem for path in RECIPES.glob("imagenet-*.yaml")} == set(DIGESTS)
+def test_the_protocols_of_the_rows_are_those_of_the_appendices() -> None:
+    linear = evaluation("linear-imagenet")
+    assert isinstance(linear, LinearSpec)
+    assert (linear.epochs, linear.learning_rate, linear.weight_decay, linear.batch_size) == (100, 0.3, 1e-6, 256)
+    for percent in (1, 10):
+        semi = evaluation(f"semi-supervised-imagenet-{percent}-percent")
+        assert isinstance(semi, SemiSupervisedSpec)
+        assert (semi.epochs, semi.backbone_learning_rate, semi.learning_rate) == (20, 0.002, 0.5)
+        assert semi.labels.list == f"{percent}percent"
+    for name, epochs in (("places205", 14), ("inaturalist2018", 84)):
+        transfer = evaluation(f"linear-{name}")
+        assert isinstance(transfer, LinearSpec)
+        assert (transfer.data.name, transfer.epochs, transfer.learning_rate) == (name, epochs, 0.01)
+        assert (transfer.weight_decay, transfer.schedule.after) == (5e-4, pytest.approx([1 / 3, 2 / 3]))
+    assert isinstance(evaluation("svm-voc07"), SvmSpec)
+    voc, coco = evaluation("detection-voc0712"), evaluation("segmentation-coco")
+    assert isinstance(voc, DetectionSpec)
+    assert isinstance(coco, DetectionSpec)
+    assert (voc.steps, voc.batch_size, voc.learning_rate, voc.warmup_steps, voc.masks) == (24000, 16, 0.1, 1000, False)
+    assert (coco.steps, coco.batch_size, coco.learning_rate, coco.masks) == (90000, 16, 0.03, True)
+
+
+def test_the_projector_widths_differ_in_nothing_else_and_each_is_judged() -> None:
+    jobs = specs_of("imagenet-projector-widths")
+    widths = [2**power for power in range(4, 15)]
+    assert set(jobs) == {f"{what}-{width}" for what in ("pretrain", "linear") for width in widths}
+    for width in widths:
+        pretraining, linear = jobs[f"pretrain-{width}"], jobs[f"linear-{width}"]
+        assert isinstance(pretraining, PretrainSpec)
+        assert pretraining.projector.widths == [width] * 3
+        same = jobs["pretrain-16"].model_copy(update={"projector": pretraining.projector})
+        assert digest(pretraining) == digest(same)
+        assert isinstance(linear, EvaluationSpec)
+        assert linear.backbone_from.job == f"pretrain-{width}"
+    assert "no table" in (RECIPES / "imagenet-projector-widths.yaml").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_a_published_row_keeps_its_digest_and_is_judged_by_the_paper_s_linear_protocol(name: str) -> None:
+    assert digest(read(name)) == DIGESTS[name]
+    linear = specs_of(name)["linear"]
+    assert isinstance(linear, LinearSpec)
+    assert (linear.protocol_name, linear.departures()) == ("linear-document/1", {})
+    assert linear.backbone_from.job == "pretrain"
+
+
+def test_every_published_pretraining_is_pinned() -> None:
+    rows = {path.stem for path in RECIPES.glob("imagenet-*.yaml")}
+    assert rows - {"imagenet-projector-widths"} == set(DIGESTS)
 
 
 def test_the_paper_s_and_the_reference_s_run_are_divided_by_their_ranks() -> None:

@@ -164,7 +164,7 @@ def test_by_hand_attempts_count_up_and_another_spec_is_refused(tmp_path):
     assert run_directory.begin_by_hand(run, spec, None) == 1
     assert run_directory.begin_by_hand(run, runs.spec(name="renamed", run={"priority": 3}), None) == 2  # same science
     assert digest(parse_spec(json.loads((run / "spec.json").read_text()))) == digest(spec)
-    assert run_directory.read_inputs(run / "attempts/0002") == {"backbone": None, "data": {"digits": {"root": None}}}
+    assert run_directory.read_inputs(run / "attempts/0002") == {"backbone": None, "data": {"digits": None}}
     with pytest.raises(BadSpec, match="use another --run-dir"):
         run_directory.begin_by_hand(run, runs.spec(seed=3), None)
 
@@ -223,13 +223,13 @@ def test_by_hand_a_backbone_is_a_published_one_or_a_checkpoint(tmp_path):
     published, saved = tmp_path / "backbone", _write(runs.context(tmp_path / "other"), 3)
     published.mkdir()
     knn = parse_spec({"kind": "knn", "data": "digits", "backbone_from": {"job": "p"}})
-    with pytest.raises(BadSpec, match="neither a published backbone nor a checkpoint"):
+    with pytest.raises(BadSpec, match=r"no published backbone .* and no checkpoint folder"):
         run_directory.begin_by_hand(tmp_path / "run", knn, published)
     assert not (tmp_path / "run/attempts").exists()
     (published / "config.json").write_text('{"sha256": "abc"}')
     for folder, expected in (
         (published, {"path": str(published), "sha256": "abc"}),
-        (saved, {"checkpoint": str(saved)}),
+        (saved, {"checkpoint": str(saved), "sha256": checkpoints.read_manifest(saved).sha256}),
     ):
         attempt = run_directory.begin_by_hand(tmp_path / "run", knn, folder)
         inputs = run_directory.read_inputs(run_directory.attempt_folder(tmp_path / "run", attempt))

@@ -14,6 +14,7 @@ TOLERANCES = {
     "batch_norm": 1e-12,
     "split_batch_norm": 1e-12,
     "compiled_batch_norm": 1e-12,
+    "uneven_batch_norm": 1e-12,
     "objective": 1e-12,
     "lars": 1e-10,
     "sgd": 1e-8,

@@ -27,7 +27,7 @@ PRETRAIN = runs.spec(data={"name": "own", "split": "scattered"}, batch_size=10, 
 
 def both_jobs(folder: Path, tree: Path, rank: int = 0, world_size: int = 1) -> None:
     """An evaluation and a pretraining in `folder`."""
-    inputs = {"data": {"own": {"root": str(tree)}}}
+    inputs = {"data": {"own": {"format": "image_folder", "root": str(tree)}}}
     judged, trained = (
         context_in(folder / kind, rank=rank, world_size=world_size, inputs=inputs) for kind in ("knn", "pretrain")
     )

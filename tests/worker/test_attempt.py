@@ -53,7 +53,7 @@ def test_a_pretraining_and_its_evaluation_run_to_the_end(host: Host) -> None:
     judged = host.finish(evaluation)
     assert judged.state == "succeeded"
     assert judged.result is not None
-    assert 0 <= judged.result["top1"]["last"] <= 100
+    assert 0 <= judged.result["scores"]["top1"]["last"] <= 100
     assert ("knn_top1", 0) in host.points(evaluation)
     assert all(slot.attempt_id is None for slot in host.slots("host-1"))
 

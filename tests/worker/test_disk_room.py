@@ -10,7 +10,7 @@ from lab import Lab
 from recorded_runs import RecordedRun, judge
 from sqlalchemy import update
 
-from service.database.tables import Checkpoint
+from service.database.tables import Checkpoint, Job
 from service.ledger.states import Outcome
 from service.settings import Settings
 from worker import disk_room
@@ -106,6 +106,17 @@ def test_without_its_backbone_published_nothing_of_a_succeeded_job_goes(lab: Lab
     volume.leave(0)
     DiskRoom(lab.settings, lab.sessions).keep()
     assert sorted(run.rows()) == [(1, 1), (1, 2), (1, 3)]
+
+
+def test_a_succeeded_evaluation_makes_no_backbone_and_nobody_needs_its_checkpoints(lab: Lab, volume: Volume) -> None:
+    succeeded, failed = _run(lab, "judged", 9, Outcome.OK), _run(lab, "failed", 90, Outcome.DIVERGED)
+    succeeded.unpublish()
+    with lab.sessions.begin() as session:
+        session.execute(update(Job).values(kind="semi_supervised"))
+    volume.leave(0)
+    DiskRoom(lab.settings, lab.sessions).keep()
+    assert succeeded.steps_on_disk() == []
+    assert failed.steps_on_disk() == [3], "what a retry starts from"
 
 
 def test_every_running_job_of_the_node_hears_of_it_once_until_it_is_over(lab: Lab, volume: Volume) -> None:

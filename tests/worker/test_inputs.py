@@ -51,7 +51,7 @@ class Source:
         backbone_from = {"job": "pretrain", "select": select}
         job = self.post({"kind": "knn", "data": {"name": "digits"}, "backbone_from": backbone_from}, self.id)
         with self.lab.sessions() as session:
-            return resolve(session, job, self.runs_dir)
+            return resolve(session, job, self.lab.settings)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def source(database: Settings) -> Iterator[Source]:
 
 
 def test_last_is_the_published_backbone_and_a_step_is_its_checkpoint(source: Source) -> None:
-    data = {"digits": {"root": None}}
+    data = {"digits": None}
     published = {"path": str(source.run / "backbone"), "sha256": "of the tensors"}
     assert source.resolve("last") == {"backbone": published, "data": data}
     folder = source.run / "attempts/0001/checkpoints/step-00000014"
@@ -120,17 +120,47 @@ def test_a_retried_pretraining_is_given_the_checkpoints_of_all_it_was_a_retry_of
 
     def resume(job_id: uuid.UUID) -> object:
         with lab.sessions() as session:
-            return resolve(session, session.get_one(Job, job_id), lab.settings.runs_dir).get("resume")
+            return resolve(session, session.get_one(Job, job_id), lab.settings).get("resume")
 
     assert resume(third) == found
     assert resume(second) == [found[0], *found[2:]]
     assert resume(first) is None
 
 
-def test_a_retried_evaluation_starts_over(source: Source) -> None:
-    spec = {"kind": "knn", "data": {"name": "digits"}, "backbone_from": {"job": "pretrain"}}
+@pytest.mark.parametrize("kind", ["semi_supervised", "linear", "detection"])
+def test_a_retried_evaluation_that_trains_is_given_the_checkpoints_of_what_it_is_a_retry_of(
+    source: Source, kind: str
+) -> None:
+    labels = {"labels": {"percent": 10}} if kind == "semi_supervised" else {}
+    job_id = source.post({"kind": kind, "data": "digits", "backbone_from": {"job": "pretrain"}, **labels}, source.id).id
+    left = _checkpoint(source.lab, job_id, 1, 7)
+    source.lab.cancel(job_id)
+    retried = source.lab.retry(job_id)
+    with source.lab.sessions() as session:
+        assert resolve(session, session.get_one(Job, retried), source.lab.settings)["resume"] == [left]
+
+
+@pytest.mark.parametrize("kind", ["knn", "svm", "linear"])
+def test_a_retried_evaluation_of_frozen_features_starts_over(source: Source, kind: str) -> None:
+    protocol = {"protocol": "cached-features"} if kind == "linear" else {}
+    spec = {"kind": kind, "data": {"name": "digits"}, "backbone_from": {"job": "pretrain"}, **protocol}
     job_id = source.post(spec, source.id).id
     source.lab.cancel(job_id)
     retried = source.lab.retry(job_id)
     with source.lab.sessions() as session:
-        assert "resume" not in resolve(session, session.get_one(Job, retried), source.runs_dir)
+        assert "resume" not in resolve(session, session.get_one(Job, retried), source.lab.settings)
+
+
+def test_a_backbone_of_others_is_looked_for_in_this_hosts_folder(source: Source, tmp_path: Path) -> None:
+    (tmp_path / "resnet50.pth").touch()
+    settings = source.lab.settings.model_copy(update={"backbones_dir": tmp_path})
+    judging = {"kind": "knn", "data": {"name": "digits"}, "backbone": {"name": "resnet50"}, "images": {"size": 32}}
+    there = source.post({**judging, "backbone_from": {"file": "resnet50.pth"}}, None).id
+    absent = source.post({**judging, "backbone_from": {"file": "resnet51.pth"}}, None).id
+    with source.lab.sessions() as session:
+        found = resolve(session, session.get_one(Job, there), settings)["backbone"]
+        assert found == {"file": str(tmp_path / "resnet50.pth")}
+        with pytest.raises(BadInput, match=r"did you mean resnet50.pth"):
+            resolve(session, session.get_one(Job, absent), settings)
+        with pytest.raises(BadInput, match="BARLOW_BACKBONES_DIR, which is not set"):
+            resolve(session, session.get_one(Job, there), source.lab.settings)

@@ -79,6 +79,51 @@ def test_a_running_job_is_exported_to_its_checkpoint_and_an_ended_one_whole(
     assert json.loads(Path(client.download_artifacts(run.info.run_id, "result.json")).read_text()) == {"loss": 1.5}
 
 
+def test_an_evaluation_s_run_says_what_it_measured_of_whose_backbone(
+    lab: Lab, database: Settings, mlflow: Mlflow
+) -> None:
+    client = make_client(mlflow.url)
+    source = RecordedJob(lab, database, "barlow-twins")
+    source.started()
+    source.succeed()
+    record(source)
+    export(source, client)
+    published = {"source": "A table of somebody", "scores": {"top1": 73.2}}
+    judging = {"kind": "linear", "data": "digits", "run": {"published": published}}
+    trained = RecordedJob(
+        lab, database, "linear", source=source.id, spec={**judging, "backbone_from": {"job": "barlow-twins"}}
+    )
+    export(trained, client)
+    running = client.get_run(trained.row().mlflow_run_id).data.tags
+    assert "barlow.headline" not in running
+    score = {"last": 71.256, "best": 72.5}
+    result = {"protocol": "linear-document/1", "departures": {}, "headline": "top1", "scores": {"top1": score}}
+    trained.started()
+    lab.end(trained.attempt, Outcome.OK, result=result)
+    untrained = RecordedJob(
+        lab, database, "floor", spec={**judging, "backbone_from": {"random": 3}, "backbone": {"name": "tiny"}}
+    )
+    for job in (trained, untrained):
+        record(job)
+        export(job, client)
+    tags = client.get_run(trained.row().mlflow_run_id).data.tags
+    expected = {
+        "barlow.protocol": "linear-document/1",
+        "barlow.data": "digits",
+        "barlow.backbone": "barlow-twins",
+        "barlow.source_job": "barlow-twins",
+        "barlow.published_in": "A table of somebody",
+        "mlflow.parentRunId": source.row().mlflow_run_id,
+    }
+    assert {**running, **expected} == running
+    assert {**tags, **expected, "barlow.headline": "top1 71.26 (best 72.50)"} == tags
+    floor = client.get_run(untrained.row().mlflow_run_id).data
+    assert floor.tags["barlow.backbone"] == "untrained tiny, seed 3"
+    assert "barlow.source_job" not in floor.tags
+    assert floor.params["run.published.scores.top1"] == "73.2"
+    assert "barlow.protocol" not in client.get_run(source.row().mlflow_run_id).data.tags
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("carried_out", [False, True], ids=["before", "after"])
 def test_an_exporter_that_is_killed_at_any_call_leaves_nothing_twice(

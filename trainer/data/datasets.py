@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-class ImageDataSet(Protocol):
+class Images(Protocol):
     """One split of a data set. `image` may be called from many threads at once."""
 
     @property
@@ -21,7 +22,7 @@ class ImageDataSet(Protocol):
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what the data is: equal fingerprints mean equal images, labels and order.
 
-        Of a tree of files, whose content is not read for it, equal names and sizes.
+        Of files, whose content is not read for it, equal names and sizes; of annotations their content.
         """
         ...
 
@@ -35,12 +36,62 @@ class ImageDataSet(Protocol):
         """
         ...
 
+    def name(self, index: int) -> str:
+        """What the image is called where it comes from, as a list of labels names it: its file name without folders.
+
+        Of images that come with the code their number in the split.
+        """
+        ...
+
+
+@runtime_checkable
+class ImageDataSet(Images, Protocol):
+    """Images of one class each."""
+
     def label(self, index: int) -> int:
         """Index of the image's class."""
         ...
 
     def labels(self) -> NDArray[np.int64]:
         """All labels, (n,) int64."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """The objects of one image, in pixels of the image as `image` gives it."""
+
+    boxes: NDArray[np.float32]
+    """(k, 4): left, top, right, bottom; right and bottom are of the first pixel outside (one pixel is 1 wide)."""
+    classes: NDArray[np.int64]
+    """(k,) indices into the data set's classes."""
+    ignored: NDArray[np.bool_]
+    """(k,) objects that count neither as found nor as missed: VOC's difficult ones, COCO's crowds. Not trained on."""
+    masks: NDArray[np.bool_] | None
+    """(k, H, W), None where the data set has none."""
+
+
+@runtime_checkable
+class AnnotatedDataSet(Images, Protocol):
+    """Images with any number of objects each."""
+
+    @property
+    def has_masks(self) -> bool: ...
+
+    def annotation(self, index: int) -> Annotation:
+        """The objects of an image; may decode masks, so it is as slow as `image`.
+
+        Raises:
+            UnreadableImage: the annotation of this image cannot be read.
+        """
+        ...
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) of the image in pixels, as the annotations say it, without reading the image."""
+        ...
+
+    def presence(self) -> NDArray[np.int8]:
+        """(n, classes) int8: 1 the class is in the image, 0 it is not, -1 only ignored objects of it are."""
         ...
 
 
@@ -75,13 +126,16 @@ class ArrayDataSet:
     def labels(self) -> NDArray[np.int64]:
         return self._labels.copy()
 
+    def name(self, index: int) -> str:
+        return str(range(len(self))[index])
+
 
 class FirstImages:
     """The first `count` images of another data set."""
 
-    def __init__(self, whole: ImageDataSet, count: int) -> None:
+    def __init__(self, whole: Images, count: int) -> None:
         assert 0 < count <= len(whole), (count, len(whole))
-        self._whole = whole
+        self._images = whole
         self._count = count
         self.classes = whole.classes
         self.fingerprint = hashlib.sha256(f"{whole.fingerprint} first {count}".encode()).hexdigest()
@@ -90,7 +144,23 @@ class FirstImages:
         return self._count
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        return self._whole.image(self._checked(index))
+        return self._images.image(self._checked(index))
+
+    def name(self, index: int) -> str:
+        return self._images.name(self._checked(index))
+
+    def _checked(self, index: int) -> int:
+        if not -self._count <= index < self._count:
+            raise IndexError(f"image {index} of {self._count}")
+        return index % self._count
+
+
+class FirstLabelledImages(FirstImages):
+    """The first images, with their classes."""
+
+    def __init__(self, whole: ImageDataSet, count: int) -> None:
+        super().__init__(whole, count)
+        self._whole = whole
 
     def label(self, index: int) -> int:
         return self._whole.label(self._checked(index))
@@ -98,7 +168,20 @@ class FirstImages:
     def labels(self) -> NDArray[np.int64]:
         return self._whole.labels()[: self._count]
 
-    def _checked(self, index: int) -> int:
-        if not -self._count <= index < self._count:
-            raise IndexError(f"image {index} of {self._count}")
-        return index % self._count
+
+class FirstAnnotatedImages(FirstImages):
+    """The first images, with their objects."""
+
+    def __init__(self, whole: AnnotatedDataSet, count: int) -> None:
+        super().__init__(whole, count)
+        self._whole = whole
+        self.has_masks = whole.has_masks
+
+    def annotation(self, index: int) -> Annotation:
+        return self._whole.annotation(self._checked(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self._whole.size(self._checked(index))
+
+    def presence(self) -> NDArray[np.int8]:
+        return self._whole.presence()[: self._count]

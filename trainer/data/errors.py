@@ -5,6 +5,10 @@ class DataError(ValueError):
     """Data that cannot be used as asked; the message names the fault and the remedy (outcome `bad_data`)."""
 
 
+class NothingReadable(DataError):
+    """Not one image of a split can be read; raised after the ranks have agreed on it, so on all of them or none."""
+
+
 class UnreadableImage(DataError):
     """One image that cannot be decoded: left out with a warning and counted, unlike data that is wrong as a whole."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainer.data.datasets import ImageDataSet
+from trainer.data.datasets import Images
 from trainer.data.errors import UnreadableImage
 from trainer.data.pixels import empty_images
 from trainer.data.pool import Job, ahead, pieces
@@ -31,8 +31,6 @@ class EvaluationBatch:
     """(n,) int64, places in the data set, ascending."""
     images: Tensor
     """(n, 3, S, S) uint8, channels R, G, B."""
-    labels: np.ndarray
-    """(n,) int64."""
     unreadable: list[UnreadableImage]
     """Those that were left out, in the order of the data set."""
 
@@ -45,7 +43,7 @@ class _Loading:
     images: Tensor
     unreadable: dict[int, UnreadableImage] = field(default_factory=dict)
 
-    def load(self, dataset: ImageDataSet, images: EvaluationImages, row: int) -> None:
+    def load(self, dataset: Images, images: EvaluationImages, row: int) -> None:
         try:
             image = dataset.image(int(self.indices[row]))
         except UnreadableImage as error:
@@ -53,18 +51,17 @@ class _Loading:
         else:
             self.images.numpy()[row] = centre_crop(image, images)
 
-    def readable(self, labels: np.ndarray) -> EvaluationBatch:
-        """What could be read, given the labels of the whole data set."""
+    def readable(self) -> EvaluationBatch:
+        """What could be read."""
         if not self.unreadable:
-            return EvaluationBatch(self.indices, self.images, labels[self.indices], [])
+            return EvaluationBatch(self.indices, self.images, [])
         rows = np.array([row for row in range(len(self.indices)) if row not in self.unreadable], dtype=np.int64)
-        indices = self.indices[rows]
         left_out = [self.unreadable[row] for row in sorted(self.unreadable)]
-        return EvaluationBatch(indices, self.images[torch.from_numpy(rows)], labels[indices], left_out)
+        return EvaluationBatch(self.indices[rows], self.images[torch.from_numpy(rows)], left_out)
 
 
 def evaluation_batches(
-    dataset: ImageDataSet,
+    dataset: Images,
     images: EvaluationImages,
     *,
     batch_size: int,
@@ -72,7 +69,7 @@ def evaluation_batches(
     world_size: int,
     threads: int,
     tick: Callable[[], None] = lambda: None,
-) -> Iterator[EvaluationBatch]:
+) -> Generator[EvaluationBatch]:
     """This rank's share of the data set in order: over all ranks every image exactly once (DESIGN 7.5), either among
     a batch's images or among its unreadable ones.
 
@@ -85,7 +82,6 @@ def evaluation_batches(
     """
     assert 0 <= rank < world_size, (rank, world_size)
     share = np.arange(len(dataset) * rank // world_size, len(dataset) * (rank + 1) // world_size)
-    labels = dataset.labels()
     per_rank = -(-batch_size // world_size)
 
     def jobs() -> Iterator[Job[_Loading]]:
@@ -96,21 +92,25 @@ def evaluation_batches(
 
     with closing(ahead(jobs(), threads)) as loaded:
         for loading in loaded:
-            yield loading.readable(labels)
+            yield loading.readable()
 
 
 def centre_crop(image: np.ndarray, images: EvaluationImages) -> np.ndarray:
-    """Short side to `images.short_side` (bilinear), centre crop: image (H, W, 3) uint8 → (3, size, size) uint8.
+    """The resized image's centre: image (H, W, 3) uint8 → (3, size, size) uint8.
 
-    Rounds as torchvision's Resize and CenterCrop do (document 000, B.1).
+    The short side becomes `images.resized` (bilinear), or both sides where `resize_to` is a square; document 000, B.1.
+    Rounds as torchvision's Resize and CenterCrop do.
     """
-    image = _not_too_long(image)
-    height, width = image.shape[:2]
-    short = images.short_side
-    if width <= height:
-        width, height = short, int(short * height / width)
+    if images.resize_to == "square":
+        height = width = images.resized
     else:
-        width, height = int(short * width / height), short
+        image = _not_too_long(image)
+        height, width = image.shape[:2]
+        short = images.resized
+        if width <= height:
+            width, height = short, int(short * height / width)
+        else:
+            width, height = int(short * width / height), short
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     top, left = round((height - images.size) / 2), round((width - images.size) / 2)
     cropped = resized.crop((left, top, left + images.size, top + images.size))

@@ -9,7 +9,6 @@ dot is not looked at. Names are bytes: neither the locale nor the encoding of th
 from __future__ import annotations
 
 import difflib
-import errno
 import hashlib
 import os
 import stat
@@ -21,19 +20,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.decoding import decode
-from trainer.data.errors import DataError, UnreadableImage
+from trainer.data.errors import DataError
+from trainer.data.image_files import base_name, printable, read_image
 
 ENDINGS = (b"jpg", b"jpeg", b"png", b"webp", b"bmp", b"gif", b"tif", b"tiff", b"ppm", b"pgm", b"pbm")
 """Endings of image files, in any case. They decide what is an image; its content decides how it is decoded."""
-
-MAX_FILE_BYTES = 2**30
-
-_OF_ONE_FILE = {
-    errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
-}  # fmt: skip
-"""What is wrong with one file. Any other error is the disk's: taken for the file's, a disk that goes away for a moment
-would change what a run is trained on, or judge a backbone by what is left."""
 
 LAYOUT = "images are looked for as ROOT/SPLIT/CLASS/IMAGE"
 
@@ -95,17 +86,10 @@ class ImageFolder:
             UnreadableImage: the file is not there, may not be read, or is no image.
             OSError: the disk does not give it, or is not there any more.
         """
-        path = self._path(index)
-        try:
-            with open(os.path.join(self._folder, path), "rb") as file:
-                if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
-                    raise UnreadableImage(printable(path), f"the file is larger than {MAX_FILE_BYTES:,} bytes")
-                encoded = file.read()
-        except OSError as error:
-            if error.errno not in _OF_ONE_FILE or not os.path.isdir(self._folder):
-                raise
-            raise UnreadableImage(printable(path), error.strerror or str(error)) from error
-        return decode(encoded, printable(path))
+        return read_image(self._folder, self._path(index))
+
+    def name(self, index: int) -> str:
+        return base_name(self._path(index))
 
     def label(self, index: int) -> int:
         return int(self._labels[index])
@@ -148,11 +132,6 @@ def open_image_folder(
     if said:
         warn(f"data set {name!r}, split {split!r}: files {said}")
     return ImageFolder(folder, found)
-
-
-def printable(name: bytes) -> str:
-    """A file's name as text that can be written anywhere; bytes that are no UTF-8 as \\xNN."""
-    return name.decode("utf-8", "backslashreplace")
 
 
 def _classes(name: str, root: Path, split: str) -> list[bytes]:

@@ -14,6 +14,11 @@ class Purpose(IntEnum):
     VIEW = 2
     TEXTURE = 3
     PICTURE = 4
+    SCENE = 5
+    SHORT_SIDE = 6
+    REGIONS = 7
+    SVM = 8
+    SVM_FOLDS = 9
 
 
 def bits(purpose: Purpose, seed: int, *where: int) -> np.random.Philox:

@@ -13,15 +13,13 @@ import torch
 from trainer.data import views
 from trainer.data.batch import FIELDS, Batch, batch_memory
 from trainer.data.crops import resized_crop
-from trainer.data.datasets import ImageDataSet
-from trainer.data.errors import DataError, UnreadableImage
+from trainer.data.datasets import Images
+from trainer.data.errors import DataError
 from trainer.data.keyed import Purpose, permutation
 from trainer.data.photometry import apply_batched, fill_row
 from trainer.data.pool import Job, ahead, pieces
+from trainer.data.replacing import readable_from
 from trainer.specs.views import ViewsSpec
-
-REPLACEMENTS = 100
-"""So many images in a row that cannot be read are a fault of the data set, not of images."""
 
 
 class TrainingBatches:
@@ -36,7 +34,7 @@ class TrainingBatches:
 
     def __init__(
         self,
-        dataset: ImageDataSet,
+        dataset: Images,
         views_spec: ViewsSpec,
         *,
         batch_size: int,
@@ -134,7 +132,7 @@ class TrainingBatches:
         tables = None if photometry is None else photometry.numpy()
 
         def load(row: int) -> None:
-            image = self._next_readable(batch, row)
+            batch.indices[row], image = readable_from(self._dataset, int(batch.indices[row]), batch.skipped)
             for view_id, spec in enumerate((self._views.a, self._views.b)):
                 drawn = views.sample(
                     spec,
@@ -157,17 +155,3 @@ class TrainingBatches:
                     view.copy_(apply_batched(view, table, table))
 
         return Job(batch, pieces(load, indices, self._threads, self._tick, end))
-
-    def _next_readable(self, batch: Batch, row: int) -> np.ndarray:
-        """The image of a row, or else the next one; the batch's index then becomes that one's."""
-        wanted = int(batch.indices[row])
-        for index in range(wanted, wanted + min(1 + REPLACEMENTS, len(self._dataset))):
-            try:
-                image = self._dataset.image(index % len(self._dataset))
-            except UnreadableImage as error:
-                batch.skipped[error.name] = error.cause
-                last = error
-            else:
-                batch.indices[row] = index % len(self._dataset)
-                return image
-        raise DataError(f"nor can those after it; the last: {last}. Check the files of the data set") from last

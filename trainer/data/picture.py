@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 
 from trainer.data.batch import Batch
-from trainer.data.datasets import ImageDataSet
+from trainer.data.datasets import Images
 from trainer.data.photometry import finish
 
 PICTURE_IMAGES = 8
 _CELL = 96
 
 
-def write_views_picture(path: Path, dataset: ImageDataSet, batch: Batch) -> None:
+def write_views_picture(path: Path, dataset: Images, batch: Batch) -> None:
     """Write a PNG of the first rows of a batch, a column each: the image, its view a, its view b."""
     size = batch.size
     rows = [finished.permute(0, 2, 3, 1).numpy() for finished in finish(batch, torch.device("cpu"))]

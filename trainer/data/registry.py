@@ -1,7 +1,7 @@
 """Data sets by name: the only way a spec reaches data (DESIGN 6.9).
 
-A name is either registered here, and its images come with the code, or it is one for which this host has a folder:
-a tree of image files (trainer.data.image_folder).
+A name is either registered here, and its images come with the code, or datasets.yaml of this host says where it is and
+in which format (trainer.specs.data_sets).
 """
 
 from __future__ import annotations
@@ -9,21 +9,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from trainer.data.datasets import FirstImages, ImageDataSet
+from trainer.data.datasets import (
+    AnnotatedDataSet,
+    FirstAnnotatedImages,
+    FirstImages,
+    FirstLabelledImages,
+    ImageDataSet,
+    Images,
+)
 from trainer.data.digits import open_digits
 from trainer.data.errors import DataError
-from trainer.data.image_folder import open_image_folder
+from trainer.data.formats import Tick, Warn, open_source
 from trainer.data.textures import open_textures
+from trainer.specs.catalogue import Annotations
+from trainer.specs.data_sets import WORDS, DataSource, annotations_of, expected_classes, kinds_for
 
-Tick = Callable[[], None]
-"""Called for every unit of work, say an image: a hundred thousand times a second costs nothing that counts."""
-
-Warn = Callable[[str], None]
-"""Called with what a user should know of a data set that can be used nevertheless."""
-
-Opener = Callable[[str, Tick], ImageDataSet]
+Opener = Callable[[str, Tick], Images]
 """Opens one split, given its name."""
 
 
@@ -34,12 +36,20 @@ class Registration:
     opener: Opener
     splits: tuple[str, ...]
     description: str
+    annotations: tuple[Annotations, ...] = ("class",)
 
 
 _registered: dict[str, Registration] = {}
 
 
-def register(name: str, opener: Opener, *, splits: tuple[str, ...], description: str) -> None:
+def register(
+    name: str,
+    opener: Opener,
+    *,
+    splits: tuple[str, ...],
+    description: str,
+    annotations: tuple[Annotations, ...] = ("class",),
+) -> None:
     """Make a data set known under a name.
 
     Raises:
@@ -47,7 +57,7 @@ def register(name: str, opener: Opener, *, splits: tuple[str, ...], description:
     """
     if name in _registered:
         raise ValueError(f"data set {name!r} is registered twice; give one of them another name")
-    _registered[name] = Registration(opener, splits, description)
+    _registered[name] = Registration(opener, splits, description, annotations)
 
 
 def registered() -> dict[str, Registration]:
@@ -55,43 +65,126 @@ def registered() -> dict[str, Registration]:
     return dict(_registered)
 
 
-def open_data_set(
+def known_annotations(name: str, source: DataSource | None = None) -> tuple[Annotations, ...]:
+    """What is known of each image of a data set, without opening it.
+
+    Raises:
+        DataError: unknown name.
+    """
+    if name in _registered:
+        return _registered[name].annotations
+    return annotations_of(_given(name, source))
+
+
+def open_images(
     name: str,
     split: str,
     *,
-    root: Path | None = None,
+    source: DataSource | None = None,
     limit: int | None = None,
     tick: Tick = lambda: None,
     warn: Warn = lambda message: None,
-) -> ImageDataSet:
-    """Open one split of a data set; `limit` keeps its first images only, `tick` hears of every unit of work.
+) -> Images:
+    """Open one split of any data set; `limit` keeps its first images only, `tick` hears of every unit of work.
 
-    `root` is this host's folder of a data set that is not registered.
+    `source` is this host's entry of a data set that is not registered.
 
     Raises:
-        DataError: unknown name or split, naming the known ones, or data that cannot be read.
+        DataError: unknown name or split, naming the known ones, or data that cannot be read or are not what they
+            should be.
     """
     if limit is not None and limit < 1:
         raise DataError(f"limit {limit} leaves no image; use at least 1, or leave it out")
     entry = _registered.get(name)
-    whole: ImageDataSet
     if entry is not None:
         if split not in entry.splits:
             raise DataError(f"data set {name!r} has no split {split!r}; {_nearest(split, entry.splits)}")
         whole = entry.opener(split, tick)
-    elif root is not None:
-        whole = open_image_folder(name, root, split, tick=tick, warn=warn)
     else:
+        source = _given(name, source)
+        whole = open_source(name, source, split, tick=tick, warn=warn)
+        expected = expected_classes(name, source)
+        if expected is not None and len(whole.classes) != expected:
+            raise DataError(
+                f"data set {name!r} has {len(whole.classes):,} classes in {source.root}, and {expected:,} are "
+                "expected: complete it, or say `classes: N` in datasets.yaml if it is meant to be another"
+            )
+    return whole if limit is None or limit >= len(whole) else _first(whole, limit)
+
+
+def open_data_set(
+    name: str,
+    split: str,
+    *,
+    source: DataSource | None = None,
+    limit: int | None = None,
+    tick: Tick = lambda: None,
+    warn: Warn = lambda message: None,
+) -> ImageDataSet:
+    """Open one split whose images have one class each; the arguments are those of `open_images`.
+
+    Raises:
+        DataError: as `open_images`, or the images have no single class; says what they have.
+    """
+    images = open_images(name, split, source=source, limit=limit, tick=tick, warn=warn)
+    if isinstance(images, ImageDataSet):
+        return images
+    if isinstance(images, AnnotatedDataSet):
+        raise DataError(f"{_said(name, source)} and no single class an image, which this job learns from")
+    raise DataError(f"split {split!r} of data set {name!r} has no labels: it is for pretraining alone; use another")
+
+
+def open_annotated(
+    name: str,
+    split: str,
+    *,
+    source: DataSource | None = None,
+    limit: int | None = None,
+    tick: Tick = lambda: None,
+    warn: Warn = lambda message: None,
+) -> AnnotatedDataSet:
+    """Open one split whose images have objects in boxes; the arguments are those of `open_images`.
+
+    Raises:
+        DataError: as `open_images`, or the data set has no boxes; says what it has.
+    """
+    images = open_images(name, split, source=source, limit=limit, tick=tick, warn=warn)
+    if isinstance(images, AnnotatedDataSet):
+        return images
+    raise DataError(f"{_said(name, source)} and no boxes, which this job learns from")
+
+
+def _given(name: str, source: DataSource | None) -> DataSource:
+    if source is None:
         raise DataError(
             f"unknown data set {name!r}; {_nearest(name, tuple(_registered))} "
-            f"(a tree of images by hand: --data {name}=DIR)"
+            f"(by hand: --data {name}=DIR for a tree of images, or --datasets FILE)"
         )
-    return whole if limit is None or limit >= len(whole) else FirstImages(whole, limit)
+    return source
+
+
+def _first(whole: Images, count: int) -> Images:
+    if isinstance(whole, ImageDataSet):
+        return FirstLabelledImages(whole, count)
+    if isinstance(whole, AnnotatedDataSet):
+        return FirstAnnotatedImages(whole, count)
+    return FirstImages(whole, count)
+
+
+def _said(name: str, source: DataSource | None) -> str:
+    has = known_annotations(name, source)
+    return f"data set {name!r} is for {', '.join(kinds_for(has))}: it has {', '.join(WORDS[each] for each in has)}"
 
 
 def _nearest(word: str, known: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+
+
+def _scenes(split: str, tick: Tick) -> Images:
+    from trainer.data.scenes import open_scenes  # late: few runs draw scenes
+
+    return open_scenes(split, tick=tick)
 
 
 register(
@@ -105,4 +198,11 @@ register(
     lambda split, tick: open_textures(split, tick=tick),
     splits=("train", "test"),
     description="Generated textures: the class is the family; colours, phase, frequency, shading, noise are nuisance",
+)
+register(
+    "scenes",
+    _scenes,
+    splits=("train", "test"),
+    description="Generated scenes: textured objects on textured grounds, with boxes and masks",
+    annotations=("boxes", "masks", "multi_label"),
 )

@@ -1,7 +1,8 @@
-"""The frozen backbone that an evaluation judges."""
+"""The backbone that an evaluation judges, from any source."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,55 +12,68 @@ import torch
 from torch import nn
 
 from trainer.models.backbones import build_backbone
-from trainer.models.exported import backbone_digest, load_backbone
+from trainer.models.exported import backbone_digest, load_backbone, read_architecture
+from trainer.models.foreign import architecture_of, described, load_foreign
 from trainer.outcome import BadSpec
 from trainer.runtime import checkpoints
 from trainer.runtime.context import Context
-from trainer.specs import BackboneSpec, EvaluationSpec
+from trainer.specs import BackboneJudged, BackboneSpec, EvaluationSpec
 
 PHASE = "opening the backbone"
+NAMED = 20
+"""Tensors left out that a warning and the result name."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenBackbone:
-    """Images in, features out, in evaluation mode. `digest` is None where nothing is learned: raw pixels."""
+    """Images in, features out, in evaluation mode, float32 on the rank's device.
+
+    `source` says where it is from, in the words of the spec. `digest` and `architecture` are None where nothing is
+    learned: raw pixels.
+    """
 
     module: nn.Module
     source: dict[str, Any]
     digest: str | None
+    architecture: BackboneSpec | None = None
 
     def check_frozen(self) -> None:
         """Assert that no parameter and no buffer has changed by a bit since the backbone was opened."""
         assert self.digest == _digest(self.module), "the evaluation changed its backbone"
 
+    def trainable_copy(self) -> nn.Module:
+        """The same network, its own and free to be trained: in training mode, every parameter with a gradient."""
+        return copy.deepcopy(self.module).train().requires_grad_(True)
 
-def open_backbone(spec: EvaluationSpec, context: Context) -> FrozenBackbone:
-    """The backbone that the spec names, on the rank's device.
 
-    `inputs["backbone"]` is what the worker resolved `backbone_from.job` to: {"path": a published folder} or
-    {"checkpoint": a checkpoint folder of a pretraining}, with the sha256 that each names itself by.
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    module: nn.Module
+    architecture: BackboneSpec | None
+    said: dict[str, Any]
+    """What the source is found to be, beside what the spec says."""
+
+
+def open_backbone(spec: BackboneJudged, context: Context) -> FrozenBackbone:
+    """The backbone that the spec names, on the rank's device; tried on an image of `images.size`, if the spec has that.
+
+    `inputs["backbone"]` is what the worker resolved `backbone_from` to: {"path": a published folder} or {"checkpoint":
+    a checkpoint folder of a pretraining}, with the sha256 that each names itself by; {"file": weights}; or
+    {"folder": where torchvision's files are}.
 
     Raises:
         BadSpec: there is no such backbone, or it is not what was written, or it takes no images of that size.
     """
     context.progress(PHASE)
-    source = spec.backbone_from.model_dump(exclude_none=True)
-    if spec.backbone_from.job is not None:
-        module = _of_job(context.inputs.get("backbone") or {}, context)
-    else:
-        source.pop("select")
-        if spec.backbone_from.pixels:
-            module = nn.Flatten()
-        else:
-            assert spec.backbone is not None, "the spec requires it"
-            assert spec.backbone_from.random is not None, "the spec requires one source"
-            source["name"] = spec.backbone.name
-            module = build_backbone(spec.backbone, seed=spec.backbone_from.random)
+    opened = _open(spec, context)
     context.working(PHASE)
-    module = module.float().to(context.device).eval().requires_grad_(False)
-    if not spec.backbone_from.pixels:
+    module = opened.module.float().to(context.device).eval().requires_grad_(False)
+    if isinstance(spec, EvaluationSpec) and not spec.backbone_from.pixels:
         _try(module, spec.images.size, context.device)
-    return FrozenBackbone(module, source, _digest(module))
+    source = spec.backbone_from.model_dump(exclude_none=True)
+    if spec.backbone_from.job is None:
+        source.pop("select")
+    return FrozenBackbone(module, source | opened.said, _digest(module), opened.architecture)
 
 
 def _try(module: nn.Module, side: int, device: torch.device) -> None:
@@ -74,36 +88,103 @@ def _try(module: nn.Module, side: int, device: torch.device) -> None:
         ) from error
 
 
-def _of_job(resolved: dict[str, str], context: Context) -> nn.Module:
+def _open(spec: BackboneJudged, context: Context) -> _Opened:
+    source = spec.backbone_from
+    if source.pixels:
+        return _Opened(nn.Flatten(), None, {})
+    if source.random is not None:
+        assert spec.backbone is not None, "the spec requires it"
+        module = build_backbone(spec.backbone, seed=source.random)
+        return _Opened(module, spec.backbone, {"name": spec.backbone.name})
+    resolved = context.inputs.get("backbone") or {}
     try:
+        if source.torchvision is not None:
+            return _of_torchvision(source.torchvision, resolved, context)
         if "path" in resolved:
-            return _published(Path(resolved["path"]), resolved.get("sha256"))
+            return _brings_its_own(_published(Path(resolved["path"]), resolved.get("sha256")), spec)
         if "checkpoint" in resolved:
-            return _of_checkpoint(Path(resolved["checkpoint"]), resolved.get("sha256"), context)
+            return _brings_its_own(_of_checkpoint(Path(resolved["checkpoint"]), resolved.get("sha256"), context), spec)
+        if source.file is not None and "file" in resolved:
+            return _of_file(Path(resolved["file"]), spec.backbone, context)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise BadSpec(f"the backbone cannot be read: {error}") from error
-    raise BadSpec(
-        "backbone_from.job is not resolved to a folder: submit the spec to the service, or give --backbone FOLDER"
-    )
+    if source.job is not None:
+        raise BadSpec(
+            "backbone_from.job is not resolved to a folder: submit the spec to the service, or give --backbone PATH"
+        )
+    raise BadSpec("backbone_from.file is not resolved: submit the spec to the service, or give --backbone PATH")
 
 
-def _published(folder: Path, sha256: str | None) -> nn.Module:
+def _brings_its_own(opened: _Opened, spec: BackboneJudged) -> _Opened:
+    """Refuse an architecture in the spec that is not the one the folder names."""
+    assert opened.architecture is not None
+    if spec.backbone not in (None, opened.architecture):
+        raise ValueError(f"it is {described(opened.architecture)} and says so itself; leave backbone out")
+    return opened
+
+
+def _published(folder: Path, sha256: str | None) -> _Opened:
     module = load_backbone(folder)
     if sha256 not in (None, _digest(module)):
         raise ValueError(f"{folder.name} was published anew after this job was placed; retry the job")
-    return module
+    return _Opened(module, read_architecture(folder), {})
 
 
-def _of_checkpoint(folder: Path, sha256: str | None, context: Context) -> nn.Module:
+def _of_checkpoint(folder: Path, sha256: str | None, context: Context) -> _Opened:
     manifest = checkpoints.read_manifest(folder)
     found = checkpoints.sha256_of(folder / checkpoints.STATE_FILE, partial(context.working, PHASE))
     if found != manifest.sha256 or sha256 not in (None, found):
         raise ValueError(f"{folder.name}/{checkpoints.STATE_FILE} is not the file that was written; use another step")
-    module = build_backbone(BackboneSpec.model_validate(manifest.spec["backbone"]), seed=0)
+    architecture = BackboneSpec.model_validate(manifest.spec["backbone"])
+    module = build_backbone(architecture, seed=0)
     trained = checkpoints.read_state(folder, torch.device("cpu"))["model"]
     prefix = "backbone."
     module.load_state_dict({name.removeprefix(prefix): v for name, v in trained.items() if name.startswith(prefix)})
-    return module
+    return _Opened(module, architecture, {})
+
+
+def _of_file(path: Path, architecture: BackboneSpec | None, context: Context) -> _Opened:
+    tick = partial(context.working, PHASE)
+    if architecture is None:
+        fits = architecture_of(path, tick)
+        example = f"they fit {described(fits)}" if fits is not None else "for example backbone: {name: resnet50}"
+        raise ValueError(f"{path.name} holds weights alone: add the architecture as `backbone` ({example})")
+    return _foreign(path, architecture, checkpoints.sha256_of(path, tick), context)
+
+
+def _of_torchvision(name: str, resolved: dict[str, str], context: Context) -> _Opened:
+    # Late: only this source asks torchvision for its weights.
+    from trainer.models.torchvision_weights import find_in, torchvision_weights
+
+    weights = torchvision_weights(name)
+    if "file" in resolved:
+        path = Path(resolved["file"])
+    elif "folder" in resolved:
+        path = find_in(Path(resolved["folder"]), weights)
+    else:
+        raise ValueError(
+            f"{name} is the file {weights.file}, published at {weights.address}: give it as --backbone PATH"
+        )
+    sha256 = checkpoints.sha256_of(path, partial(context.working, PHASE))
+    weights.check(sha256)
+    return _foreign(path, weights.architecture, sha256, context)
+
+
+def _foreign(path: Path, architecture: BackboneSpec, sha256: str, context: Context) -> _Opened:
+    loaded = load_foreign(path, architecture, partial(context.working, PHASE))
+    # The file that was read: by hand another may be given than the spec names.
+    said: dict[str, Any] = {"name": architecture.name, "read": path.name, "sha256": sha256}
+    if loaded.dropped:
+        count, names = len(loaded.dropped), loaded.dropped[:NAMED]
+        said["left_out"] = {"tensors": count, "names": names}
+        context.warn(
+            f"{count} tensors of {path.name} are no part of {described(architecture)} and are left out: "
+            + ", ".join(names)
+            + (", ..." if count > len(names) else ""),
+            tensors=count,
+            names=names,
+        )
+    return _Opened(loaded.module, architecture, said)
 
 
 def _digest(module: nn.Module) -> str | None:

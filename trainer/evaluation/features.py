@@ -1,19 +1,20 @@
-"""Features of a whole split: one row per image, in the order of the data set, the same for any number of ranks."""
+"""Features of a whole split: one row per image, each computed by one rank, in the order of the data set."""
 
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from trainer.data.datasets import ImageDataSet
-from trainer.data.errors import DataError
+from trainer.data.datasets import ImageDataSet, Images
+from trainer.data.errors import NothingReadable
 from trainer.data.evaluation_loading import evaluation_batches
 from trainer.data.pixels import normalise
-from trainer.evaluation.units import Units, rounds
+from trainer.evaluation.units import Units, rounds, share
 from trainer.outcome import BadSpec
 from trainer.runtime import collectives
 from trainer.runtime.context import LOADING_SECONDS, Context
@@ -25,42 +26,59 @@ NAMED = 20
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Labelled features of one split, whole on every rank."""
+    """Features of one split: of this rank's share of it, or of all of it on every rank (`gathered`)."""
 
     values: Tensor
     """(n, d) float32 on the rank's device; a row for each image that could be read."""
-    labels: Tensor
-    """(n,) int64 on the rank's device; row for row."""
+    indices: Tensor
+    """(n,) int64 on the rank's device: the image of each row by its place in the data set, ascending."""
+    total: int
+    """Rows of all shares together."""
     unreadable: int = 0
     """Images of the split that have no row."""
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.indices)
+
+    def gathered(self, phase: str, context: Context) -> Features:
+        """The shares of all ranks, in order; every rank calls it. Takes the memory of the whole split."""
+        context.working(f"{phase}, gathering")
+        values = context.all_gather_rows(self.values)
+        context.working(f"{phase}, gathering")
+        return Features(values, context.all_gather_rows(self.indices), self.total, self.unreadable)
+
+
+def labels_on(device: torch.device, dataset: ImageDataSet) -> Tensor:
+    """All labels of a split, (n,) int64 on the device: the row for an image is its place in the data set."""
+    return torch.from_numpy(dataset.labels()).to(device)
 
 
 def extract(
     backbone: nn.Module,
-    dataset: ImageDataSet,
+    dataset: Images,
     images: EvaluationImages,
     *,
     batch_size: int,
     phase: str,
     context: Context,
     units: Units,
+    dtype: torch.dtype = torch.float32,
 ) -> Features:
-    """Features of every image of `dataset`, each computed by one rank and counted once (DESIGN 7.5). Images that cannot
-    be read are left out, with a warning.
+    """Features of this rank's share of `dataset`; over all ranks every image counts once (DESIGN 7.5). Images that
+    cannot be read are left out, with a warning.
 
-    `batch_size` is global. With a backbone in evaluation mode a row depends on its image alone, so batches and ranks
-    change it by rounding at most.
+    `batch_size` is global, `dtype` the backbone's. With a backbone in evaluation mode a row depends on its image alone,
+    so batches and ranks change it by rounding at most. Takes the memory of the share and of one batch.
 
     Raises:
-        BadSpec: a feature is not finite; names the image.
-        DataError: no image can be read, or one cannot be loaded for another reason.
+        BadSpec: a feature is not finite; names the image. On every rank.
+        NothingReadable: on every rank.
+        DataError: an image cannot be loaded for another reason; perhaps on one rank alone, so it has to end the job.
         Stopped: a stop was asked for.
     """
+    mine = share(len(dataset), context)
     total = rounds(len(dataset), context, -(-batch_size // context.world_size))
-    batches = evaluation_batches(
+    loaded = evaluation_batches(
         dataset,
         images,
         batch_size=batch_size,
@@ -69,57 +87,82 @@ def extract(
         threads=context.threads,
         tick=partial(context.working, phase, quiet_seconds=LOADING_SECONDS),
     )
-    rows: list[Tensor] = []
-    indices: list[Tensor] = []
+    rows = _Rows(len(mine), context.device)
     unreadable: list[str] = []
     begun = time.monotonic()
-    for done in range(1, total + 1):
-        batch = next(batches, None)
-        if batch is not None:
-            unreadable += map(str, batch.unreadable)
-        if batch is not None and len(batch.indices):
-            with torch.no_grad():
-                rows.append(backbone(normalise(batch.images.to(context.device), torch.float32)).float())
-            assert rows[-1].ndim == 2, f"features are one row per image, not {tuple(rows[-1].shape)}"
-            indices.append(torch.from_numpy(batch.indices).to(context.device))
-        images_done = min(done * batch_size, len(dataset))
-        context.progress(
-            phase, step=done, steps=total, images_per_second=images_done / max(time.monotonic() - begun, 1e-9)
-        )
-        units.finished()
-    context.working(f"{phase}, gathering")
-    width = collectives.all_reduce_max_(torch.tensor(rows[0].shape[1] if rows else 0, device=context.device))
-    none = torch.empty((0, int(width)), device=context.device)
-    values = context.all_gather_rows(torch.cat([none, *rows]))
-    context.working(f"{phase}, gathering")
-    order = context.all_gather_rows(torch.cat([torch.empty(0, dtype=torch.int64, device=context.device), *indices]))
-    left_out = _left_out(order, unreadable, len(dataset), phase, context)
-    finite = values.isfinite().all(dim=1)
-    if not finite.all():
+    with closing(loaded) as batches, torch.no_grad():
+        for done in range(1, total + 1):
+            batch = next(batches, None)
+            if batch is not None:
+                unreadable += map(str, batch.unreadable)
+                if len(batch.indices):
+                    values = backbone(normalise(batch.images.to(context.device), dtype)).float()
+                    rows.take(values, torch.from_numpy(batch.indices))
+            images_done = min(done * batch_size, len(dataset))
+            per_second = images_done / max(time.monotonic() - begun, 1e-9)
+            units.progress(phase, step=done, steps=total, images_per_second=per_second)
+            units.finished()
+    found = rows.features(unreadable, len(dataset), phase, context)
+    first_bad = context.all_gather_rows(found.indices[~rows.finite[: len(found)]][:1])
+    if len(first_bad):
         raise BadSpec(
-            f"the features of image {int(order[~finite][0])} ({phase}) are not finite: "
+            f"the features of image {int(first_bad.min())} ({phase}) are not finite: "
             "the backbone has diverged; choose a checkpoint of an earlier step"
         )
-    return Features(values, torch.from_numpy(dataset.labels()).to(context.device)[order], left_out)
+    return found
 
 
-def _left_out(order: Tensor, unreadable: list[str], count: int, phase: str, context: Context) -> int:
-    """How many of `count` images have no row, with a warning; `order` holds the images of all rows, `unreadable` what
-    is wrong with this rank's own ones.
+class _Rows:
+    """Rows of a share as they come, in the memory that they will have."""
+
+    def __init__(self, most: int, device: torch.device) -> None:
+        self._most = most
+        self._filled = 0
+        self._values: Tensor | None = None
+        self._indices = torch.empty(most, dtype=torch.int64, device=device)
+        self.finite = torch.empty(most, dtype=torch.bool, device=device)
+
+    def take(self, values: Tensor, indices: Tensor) -> None:
+        assert values.ndim == 2, f"features are one row per image, not {tuple(values.shape)}"
+        if self._values is None:
+            self._values = values.new_empty((self._most, values.shape[1]))
+        place = slice(self._filled, self._filled + len(values))
+        self._values[place] = values
+        self._indices[place] = indices.to(self._indices.device)
+        self.finite[place] = values.isfinite().all(dim=1)  # not looked at here: the host would wait
+        self._filled = place.stop
+
+    def features(self, unreadable: list[str], count: int, phase: str, context: Context) -> Features:
+        """What was taken, of a data set of `count` images; `unreadable` says what is wrong with the others.
+
+        Raises:
+            NothingReadable: on every rank, if no rank has a row.
+        """
+        width = 0 if self._values is None else self._values.shape[1]
+        numbers = torch.tensor([self._filled, len(unreadable)], device=context.device)
+        total, left_out = (int(v) for v in collectives.all_reduce_(numbers).tolist())
+        # A rank without a row has to know how wide one would be.
+        widest = int(collectives.all_reduce_max_(torch.tensor(width, device=context.device)))
+        values = self._values if self._values is not None else torch.empty((self._most, widest), device=context.device)
+        indices = self._indices[: self._filled]
+        assert total + left_out == count, "every image has a row or is left out"
+        assert (indices[1:] > indices[:-1]).all(), "no image twice, in order"
+        tell_unreadable(unreadable, left_out, count, phase, context)
+        return Features(values[: self._filled], indices, total, left_out)
+
+
+def tell_unreadable(unreadable: list[str], left_out: int, count: int, phase: str, context: Context) -> None:
+    """Warn of the images that could not be read: `unreadable` on this rank, `left_out` of `count` on all of them.
 
     Raises:
-        DataError: none has a row.
+        NothingReadable: none could.
     """
-    left_out = int(collectives.all_reduce_(torch.tensor(len(unreadable), device=context.device)))
-    assert len(order) + left_out == count, "every image has a row or is left out"
-    assert (order[1:] > order[:-1]).all(), "no image twice, in order"
     first = collectives.all_gather_texts(unreadable[:NAMED], context.device)[:NAMED]
     if left_out == count:
-        raise DataError(f"none of the {count:,} images can be read ({phase}); the first: {first[0]}")
+        raise NothingReadable(f"none of the {count:,} images can be read ({phase}); the first: {first[0]}")
     if left_out:
         context.warn(
             f"{left_out:,} of {count:,} images cannot be read and are left out ({phase}); the first: {first[0]}",
             unreadable=left_out,
             images=first,
         )
-    return left_out

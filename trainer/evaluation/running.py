@@ -2,77 +2,58 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from trainer.data.datasets import ImageDataSet
-from trainer.data.errors import DataError
-from trainer.data.registry import open_data_set
-from trainer.evaluation.backbone import open_backbone
-from trainer.evaluation.features import Features, extract
-from trainer.evaluation.knn import run_knn
-from trainer.evaluation.linear import run_linear
-from trainer.evaluation.units import Stopped, Units
 from trainer.runtime.context import Context
-from trainer.specs import KnnSpec, LinearSpec
+from trainer.specs import BackboneJudged, DetectionSpec, KnnSpec, LinearSpec, SemiSupervisedSpec, SvmSpec
+
+KNN_PROTOCOL = "knn/1"
 
 
-def run_evaluation(spec: KnnSpec | LinearSpec, context: Context) -> dict[str, Any] | None:
+def run_evaluation(spec: BackboneJudged, context: Context) -> dict[str, Any] | None:
     """Judge the backbone that `spec` names; the result on every rank, or None if a stop was asked for.
 
-    An evaluation keeps no state: run again, it starts over and comes to the same result. `data.limit` holds for
-    the training split; the test split is always whole. Results and metrics are in percent.
+    The result holds `protocol` (name and version), `departures` from it, `headline` (the score that counts), `scores`
+    ({name: {"last", "best"}}, in percent), `data`, `backbone`, and what the protocol adds. `data.limit` holds for the
+    training split; the test split is always whole.
 
     Raises:
         BadSpec: the backbone cannot be used, or the spec does not fit the data.
         DataError: the data cannot be used.
-        Diverged: the classifier's rate is too high.
+        Diverged: the training's rate is too high.
     """
-    context.progress("loading data")
-    tick = partial(context.working, "loading data")
-    root = context.data_root(spec.data.name)
-    opened = partial(open_data_set, spec.data.name, root=root, tick=tick, warn=context.warn)
-    train_set = opened(spec.data.split, limit=spec.data.limit)
-    test_set = opened(spec.test_split)
-    if train_set.classes != test_set.classes:
-        raise DataError(f"splits {spec.data.split} and {spec.test_split} of {spec.data.name} have different classes")
-    backbone = open_backbone(spec, context)
-    units = Units(context)
-
-    def features(dataset: ImageDataSet, phase: str) -> Features:
-        return extract(
-            backbone.module,
-            dataset,
-            spec.images,
-            batch_size=spec.batch_size,
-            phase=phase,
-            context=context,
-            units=units,
-        )
-
-    try:
-        train, test = features(train_set, "features train"), features(test_set, "features test")
-        backbone.check_frozen()
-        classes = len(train_set.classes)
-        if isinstance(spec, KnnSpec):
-            judged = run_knn(spec, train, test, classes=classes, context=context, units=units)
-        else:
-            judged = run_linear(spec, train, test, classes=classes, context=context, units=units)
-    except Stopped:
+    judged = _judge(spec, context)
+    if judged is None:
         return None
-    return {
-        **judged,
-        "data": {
-            "name": spec.data.name,
-            "train_split": spec.data.split,
-            "test_split": spec.test_split,
-            "train_fingerprint": train_set.fingerprint,
-            "test_fingerprint": test_set.fingerprint,
-            "train_images": len(train),
-            "test_images": len(test),
-            "unreadable": {"train": train.unreadable, "test": test.unreadable},
-            "classes": classes,
-        },
-        "backbone": {"source": backbone.source, "digest": backbone.digest, "features": train.values.shape[1]},
-        "images": {"size": spec.images.size, "short_side": spec.images.short_side},
-    }
+    if isinstance(spec, KnnSpec):
+        return {"protocol": KNN_PROTOCOL, "departures": {}, **judged}
+    assert isinstance(spec, LinearSpec | SemiSupervisedSpec | SvmSpec | DetectionSpec)
+    return {"protocol": spec.protocol_name, "departures": spec.departures(), **judged}
+
+
+def _judge(spec: BackboneJudged, context: Context) -> dict[str, Any] | None:
+    # Each one late: none needs what the others import.
+    if isinstance(spec, KnnSpec):
+        from trainer.evaluation.knn import run_knn
+
+        return run_knn(spec, context)
+    if isinstance(spec, SvmSpec):
+        from trainer.evaluation.svm import run_svm
+
+        return run_svm(spec, context)
+    if isinstance(spec, LinearSpec) and spec.protocol == "cached-features":
+        from trainer.evaluation.linear_cached import run_linear_cached
+
+        return run_linear_cached(spec, context)
+    if isinstance(spec, LinearSpec):
+        from trainer.evaluation.linear import run_linear
+
+        return run_linear(spec, context)
+    if isinstance(spec, SemiSupervisedSpec):
+        from trainer.evaluation.semi_supervised import run_semi_supervised
+
+        return run_semi_supervised(spec, context)
+    from trainer.evaluation.detection.running import run_detection
+
+    assert isinstance(spec, DetectionSpec)
+    return run_detection(spec, context)

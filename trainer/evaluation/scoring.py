@@ -26,3 +26,9 @@ def top(places: Tensor, k: int) -> float:
 def top5(places: Tensor, classes: int) -> float | None:
     """Top-5 in percent; None below 5 classes, where it says nothing."""
     return top(places, 5) if classes >= 5 else None
+
+
+def scores_of(places: Tensor, classes: int) -> dict[str, float]:
+    """Scores by name: top1, and top5 where it says something."""
+    top_5 = top5(places, classes)
+    return {"top1": top(places, 1)} | ({} if top_5 is None else {"top5": top_5})

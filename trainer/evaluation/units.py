@@ -1,6 +1,8 @@
-"""Units of work of an evaluation: between two of them it can be stopped."""
+"""Units of work of an evaluation: of each one it tells, and between two of them it can be stopped."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from trainer.runtime.context import Context
 
@@ -16,6 +18,14 @@ class Units:
         self._context = context
         self._finished = 0
 
+    def progress(self, phase: str, *, step: int, steps: int, **more: Any) -> None:
+        """Say that `step` of the phase's `steps` are done; `more` as Context.progress takes it."""
+        self._context.progress(phase, step=step, steps=steps, **more)
+
+    def working(self, phase: str) -> None:
+        """Say that a part of a unit is done."""
+        self._context.working(phase)
+
     def finished(self) -> None:
         """One more unit is done; every rank calls it equally often.
 
@@ -24,6 +34,17 @@ class Units:
         """
         self._finished += 1
         if self._context.stop.requested(self._finished):
+            raise Stopped
+
+
+class UnitsWithinStep(Units):
+    """Of an evaluation that a training makes between two of its steps: the job stays at the step it is at."""
+
+    def progress(self, phase: str, *, step: int, steps: int, **more: Any) -> None:
+        self._context.working(phase)
+
+    def finished(self) -> None:
+        if self._context.stop.requested_now():
             raise Stopped
 
 

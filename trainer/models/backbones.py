@@ -40,9 +40,10 @@ class Tiny(nn.Module):
 def build_backbone(spec: BackboneSpec, *, seed: int, side: int | None = None) -> nn.Module:
     """The untrained backbone: forward (n, 3, H, W) → (n, feature_width), with `feature_width` as an attribute.
 
-    `tiny`, any classification network of torchvision, or one that an installed distribution registers. Float32 on the
-    CPU, initialised from `seed` alone; torch's generators are left as they were. Forward draws no random number. With
-    `side` one of your own is tried on images of that size; what the others take is known (trainer.specs.catalogue).
+    `tiny`, `tiny_resnet`, any classification network of torchvision, or one that an installed distribution registers.
+    Float32 on the CPU, initialised from `seed` alone; torch's generators are left as they were. Forward draws no random
+    number. With `side` one of your own is tried on images of that size; what the others take is known
+    (trainer.specs.catalogue).
 
     Raises:
         SpecError: the name is not known here, or what it stands for is no backbone.
@@ -53,7 +54,10 @@ def build_backbone(spec: BackboneSpec, *, seed: int, side: int | None = None) ->
         # Late: torchvision takes as long to import as torch, and `tiny` needs none of it.
         from trainer.models.classifiers import CLASSIFIERS, build_classifier
         from trainer.models.own import build_own
+        from trainer.models.tiny_resnet import build_tiny_resnet
 
+        if spec.name == "tiny_resnet":
+            return build_tiny_resnet(spec)
         if spec.name in CLASSIFIERS:
             return build_classifier(spec)
         return build_own(spec.name, side)

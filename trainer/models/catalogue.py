@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from trainer.data.registry import open_data_set, registered
+from trainer.data.registry import open_images, registered
 from trainer.models.backbones import empty_backbone
 from trainer.models.classifiers import CLASSIFIERS, is_resnet
 from trainer.specs.catalogue import CATALOGUE_SIDE, BackboneEntry, DataSetEntry, Trunk
 from trainer.specs.common import BackboneSpec
 
-NAMES = (*CLASSIFIERS, "tiny")
+NAMES = (*CLASSIFIERS, "tiny", "tiny_resnet")
 
 SIDES = range(8, 129)
 """Sides in pixels among which the smallest is looked for: from the smallest that a spec allows."""
@@ -30,7 +30,7 @@ def backbone_entry(name: str) -> BackboneEntry:
     """What is known of one backbone. Nothing is computed: its tensors have a shape and no memory."""
     spec = BackboneSpec.model_construct(name=name, stem="imagenet", zero_init_residual=True)
     backbone = empty_backbone(spec)
-    family = name in CLASSIFIERS and is_resnet(name)
+    family = name == "tiny_resnet" or (name in CLASSIFIERS and is_resnet(name))
     small = spec.model_copy(update={"stem": "small"})
     any_size = takes(backbone, SIDES[-1])
     return BackboneEntry(
@@ -90,7 +90,7 @@ def saved_bytes(backbone: nn.Module, views: int) -> int:
 def data_set_entry(name: str) -> DataSetEntry:
     """Counts of a registered data set that needs no files."""
     known = registered()[name]
-    splits = {split: open_data_set(name, split) for split in known.splits}
+    splits = {split: open_images(name, split) for split in known.splits}
     sides = {data.image(index).shape[:2] for data in splits.values() for index in range(len(data))}
     height, width = next(iter(sides))
     return DataSetEntry(
@@ -98,13 +98,18 @@ def data_set_entry(name: str) -> DataSetEntry:
         classes=len(next(iter(splits.values())).classes),
         image_size=height if len(sides) == 1 and height == width else None,
         description=known.description,
+        annotations=list(known.annotations),
     )
+
+
+_COUNTED = {"splits", "classes", "image_size", "description", "annotations"}
+"""Of a data set that comes with the code; the rest of an entry is what a node says of its own."""
 
 
 def render() -> str:
     """The text of catalogue.json: one entry a line."""
     backbones = {name: backbone_entry(name).model_dump() for name in NAMES}
-    data_sets = {name: data_set_entry(name).model_dump() for name in registered()}
+    data_sets = {name: data_set_entry(name).model_dump(include=_COUNTED) for name in registered()}
     return f'{{"backbones": {_lines(backbones)},\n"data_sets": {_lines(data_sets)}}}\n'
 
 

@@ -23,6 +23,7 @@ from trainer.specs.common import BackboneSpec
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+REMEDY = "export it again from its job's checkpoint"
 
 
 def backbone_digest(state_dict: Mapping[str, Tensor]) -> str:
@@ -77,29 +78,43 @@ def load_backbone(folder: Path) -> nn.Module:
     Raises:
         ValueError: the folder is not a whole published backbone, or its weights are not what was published.
     """
-    remedy = "export it again from its job's checkpoint"
-    try:
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
-        version = config["format_version"]
-        spec = BackboneSpec.model_validate(config["backbone"])
-        published = config["sha256"]
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError) as error:
-        raise ValueError(f"{folder.name}/{CONFIG} does not describe a backbone ({error}); {remedy}") from error
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{folder.name} has format {version}, this version reads {FORMAT_VERSION}; {remedy}")
+    spec, published = _read_config(folder)
     try:
         weights = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{folder.name}/{WEIGHTS} cannot be read ({error}); {remedy}") from error
+        raise ValueError(f"{folder.name}/{WEIGHTS} cannot be read ({error}); {REMEDY}") from error
     found = backbone_digest(weights)
     if found != published:
-        raise ValueError(f"{folder.name}/{WEIGHTS} has digest {found}, published was {published}; {remedy}")
+        raise ValueError(f"{folder.name}/{WEIGHTS} has digest {found}, published was {published}; {REMEDY}")
     backbone = build_backbone(spec, seed=0)
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{folder.name}/{WEIGHTS} does not fit {spec.name}: {error}; {remedy}") from error
+        raise ValueError(f"{folder.name}/{WEIGHTS} does not fit {spec.name}: {error}; {REMEDY}") from error
     return backbone.eval()
+
+
+def read_architecture(folder: Path) -> BackboneSpec:
+    """The network that the published backbone in `folder` is.
+
+    Raises:
+        ValueError: the folder does not describe one.
+    """
+    return _read_config(folder)[0]
+
+
+def _read_config(folder: Path) -> tuple[BackboneSpec, str]:
+    """Architecture, and digest of the weights."""
+    try:
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+        version = config["format_version"]
+        spec = BackboneSpec.model_validate(config["backbone"])
+        published = str(config["sha256"])
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError) as error:
+        raise ValueError(f"{folder.name}/{CONFIG} does not describe a backbone ({error}); {REMEDY}") from error
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{folder.name} has format {version}, this version reads {FORMAT_VERSION}; {REMEDY}")
+    return spec, published
 
 
 def _sync(path: Path) -> None:

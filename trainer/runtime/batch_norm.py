@@ -54,6 +54,43 @@ class _SynchronisedNormalisation(torch.autograd.Function):
         return (inner * _along(weight * inverse_std, gradient)).to(x.dtype), weight_share, bias_share, None
 
 
+class _UnevenNormalisation(torch.autograd.Function):
+    """The same of a batch of which ranks hold different numbers of rows, or one of them none.
+
+    The number of values goes with the statistics of each rank, in the same collective, and weighs them; it stays on
+    the device. Also returns it, summed over ranks, (V, C).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        wide = x.to(weight.dtype)
+        dims, local = _reduced(wide)
+        mean = wide.sum(dims) / max(local, 1)
+        squares = (wide - _along(mean, wide)).square().sum(dims)
+        local_count = torch.full_like(mean, local)
+        means, all_squares, counts = collectives.all_gather(torch.stack([mean, squares, local_count])).unbind(1)
+        count = counts.sum(0)
+        mean = (counts * means).sum(0) / count
+        variance = (all_squares.sum(0) + (counts * (means - mean).square()).sum(0)) / count
+        inverse_std = (variance + eps).rsqrt()
+        out = (wide - _along(mean, wide)) * _along(inverse_std * weight, wide) + _along(bias[None], wide)
+        ctx.save_for_backward(x, weight, mean, inverse_std, count)
+        ctx.mark_non_differentiable(mean, variance, count)
+        return out.to(x.dtype), mean, variance, count
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        x, weight, mean, inverse_std, count = ctx.saved_tensors
+        gradient = gradients[0].to(weight.dtype)
+        dims, _ = _reduced(gradient)
+        normal = (x.to(weight.dtype) - _along(mean, gradient)) * _along(inverse_std, gradient)
+        shares = torch.stack([gradient.sum(dims), (gradient * normal).sum(dims)])
+        mean_gradient, mean_projection = (collectives.all_reduce_(shares.clone()) / count).unbind()
+        inner = gradient - _along(mean_gradient, gradient) - normal * _along(mean_projection, gradient)
+        bias_share, weight_share = shares.sum(1).unbind()
+        return (inner * _along(weight * inverse_std, gradient)).to(x.dtype), weight_share, bias_share, None
+
+
 def _reduced(x: Tensor) -> tuple[list[int], int]:
     """The dimensions of (V, n, C, ...) that statistics go over, and the values of one view and channel in them."""
     dims = [d for d in range(x.ndim) if d not in (0, 2)]
@@ -70,12 +107,14 @@ class SynchronisedBatchNorm(_BatchNorm):
 
     In training mode the input holds the rows of `views` views, one view after the other, each with its own statistics;
     the running statistics take them in this order, as they would from a forward pass for each view, and on one rank
-    the bits are those of such passes through nn.BatchNorm*d. Every rank must hold the same number of rows.
+    the bits are those of such passes through nn.BatchNorm*d. Every rank must hold the same number of values a channel,
+    unless `uneven`: then each counts by what it holds, the regions of a detector's images for one.
     `tracking` False leaves the running statistics as they are. In evaluation mode neither matters. Parameters, buffers
     and state_dict are nn.BatchNorm*d's.
     """
 
     views: int = 1
+    uneven: bool = False
     tracking: bool = True
 
     def forward(self, input: Tensor) -> Tensor:
@@ -105,10 +144,15 @@ class SynchronisedBatchNorm(_BatchNorm):
         return torch.cat(parts) if self.views > 1 else parts[0]
 
     def _together(self, input: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float) -> Tensor:
-        by_view = input.view(self.views, -1, *input.shape[1:])
-        out, means, variances = _SynchronisedNormalisation.apply(by_view, self.weight, self.bias, self.eps)
-        if self.tracking:
+        by_view = input.view(self.views, input.shape[0] // self.views, *input.shape[1:])
+        count: Any
+        if self.uneven:
+            out, means, variances, counts = _UnevenNormalisation.apply(by_view, self.weight, self.bias, self.eps)
+            count = counts[0]
+        else:
+            out, means, variances = _SynchronisedNormalisation.apply(by_view, self.weight, self.bias, self.eps)
             count = input.numel() // (self.views * input.shape[1]) * collectives.world_size()
+        if self.tracking:
             with torch.no_grad():
                 for mean, variance in zip(means.unbind(), variances.unbind(), strict=True):
                     running_mean.lerp_(mean, momentum)
@@ -120,16 +164,16 @@ class SynchronisedBatchNorm(_BatchNorm):
         """Any (n, C, ...) will do."""
 
 
-def synchronise_batch_norm(module: nn.Module, *, views: int = 1) -> nn.Module:
+def synchronise_batch_norm(module: nn.Module, *, views: int = 1, uneven: bool = False) -> nn.Module:
     """Put a SynchronisedBatchNorm of `views` views in the place of every batch normalisation in `module`; returns
-    `module` or the one in its place. Parameters and buffers are taken over, not copied; one that stands in
-    several places stays one.
+    `module` or the one in its place. `uneven`: ranks may hold different numbers of rows, or rows of other sizes.
+    Parameters and buffers are taken over, not copied; one that stands in several places stays one.
 
     Raises:
         ValueError: one of them has no affine parameters or no running average.
     """
     replaced: dict[nn.Module, nn.Module] = {
-        m: _synchronised(m, views) for m in module.modules() if isinstance(m, _BatchNorm)
+        m: _synchronised(m, views, uneven) for m in module.modules() if isinstance(m, _BatchNorm)
     }
     for parent in list(module.modules()):
         for name, child in parent._modules.items():  # named_children() leaves a second name of one child out
@@ -138,11 +182,11 @@ def synchronise_batch_norm(module: nn.Module, *, views: int = 1) -> nn.Module:
     return replaced.get(module, module)
 
 
-def _synchronised(module: _BatchNorm, views: int) -> SynchronisedBatchNorm:
+def _synchronised(module: _BatchNorm, views: int, uneven: bool) -> SynchronisedBatchNorm:
     if not module.affine or not module.track_running_stats or module.momentum is None:
         raise ValueError("only batch normalisation with affine parameters and a running average is supported")
     out = SynchronisedBatchNorm(module.num_features, eps=module.eps, momentum=module.momentum)
-    out.views = views
+    out.views, out.uneven = views, uneven
     out.weight, out.bias = module.weight, module.bias
     out.running_mean, out.running_var = module.running_mean, module.running_var
     out.num_batches_tracked = module.num_batches_tracked

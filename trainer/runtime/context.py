@@ -17,6 +17,7 @@ from trainer.journal import Journal
 from trainer.runtime import collectives
 from trainer.runtime.retention import Retention
 from trainer.runtime.stopping import StopRequests
+from trainer.specs.data_sets import DataSource, parse_source
 
 PROGRESS_SECONDS = 1.0
 LOADING_SECONDS = 10.0
@@ -55,10 +56,10 @@ class Context:
     _spoke_at: float = field(default=0.0)
     _turn: threading.RLock = field(default_factory=threading.RLock)
 
-    def data_root(self, name: str) -> Path | None:
-        """Folder of the data set `name` on this host; None for a data set that needs none."""
-        root = self.inputs.get("data", {}).get(name, {}).get("root")
-        return Path(root) if root else None
+    def data_source(self, name: str) -> DataSource | None:
+        """Where this host has the data set `name`; None for a data set that is built in."""
+        source = self.inputs.get("data", {}).get(name)
+        return None if source is None else parse_source(source)
 
     def progress(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -74,6 +75,20 @@ def _own_newest_first(context: Context) -> Iterator[tuple[int, int]]:
             found += [(int(name), attempt) for name in names if name.isdecimal() and int(name) <= last]
             last = min(last, _resume_step(folder))
     return ((attempt, step) for step, attempt in sorted(found, reverse=True))
+
+
+def counted_metrics(context: Context, step: int) -> set[str]:
+    """Names of the metrics of `step` that earlier attempts have told, for an attempt that goes on from `step`: their
+    lines count up to the step from which their successor went on."""
+    names: set[str] = set()
+    for attempt, folder in sorted(attempts(context.run_folder).items(), reverse=True):
+        if attempt < context.attempt:
+            with suppress(OSError, ValueError):
+                lines = [line for line in read_events(folder / FILE_NAME) if line.kind == "metrics"]
+                names.update(name for line in lines if line.step == step for name in line.data["values"])
+            if _resume_step(folder) < step:
+                break
+    return names
 
 
 def _resume_step(folder: Path) -> float:

@@ -49,10 +49,21 @@ class StopRequests:
         """Whether to stop after `step`; every rank calls it with the same rising steps and gets the same answer."""
         if self._agreed or (self._next_step is not None and step < self._next_step):
             return self._agreed > 0
-        wish = torch.tensor([self._wish(), self._steps_to_next(step)], dtype=torch.int64, device=self._device)
-        self._agreed, ahead = (int(v) for v in collectives.all_reduce_max_(wish).tolist())
-        self._next_step = step + ahead
+        self._next_step = step + self._agree(self._steps_to_next(step))
         return self._agreed > 0
+
+    def requested_now(self) -> bool:
+        """Whether to stop, agreed about by this very call: between two steps, where a piece of work takes as long as
+        many of them. Every rank calls it at the same place and gets the same answer."""
+        if not self._agreed:
+            self._agree(0)
+        return self._agreed > 0
+
+    def _agree(self, value: int) -> int:
+        """Agree on the reason; the maximum of `value` over the ranks."""
+        wish = torch.tensor([self._wish(), value], dtype=torch.int64, device=self._device)
+        self._agreed, largest = (int(v) for v in collectives.all_reduce_max_(wish).tolist())
+        return largest
 
     def _steps_to_next(self, step: int) -> int:
         if self._rank != 0:

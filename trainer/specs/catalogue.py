@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib import resources
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -36,13 +37,31 @@ class BackboneEntry(Trunk):
     small_stem: Trunk | None
 
 
+Annotations = Literal["class", "multi_label", "boxes", "masks"]
+"""What is known of each image: one class; all classes that are in it; their boxes; their masks."""
+
+
 class DataSetEntry(BaseModel):
-    """One data set: images per split, number of classes, side of its images in pixels (None: they vary)."""
+    """One data set as a node has it: images per split, number of classes, side of its images in pixels (None: they
+    vary).
+
+    Until a node has `checked` what it was told it has, nobody knows its splits and classes. `fault` says why it cannot
+    be used there, with the remedy.
+    """
 
     splits: dict[str, int]
-    classes: int
+    classes: int | None
     image_size: int | None = None
     description: str = ""
+    annotations: list[Annotations] = ["class"]
+    lists: list[str] = []
+    """Names of its lists of labelled images."""
+    unlabelled: list[str] = []
+    """Splits that have no annotations: for pretraining alone."""
+    checked: bool = True
+    fault: str | None = None
+    source: str | None = None
+    """Digest of the entry of datasets.yaml that was looked at."""
 
 
 class _Catalogue(BaseModel):
@@ -66,6 +85,14 @@ def backbones() -> dict[str, BackboneEntry]:
     return _load().backbones
 
 
+def network_of(weights: str) -> str:
+    """The network that torchvision's weights of this name are of: `resnet50` of `ResNet50_Weights.IMAGENET1K_V2`.
+
+    Whether there are such weights is torchvision's to say (trainer.models.torchvision_weights).
+    """
+    return weights.partition("_Weights.")[0].lower()
+
+
 def image_size_fault(backbone: str, size: int) -> str | None:
     """Why `backbone` does not take images of `size` px, with the remedy; None if it does, or is not known here."""
     entry = backbones().get(backbone)
@@ -82,6 +109,18 @@ def image_size_fault(backbone: str, size: int) -> str | None:
             "or a backbone for small images, such as resnet18 with stem small"
         )
     return None
+
+
+def detector_fault(backbone: str) -> str | None:
+    """Why a C4 detector cannot start from `backbone`, with the remedy; None if it can, or is not known here."""
+    entry = backbones().get(backbone)
+    if entry is None or entry.zero_init_residual:  # which the ResNet family alone has
+        return None
+    known = ", ".join(sorted(name for name, one in backbones().items() if one.zero_init_residual))
+    return (
+        f"a C4 detector takes layers 1 to 3 of a ResNet as its trunk and layer 4 as its head, and {backbone} has no "
+        f"such layers; use one of {known}"
+    )
 
 
 def built_in_data_sets() -> dict[str, DataSetEntry]:

@@ -23,6 +23,20 @@ NAME_RULE = "a name of 1 to 100 letters, digits, dots, dashes and underscores is
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A name of a job, an experiment or a data set: safe in a URL and in a file name."""
 
+_FILE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
+FileName = Annotated[str, Field(pattern=_FILE_PATTERN, max_length=200)]
+"""A file below a root of the server: no part of it begins with a dot, so it cannot leave the root."""
+
+_WEIGHTS_PATTERN = r"^[A-Za-z0-9_]+_Weights\.[A-Za-z0-9_]+$"
+
+RULES = {
+    NAME_PATTERN: NAME_RULE,
+    _FILE_PATTERN: "a path below the server's BARLOW_BACKBONES_DIR is expected, for example barlowtwins/resnet50.pth; "
+    "by hand any file is given by --backbone PATH",
+    _WEIGHTS_PATTERN: "weights by torchvision's name are expected, for example ResNet50_Weights.IMAGENET1K_V2",
+}
+"""What is said of a text that does not match a pattern."""
+
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Text without control characters (and without lone surrogates): what a database and a terminal can take."""
 
@@ -81,10 +95,21 @@ def refuse(faults: dict[tuple[str, ...], str]) -> None:
         raise ValidationError.from_exception_data("combination", lines)
 
 
+def ranks_fault(batch_size: int, slots: int) -> str | None:
+    """Why `slots` ranks cannot share a global batch evenly, with the remedy; None if they can."""
+    if batch_size % slots == 0:
+        return None
+    down = batch_size // slots * slots
+    return (
+        f"batch_size {batch_size} is global and {slots} ranks do not divide it; "
+        f"use {f'{down} or ' if down else ''}{down + slots}, or another number of slots"
+    )
+
+
 class DataSpec(SpecModel):
     """Which images: a registered data set and one of its splits."""
 
-    name: Name = Field(description="Registered data set: `digits`, `textures`, or one of the server's datasets.yaml")
+    name: Name = Field(description="`digits`, `textures`, `scenes`, or one of the server's datasets.yaml")
     split: Name = Field("train", description="Split of the data set")
     limit: int | None = Field(None, ge=1, description="Use only the first N images")
 
@@ -95,13 +120,14 @@ class BackboneSpec(SpecModel):
     name: str = Field(
         "resnet50",
         max_length=100,
-        description="Any classification network of torchvision by name, `tiny`, or one that an installed distribution "
-        "registers under the entry point group `barlow_lab.backbones`; dropout and stochastic depth are off in all",
+        description="Any classification network of torchvision by name, `tiny`, `tiny_resnet`, or one that an "
+        "installed distribution registers under the entry point group `barlow_lab.backbones`; dropout and stochastic "
+        "depth are off in all",
     )
     stem: Literal["imagenet", "small"] = Field(
         "imagenet",
         description="`small`: 3x3 stride-1 first convolution and no max-pool, for images up to ~64 px; of the ResNet "
-        "family, and of `tiny`, which has no other",
+        "family with `tiny_resnet`, and of `tiny`, which has no other",
     )
     zero_init_residual: bool = Field(
         True, description="Start each residual branch at zero; a question to the ResNet family alone (`tiny` has none)"
@@ -147,19 +173,40 @@ class BackboneFrom(SpecModel):
         pattern=r"^(last|step [0-9]{1,12})$",
         description="With `job`: `last`, or `step N` for the checkpoint of that step",
     )
+    file: FileName | None = Field(
+        None,
+        description="A file or an exported folder below the server's backbones_dir: ours, torchvision's weights, or a "
+        "published state_dict such as the reference's resnet50.pth",
+    )
+    torchvision: str | None = Field(
+        None,
+        pattern=_WEIGHTS_PATTERN,
+        description="Weights by torchvision's name, as ResNet50_Weights.IMAGENET1K_V2; their file is in backbones_dir",
+    )
     random: int | None = Field(None, ge=0, description="Seed of an untrained backbone: the floor to beat")
     pixels: Literal[True] | None = Field(None, description="Judge the raw pixels themselves: the other floor")
 
+    @field_validator("torchvision")
+    @classmethod
+    def _of_a_classifier(cls, weights: str | None) -> str | None:
+        if weights is not None and catalogue.network_of(weights) not in catalogue.backbones():
+            network = weights.partition("_Weights.")[0]
+            near = difflib.get_close_matches(network.lower(), catalogue.backbones(), n=1)
+            hint = f"did you mean those of {near[0]}?" if near else "for example ResNet50_Weights.IMAGENET1K_V2"
+            raise ValueError(f"torchvision has no classification network {network!r} that is known here; {hint}")
+        return weights
+
     @model_validator(mode="after")
     def _one_source(self) -> BackboneFrom:
-        given = [n for n in ("job", "random", "pixels") if getattr(self, n) is not None]
+        sources = ("job", "file", "torchvision", "random", "pixels")
+        given = [n for n in sources if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"give exactly one of job, random, pixels (given: {', '.join(given) or 'none'}); "
+                f"give exactly one of {', '.join(sources)} (given: {', '.join(given) or 'none'}); "
                 "for example {job: my-pretraining}"
             )
         if self.select != "last" and self.job is None:
-            raise ValueError("select goes with job; leave it out for random and pixels")
+            raise ValueError("select goes with job; leave it out for the others")
         return self
 
 
@@ -186,12 +233,39 @@ class CheckpointSpec(SpecModel):
     )
 
 
+class ProbesSpec(SpecModel):
+    """Pretraining: how the backbone does on labels, seen while it trains; the run is the same with and without it.
+
+    Features of un-augmented images by the backbone in evaluation mode: `knn_top1`, and `probe_top1` of a linear
+    classifier (protocol cached-features).
+    """
+
+    every_epochs: int = Field(10, ge=1, description="Look after every N epochs, and at the end")
+    split: Name = Field("train", description="Labelled split that the neighbours and the classifier are from")
+    test_split: Name = Field("test", description="Split that is classified")
+    limit: int = Field(10_000, ge=1, description="Use the first N images of each split")
+    size: int | None = Field(None, ge=8, le=1024, description="Side of an image in pixels; left out: views.size")
+    k: int = Field(20, ge=1, description="Neighbours that vote")
+    temperature: float = Field(0.07, gt=0.0)
+    epochs: int = Field(20, ge=1, le=1000, description="Of the linear classifier")
+
+
 class RecordSpec(SpecModel):
     """How densely the run is recorded. Recording never changes the science."""
 
     metrics_every_steps: int = Field(10, ge=1, description="One point per metric every N steps")
     correlation_every_epochs: int = Field(
         1, ge=1, description="Cross-correlation record every N epochs, and at the end"
+    )
+    probes: ProbesSpec | None = Field(None, description="Pretraining: kNN and a linear probe on labels as it goes on")
+
+
+class PublishedSpec(SpecModel):
+    """What somebody else has published for the row that this job is to reproduce; `compare` shows it beside ours."""
+
+    source: Text = Field(max_length=500, description="Citation")
+    scores: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], float] = Field(
+        min_length=1, max_length=50, description="By the names of the result's scores, in percent: {top1: 73.2}"
     )
 
 
@@ -217,6 +291,7 @@ class RunSpec(SpecModel):
     )
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     record: RecordSpec = Field(default_factory=RecordSpec)
+    published: PublishedSpec | None = Field(None, description="Published numbers to compare this job's with")
 
 
 class JobSpec(SpecModel):

@@ -1,25 +1,36 @@
-"""Evaluation specs: a frozen backbone judged on labelled images."""
+"""What every evaluation spec shares, and the evaluations that train nothing: nearest neighbours."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from trainer.specs.catalogue import image_size_fault
+from trainer.specs.catalogue import image_size_fault, network_of
 from trainer.specs.common import BackboneFrom, BackboneSpec, JobSpec, Name, SpecModel, refuse
 
 
 class EvaluationImages(SpecModel):
-    """How an image is brought to the backbone: short side to `resize`, centre crop of `size`, normalised."""
+    """How an image is brought to the backbone: resized, centre crop of `size`, normalised."""
 
     size: int = Field(224, ge=8, le=1024, description="Side of the centre crop in pixels")
-    resize: int | None = Field(None, ge=8, le=2048, description="Short side before the crop; left out: size * 8 / 7")
+    resize: int | None = Field(None, ge=8, le=2048, description="Pixels before the crop; left out: size * 8 / 7")
+    resize_to: Literal["short_side", "square"] = Field(
+        "short_side",
+        description="What `resize` is: the length of the short side, as in the code in circulation, or the sides of "
+        "a square, whatever the image's proportions, as document 000, B.1 says",
+    )
+
+    @field_validator("resize", mode="after")
+    @classmethod
+    def _left_out(cls, resize: int | None, info: ValidationInfo) -> int | None:
+        # Written out or not, it is the same science, and has the same digest.
+        return None if resize == _resized(info.data.get("size", 0)) else resize
 
     @property
-    def short_side(self) -> int:
-        """Short side in pixels before the crop (the 256 of 256 -> 224, document 000, B.1)."""
-        return round(self.size * 8 / 7) if self.resize is None else self.resize
+    def resized(self) -> int:
+        """Pixels of the short side, or of the square, before the crop (the 256 of 256 -> 224, document 000, B.1)."""
+        return _resized(self.size) if self.resize is None else self.resize
 
     @model_validator(mode="after")
     def _crop_fits(self) -> EvaluationImages:
@@ -28,22 +39,54 @@ class EvaluationImages(SpecModel):
         return self
 
 
-class EvaluationSpec(JobSpec):
+def _resized(size: int) -> int:
+    return round(size * 8 / 7)
+
+
+class BackboneJudged(JobSpec):
     """Fields that every evaluation shares. `data.split` is the labelled training split."""
 
     backbone_from: BackboneFrom
-    backbone: BackboneSpec | None = Field(None, description="Architecture; only with backbone_from.random")
+    backbone: BackboneSpec | None = Field(
+        None, description="Architecture; with backbone_from.random, and with a backbone_from.file of bare weights"
+    )
     test_split: Name = Field("test", description="Split the result is measured on")
-    images: EvaluationImages = Field(default_factory=EvaluationImages)
-    batch_size: int = Field(256, ge=1, description="Global batch of the feature pass")
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Scores that the result may have; a data set of few classes has less of them."""
+        return "top1", "top5"
 
     @model_validator(mode="after")
-    def _architecture(self) -> EvaluationSpec:
-        if self.backbone_from.random is not None and self.backbone is None:
+    def _architecture(self) -> BackboneJudged:
+        source = self.backbone_from
+        if source.random is not None and self.backbone is None:
             refuse({("backbone",): "backbone_from.random needs the architecture: add backbone: {name: ...}"})
-        if self.backbone_from.random is None and self.backbone is not None:
-            refuse({("backbone",): "backbone goes with backbone_from.random only; a job brings its own; leave it out"})
-        if self.backbone is not None and (said := image_size_fault(self.backbone.name, self.images.size)):
+        if source.random is None and source.file is None and self.backbone is not None:
+            said = "backbone goes with backbone_from.random and backbone_from.file; the others bring their own; "
+            refuse({("backbone",): said + "leave it out"})
+        return self
+
+    @model_validator(mode="after")
+    def _published(self) -> BackboneJudged:
+        known = self.score_names
+        said = f"{self.kind} has no score of this name; use {', '.join(known)}"  # type: ignore[attr-defined]
+        told = self.run.published.scores if self.run.published is not None else {}
+        refuse({("run", "published", "scores", name): said for name in told if name not in known})
+        return self
+
+
+class EvaluationSpec(BackboneJudged):
+    """Fields of the evaluations that judge one feature vector an image."""
+
+    images: EvaluationImages = Field(default_factory=EvaluationImages)
+    batch_size: int = Field(256, ge=1, description="Global batch: of the feature pass, and of the training if any")
+
+    @model_validator(mode="after")
+    def _image_size(self) -> EvaluationSpec:
+        weights = self.backbone_from.torchvision
+        network = network_of(weights) if weights is not None else self.backbone.name if self.backbone else None
+        if network is not None and (said := image_size_fault(network, self.images.size)):
             refuse({("images", "size"): said})
         return self
 
@@ -52,21 +95,7 @@ class KnnSpec(EvaluationSpec):
     """Weighted k-nearest-neighbour vote by cosine similarity of frozen features."""
 
     kind: Literal["knn"] = "knn"
-    k: int = Field(20, ge=1, description="Neighbours that vote")
-    temperature: float = Field(0.07, gt=0.0, description="A neighbour of similarity s votes with weight exp(s / T)")
-
-
-class LinearSpec(EvaluationSpec):
-    """A linear classifier on frozen features: the short protocol `cached-features`.
-
-    Features of the un-augmented images are computed once; the classifier is trained on them by SGD with momentum
-    and a cosine rate. Cheaper than document 000, B.1, which augments: its results are named apart.
-    """
-
-    kind: Literal["linear"] = "linear"
-    protocol: Literal["cached-features"] = "cached-features"
-    epochs: int = Field(100, ge=1, le=10_000)
-    learning_rate: float = Field(0.3, gt=0.0, description="Peak rate for a head batch of 256 (document 000, B.1)")
-    momentum: float = Field(0.9, ge=0.0, lt=1.0)
-    weight_decay: float = Field(1e-6, ge=0.0)
-    head_batch_size: int = Field(256, ge=1, description="Batch of the classifier's own training")
+    k: int = Field(20, ge=1, description="Neighbours that vote; published rows use 20 and 200")
+    temperature: float = Field(
+        0.07, gt=0.0, description="A neighbour of similarity s votes with weight exp(s / T); published rows: 0.07, 0.1"
+    )

@@ -38,7 +38,7 @@ def load_spec_file(path: Path) -> Any:
         said = "it is nested too deeply"
     except (yaml.YAMLError, ValueError) as error:
         said = " ".join(str(error).split())
-    raise SpecError([Fault("", f"{path.name} cannot be read as a spec: {said}")])
+    raise SpecError([Fault("", f"{path.name} cannot be read: {said}")])
 
 
 def _read_json(text: str) -> Any:

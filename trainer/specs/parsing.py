@@ -10,15 +10,20 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from trainer.specs.common import NAME_PATTERN, NAME_RULE
-from trainer.specs.evaluation import KnnSpec, LinearSpec
+from trainer.specs.classification import LinearSpec, SemiSupervisedSpec, SvmSpec
+from trainer.specs.common import RULES
+from trainer.specs.detection import DetectionSpec
+from trainer.specs.evaluation import KnnSpec
 from trainer.specs.pretrain import PretrainSpec
 
-Spec = PretrainSpec | LinearSpec | KnnSpec
-KINDS: dict[str, type[PretrainSpec] | type[LinearSpec] | type[KnnSpec]] = {
+Spec = PretrainSpec | LinearSpec | KnnSpec | SemiSupervisedSpec | SvmSpec | DetectionSpec
+KINDS: dict[str, type[Spec]] = {
     "pretrain": PretrainSpec,
     "linear": LinearSpec,
     "knn": KnnSpec,
+    "semi_supervised": SemiSupervisedSpec,
+    "svm": SvmSpec,
+    "detection": DetectionSpec,
 }
 _UNION_TAGS = {"lars", "sgd", "adamw"}
 _NAIVE_ACCUMULATION = {
@@ -96,8 +101,8 @@ def faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
             message = f"unknown name {tag!r}; use one of {', '.join(tags)}{_nearest(tag, tags)}"
         elif item["type"] in ("model_type", "model_attributes_type", "dict_type"):
             message = "an object is expected here"
-        elif item["type"] == "string_pattern_mismatch" and item["ctx"]["pattern"] == NAME_PATTERN:
-            message = NAME_RULE
+        elif item["type"] == "string_pattern_mismatch":
+            message = RULES.get(item["ctx"]["pattern"], message)
         out.append(Fault("".join(f"/{_escape(part)}" for part in path), message))
     return out
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from trainer.specs.catalogue import image_size_fault
-from trainer.specs.common import BackboneSpec, JobSpec, SpecModel, refuse
+from trainer.specs.common import BackboneSpec, JobSpec, SpecModel, ranks_fault, refuse
 from trainer.specs.loss_form import DUAL_BELOW, LossFormOrAuto, dual_is_exact
 from trainer.specs.views import ViewsSpec
 
@@ -145,12 +145,8 @@ class PretrainSpec(JobSpec):
     def _combinations(self) -> PretrainSpec:
         faults: dict[tuple[str, ...], str] = {}
         slots = self.resources.slots
-        if self.batch_size % slots:
-            down = self.batch_size // slots * slots
-            faults["batch_size",] = (
-                f"batch_size {self.batch_size} is global and {slots} ranks do not divide it; "
-                f"use {f'{down} or ' if down else ''}{down + slots}, or another number of slots"
-            )
+        if said := ranks_fault(self.batch_size, slots):
+            faults["batch_size",] = said
         if self.micro_batch is not None and (fault := self._micro_batch_fault(self.micro_batch)):
             faults["micro_batch",] = fault
         if self.data.limit is not None and self.data.limit < self.batch_size:
@@ -173,6 +169,16 @@ class PretrainSpec(JobSpec):
                 f"optimizer.warmup_epochs {warmup:g} never ends within epochs {self.epochs}; "
                 "shorten it, or leave it out for a tenth of the run"
             )
+        if self.run.published is not None:
+            faults["run", "published"] = "a pretraining has no scores; put it at the evaluation that repeats the row"
+        if (probes := self.run.record.probes) is not None:
+            side = self.views.size if probes.size is None else probes.size
+            if "views" not in {place[0] for place in faults} and (said := image_size_fault(self.backbone.name, side)):
+                faults["run", "record", "probes", "size"] = said
+            if probes.k > probes.limit:
+                faults["run", "record", "probes", "k"] = (
+                    f"{probes.k} neighbours of the first {probes.limit} images; use fewer, or a higher limit"
+                )
         refuse(faults)
         return self
 

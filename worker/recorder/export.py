@@ -18,6 +18,7 @@ from sqlalchemy import func, literal, select, tuple_
 from sqlalchemy.orm import Session
 
 from service.database.tables import Attempt, Correlation, Image, Job, Metric
+from service.evaluations import backbone_of, data_of, protocol_of
 from service.ledger.states import JobState
 from service.recording import mlflow_params
 from service.run_folders import attempt_folder
@@ -149,10 +150,31 @@ class Export:
             tags |= {f"barlow.{key}": str(storable(value)) for key, value in facts.items() if value is not None}
         if job.error is not None:
             tags["barlow.error"] = str(job.error.get("message", ""))
-        if job.source_job_id is not None:
-            source = self._session.get_one(Job, job.source_job_id)
+        source = None if job.source_job_id is None else self._session.get_one(Job, job.source_job_id)
+        if source is not None:
             tags |= {"mlflow.parentRunId": source.mlflow_run_id} if source.mlflow_run_id else {}
-        return tags
+        return tags | _evaluation_tags(job, None if source is None else source.name)
+
+
+def _evaluation_tags(job: Job, source: str | None) -> dict[str, str]:
+    """What an evaluation measures of whose backbone, to group and filter runs by, and its headline once it is there."""
+    protocol = protocol_of(job.spec)
+    if protocol is None:
+        return {}
+    tags = {
+        "barlow.protocol": protocol,
+        "barlow.data": data_of(job.spec),
+        "barlow.backbone": backbone_of(job.spec, source),
+    }
+    if source is not None:
+        tags["barlow.source_job"] = source
+    if job.spec["run"].get("published"):
+        tags["barlow.published_in"] = job.spec["run"]["published"]["source"]
+    result = job.result or {}
+    if headline := result.get("headline"):
+        score = result["scores"][headline]
+        tags["barlow.headline"] = f"{headline} {score['last']:.2f} (best {score['best']:.2f})"
+    return tags
 
 
 def _machine_facts(journal: Path) -> dict[str, Any]:

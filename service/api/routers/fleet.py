@@ -19,6 +19,7 @@ from service.database.tables import NOBODY, Attempt, Node, Slot
 from service.ledger.errors import NotFound, SlotInUse
 from service.ledger.nodes import is_live, release_by_hand
 from trainer.specs.catalogue import built_in_data_sets
+from trainer.specs.data_sets import kinds_for
 
 router = APIRouter(tags=["fleet"])
 
@@ -83,11 +84,17 @@ def list_datasets(session: SessionDep) -> DataSets:
             DataSetView(
                 name=name,
                 splits=entry.splits,
+                unlabelled=entry.unlabelled,
                 classes=entry.classes,
+                annotations=entry.annotations,
+                kinds=kinds_for(entry.annotations),
+                lists=entry.lists,
                 image_size=entry.image_size,
                 description=entry.description,
                 built_in=name in built_in_data_sets(),
-                nodes=fleet.reported_by.get(name, []),
+                nodes=list(fleet.reported.get(name, {})),
+                checked=entry.checked,
+                faults={node: said.fault for node, said in fleet.reported.get(name, {}).items() if said.fault},
             )
             for name, entry in sorted(fleet.data_sets.items())
         ]

@@ -14,13 +14,14 @@ from sqlalchemy.orm import Session
 
 from service.api import examples
 from service.api.bodies import JsonBody
-from service.api.comparison import compare
+from service.api.comparison import compare, line_up
+from service.api.comparison_schemas import Comparison
 from service.api.deps import ACTOR, JobDep, SessionDep, SettingsDep, find_experiment, find_job
 from service.api.idempotency import IdempotencyKeyDep, remember, replayed
 from service.api.pages import LARGEST_PAGE, Page, PageSize, PageToken, read_token, write_token
 from service.api.presentation import ROOT, job_detail, job_view, job_views
 from service.api.problems import invalid_parameter, responses
-from service.api.schemas import Attempts, AttemptView, Comparison, JobDetail, JobView, Plan
+from service.api.schemas import Attempts, AttemptView, JobDetail, JobView, Plan
 from service.api.submission import plan_job, submit_job
 from service.database.tables import Attempt, Job
 from service.ledger.states import JobState
@@ -46,6 +47,9 @@ def _with_offset(moment: datetime) -> datetime:
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
 _EXAMPLE = "2026-01-31T12:00:00Z"
 Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_with_offset)]
+
+LARGEST_EXPERIMENT = 500
+"""Jobs of an experiment that is compared as a whole: their specs and results are read for one answer."""
 
 _SUBMIT_BODY = {
     "requestBody": {
@@ -150,10 +154,24 @@ def list_attempts(job: JobDep, session: SessionDep) -> Attempts:
     "/compare", operation_id="compare_jobs", tags=["jobs"], responses=responses("not-found", "invalid-parameters")
 )
 def compare_jobs(
-    session: SessionDep, job: Annotated[list[str], Query(min_length=2, max_length=20, description="Ids of jobs")]
+    session: SessionDep,
+    job: Annotated[list[str] | None, Query(min_length=2, max_length=20, description="Ids of jobs")] = None,
+    experiment: Annotated[
+        str | None, Query(max_length=100, description="In place of jobs: id or name of an experiment, all of its jobs")
+    ] = None,
 ) -> Comparison:
-    """Compare jobs: where their specs differ, their last metrics and their results."""
-    return compare(session, [find_job(session, text) for text in job])
+    """Compare jobs: what they measured of which backbone beside what was published, and where their specs differ."""
+    if (job is None) == (experiment is None):
+        raise invalid_parameter("job", "give either the ids of 2 to 20 jobs or an experiment")
+    if job is not None:
+        return compare(session, [find_job(session, text) for text in job])
+    assert experiment is not None
+    of_it = select(Job).where(Job.experiment_id == find_experiment(session, experiment).id).order_by(Job.id)
+    jobs = session.scalars(of_it.limit(LARGEST_EXPERIMENT + 1)).all()
+    if len(jobs) > LARGEST_EXPERIMENT:
+        said = f"it has more than {LARGEST_EXPERIMENT} jobs; compare up to 20 of them by their ids"
+        raise invalid_parameter("experiment", said)
+    return line_up(session, jobs)
 
 
 def _page(

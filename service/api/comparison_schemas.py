@@ -1,0 +1,85 @@
+"""What the API answers of jobs side by side, as models; scores are in percent."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from service.api.schemas import JobBrief
+
+
+class ComparedJob(JobBrief):
+    """A job that is compared."""
+
+    experiment: str
+    spec_digest: str
+
+
+class Difference(BaseModel):
+    """One value in which the jobs differ; `values` in the order of `jobs`, null where a job has none."""
+
+    name: str
+    values: list[Any]
+
+
+class EvaluationScore(BaseModel):
+    """One score of an evaluation, in percent."""
+
+    name: str
+    last: float = Field(description="Of the last test: the one to quote")
+    best: float = Field(description="Of the test with the highest headline, chosen on the split it is told of")
+    published: float | None = Field(description="What run.published says of it")
+    difference: float | None = Field(description="last less published, in points")
+
+
+class Evaluated(BaseModel):
+    """What came out of an evaluation; those that have not succeeded are not there."""
+
+    job: UUID
+    protocol: str = Field(description="Kind, protocol and version, as linear-document/1")
+    departures: dict[str, Any] = Field(
+        description='Fields that are not the protocol\'s: {field: {"protocol": its value, "here": the value}}'
+    )
+    data: str = Field(description="The data set, with what is not usual of its use")
+    backbone: str = Field(description="Whose backbone was judged")
+    headline: str = Field(description="The score that counts")
+    scores: list[EvaluationScore] = Field(description="The headline first")
+    published_in: str | None = Field(description="Citation of the published numbers")
+
+
+class Cell(BaseModel):
+    """One score of one backbone: the mean over the jobs that measured it in the same way, say with several seeds."""
+
+    last: float
+    best: float
+    deviation: float | None = Field(description="Sample standard deviation of `last`; null for a single job")
+    published: float | None = Field(description="What run.published of its jobs says, where they agree")
+    jobs: list[UUID]
+
+
+class ScoreRow(BaseModel):
+    """One score, measured in one way; `cells` in the order of `backbones`, null where a backbone was not judged so."""
+
+    protocol: str
+    data: str
+    variant: str = Field(description="In what it differs from other rows of this protocol and data; mostly nothing")
+    score: str
+    headline: bool
+    cells: list[Cell | None]
+    published: float | None = Field(description="What all say that say something; null also where they do not agree")
+
+
+class Comparison(BaseModel):
+    """Jobs side by side."""
+
+    jobs: list[ComparedJob]
+    evaluations: list[Evaluated] = Field(description="Results of the evaluations among them")
+    backbones: list[str] = Field(description="The backbones that were judged: columns of `scores`")
+    scores: list[ScoreRow] = Field(description="The same results lined up: what was measured by whose backbone")
+    spec: list[Difference] = Field(
+        description="Fields of the specs that differ, by JSON pointer; this and what follows for named jobs alone"
+    )
+    metrics: list[Difference] = Field(description="The last value of every metric")
+    results: list[Difference] = Field(description="Every number and word of the results, by JSON pointer")

@@ -1,0 +1,92 @@
+"""Spec files to start from: published runs, one a file, and the examples of this project.
+
+They lie in `recipes_dir`, or where the installation has put them: beside the packages in a checkout, below
+share/barlow-lab of an environment.
+"""
+
+from __future__ import annotations
+
+import re
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from service.settings import Settings
+from trainer.specs import SpecError, load_spec_file, parse_spec
+from trainer.specs.common import PublishedSpec
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One file. `kinds` are those of its jobs by name, `published` what was published of them; a single job has the
+    name "". `fault` is why it cannot be submitted, None if it can."""
+
+    name: str
+    path: Path
+    description: str
+    kinds: dict[str, str]
+    published: dict[str, PublishedSpec]
+    fault: str | None
+
+    @property
+    def is_experiment(self) -> bool:
+        """Whether it is submitted as an experiment."""
+        return "" not in self.kinds
+
+
+def folder(settings: Settings) -> Path:
+    """Where the recipes are."""
+    if settings.recipes_dir is not None:
+        return settings.recipes_dir
+    root = Path(__file__).resolve().parents[1]
+    checkout = (root / "pyproject.toml").is_file()
+    return root / "recipes" if checkout else Path(sysconfig.get_path("data")) / "share" / "barlow-lab" / "recipes"
+
+
+def every(settings: Settings) -> list[Recipe]:
+    """All recipes by name. A file that is no spec is one with a fault."""
+    return [_read(path, path.stat().st_mtime_ns) for path in sorted(_files(folder(settings)))]
+
+
+def find(settings: Settings, name: str) -> Recipe | None:
+    """The recipe of this name, None if there is none."""
+    return next((recipe for recipe in every(settings) if recipe.name == name), None)
+
+
+def _files(place: Path) -> Iterator[Path]:
+    return (path for path in place.glob("*.yaml") if path.is_file() and _NAME.fullmatch(path.stem))
+
+
+@lru_cache(maxsize=500)
+def _read(path: Path, _changed: int) -> Recipe:
+    text = path.read_text("utf-8", errors="replace")
+    try:
+        body = load_spec_file(path)
+        jobs: dict[str, Any] = body["jobs"] if isinstance(body, dict) and "jobs" in body else {"": body}
+        specs = {name: parse_spec(job) for name, job in jobs.items()}
+    except (SpecError, AttributeError) as error:  # the second where `jobs` is no object
+        return Recipe(path.stem, path, _description(text), {}, {}, str(error))
+    return Recipe(
+        name=path.stem,
+        path=path,
+        description=_description(text),
+        kinds={name: spec.kind for name, spec in specs.items()},
+        published={name: spec.run.published for name, spec in specs.items() if spec.run.published is not None},
+        fault=None,
+    )
+
+
+def _description(text: str) -> str:
+    """The first paragraph of the comment that a file begins with."""
+    lines = []
+    for line in text.splitlines():
+        words = line.removeprefix("#").strip()
+        if not line.startswith("#") or not words:
+            break
+        lines.append(words)
+    return " ".join(lines)

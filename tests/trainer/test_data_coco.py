@@ -1,0 +1,180 @@
+"""Instances in COCO's JSON: categories with gaps, polygons and run lengths as pycocotools has them, and damage."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as reference
+from pycocotools.coco import COCO
+
+from trainer.data.coco import mask_of
+from trainer.data.errors import DataError, UnreadableImage
+from trainer.data.registry import open_annotated, open_data_set
+from trainer.specs.data_sets import CocoFiles, CocoSource
+
+HEIGHT, WIDTH = 20, 30
+TRIANGLE = [[2.5, 3.25, 20.1, 4.6, 9.99, 17.3]]
+CROWD = {"size": [HEIGHT, WIDTH], "counts": [50, 30, 100, 7, HEIGHT * WIDTH - 187]}
+CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 13, "name": "stop sign"}]
+
+
+def instance(number, image, category, box, segmentation=TRIANGLE, **more):
+    return {"id": number, "image_id": image, "category_id": category, "bbox": box, "segmentation": segmentation, **more}
+
+
+def put(root, **changed):
+    images = [
+        {"id": number, "file_name": f"{number:03d}.jpg", "height": HEIGHT, "width": WIDTH, "license": 1}
+        for number in (42, 7, 100)
+    ]
+    annotations = [
+        instance(5, 42, 90, [2.5, 3.25, 17.6, 14.05], area=1.0, iscrowd=0),
+        instance(1, 7, 1, [0, 0, 29.996, 20.004]),
+        instance(3, 42, 13, [2, 10, 9, 10], CROWD, iscrowd=1),
+        instance(2, 42, 1, [10, 10, 0, 3]),
+    ]
+    value = {"info": {}, "images": images, "annotations": annotations, "categories": CATEGORIES, **changed}
+    (root / "train2017").mkdir(exist_ok=True)
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / "annotations/instances_train2017.json").write_text(json.dumps(value))
+    for image in images:
+        Image.new("RGB", (WIDTH, HEIGHT), (image["id"], 0, 0)).save(root / "train2017" / image["file_name"])
+    return root
+
+
+def opened(root, opener=open_annotated, name="mine", **more):
+    files = CocoFiles(images="train2017", annotations="annotations/instances_train2017.json")
+    return opener(name, "train", source=CocoSource(format="coco", root=root, splits={"train": files}), **more)
+
+
+def test_images_come_by_their_ids_and_categories_close_their_gaps(tmp_path):
+    data = opened(put(tmp_path))
+    assert [data.name(i) for i in range(3)] == ["007.jpg", "042.jpg", "100.jpg"]
+    assert data.classes == ("person", "stop sign", "toothbrush")
+    assert (data.size(1), data.has_masks) == ((HEIGHT, WIDTH), True)
+    found = data.annotation(1)
+    np.testing.assert_allclose(found.boxes, [[2.5, 3.25, 20.1, 17.3], [2, 10, 11, 20], [10, 10, 10, 13]], rtol=1e-6)
+    assert found.classes.tolist() == [2, 1, 0]
+    assert found.ignored.tolist() == [False, True, True]  # a crowd, and a box that nothing is in
+    np.testing.assert_array_equal(data.annotation(0).boxes, np.array([[0, 0, 29.996, 20]], np.float32))
+    assert data.annotation(2).masks.shape == (0, HEIGHT, WIDTH)
+    assert data.presence().tolist() == [[1, 0, 0], [-1, -1, 1], [0, 0, 0]]
+
+
+def test_masks_are_those_of_pycocotools(tmp_path):
+    data = opened(put(tmp_path))
+    coco = COCO(str(tmp_path / "annotations/instances_train2017.json"))
+    for index, image in enumerate((7, 42, 100)):
+        masks = data.annotation(index).masks
+        assert masks.dtype == np.bool_
+        expected = [coco.annToMask(coco.anns[number]) for number in coco.getAnnIds(imgIds=image)]
+        np.testing.assert_array_equal(masks, np.array(expected, bool).reshape(-1, HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_run_lengths_written_by_pycocotools_are_read_as_it_reads_them(seed):
+    rng = np.random.default_rng(seed)
+    mask = np.asfortranarray(rng.random((rng.integers(1, 60), rng.integers(1, 60))) < rng.choice([0.0, 0.02, 0.5, 1.0]))
+    encoded = reference.encode(mask.astype(np.uint8))
+    height, width = mask.shape
+    found = mask_of({"size": [height, width], "counts": encoded["counts"].decode()}, height, width)
+    np.testing.assert_array_equal(found, mask)
+    np.testing.assert_array_equal(found, reference.decode(encoded))
+
+
+def test_a_large_blank_image_needs_runs_of_several_characters():
+    mask = np.zeros((700, 900), bool, order="F")
+    mask[100:600, 300:333] = True
+    encoded = reference.encode(mask.astype(np.uint8))
+    assert mask_of({"size": [700, 900], "counts": encoded["counts"].decode()}, 700, 900).sum() == 500 * 33
+    np.testing.assert_array_equal(mask_of({"size": [700, 900], "counts": encoded["counts"].decode()}, 700, 900), mask)
+
+
+@pytest.mark.parametrize(("segmentation", "message"), [
+    ([], "neither polygons nor run lengths of 20 x 30 pixels"),
+    (None, "neither polygons"),
+    ([[1, 2, 3, 4]], "three points or more"),
+    ([[1, 2, 3, 4, 5]], "three points or more"),
+    ([[1, 2, 3, 4, 5, 1e300]], "a polygon is a list"),
+    ([[1, 2, 3, 4, 5, "6"]], "a polygon is a list"),
+    ({"size": [30, 20], "counts": [600]}, "neither polygons nor run lengths of 20 x 30"),
+    ({"size": [20, 30], "counts": [599]}, "run lengths of 599 pixels for 20 x 30"),
+    ({"size": [20, 30], "counts": [-1, 601]}, "run lengths are numbers"),
+    ({"size": [20, 30], "counts": ""}, "run lengths of 0 pixels"),
+    ({"size": [20, 30], "counts": "zzzz"}, "other characters"),
+    ({"size": [20, 30], "counts": "PPP"}, "end within a number"),
+])  # fmt: skip
+def test_a_mask_that_is_none_makes_its_image_unreadable(tmp_path, segmentation, message):
+    data = opened(
+        put(tmp_path, annotations=[instance(1, 7, 1, [0, 0, 2, 2]), instance(2, 42, 1, [0, 0, 2, 2], segmentation)])
+    )
+    with pytest.raises(UnreadableImage, match=f"042.jpg cannot be read: its masks: .*{message}"):
+        data.annotation(1)
+    assert data.annotation(0).masks.any()
+
+
+def test_instances_without_masks_are_boxes(tmp_path):
+    boxes = [{key: value for key, value in instance(1, 7, 1, [0, 0, 2, 2]).items() if key != "segmentation"}]
+    data = opened(put(tmp_path, annotations=boxes))
+    assert (data.has_masks, data.annotation(0).masks) == (False, None)
+
+
+@pytest.mark.parametrize(("changed", "message"), [
+    ({"annotations": [instance(1, 8, 1, [0, 0, 1, 1])]}, "an annotation names image 8, which the file does not have"),
+    ({"annotations": [instance(1, 7, 2, [0, 0, 1, 1])]}, "an annotation names category 2"),
+    ({"annotations": [instance(1, 7, 1, [0, 0, 1, 1])] * 2}, "several annotations with the id 1"),
+    ({"annotations": [instance(1, 7, 1, [0, 0, 1])]}, "bbox of annotation 1 is no list of 4 numbers"),
+    ({"annotations": [instance(1, 7, 1, [0, 0, 1, None])]}, "bbox of annotation 1"),
+    ({"annotations": [instance(1, 7, 1, [0, 0, 1, 10**400])]}, "bbox of annotation 1"),
+    ({"annotations": [instance(1, 7, 1, [0, 0, 1, float("nan")])]}, "bbox of annotation 1"),
+    ({"images": [{"id": 7, "file_name": "\ud800", "height": 9, "width": 9}], "annotations": []}, "1 of the 1 images"),
+    ({"images": [{"id": 7, "file_name": "\0.jpg", "height": 9, "width": 9}], "annotations": []}, "embedded null"),
+    ({"images": [{"id": 7, "file_name": "007.jpg", "height": 20, "width": 30}] * 2}, "several entries of image 7"),
+    ({"images": [{"id": 7, "file_name": "007.jpg", "height": 0, "width": 30}]}, "image 7 has a height of 0 pixels"),
+    ({"images": [], "annotations": []}, "instances_train2017.json names no image"),
+    ({"categories": CATEGORIES * 2}, "several entries of category 90"),
+])  # fmt: skip
+def test_what_does_not_fit_together_is_refused(tmp_path, changed, message):
+    root = put(tmp_path)
+    file = root / "annotations/instances_train2017.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+    with pytest.raises(DataError, match=message):
+        opened(root)
+
+
+def test_a_missing_image_a_file_cut_short_and_another_number_of_classes_are_refused(tmp_path):
+    file = put(tmp_path) / "annotations/instances_train2017.json"
+    with pytest.raises(DataError, match=r"'coco' has 3 classes in .*, and 80 are expected"):
+        opened(tmp_path, name="coco")
+    with pytest.raises(DataError, match="'mine' is for pretrain, svm, detection: it has boxes, masks, the classes"):
+        opened(tmp_path, open_data_set)
+    (tmp_path / "train2017/042.jpg").rename(tmp_path / "away.jpg")
+    with pytest.raises(DataError, match=r"1 of the 3 images that instances_train2017.json names .*first 042.jpg"):
+        opened(tmp_path)
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(DataError, match="is the file whole"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("box", [[25, 0, 7, 3], [-3, 0, 5, 5], [3, 3, -2, 2], [3, 3, 1e20, 2]])
+def test_a_box_outside_its_image_makes_that_image_unreadable(tmp_path, box):
+    data = opened(put(tmp_path, annotations=[instance(1, 7, 1, box)]))
+    with pytest.raises(UnreadableImage, match="is not in the image of 30 x 20 pixels"):
+        data.annotation(0)
+
+
+def test_the_fingerprint_is_of_the_annotations_and_of_the_sizes_of_images(tmp_path):
+    before = opened(put(tmp_path)).fingerprint
+    os.utime(tmp_path / "train2017/007.jpg", (0, 0))
+    assert opened(tmp_path).fingerprint == before
+    with (tmp_path / "train2017/007.jpg").open("ab") as file:
+        file.write(b"\0")
+    assert opened(tmp_path).fingerprint != before
+    assert opened(put(tmp_path, info={"year": 2018})).fingerprint != before
+
+
+def test_the_first_images_keep_their_masks(tmp_path):
+    first = opened(put(tmp_path), limit=1)
+    assert (len(first), first.has_masks, first.annotation(0).masks.shape) == (1, True, (1, HEIGHT, WIDTH))

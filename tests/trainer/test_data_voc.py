@@ -1,0 +1,158 @@
+"""A tree of VOC's layout: boxes that count from 1, difficult objects, classes, order, annotations that are wrong."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.data.errors import DataError, UnreadableImage
+from trainer.data.registry import open_annotated, open_data_set, open_images
+from trainer.data.voc import CLASSES
+from trainer.specs.data_sets import VocSource
+
+DOG, CAT = ("dog", (1, 1, 8, 6), 0), ("cat", (2, 3, 4, 5), 1)
+
+
+def put(root, name, objects, *, folder="VOC2007", side=(8, 6), extra=""):
+    """An image of 8 x 6 pixels and its annotation; an object is (class, (xmin, ymin, xmax, ymax), difficult)."""
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / folder / part).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (len(name) * 20, 0, 0)).save(root / folder / "JPEGImages" / f"{name}.jpg")
+    corners = "<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>"
+    inside = "".join(
+        f"<object><name>{kind}</name><difficult>{difficult}</difficult><bndbox>{corners.format(*box)}</bndbox>"
+        "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part></object>"
+        for kind, box, difficult in objects
+    )
+    size = f"<size><width>{side[0]}</width><height>{side[1]}</height><depth>3</depth></size>"
+    text = f"{extra}<annotation><folder>x</folder>{size}{inside}</annotation>"
+    (root / folder / "Annotations" / f"{name}.xml").write_text(text)
+
+
+def put_list(root, name, images, folder="VOC2007"):
+    (root / folder / "ImageSets/Main").mkdir(parents=True, exist_ok=True)
+    (root / folder / "ImageSets/Main" / f"{name}.txt").write_text("".join(f"{image}\n" for image in images))
+
+
+@pytest.fixture
+def tree(tmp_path):
+    put(tmp_path, "0002", [DOG, CAT])
+    put(tmp_path, "0001", [])
+    put(tmp_path, "0003", [("cat", (8, 6, 8, 6), 0), ("cat", (1, 1, 2, 2), 1), ("person", (1.4, 1, 2.5, 2), 0)])
+    put(tmp_path, "2012_1", [("tvmonitor", (1, 1, 2, 2), 0)], folder="VOC2012")
+    put_list(tmp_path, "trainval", ["0002", "0001"])
+    put_list(tmp_path, "test", ["0003"])
+    put_list(tmp_path, "trainval", ["2012_1", ""], "VOC2012")
+    return tmp_path
+
+
+SPLITS = {"train": ["VOC2007/trainval", "VOC2012/trainval"], "test": ["VOC2007/test"]}
+
+
+def opened(root, split="train", splits=SPLITS, name="mine", opener=open_annotated, **more):
+    return opener(name, split, source=VocSource(format="voc", root=root, splits=splits), **more)
+
+
+def test_boxes_lose_the_one_that_voc_counts_from_and_difficult_objects_are_ignored(tree):
+    data = opened(tree)
+    assert [data.name(i) for i in range(3)] == ["0002.jpg", "0001.jpg", "2012_1.jpg"]
+    found = data.annotation(0)
+    np.testing.assert_array_equal(found.boxes, np.array([[0, 0, 8, 6], [1, 2, 4, 5]], np.float32))
+    assert found.boxes.dtype == np.float32
+    assert [CLASSES[label] for label in found.classes] == ["dog", "cat"]
+    assert found.ignored.tolist() == [False, True]
+    assert (found.masks, data.has_masks) == (None, False)
+    assert (data.size(0), data.image(0).shape) == ((6, 8), (6, 8, 3))
+    assert data.annotation(1).boxes.shape == (0, 4)
+    assert CLASSES[data.annotation(2).classes[0]] == "tvmonitor"
+    last = opened(tree, "test").annotation(0)
+    np.testing.assert_allclose(last.boxes, [[7, 5, 8, 6], [0, 0, 2, 2], [0.4, 0, 2.5, 2]], rtol=1e-6)
+
+
+def test_presence_says_what_is_there_what_is_not_and_what_is_only_difficult(tree):
+    there = opened(tree).presence()
+    assert (there.shape, there.dtype) == ((3, 20), np.int8)
+    expected = {(0, "dog"): 1, (0, "cat"): -1, (2, "tvmonitor"): 1}
+    for (image, label), value in np.ndenumerate(there):
+        assert value == expected.get((image, CLASSES[label]), 0)
+    in_test = opened(tree, "test").presence()[0]
+    assert (in_test[CLASSES.index("cat")], in_test[CLASSES.index("person")]) == (1, 1)
+
+
+def test_an_object_in_an_empty_box_is_ignored_wherever_it_is_asked_for(tree):
+    put(tree, "0001", [("dog", (3, 3, 2, 5), 0), ("person", (9, 1, 9, 6), 0), ("cat", (1, 1, 2, 2), 0)])
+    data = opened(tree)
+    assert data.annotation(1).ignored.tolist() == [True, True, False]
+    of = data.presence()[1]
+    assert [of[CLASSES.index(name)] for name in ("dog", "person", "cat")] == [-1, -1, 1]
+
+
+def test_classes_are_voc_s_or_those_found_over_all_splits(tree):
+    assert opened(tree).classes == opened(tree, "test").classes == CLASSES
+    put(tree, "0003", [("zebra", (1, 1, 2, 2), 0)])
+    for split in ("train", "test"):
+        assert opened(tree, split).classes == ("cat", "dog", "tvmonitor", "zebra")
+    assert opened(tree, "test").annotation(0).classes.tolist() == [3]
+    with pytest.raises(DataError, match=r"'voc07' has 4 classes in .*, and 20 are expected"):
+        opened(tree, name="voc07")
+
+
+def test_the_first_images_keep_their_annotations(tree):
+    first = opened(tree, limit=2)
+    assert (len(first), first.presence().shape, first.has_masks, first.size(1)) == (2, (2, 20), False, (6, 8))
+    assert len(first.annotation(0).boxes) == 2
+    assert first.name(1) == "0001.jpg"
+    with pytest.raises(IndexError):
+        first.annotation(2)
+    assert len(opened(tree, opener=open_images, limit=2)) == 2
+    with pytest.raises(
+        DataError, match="is for pretrain, svm, detection: it has boxes, the classes in each image and no single"
+    ):
+        opened(tree, opener=open_data_set)
+
+
+def test_the_fingerprint_is_of_lists_annotations_and_sizes(tree):
+    before = opened(tree).fingerprint
+    assert opened(tree).fingerprint == before
+    assert opened(tree, "test").fingerprint != before
+    put(tree, "0002", [DOG, ("cat", (2, 3, 4, 6), 1)])
+    changed = opened(tree).fingerprint
+    assert changed != before
+    put_list(tree, "trainval", ["0001", "0002"])
+    assert opened(tree).fingerprint not in (before, changed)
+
+
+ENTITY = '<!DOCTYPE annotation [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>'
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda root: put(root, "0002", [DOG], extra=ENTITY), "document type .annotation., and with it perhaps entities"),
+    (lambda root: put(root, "0002", [DOG], side=(0, 6)), r"0002.xml .*a size of 0 x 6 pixels"),
+    (lambda root: put(root, "0002", [("", (1, 1, 2, 2), 0)]), "an object without a name"),
+    (lambda root: put(root, "0002", [("dog", (1, "x", 2, 2), 0)]), "ymin is 'x'; a number is expected"),
+    (lambda root: put(root, "0002", [("dog", (1, "nan", 2, 2), 0)]), "ymin is 'nan'"),
+    (lambda root: (root / "VOC2007/Annotations/0002.xml").write_text("<annotation>"), "0002.xml cannot be read as XML"),
+    (lambda root: (root / "VOC2007/Annotations/0003.xml").unlink(), "annotation .*0003.xml cannot be read: No such"),
+    (lambda root: (root / "VOC2007/JPEGImages/0001.jpg").unlink(), "1 of the 3 images .*JPEGImages/0001.jpg"),
+    (lambda root: put_list(root, "trainval", ["0002", "\0"]), "embedded null"),
+    (lambda root: put_list(root, "trainval", ["0002", "0001", "0002"]), "names '0002' of VOC2007 twice"),
+    (lambda root: put_list(root, "trainval", ["0002 -1", "0001 1"]), "trainval.txt, line 1: a list of one class"),
+    (lambda root: (root / "VOC2012/ImageSets/Main/trainval.txt").unlink(), "No such file .*trainval.txt"),
+])  # fmt: skip
+def test_what_is_wrong_is_named(tree, change, message):
+    change(tree)
+    with pytest.raises(DataError, match=message):
+        opened(tree)
+
+
+@pytest.mark.parametrize("box", [(0, 1, 10.5, 2), (-2, 1, 2, 2), (5, 1, 2, 2), (1, 1, 2, 99)])
+def test_a_box_outside_its_image_makes_that_image_unreadable(tree, box):
+    put(tree, "0002", [DOG, ("cat", box, 0)])
+    with pytest.raises(UnreadableImage, match=r"VOC2007/JPEGImages/0002.jpg .*is not in the image of 8 x 6 pixels"):
+        opened(tree).annotation(0)
+    assert len(opened(tree).annotation(1).boxes) == 0
+
+
+def test_an_image_of_another_size_than_annotated_is_unreadable(tree):
+    put(tree, "0002", [DOG], side=(9, 6))
+    with pytest.raises(UnreadableImage, match="it has 8 x 6 pixels, and its annotation says 9 x 6"):
+        opened(tree).image(0)

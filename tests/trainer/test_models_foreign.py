@@ -1,0 +1,342 @@
+"""Weights that others wrote: every form in circulation gives the source's features bit for bit, no other one any."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from trainer.models.backbones import build_backbone
+from trainer.models.foreign import architecture_of, load_foreign
+from trainer.specs import BackboneSpec
+
+TINY = BackboneSpec(name="tiny_resnet", stem="small")
+
+
+def trained(network: nn.Module) -> nn.Module:
+    """Weights and statistics that are nobody's initial ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        for tensor in itertools.chain(network.parameters(), network.buffers()):
+            if tensor.is_floating_point():
+                tensor.data.uniform_(0.01, 0.2)
+    return network.eval()
+
+
+@cache
+def source() -> nn.Module:
+    return trained(build_backbone(TINY, seed=1))
+
+
+def weights() -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in source().state_dict().items()}
+
+
+def prefixed(prefix: str, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in (weights() if state is None else state).items()}
+
+
+def saved(folder: Path, value: Any, **options: Any) -> Path:
+    path = folder / "weights.pth"
+    torch.save(value, path, **options)
+    return path
+
+
+def loaded(path: Path, spec: BackboneSpec = TINY) -> nn.Module:
+    return load_foreign(path, spec, lambda: None).module.eval()
+
+
+def features(network: nn.Module, side: int = 16) -> Tensor:
+    with torch.no_grad():
+        return network(torch.linspace(-2, 2, 2 * 3 * side * side).view(2, 3, side, side))
+
+
+HEAD = {"fc.weight": torch.ones(4, 128), "fc.bias": torch.ones(4)}
+PROJECTOR = {"module.projector.0.weight": torch.ones(8, 128), "module.bn.running_var": torch.ones(8)}
+
+FORMS = {
+    "torchvision": lambda: weights() | HEAD,
+    "the reference's resnet50.pth": weights,
+    "the reference's checkpoint.pth": lambda: {
+        "epoch": 3,
+        "model": prefixed("module.backbone.") | PROJECTOR,
+        "optimizer": {"state": {0: {"mu": torch.ones(3)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+    },
+    "MoCo": lambda: {
+        "epoch": 200,
+        "arch": "resnet50",
+        "state_dict": prefixed("module.encoder_q.", weights() | HEAD)
+        | prefixed("module.encoder_k.")
+        | {"module.queue": torch.ones(128, 9)},
+    },
+    "MoCo v3": lambda: {"state_dict": prefixed("module.base_encoder.") | prefixed("module.momentum_encoder.")},
+    "VICReg": lambda: {"model": prefixed("module.backbone.") | PROJECTOR},
+    "solo-learn": lambda: {
+        "state_dict": prefixed("backbone.") | prefixed("momentum_backbone.") | {"classifier.weight": torch.ones(3)}
+    },
+    "lightly": lambda: {"state_dict": prefixed("backbone.", numbered(weights())) | PROJECTOR},
+    "DINO": lambda: {"student": prefixed("module.backbone."), "teacher": prefixed("backbone."), "epoch": 1},
+    "SimSiam": lambda: {"state_dict": prefixed("module.encoder.", weights() | HEAD)},
+    "compiled": lambda: prefixed("module._orig_mod."),
+    "a checkpoint of ours": lambda: {"model": prefixed("backbone.") | {"projector.0.weight": torch.ones(3)}},
+}
+
+
+def numbered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names as nn.Sequential(*network.children()) gives them."""
+    names = nn.Sequential(*source().children()).state_dict().keys()
+    return dict(zip(names, state.values(), strict=True))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_features_of_the_source_bit_for_bit(tmp_path: Path, form: str) -> None:
+    network = loaded(saved(tmp_path, FORMS[form]()))
+    assert torch.equal(features(network), features(source()))
+    assert all(torch.equal(t, source().state_dict()[name]) for name, t in network.state_dict().items())
+
+
+def test_safetensors_and_the_former_format_of_torch_are_read_too(tmp_path: Path) -> None:
+    save_file(weights(), tmp_path / "w.safetensors")
+    former = saved(tmp_path, weights(), _use_new_zipfile_serialization=False)
+    for path in (tmp_path / "w.safetensors", former):
+        assert torch.equal(features(loaded(path)), features(source()))
+
+
+def test_a_network_of_torchvision_gives_what_its_last_layer_is_given(tmp_path: Path) -> None:
+    network = trained(torchvision.models.resnet18())
+    path = saved(tmp_path, network.state_dict())
+    network.fc = nn.Identity()
+    found = load_foreign(path, BackboneSpec(name="resnet18"), lambda: None)
+    assert torch.equal(features(found.module.eval(), 32), features(network, 32))
+    assert found.dropped == ["fc.weight", "fc.bias"]
+
+
+def test_hidden_layers_before_the_classifier_are_kept(tmp_path: Path) -> None:
+    network = trained(torchvision.models.mobilenet_v3_small())
+    path = saved(tmp_path, network.state_dict())
+    network.classifier[3] = nn.Identity()
+    found = load_foreign(path, BackboneSpec(name="mobilenet_v3_small"), lambda: None)
+    assert torch.equal(features(found.module.eval(), 32), features(network, 32))
+    assert found.dropped == ["classifier.3.weight", "classifier.3.bias"]
+
+
+def test_googlenet_scales_its_pixels_as_torchvision_has_it_with_weights(tmp_path: Path) -> None:
+    network = trained(torchvision.models.googlenet(transform_input=True, aux_logits=True, init_weights=False))
+    path = saved(tmp_path, network.state_dict())
+    network.fc = nn.Identity()
+    found = load_foreign(path, BackboneSpec(name="googlenet"), lambda: None)
+    assert torch.equal(features(found.module.eval(), 64), features(network, 64))
+    assert all(name.startswith(("aux1.", "aux2.", "fc.")) for name in found.dropped)
+    network.transform_input = False
+    assert not torch.equal(features(found.module.eval(), 64), features(network, 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "formerly"),
+    [
+        ("densenet121", {"denselayer1.norm1.": "denselayer1.norm.1.", "denselayer9.conv2.": "denselayer9.conv.2."}),
+        ("vit_b_32", {"layer_0.mlp.0.": "layer_0.mlp.linear_1.", "layer_7.mlp.3.": "layer_7.mlp.linear_2."}),
+    ],
+)
+def test_names_that_torchvision_wrote_formerly_are_known(tmp_path: Path, name: str, formerly: dict[str, str]) -> None:
+    network = build_backbone(BackboneSpec(name=name), seed=5)
+    state = network.state_dict()
+    for today, former in formerly.items():
+        renamed = {key.replace(today, former): value for key, value in state.items()}
+        assert renamed.keys() != state.keys()
+        state = renamed
+    found = loaded(saved(tmp_path, state), BackboneSpec(name=name)).state_dict()
+    assert all(torch.equal(value, found[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_become_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in weights().items()}
+    found = loaded(saved(tmp_path, state)).state_dict()
+    assert all(t.dtype in (torch.float32, torch.int64) for t in found.values())
+    assert all(torch.equal(found[n], t.float() if t.is_floating_point() else t) for n, t in state.items())
+
+
+def test_counters_of_batch_normalisation_may_be_missing(tmp_path: Path) -> None:
+    state = {n: t for n, t in weights().items() if not n.endswith("num_batches_tracked")}
+    assert len(state) < len(weights())
+    assert torch.equal(features(loaded(saved(tmp_path, state))), features(source()))
+
+
+def test_what_is_left_out_is_listed(tmp_path: Path) -> None:
+    found = load_foreign(saved(tmp_path, FORMS["MoCo"]()), TINY, lambda: None)
+    heads = {n for n in found.dropped if not n.startswith("module.encoder_k.")}
+    assert heads == {"module.encoder_q.fc.weight", "module.encoder_q.fc.bias", "module.queue"}
+    assert len(found.dropped) == len(weights()) + 3
+
+
+class Evil:
+    """Makes a file when a pickle of it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self._path),)
+
+
+@pytest.mark.parametrize("how", ["torch.save", "torch.save, formerly", "pickle", "under a wrapper"])
+def test_a_pickle_that_would_execute_something_is_refused_unopened(tmp_path: Path, how: str) -> None:
+    evil = Evil(tmp_path / "executed")
+    path = tmp_path / "weights.pth"
+    if how == "pickle":
+        path.write_bytes(pickle.dumps({"conv1.weight": evil}, protocol=2))
+    else:
+        value = {"state_dict": weights(), "args": evil} if how == "under a wrapper" else {**weights(), "x": evil}
+        torch.save(value, path, _use_new_zipfile_serialization=how != "torch.save, formerly")
+    with pytest.raises(ValueError, match=r"weights.pth holds .*mkdir beside .* is not opened") as refused:
+        loaded(path)
+    assert "weights_only" not in str(refused.value)
+    assert not (tmp_path / "executed").exists()
+    torch.load(path, weights_only=False) if how != "pickle" else pickle.loads(path.read_bytes())
+    assert (tmp_path / "executed").exists()  # it would have been
+
+
+def test_objects_beside_the_weights_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"model": weights(), "args": argparse.Namespace(lr=1)})
+    with pytest.raises(ValueError, match=r"holds argparse.Namespace beside tensors.*save its state_dict alone"):
+        loaded(path)
+
+
+@pytest.mark.parametrize("former", [False, True])
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.01, 0.5, 0.999])
+def test_a_truncated_file_is_refused(tmp_path: Path, part: float, former: bool) -> None:
+    path = saved(tmp_path, weights(), _use_new_zipfile_serialization=not former)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(ValueError, match=r"weights.pth is damaged, or no file of .*; get it again"):
+        loaded(path)
+
+
+def test_truncated_safetensors_are_refused(tmp_path: Path) -> None:
+    save_file(weights(), tmp_path / "w.safetensors")
+    whole = (tmp_path / "w.safetensors").read_bytes()
+    for part in (0, 4, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "w.safetensors").write_bytes(whole[:part])
+        with pytest.raises(ValueError, match="get it again"):
+            loaded(tmp_path / "w.safetensors")
+
+
+def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, weights())
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(tmp_path / "small.pth", "w", zipfile.ZIP_DEFLATED) as small:
+        for entry in plain.namelist():
+            small.writestr(entry, plain.read(entry))
+    with pytest.raises(ValueError, match="compressed archive; unpack it"):
+        loaded(tmp_path / "small.pth")
+
+
+def test_a_tensor_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, weights())
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "cut.pth", "w") as cut:
+        for entry in whole.namelist():
+            cut.writestr(entry, whole.read(entry)[:64] if "/data/" in entry else whole.read(entry))
+    with pytest.raises(ValueError, match=r"cut.pth is damaged"):
+        loaded(tmp_path / "cut.pth")
+
+
+def test_a_file_beyond_all_measure_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path, weights())
+    monkeypatch.setattr("trainer.models.foreign_files.MAX_BYTES", path.stat().st_size - 1)
+    with pytest.raises(ValueError, match="larger than 0 GiB"):
+        loaded(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ([torch.ones(3)], "holds a list, not tensors by name"),
+        (torch.ones(3), "holds a Tensor, not tensors by name"),
+        ({"epoch": 3}, "no named tensors but epoch"),
+        ({}, "no named tensors but nothing"),
+        ({"model": {"a": torch.ones(1)}, "state_dict": {"a": torch.ones(1)}}, "under state_dict and model"),
+        ({"student": {"a": torch.ones(1)}}, "no named tensors but student"),
+    ],
+)
+def test_what_holds_no_weights_is_refused(tmp_path: Path, value: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        loaded(saved(tmp_path, value))
+
+
+def test_a_mapping_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    value: dict[str, Any] = {}
+    value["model"] = value
+    with pytest.raises(ValueError, match="below 4 wrappers or more"):
+        loaded(saved(tmp_path, value))
+
+
+def test_two_prefixes_under_which_all_is_found_are_not_guessed_between(tmp_path: Path) -> None:
+    path = saved(tmp_path, prefixed("backbone.") | prefixed("encoder."))
+    with pytest.raises(ValueError, match=r"there twice, under 'backbone.' and 'encoder.'; save those that you mean"):
+        loaded(path)
+
+
+def test_a_prefix_that_is_not_in_circulation_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"missing: conv1.weight, .*names begin with momentum_encoder: save the"):
+        loaded(saved(tmp_path, prefixed("momentum_encoder.")))
+
+
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+    state = prefixed("module.")
+    del state["module.layer3.0.conv2.weight"]
+    with pytest.raises(ValueError, match=r"not tiny_resnet with stem: small: missing: module.layer3.0.conv2.weight;"):
+        loaded(saved(tmp_path, state))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.ones(16, 3, 3, 3, dtype=torch.int8),
+        torch.ones(16, 3, 3, 3, dtype=torch.complex64),
+        torch.ones(16, 3, 3, 3).to_sparse(),
+        torch.ones(1).expand(1000, 1000),
+    ],
+)
+def test_a_tensor_of_another_kind_is_refused(tmp_path: Path, odd: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"of another shape: conv1.weight \("):
+        loaded(saved(tmp_path, weights() | {"conv1.weight": odd}))
+
+
+@pytest.mark.parametrize("name", ["layer4.0.bn2.running_var", "conv1.weight"])
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, name: str) -> None:
+    state = weights()
+    state[name].view(-1)[1] = float("nan")
+    with pytest.raises(ValueError, match=f"{name} hold numbers that are not finite"):
+        loaded(saved(tmp_path, state))
+
+
+def test_another_stem_is_named_as_the_architecture_that_fits(tmp_path: Path) -> None:
+    path = saved(tmp_path, prefixed("module.") | PROJECTOR)
+    with pytest.raises(
+        ValueError, match=r"shape: module.conv1.weight .*set backbone to \{name: tiny_resnet, stem: small\}"
+    ):
+        loaded(path, BackboneSpec(name="tiny_resnet"))
+    assert architecture_of(path, lambda: None) == TINY
+
+
+def test_a_deeper_network_is_not_taken_for_the_shallow_one_whose_layers_it_has(tmp_path: Path) -> None:
+    path = saved(tmp_path, torchvision.models.resnet34().state_dict())
+    said = r"is not resnet18: unexpected: layer1.2.conv1.weight, .* and \d+ more; .*set backbone to \{name: resnet34\}"
+    with pytest.raises(ValueError, match=said):
+        loaded(path, BackboneSpec(name="resnet18"))
+
+
+def test_weights_of_no_known_network_fit_none(tmp_path: Path) -> None:
+    assert architecture_of(saved(tmp_path, {"a.weight": torch.ones(3)}), lambda: None) is None

@@ -1,0 +1,75 @@
+"""What a host's data sets hold, counted by the readers that jobs use."""
+
+import json
+import re
+
+import pytest
+from odd_trees import make_split
+
+from trainer import survey
+from trainer.specs.catalogue import DataSetEntry
+from trainer.specs.data_sets import ImageFolderSource
+
+
+def of_folder(root, **more):
+    said = []
+    source = ImageFolderSource(format="image_folder", root=root, **more)
+    return survey.survey("own", source, said.append), said
+
+
+def test_counts_are_those_of_the_splits(tmp_path):
+    make_split(tmp_path / "train", 24)
+    make_split(tmp_path / "val", 10)
+    (tmp_path / "few.txt").write_text("000.png\n")
+    entry, said = of_folder(tmp_path, splits={"train": "train", "test": "val"}, lists={"few": tmp_path / "few.txt"})
+    assert entry == DataSetEntry(splits={"train": 24, "test": 10}, classes=3, lists=["few"], source=entry.source)
+    assert (entry.checked, said) == (True, [])
+
+
+def test_of_a_tree_without_splits_those_folders_count_that_are_splits(tmp_path):
+    make_split(tmp_path / "train", 6)
+    (tmp_path / "devkit").mkdir()
+    for unspeakable in (".cache", "of my own", "l\udce9"):
+        make_split(tmp_path / unspeakable, 6)
+    entry, said = of_folder(tmp_path)
+    assert (entry.splits, entry.fault) == ({"train": 6}, None)
+    [told] = said
+    assert "devkit is empty" in told
+    assert "not counted as a split" in told
+
+
+@pytest.mark.parametrize(("more", "fault"), [
+    ({"splits": {"train": "train", "test": "val"}}, "no split 'val'"),
+    ({"classes": 5}, "has 3 classes in .*, and 5 are expected"),
+    ({"lists": {"few": "nowhere.txt"}}, "list 'few' of data set 'own' is not at nowhere.txt"),
+])  # fmt: skip
+def test_what_is_wrong_is_the_fault_of_the_set(tmp_path, more, fault):
+    make_split(tmp_path / "train", 6)
+    entry, _ = of_folder(tmp_path, **({"splits": {"train": "train"}} | more))
+    assert (entry.splits, entry.checked) == ({}, True)
+    assert re.search(fault, entry.fault)
+
+
+def test_a_root_that_is_not_there_is_told_with_where_the_set_comes_from(tmp_path):
+    source = ImageFolderSource(format="image_folder", root=tmp_path / "gone")
+    entry = survey.survey("imagenet", source, lambda said: None)
+    assert "has no folder" in entry.fault
+    assert "image-net.org" in entry.fault
+
+
+def test_the_command_prints_a_line_a_set_and_says_which_have_faults(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(survey.os, "nice", lambda by: 0)
+    make_split(tmp_path / "tree/train", 6)
+    tree = {"format": "image_folder", "root": "tree"}
+    (tmp_path / "datasets.yaml").write_text(json.dumps({"good": tree, "bad": {**tree, "root": "elsewhere"}}))
+    assert survey.main([str(tmp_path / "datasets.yaml")]) == 1
+    good, bad = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (good["name"], good["entry"]["splits"]) == ("good", {"train": 6})
+    assert (bad["name"], bad["entry"]["splits"]) == ("bad", {})
+    assert survey.main([str(tmp_path / "datasets.yaml"), "good"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert survey.main([str(tmp_path / "datasets.yaml"), "god"]) == 2
+    assert "has no god; it has good, bad" in capsys.readouterr().err
+    (tmp_path / "datasets.yaml").write_text("good: {format: stl10}")
+    assert survey.main([str(tmp_path / "datasets.yaml")]) == 2
+    assert "/good/root" in capsys.readouterr().err

@@ -1,0 +1,199 @@
+"""COCO: images, and their instances in JSON as bounding boxes with polygons or run-length masks (cocodataset.org,
+"Data format"). Categories keep the order of their ids, whose gaps are closed: the 80 of COCO go up to 90.
+
+Crowds are ignored objects. Images without objects are part of a split: what is found in them is wrong, and a test
+counts it. A training has nothing of them, and detectron2 leaves them out; that is its loader's to do.
+
+Only boxes and places in the file stay in memory; the masks of an image are read when they are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import weakref
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.annotated_files import AnnotatedFiles, Objects
+from trainer.data.errors import DataError
+from trainer.data.image_files import Names
+from trainer.data.json_stream import Item, JsonLists
+from trainer.data.records import Categories, field, places_of
+from trainer.specs.data_sets import CocoSource
+
+LONGEST_SIDE = 1 << 16
+
+
+def open_coco(source: CocoSource, split: str, *, tick: Callable[[], None]) -> AnnotatedFiles:
+    """Open a split; images come in the order of their ids.
+
+    Raises:
+        DataError: the annotations are not what they should be, or images are not there.
+        OSError: the annotations are not there.
+    """
+    files = source.splits[split]
+    path = source.root / files.annotations
+    found = _Instances(path, tick)
+    order = np.argsort(found.ids, kind="stable")
+    names = Names()
+    for place in order.tolist():
+        names.append(found.names[place])
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    image_of = rank[places_of(np.array(found.image_ids, dtype=np.int64), found.ids, "image", path.name)]
+    labels = found.categories.labels_of(np.array(found.category_ids, dtype=np.int64))
+    _refuse_twice(np.array(found.own_ids, dtype=np.int64), path.name)
+    by_image = np.argsort(image_of, kind="stable")
+    objects = Objects(
+        boxes=array("f", np.array(found.boxes, dtype=np.float32).reshape(-1, 4)[by_image].tobytes()),
+        classes=array("q", labels[by_image].tobytes()),
+        ignored=array("b", np.array(found.crowds, dtype=np.int8)[by_image].tobytes()),
+        ends=array("q", np.cumsum(np.bincount(image_of, minlength=len(names))).astype(np.int64).tobytes()),
+    )
+    masks = None
+    if found.segmented:
+        masks = _MasksInFile(
+            path, np.array(found.starts, dtype=np.int64)[by_image], np.array(found.lengths, dtype=np.int64)[by_image]
+        )
+    sizes = np.array(found.sizes, dtype=np.int32).reshape(-1, 2)[order]
+    folder, classes = source.root / files.images, found.categories.names
+    return AnnotatedFiles(path.name, folder, names, sizes, objects, classes, found.sha256, tick, masks)
+
+
+class _Instances:
+    """What the file holds, in its order."""
+
+    def __init__(self, path: Path, tick: Callable[[], None]) -> None:
+        self._where = path.name
+        self.names, self._ids = Names(), array("q")
+        self.sizes = array("l")
+        self.own_ids, self.image_ids, self.category_ids = array("q"), array("q"), array("q")
+        self.boxes, self.crowds = array("f"), array("b")
+        self.starts, self.lengths = array("q"), array("q")
+        self.segmented = False
+        self.categories = Categories(self._where)
+        file = JsonLists(path, tick)
+        for item in file.items("images", "annotations", "categories"):
+            if item.list == "images":
+                self._image(item)
+            elif item.list == "annotations":
+                self._annotation(item)
+            else:
+                self.categories.add(item)
+        self.sha256 = file.sha256
+        self.ids = np.array(self._ids, dtype=np.int64)
+
+    def _image(self, item: Item) -> None:
+        self._ids.append(field(item, "id", int, self._where))
+        self.names.append(field(item, "file_name", str, self._where).encode("utf-8", "surrogatepass"))
+        for side in ("height", "width"):
+            pixels = field(item, side, int, self._where)
+            if not 1 <= pixels <= LONGEST_SIDE:
+                raise DataError(f"{self._where}: image {self._ids[-1]} has a {side} of {pixels} pixels")
+            self.sizes.append(pixels)
+
+    def _annotation(self, item: Item) -> None:
+        self.own_ids.append(field(item, "id", int, self._where))
+        self.image_ids.append(field(item, "image_id", int, self._where))
+        self.category_ids.append(field(item, "category_id", int, self._where))
+        box = item.value.get("bbox")
+        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(number) for number in box):
+            raise DataError(f"{self._where}: bbox of annotation {self.own_ids[-1]} is no list of 4 numbers")
+        left, top, width, height = box
+        self.boxes.extend((left, top, left + width, top + height))
+        self.crowds.append(bool(item.value.get("iscrowd", 0)))
+        self.starts.append(item.start)
+        self.lengths.append(item.length)
+        self.segmented = self.segmented or bool(item.value.get("segmentation"))
+
+
+class _MasksInFile:
+    """Masks by the places in the file of the annotations they are part of."""
+
+    def __init__(self, path: Path, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+        self._starts = starts
+        self._lengths = lengths
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+
+    def __call__(self, place: int, height: int, width: int) -> NDArray[np.bool_]:
+        """The mask (H, W) of an object.
+
+        Raises:
+            ValueError: it has none, or one that is damaged.
+            OSError: the disk does not give it.
+        """
+        text = os.pread(self._file, int(self._lengths[place]), int(self._starts[place]))
+        return mask_of(json.loads(text).get("segmentation"), height, width)
+
+
+def mask_of(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
+    """The mask (H, W) of COCO's polygons, [[x0, y0, x1, y1, ...], ...], or of its run lengths, {size, counts}.
+
+    Polygons are filled by pycocotools: which pixels of an edge are inside is its to say. Run lengths are laid out here,
+    because it leaves memory as it finds it where there are too few.
+
+    Raises:
+        ValueError: it is neither, or is not of this size.
+    """
+    if isinstance(segmentation, list) and segmentation:
+        from pycocotools import mask
+
+        for polygon in segmentation:
+            points = polygon if isinstance(polygon, list) else []
+            if len(points) < 6 or len(points) % 2 or not all(_is_number(x) and abs(x) <= LONGEST_SIDE for x in points):
+                raise ValueError("a polygon is a list of x and y of three points or more, in pixels")
+        return np.asarray(mask.decode(mask.merge(mask.frPyObjects(segmentation, height, width))), dtype=np.bool_)
+    if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
+        raise ValueError(f"neither polygons nor run lengths of {height} x {width} pixels")
+    counts = segmentation.get("counts")
+    if isinstance(counts, str):
+        counts = _uncompressed(counts)
+    if not isinstance(counts, list) or not all(type(run) is int and run >= 0 for run in counts):
+        raise ValueError("run lengths are numbers of pixels")
+    if sum(counts) != height * width:
+        raise ValueError(f"run lengths of {sum(counts):,} pixels for {height} x {width}")
+    inside = np.arange(len(counts)) % 2 == 1
+    pixels: NDArray[np.bool_] = np.repeat(inside, counts).reshape(width, height).T  # column by column
+    return pixels
+
+
+def _uncompressed(text: str) -> list[int]:
+    """Run lengths from their text: 5 bits a character, the lowest first, bit 6 where more follow, the last one's bit 5
+    the sign; from the fourth on the difference to the run before the last (rleFrString in pycocotools' maskApi.c).
+
+    Raises:
+        ValueError: the text has other characters, or ends within a number.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            raise ValueError("compressed run lengths have other characters than they may")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise ValueError("compressed run lengths end within a number")
+    return runs
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30  # no NaN either
+
+
+def _refuse_twice(ids: NDArray[np.int64], where: str) -> None:
+    different, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        raise DataError(f"{where} has several annotations with the id {different[counts > 1][0]}; an id stands for one")

@@ -1,0 +1,99 @@
+"""From an entry of datasets.yaml to its images, whatever the format."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import assert_never
+
+from trainer.data.datasets import Images
+from trainer.data.errors import DataError
+from trainer.specs.data_sets import (
+    CifarSource,
+    CocoSource,
+    DataSource,
+    FileListSource,
+    ImageFolderSource,
+    INaturalistSource,
+    Stl10Source,
+    VocSource,
+    expected_classes,
+)
+from trainer.specs.known_data_sets import where_from
+
+Tick = Callable[[], None]
+"""Called for every unit of work, say an image: a hundred thousand times a second costs nothing that counts."""
+
+Warn = Callable[[str], None]
+"""Called with what a user should know of a data set that can be used nevertheless."""
+
+
+def open_source(name: str, source: DataSource, split: str, *, tick: Tick, warn: Warn) -> Images:
+    """Open one split of the data set that a host calls `name`.
+
+    Raises:
+        DataError: no such folder or split, or data that cannot be read.
+    """
+    if not source.root.is_dir():
+        raise DataError(
+            f"data set {name!r} has no folder {source.root} on this host; correct its path, or mount the disk. "
+            f"{where_from(name)}".rstrip()
+        )
+    known = splits_of(source)
+    if known is not None and split not in known:
+        raise DataError(f"data set {name!r} has no split {split!r}; {_nearest(split, known)}")
+    try:
+        return _open(name, source, split, tick, warn)
+    except OSError as error:
+        place = error.filename.decode("utf-8", "backslashreplace") if isinstance(error.filename, bytes) else None
+        raise DataError(
+            f"data set {name!r} cannot be read: {error.strerror or error}: {place or error.filename}"
+        ) from error
+
+
+def splits_of(source: DataSource) -> list[str] | None:
+    """Names of the splits; None: the folders below the root."""
+    if isinstance(source, CifarSource):
+        return ["train", "test"]
+    if isinstance(source, Stl10Source):
+        return ["train", "test", "unlabeled"]
+    return list(source.splits) or None
+
+
+def _open(name: str, source: DataSource, split: str, tick: Tick, warn: Warn) -> Images:
+    # Late: a run needs one of the readers, and json, XML or pycocotools with it.
+    if isinstance(source, ImageFolderSource):
+        from trainer.data.image_folder import open_image_folder
+
+        folder = source.splits.get(split, split)
+        return open_image_folder(name, source.root, folder, tick=tick, warn=warn)
+    if isinstance(source, FileListSource):
+        from trainer.data.file_list import open_file_list
+
+        return open_file_list(source, split, expected_classes(name, source), tick=tick)
+    if isinstance(source, INaturalistSource):
+        from trainer.data.inaturalist import open_inaturalist
+
+        return open_inaturalist(source, split, tick=tick)
+    if isinstance(source, CifarSource):
+        from trainer.data.cifar import open_cifar
+
+        return open_cifar(source, split, tick=tick)
+    if isinstance(source, Stl10Source):
+        from trainer.data.stl10 import open_stl10
+
+        return open_stl10(source, split, tick=tick)
+    if isinstance(source, VocSource):
+        from trainer.data.voc import open_voc
+
+        return open_voc(source, split, tick=tick)
+    if isinstance(source, CocoSource):
+        from trainer.data.coco import open_coco
+
+        return open_coco(source, split, tick=tick)
+    assert_never(source)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known := list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"its splits: {', '.join(known)}"

@@ -1,0 +1,104 @@
+"""Images that are files: their names held by the million, one of them read."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from array import array
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.decoding import decode
+from trainer.data.errors import DataError, UnreadableImage
+
+MAX_FILE_BYTES = 2**30
+
+_OF_ONE_FILE = {
+    errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
+}  # fmt: skip
+"""What is wrong with one file. Any other error is the disk's: taken for the file's, a disk that goes away for a moment
+would change what a run is trained on, or judge a backbone by what is left."""
+
+
+class Names:
+    """Names of files in one text, without separators: a million of them as objects would take 300 MB a rank."""
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._ends = array("q")
+
+    def append(self, name: bytes) -> None:
+        self._text += name
+        self._ends.append(len(self._text))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, place: int) -> bytes:
+        start = self._ends[place - 1] if place else 0
+        return bytes(self._text[start : self._ends[place]])
+
+
+def read_image(folder: bytes, path: bytes) -> NDArray[np.uint8]:
+    """The image of the file `path` below `folder`, (H, W, 3) uint8 RGB.
+
+    Raises:
+        UnreadableImage: the file is not there, may not be read, or is no image.
+        OSError: the disk does not give it, or is not there any more.
+    """
+    try:
+        with open(os.path.join(folder, path), "rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                raise UnreadableImage(printable(path), f"the file is larger than {MAX_FILE_BYTES:,} bytes")
+            encoded = file.read()
+    except OSError as error:
+        if error.errno not in _OF_ONE_FILE or not os.path.isdir(folder):
+            raise
+        raise UnreadableImage(printable(path), error.strerror or str(error)) from error
+    return decode(encoded, printable(path))
+
+
+def digest_of_files(whose: str, folder: bytes, names: Names, tick: Callable[[], None]) -> bytes:
+    """SHA-256 of names and sizes of the files below `folder`, in order; `tick` is called for each.
+
+    Raises:
+        DataError: some are not there, or not below `folder`; says how many of which `whose` names, and the first.
+    """
+    digest = hashlib.sha256()
+    missing: list[bytes] = []
+    for place in range(len(names)):
+        name = names[place]
+        tick()
+        if name.startswith(b"/") or b".." in name.split(b"/"):
+            raise DataError(f"{whose} names {printable(name)}, which is outside the folder of the images")
+        try:
+            status = os.stat(os.path.join(folder, name))
+        except (FileNotFoundError, NotADirectoryError):
+            missing.append(name)
+            continue
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+            said = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"{whose}: {printable(name)!r} cannot be looked at: {said}") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{whose} names {printable(name)}, which is no file in {printable(folder)}")
+        digest.update(b"%b\0%d\0" % (name, status.st_size))
+    if missing:
+        raise DataError(
+            f"{len(missing):,} of the {len(names):,} images that {whose} names are not in {printable(folder)}, first "
+            f"{printable(missing[0])}: complete the data set, or correct its folders in datasets.yaml"
+        )
+    return digest.digest()
+
+
+def printable(name: bytes) -> str:
+    """A file's name as text that can be written anywhere; bytes that are no UTF-8 as \\xNN."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+def base_name(path: bytes) -> str:
+    """The name of a file without its folders, as text."""
+    return printable(os.path.basename(path))

@@ -1,0 +1,153 @@
+"""PASCAL VOC: a VOCdevkit tree of JPEGImages, Annotations in XML, and ImageSets/Main with a list of each set.
+
+Pixels of VOC count from 1 and a box holds its last one: left and top lose 1 here, right and bottom stay (Everingham et
+al., The PASCAL VOC Development Kit, 2007 and 2012). Objects marked difficult are ignored ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from trainer.data.annotated_files import AnnotatedFiles, Objects
+from trainer.data.errors import DataError
+from trainer.data.image_files import Names
+from trainer.specs.data_sets import VocSource
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""VOC's own, in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    name: str
+    box: tuple[float, float, float, float]
+    difficult: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """What an XML file says. `digest` is that of the file."""
+
+    height: int
+    width: int
+    objects: list[_Object]
+    digest: bytes
+
+
+def open_voc(source: VocSource, split: str, *, tick: Callable[[], None]) -> AnnotatedFiles:
+    """Open a split: the images of its sets one after the other, in the order of their lists.
+
+    The classes are VOC's 20 where no annotation of any split names another, else the names found there, sorted: every
+    split has the same.
+
+    Raises:
+        DataError: a list or an annotation is not what it should be, or images are not there.
+        OSError: a list is not there.
+    """
+    listed = list(_listed(source, split))
+    images: list[_Image] = []
+    found: set[str] = set()
+    for folder, name in listed:
+        tick()
+        images.append(_read(_annotation(source, folder, name)))
+        found.update(each.name for each in images[-1].objects)
+    for folder, name in sorted({pair for other in source.splits for pair in _listed(source, other)} - set(listed)):
+        tick()
+        found.update(each.name for each in _read(_annotation(source, folder, name)).objects)
+    classes = CLASSES if found <= set(CLASSES) else tuple(sorted(found))
+    label_of = {name: label for label, name in enumerate(classes)}
+    names, objects, digest = Names(), Objects(), hashlib.sha256()
+    for (folder, name), image in zip(listed, images, strict=True):
+        names.append(f"{folder}/JPEGImages/{name}.jpg".encode("utf-8", "surrogateescape"))
+        digest.update(image.digest)
+        for each in image.objects:
+            objects.add(each.box, label_of[each.name], ignored=each.difficult)
+        objects.end_image()
+    sizes = np.array([(image.height, image.width) for image in images], dtype=np.int32).reshape(-1, 2)
+    whose = f"split {split!r} ({', '.join(source.splits[split])})"
+    return AnnotatedFiles(whose, source.root, names, sizes, objects, classes, digest.hexdigest(), tick)
+
+
+def _listed(source: VocSource, split: str) -> Iterator[tuple[str, str]]:
+    """Folder and name of each image of a split."""
+    seen = set()
+    for part in source.splits[split]:
+        folder, _, name = part.rpartition("/")
+        path = source.root / folder / "ImageSets" / "Main" / f"{name}.txt"
+        for number, line in enumerate(path.read_text("utf-8-sig", "surrogateescape").splitlines(), start=1):
+            words = line.split()
+            if not words:
+                continue
+            if len(words) > 1:
+                raise DataError(f"{path}, line {number}: a list of one class; take that of the whole set, as trainval")
+            if (folder, words[0]) in seen:
+                raise DataError(f"split {split!r} names {words[0]!r} of {folder} twice; do its sets overlap?")
+            seen.add((folder, words[0]))
+            yield folder, words[0]
+
+
+def _annotation(source: VocSource, folder: str, name: str) -> Path:
+    return source.root / folder / "Annotations" / f"{name}.xml"
+
+
+class _WithoutDoctype(ElementTree.TreeBuilder):
+    """Annotations have none, and one may define entities that blow up, or name other files."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise DataError(f"it has a document type ({name}), and with it perhaps entities; annotations have none")
+
+
+def _read(path: Path) -> _Image:
+    """What an annotation says.
+
+    Raises:
+        DataError: it is not there, no XML, or not VOC's.
+    """
+    try:
+        content = path.read_bytes()
+        root = ElementTree.fromstring(content, ElementTree.XMLParser(target=_WithoutDoctype()))
+        size = root.find("size")
+        height, width = (_number(size, side) for side in ("height", "width"))
+        if not (1 <= height < 2**31 and 1 <= width < 2**31):
+            raise DataError(f"a size of {width:g} x {height:g} pixels")
+        objects = [_object(element) for element in root.iter("object")]
+    except ElementTree.ParseError as error:
+        raise DataError(f"{path} cannot be read as XML: {error}") from error
+    except DataError as error:
+        raise DataError(f"{path} cannot be read as an annotation of VOC: {error}") from error
+    except OSError as error:
+        raise DataError(f"annotation {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a zero byte in the name
+        raise DataError(f"annotation {str(path)!r} cannot be read: {error}") from error
+    return _Image(int(height), int(width), objects, hashlib.sha256(content).digest())
+
+
+def _object(element: Any) -> _Object:
+    name = (element.findtext("name") or "").strip()
+    if not name:
+        raise DataError("an object without a name")
+    box = element.find("bndbox")
+    left, top, right, bottom = (_number(box, side) for side in ("xmin", "ymin", "xmax", "ymax"))
+    return _Object(name, (left - 1, top - 1, right, bottom), (element.findtext("difficult") or "0").strip() == "1")
+
+
+def _number(element: Any, name: str) -> float:
+    text = None if element is None else element.findtext(name)
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{name} is {text!r}; a number is expected")
+    return value

@@ -1,0 +1,131 @@
+"""Detection and instance segmentation from a spec to its result."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from trainer.data.datasets import AnnotatedDataSet
+from trainer.data.detection_loading import DetectionBatches
+from trainer.data.registry import open_annotated
+from trainer.evaluation.backbone import open_backbone
+from trainer.evaluation.detection.scoring import evaluator
+from trainer.evaluation.detection.testing import DetectorTest
+from trainer.evaluation.detection.training import DetectionFit
+from trainer.evaluation.fitting import Fitting
+from trainer.evaluation.splits import Splits, open_splits
+from trainer.models.detectors.c4 import C4Detector, DetectorForm
+from trainer.models.exported import backbone_digest
+from trainer.outcome import BadSpec
+from trainer.plan import Plan
+from trainer.runtime.context import LOADING_SECONDS, Context
+from trainer.runtime.precision import PRODUCT_DTYPES
+from trainer.specs import DetectionSpec
+
+
+def run_detection(spec: DetectionSpec, context: Context) -> dict[str, Any] | None:
+    """Train a detector from the backbone and test it, from the newest checkpoint if there is one; the result on every
+    rank, or None if a stop was asked for. Metrics `detection_loss` with its parts, `detection_grad_norm` and
+    `detection_learning_rate` by step, `detection_box_ap` and the other average precisions (in percent) at every test.
+
+    Raises:
+        BadSpec: the backbone is no ResNet, or the data set has no masks to learn.
+        DataError: the data cannot be used.
+        Diverged: the rate is too high.
+    """
+    opened = open_backbone(spec, context)
+    splits = open_splits(spec, context, open_annotated)
+    if spec.masks and not (splits.train.has_masks and splits.test.has_masks):
+        raise BadSpec(f"data set {spec.data.name!r} has boxes and no masks; set masks: false, or use another data set")
+    test = DetectorTest(spec, splits.test, context)
+    batches = _open_batches(spec, splits.train, context)
+    detector = build_detector(spec, opened.trainable_copy(), classes=splits.classes)
+    begun_with = backbone_digest(detector.drawn_state())
+    fit = DetectionFit(spec, detector, batches, test, opened, context)
+    scores = Fitting(
+        spec=spec,
+        fit=fit,
+        plan=Plan(spec.steps, batches.steps_per_epoch, spec),
+        schedule=spec.schedule,
+        prefix=spec.kind,
+        headline="mask_ap" if spec.masks else "box_ap",
+        test_every=spec.evaluate_every_steps or spec.steps,
+        images_per_step=spec.batch_size,
+    ).run(context)
+    if scores is None:
+        return None
+    return {
+        **scores.result(),
+        "data": _data_facts(splits, batches, fit, test),
+        "backbone": {"source": opened.source, "digest": opened.digest, "features": detector.width},
+        "detector": {
+            "anchors_per_cell": len(spec.anchor_sizes) * len(spec.anchor_ratios),
+            "stride": detector.stride,
+            "trunk_width": detector.trunk_width,
+            "parameters": sum(parameter.numel() for parameter in detector.parameters()),
+            "drawn_digest": begun_with,
+        },
+        "evaluator": evaluator(),
+        "images": {"test_side": spec.test_side, "longest_side": spec.longest_side, "train_sides": spec.train_sides},
+    }
+
+
+def build_detector(spec: DetectionSpec, backbone: torch.nn.Module, *, classes: int) -> C4Detector:
+    """The detector of the spec around a backbone that it takes over, in the backbone's dtype.
+
+    Raises:
+        BadSpec: the backbone is no ResNet.
+    """
+    form = DetectorForm(
+        classes=classes,
+        masks=spec.masks,
+        anchor_sizes=tuple(spec.anchor_sizes),
+        anchor_ratios=tuple(spec.anchor_ratios),
+        rois_per_image=spec.rois_per_image,
+        proposals_train=spec.proposals_train,
+        proposals_test=spec.proposals_test,
+    )
+    try:
+        return C4Detector(backbone, form, seed=spec.seed, products=PRODUCT_DTYPES.get(spec.precision))
+    except ValueError as error:
+        raise BadSpec(
+            f"a C4 detector takes a backbone apart into the stem and the four layers of a ResNet, and this one cannot "
+            f"be ({error}); use one of torchvision's ResNets (resnet18 to resnet152, resnext..., wide_resnet...) or "
+            "tiny_resnet"
+        ) from error
+
+
+def _open_batches(spec: DetectionSpec, dataset: AnnotatedDataSet, context: Context) -> DetectionBatches:
+    if spec.batch_size % context.world_size:
+        raise BadSpec(
+            f"batch_size {spec.batch_size} is global and {context.world_size} ranks do not divide it; "
+            "change batch_size or the number of ranks"
+        )
+    return DetectionBatches(
+        dataset,
+        sides=tuple(spec.train_sides),
+        longest=spec.longest_side,
+        batch_size=spec.batch_size,
+        seed=spec.seed,
+        rank=context.rank,
+        world_size=context.world_size,
+        threads=context.threads,
+        tick=partial(context.working, "loading images", quiet_seconds=LOADING_SECONDS),
+    )
+
+
+def _data_facts(
+    splits: Splits[AnnotatedDataSet], batches: DetectionBatches, fit: DetectionFit, test: DetectorTest
+) -> dict[str, Any]:
+    """`data` of the result: the numbers are those of images that were learned from and judged."""
+    train_unreadable, test_unreadable = len(fit.skipped.names), len(test.unreadable)
+    facts = splits.facts(
+        train_images=len(batches.with_objects) - train_unreadable,
+        test_images=len(splits.test) - test_unreadable,
+        train_unreadable=train_unreadable,
+        test_unreadable=test_unreadable,
+    )
+    without = len(splits.train) - len(batches.with_objects)
+    return {**facts["data"], "train_images_without_objects": without, "test_objects": test.objects}

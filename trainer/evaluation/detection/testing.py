@@ -1,0 +1,160 @@
+"""The test of a detector: every image of a split once, over all ranks, then one score of all of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools import mask as coco_masks
+
+from trainer.data.datasets import AnnotatedDataSet
+from trainer.data.detection_loading import JudgedImage, judged_images
+from trainer.data.errors import DataError
+from trainer.evaluation.detection.picture import Row, write_detections_picture
+from trainer.evaluation.detection.scoring import Judged, average_precisions
+from trainer.evaluation.units import Units, share
+from trainer.models.detectors.c4 import C4Detector, Detections
+from trainer.runtime import collectives
+from trainer.runtime.context import LOADING_SECONDS, Context
+from trainer.specs import DetectionSpec
+
+PHASE = "testing"
+PICTURE_IMAGES = 8
+
+
+@dataclass(slots=True)
+class DetectorTest:
+    """Tests of a detector on one split."""
+
+    spec: DetectionSpec
+    dataset: AnnotatedDataSet
+    context: Context
+    unreadable: list[str] = field(default_factory=list)
+    """Images that the last test left out, each with its cause."""
+    objects: int = 0
+    """Objects that the last test asked for."""
+    _findable: NDArray[np.bool_] = field(init=False)
+    """(n,) whether an image has an object to find."""
+
+    def __post_init__(self) -> None:
+        self._findable = (self.dataset.presence() == 1).any(axis=1)
+        if not self._findable.any():
+            raise DataError(f"split {self.spec.test_split!r} has no object to find; use another test_split")
+
+    def run(self, detector: C4Detector, step: int, units: Units) -> dict[str, float]:
+        """Scores by name, the same on every rank and, to the bits of one image's detections, for any number of ranks.
+
+        Raises:
+            DataError: no image with an object can be read, or one cannot be loaded for another reason.
+            Stopped: a stop was asked for.
+        """
+        context = self.context
+        asked = 0
+        found: list[str] = []
+        unreadable: list[str] = []
+        rows: list[Row] = []
+        mine = share(len(self.dataset), context)
+        images = judged_images(
+            self.dataset,
+            mine,
+            short=self.spec.test_side,
+            longest=self.spec.longest_side,
+            threads=context.threads,
+            tick=partial(context.working, PHASE, quiet_seconds=LOADING_SECONDS),
+        )
+        detector.eval()
+        begun = time.monotonic()
+        largest = -(-len(self.dataset) // context.world_size)
+        with closing(images):
+            for done in range(1, largest + 1):
+                judged = next(images, None)
+                if judged is not None and judged.image is None:
+                    unreadable.append(str(judged.unreadable))
+                elif judged is not None:
+                    asked += int(self._findable[judged.index])
+                    detections = self._detect(detector, judged)
+                    found.append(json.dumps({"image": judged.index, **_in_words(detections)}))
+                    if context.journal is not None and len(rows) < PICTURE_IMAGES:
+                        image, truth = self.dataset.image(judged.index), self.dataset.annotation(judged.index)
+                        rows.append(Row(image, truth, detections))
+                all_done = min(done * context.world_size, len(self.dataset))
+                rate = all_done / max(time.monotonic() - begun, 1e-9)
+                context.progress(PHASE, step=done, steps=largest, images_per_second=rate)
+                units.finished()
+        detector.train()
+        if rows and context.journal is not None:
+            name = f"detections-{step:08d}.png"
+            write_detections_picture(context.attempt_folder / name, rows, self.dataset.classes)
+            context.journal.append("image", step=step, key="detections", file=name)
+        self._leave_out(collectives.all_gather_texts(unreadable, context.device))
+        if not int(collectives.all_reduce_(torch.tensor(asked, device=context.device))):
+            raise DataError(f"none of the images of split {self.spec.test_split!r} that have objects can be read")
+        context.working(f"{PHASE}, gathering")
+        every = collectives.all_gather_texts(found, context.device)
+        self.objects = 0
+        return average_precisions(
+            self._judged(every), masks=self.spec.masks, tick=partial(context.working, f"{PHASE}, scoring")
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a result says of the last test, beside its scores."""
+        return {"unreadable": list(self.unreadable), "objects": self.objects}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.unreadable, self.objects = list(state["unreadable"]), state["objects"]
+
+    def _detect(self, detector: C4Detector, judged: JudgedImage) -> Detections:
+        assert judged.image is not None
+        return detector.detect(judged.image.pixels.to(self.context.device), judged.image.size)
+
+    def _leave_out(self, unreadable: list[str]) -> None:
+        if len(unreadable) == len(self.dataset):
+            raise DataError(f"none of the {len(unreadable):,} images can be read ({PHASE}); the first: {unreadable[0]}")
+        if unreadable and unreadable != self.unreadable:
+            self.context.warn(
+                f"{len(unreadable):,} of {len(self.dataset):,} images cannot be read and are left out ({PHASE}); "
+                f"the first: {unreadable[0]}",
+                unreadable=len(unreadable),
+            )
+        self.unreadable = unreadable
+
+    def _judged(self, every: list[str]) -> Iterator[Judged]:
+        for line in every:
+            said = json.loads(line)
+            masks = None
+            if self.spec.masks:
+                size = list(self.dataset.size(said["image"]))
+                runs = [{"size": size, "counts": counts.encode("ascii")} for counts in said["masks"]]
+                flat = coco_masks.decode(runs) if runs else np.zeros((*size, 0), dtype=np.uint8)
+                masks = torch.from_numpy(np.ascontiguousarray(flat.transpose(2, 0, 1)))
+            truth = self.dataset.annotation(said["image"])
+            self.objects += int((~truth.ignored).sum())
+            yield Judged(
+                torch.tensor(said["boxes"], dtype=torch.float32).view(-1, 4),
+                torch.tensor(said["scores"], dtype=torch.float32),
+                torch.tensor(said["classes"], dtype=torch.int64),
+                masks,
+                truth,
+            )
+
+
+def _in_words(found: Detections) -> dict[str, Any]:
+    """As it travels to the other ranks, masks as COCO's run lengths: the float32 numbers are exact in JSON."""
+    words: dict[str, Any] = {
+        "boxes": found.boxes.float().tolist(),
+        "scores": found.scores.float().tolist(),
+        "classes": found.classes.tolist(),
+    }
+    if found.masks is not None:
+        stacked = np.asfortranarray(found.masks.cpu().numpy().astype(np.uint8).transpose(1, 2, 0))
+        words["masks"] = [runs["counts"].decode("ascii") for runs in coco_masks.encode(stacked)]
+    return words

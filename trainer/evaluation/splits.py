@@ -1,0 +1,91 @@
+"""The two splits that an evaluation needs, and what its result says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar, overload
+
+from trainer.data.datasets import ImageDataSet, Images
+from trainer.data.errors import DataError
+from trainer.data.registry import open_data_set
+from trainer.runtime import collectives
+from trainer.runtime.context import Context
+from trainer.specs.evaluation import BackboneJudged, EvaluationSpec
+
+D = TypeVar("D", bound=Images)
+
+PHASE = "loading data"
+
+
+@dataclass(frozen=True, slots=True)
+class Splits(Generic[D]):
+    """What is learned from, and what the score is measured on; `spec` names both."""
+
+    spec: BackboneJudged
+    train: D
+    test: D
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, the same ones in both splits."""
+        return len(self.train.classes)
+
+    def facts(
+        self, *, train_images: int, test_images: int, train_unreadable: int, test_unreadable: int
+    ) -> dict[str, Any]:
+        """`data` of a result, and `images` of one that judges a feature vector of each; the numbers are those of images
+        that were learned from and judged."""
+        spec = self.spec
+        facts: dict[str, Any] = {
+            "data": {
+                "name": spec.data.name,
+                "train_split": spec.data.split,
+                "test_split": spec.test_split,
+                "train_fingerprint": self.train.fingerprint,
+                "test_fingerprint": self.test.fingerprint,
+                "train_images": train_images,
+                "test_images": test_images,
+                "unreadable": {"train": train_unreadable, "test": test_unreadable},
+                "classes": self.classes,
+            }
+        }
+        if isinstance(spec, EvaluationSpec):
+            images = spec.images
+            facts["images"] = {"size": images.size, "resized": images.resized, "resize_to": images.resize_to}
+        return facts
+
+
+@overload
+def open_splits(spec: BackboneJudged, context: Context) -> Splits[ImageDataSet]: ...
+
+
+@overload
+def open_splits(spec: BackboneJudged, context: Context, opener: Callable[..., D]) -> Splits[D]: ...
+
+
+def open_splits(spec: BackboneJudged, context: Context, opener: Callable[..., Images] = open_data_set) -> Splits[Any]:
+    """Both splits of the spec's data set, the same on every rank. `data.limit` holds for the training split; the test
+    split is always whole.
+
+    `opener` is one of trainer.data.registry.
+
+    Raises:
+        DataError: a split cannot be used, they have different classes, or the ranks see different files.
+    """
+    context.progress(PHASE)
+    name = spec.data.name
+    opened = partial(
+        opener,
+        name,
+        source=context.data_source(name),
+        tick=partial(context.working, PHASE),
+        warn=context.warn,
+    )
+    train, test = opened(spec.data.split, limit=spec.data.limit), opened(spec.test_split)
+    if train.classes != test.classes:
+        raise DataError(f"splits {spec.data.split} and {spec.test_split} of {name} have different classes")
+    if len(set(collectives.all_gather_texts([f"{train.fingerprint} {test.fingerprint}"], context.device))) > 1:
+        raise DataError(f"the ranks do not see the same files of data set {name!r}; is it being written to?")
+    return Splits(spec, train, test)

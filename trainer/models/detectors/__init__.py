@@ -1,0 +1,1 @@
+"""Detectors that start from a backbone."""

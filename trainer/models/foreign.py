@@ -1,0 +1,235 @@
+"""Weights that others wrote, in a network of ours, and none of it is guessed.
+
+The rule by which the tensors of a file (trainer.models.foreign_files) find their place:
+
+1. All tensors of the network are found, with their shapes, under exactly one prefix made of PREFIX_WORDS, by the
+   network's own names or by the numbers that nn.Sequential(*network.children()) gives its parts. Counters of batch
+   normalisation may be missing: with a fixed momentum they have no effect.
+2. What else is in the file is left out and listed: classifier, projector, queue, momentum copy. But a tensor in one of
+   the network's own parts that the network does not have says that it is another, deeper one: refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from trainer.models.backbones import build_backbone, empty_backbone
+from trainer.models.foreign_files import read_tensors
+from trainer.specs.catalogue import backbones
+from trainer.specs.common import BackboneSpec
+
+PREFIX_WORDS = frozenset({"module", "_orig_mod", "model", "backbone", "encoder", "encoder_q", "base_encoder"})
+NAMED = 5
+"""Tensors that an error names of each sort."""
+
+_COUNTER = "num_batches_tracked"
+# Names that torchvision's own loaders still know: DenseNet's files, and those of a ViT before 2022.
+_FORMER_NAMES = (
+    (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
+    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
+    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A network with weights of a file: float32 on the CPU, in training mode. `dropped` are tensors left out."""
+
+    module: nn.Module
+    dropped: list[str]
+
+
+def load_foreign(path: Path, spec: BackboneSpec, tick: Callable[[], None]) -> Foreign:
+    """The network `spec` with the weights in `path`; fp16, bf16 and fp64 become float32.
+
+    Inception and GoogLeNet scale their pixels to -1..1 first, as torchvision has it when it loads their weights.
+    `tick` is called now and then.
+
+    Raises:
+        ValueError: the file cannot be read, or its tensors are not those of the network; names the first that differ,
+            and the architecture that they do fit.
+        SpecError: there is no such network here.
+    """
+    tensors = _tensors(path)
+    tick()
+    network = build_backbone(spec, seed=0)
+    placed = _place(tensors, network)
+    if placed.faults:
+        remedy = "save those that you mean alone" if placed.also is not None else _remedy(tensors, spec, tick)
+        raise ValueError(f"{path.name} is not {described(spec)}: {placed.said()}; {remedy}")
+    own = network.state_dict()
+    own.update({name: tensors[there].to(own[name].dtype) for name, there in placed.names.items()})
+    network.load_state_dict(own)
+    tick()
+    if bad := [name for name, tensor in network.state_dict().items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{path.name}: {_some(bad)} hold numbers that are not finite; use other weights")
+    if hasattr(network, "transform_input"):
+        network.transform_input = True  # type: ignore[assignment]
+    taken = set(placed.names.values())
+    return Foreign(network, [name for name in tensors if name not in taken])
+
+
+def architecture_of(path: Path, tick: Callable[[], None]) -> BackboneSpec | None:
+    """The network of the catalogue that all tensors in `path` would fit, if there is one.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    return _fitting(_tensors(path), "", tick)
+
+
+def described(spec: BackboneSpec) -> str:
+    """`resnet18`, or `resnet18 with stem: small`."""
+    return spec.name if spec.stem == "imagenet" else f"{spec.name} with stem: {spec.stem}"
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """What is in the file, by today's names."""
+    return {_todays_name(name): tensor for name, tensor in read_tensors(path).items()}
+
+
+def _todays_name(name: str) -> str:
+    for pattern, today in _FORMER_NAMES:
+        name = pattern.sub(today, name)
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """Where each tensor of a network is in a file, {its name: the name there}, under one prefix; and what is wrong."""
+
+    prefix: str
+    names: dict[str, str]
+    missing: list[str]
+    others: list[str]
+    """Of another shape or kind."""
+    unexpected: list[str]
+    also: str | None = None
+    """Another prefix under which all is found as well."""
+
+    @property
+    def faults(self) -> int:
+        return len(self.missing) + len(self.others) + len(self.unexpected) + (self.also is not None)
+
+    def said(self) -> str:
+        if self.also is not None:
+            return f"all of it is there twice, under {self.prefix!r} and {self.also!r}"
+        sorts = (("missing", self.missing), ("of another shape", self.others), ("unexpected", self.unexpected))
+        return "; ".join(f"{sort}: {_some(names)}" for sort, names in sorts if names)
+
+
+def _place(tensors: Mapping[str, Tensor], network: nn.Module) -> _Placed:
+    """The one place where all of `network` is; of places with faults one with the fewest."""
+    found = sorted(_placings(tensors, network), key=lambda placed: placed.faults)
+    if not found:
+        required = [name for name in network.state_dict() if not name.endswith(_COUNTER)]
+        return _Placed("", {}, required, [], sorted(tensors))
+    if len(found) > 1 and not found[1].faults:
+        first, second = found[:2]
+        return _Placed(first.prefix, first.names, [], [], [], also=second.prefix)
+    return found[0]
+
+
+def _placings(tensors: Mapping[str, Tensor], network: nn.Module) -> Iterator[_Placed]:
+    expected = network.state_dict()
+    for spelt in _spellings(network, list(expected)):
+        endings = {spelt[name] for name in expected if not name.endswith(_COUNTER)}
+        for prefix in sorted({prefix for name in tensors for prefix in _prefixes(name, endings)}):
+            yield _placed(tensors, network, prefix, spelt)
+
+
+def _prefixes(name: str, endings: set[str]) -> Iterator[str]:
+    """Known prefixes after which `name` is one of `endings`."""
+    prefix, rest = "", name
+    while True:
+        if rest in endings:
+            yield prefix
+        word, dot, rest = rest.partition(".")
+        if not dot or word not in PREFIX_WORDS:
+            return
+        prefix += word + dot
+
+
+def _spellings(network: nn.Module, names: list[str]) -> list[dict[str, str]]:
+    """The network's tensors by its own names, and by the numbers of its parts."""
+    number = {part: str(place) for place, (part, _) in enumerate(network.named_children())}
+    split = {name: name.partition(".") for name in names}
+    own = {name: name for name in names}
+    if not all(part in number for part, *_ in split.values()):
+        return [own]
+    return [own, {name: f"{number[part]}.{rest}" for name, (part, _, rest) in split.items()}]
+
+
+def _placed(tensors: Mapping[str, Tensor], network: nn.Module, prefix: str, spelt: Mapping[str, str]) -> _Placed:
+    names: dict[str, str] = {}
+    missing: list[str] = []
+    others: list[str] = []
+    for name, expected in network.state_dict().items():
+        there = prefix + spelt[name]
+        found = tensors.get(there)
+        if found is None:
+            if not name.endswith(_COUNTER):
+                missing.append(there)
+        elif not _alike(found, expected):
+            others.append(f"{there} {tuple(found.shape)} for {tuple(expected.shape)}")
+        else:
+            names[name] = there
+    return _Placed(prefix, names, missing, others, _unexpected(tensors, network, prefix, spelt))
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    return (
+        found.shape == expected.shape
+        and found.is_floating_point() == expected.is_floating_point()
+        and not found.is_complex()
+        and not found.is_quantized
+        and found.layout == torch.strided
+    )
+
+
+def _unexpected(tensors: Mapping[str, Tensor], network: nn.Module, prefix: str, spelt: Mapping[str, str]) -> list[str]:
+    """Tensors of the file in parts of the network that have none of that name, but in place of the classifier."""
+    there = {prefix + name for name in spelt.values()}
+    parts = tuple({prefix + name.partition(".")[0] + "." for name in spelt.values() if "." in name})
+    heads = {name for name, module in network.named_modules() if isinstance(module, nn.Identity) and "." in name}
+    taken_off = tuple(f"{prefix}{head}." for head in heads)
+    return [n for n in tensors if n not in there and n.startswith(parts) and not n.startswith(taken_off)]
+
+
+def _remedy(tensors: Mapping[str, Tensor], spec: BackboneSpec, tick: Callable[[], None]) -> str:
+    fits = _fitting(tensors, spec.name, tick)
+    if fits is not None:
+        stem = "" if fits.stem == "imagenet" else f", stem: {fits.stem}"
+        return f"all its tensors fit {described(fits)}: set backbone to {{name: {fits.name}{stem}}}"
+    return (
+        "no network of the catalogue fits either; its names begin with "
+        + f"{_some(sorted({name.split('.')[0] for name in tensors}))}: save the backbone's state_dict alone, by the "
+        "names of torchvision's network"
+    )
+
+
+def _fitting(tensors: Mapping[str, Tensor], near: str, tick: Callable[[], None]) -> BackboneSpec | None:
+    """A network of the catalogue without faults, of names like `near` first. Nothing is computed."""
+    there = sum(tensor.numel() for tensor in tensors.values())
+    for name in sorted(backbones(), key=lambda other: -SequenceMatcher(None, near, other).ratio()):
+        entry = backbones()[name]
+        for stem, trunk in (("imagenet", entry), ("small", entry.small_stem)):
+            if trunk is None or trunk.parameters > there:
+                continue
+            tick()
+            spec = BackboneSpec.model_validate({"name": name, "stem": stem})
+            if not _place(tensors, empty_backbone(spec)).faults:
+                return spec
+    return None
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -1,0 +1,45 @@
+"""Published data sets: how many classes they have, and where they come from. docs/data-sets.md says more of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A data set that goes by this name everywhere."""
+
+    classes: int
+    come_from: str
+    """Where one gets it, and whether a licence stands in between."""
+
+
+_VOC = "public at host.robots.ox.ac.uk/pascal/VOC; the images are from Flickr"
+
+KNOWN = {
+    "imagenet": Known(
+        1000, "on request at image-net.org (ILSVRC2012), for non-commercial research only: its terms gate the download"
+    ),
+    "places205": Known(205, "to be had at places.csail.mit.edu, under the terms of that site"),
+    "inaturalist2018": Known(
+        8142,
+        "public at github.com/visipedia/inat_comp (2018), for non-commercial research; each image has its own licence",
+    ),
+    "cifar10": Known(10, "public at cs.toronto.edu/~kriz/cifar.html: the binary version, cifar-10-binary.tar.gz"),
+    "cifar100": Known(100, "public at cs.toronto.edu/~kriz/cifar.html: the binary version, cifar-100-binary.tar.gz"),
+    "stl10": Known(10, "public at cs.stanford.edu/~acoates/stl10: stl10_binary.tar.gz; its images are from ImageNet"),
+    "voc07": Known(20, _VOC),
+    "voc12": Known(20, _VOC),
+    "voc0712": Known(20, _VOC),
+    "coco": Known(
+        80, "public at cocodataset.org; the annotations are CC BY 4.0, the images are Flickr's and under its terms"
+    ),
+}
+"""By name; a host's datasets.yaml may say another number of classes for its own copy."""
+
+
+def where_from(name: str) -> str:
+    """A sentence that says where the data set of this name comes from; empty for one that is not known."""
+    if name not in KNOWN:
+        return ""
+    return f"Nothing is downloaded by itself: {name} is {KNOWN[name].come_from}; see docs/data-sets.md"

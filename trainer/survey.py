@@ -1,0 +1,121 @@
+"""python -m trainer.survey DATASETS.yaml [NAME ...]: what is in the data sets of a host, one line of JSON each.
+
+A worker runs it to say what its host has: the sets are opened by the readers that jobs use, so what is wrong with one
+is what a job would end with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
+from trainer.data.errors import DataError
+from trainer.data.formats import splits_of
+from trainer.data.registry import open_images
+from trainer.runtime.watchdog import die_with_parent
+from trainer.specs import SpecError
+from trainer.specs.catalogue import DataSetEntry
+from trainer.specs.common import NAME_PATTERN
+from trainer.specs.data_sets import DataSource, ImageFolderSource, annotations_of, load_data_sets, unchecked
+
+SAY_SECONDS = 10.0
+
+_SIDES = {"cifar10": 32, "cifar100": 32, "stl10": 96}
+
+
+def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSetEntry:
+    """Open every split of a data set and count; what is wrong stands in `fault`.
+
+    Of an image folder without `splits` every folder that is a split counts, and of the others `say` is told.
+    """
+    unknown = unchecked(source)
+    found: dict[str, Images] = {}
+    faults: list[str] = []
+    try:
+        for split in splits_of(source) or _folders(source.root):
+            try:
+                found[split] = open_images(
+                    name, split, source=source, tick=_Ticks(f"{name}, split {split}", say), warn=say
+                )
+            except DataError as error:
+                faults.append(str(error))
+    except OSError as error:
+        faults.append(f"data set {name!r} cannot be read: {error}")
+    if found and isinstance(source, ImageFolderSource) and not source.splits:
+        for fault in faults:
+            say(f"{fault}; it is not counted as a split")
+        faults = []
+    # Not Path.is_file, which raises where a folder on the way may not be searched.
+    faults += [f"list {list_!r} of data set {name!r} is not at {file}" for list_, file in source.lists.items()
+               if not os.path.isfile(file)]  # fmt: skip
+    if not found or faults:
+        return unknown.model_copy(update={"checked": True, "fault": (faults or [f"{source.root} has no split"])[0]})
+    masks = all(images.has_masks for images in found.values() if isinstance(images, AnnotatedDataSet))
+    return unknown.model_copy(
+        update={
+            "splits": {split: len(images) for split, images in found.items()},
+            "classes": max(len(images.classes) for images in found.values()),
+            "image_size": _SIDES.get(source.format),
+            "annotations": [each for each in annotations_of(source) if each != "masks" or masks],
+            "unlabelled": [s for s, images in found.items() if not isinstance(images, ImageDataSet | AnnotatedDataSet)],
+            "checked": True,
+        }
+    )
+
+
+def _folders(root: Path) -> list[str]:
+    # A root that is not there is told of by what opens the split. A folder that no spec can name is no split.
+    if not root.is_dir():
+        return ["train"]
+    return sorted(e.name for e in root.iterdir() if re.fullmatch(NAME_PATTERN, e.name) and e.is_dir())
+
+
+class _Ticks:
+    """Says from time to time how many units of work are done."""
+
+    def __init__(self, what: str, say: Callable[[str], None]) -> None:
+        self._what = what
+        self._say = say
+        self._count = 0
+        self._spoke_at = time.monotonic()
+
+    def __call__(self) -> None:
+        self._count += 1
+        if self._count % 1000 == 0 and time.monotonic() - self._spoke_at > SAY_SECONDS:
+            self._spoke_at = time.monotonic()
+            self._say(f"{self._what}: {self._count:,} files and records so far")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit status: 1 where a set has a fault, 2 where the file has."""
+    parser = argparse.ArgumentParser(prog="python -m trainer.survey", description=__doc__)
+    parser.add_argument("file", type=Path, metavar="DATASETS.yaml")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="left out: all")
+    chosen = parser.parse_args(arguments)
+    die_with_parent()
+    os.nice(10)  # jobs come first
+    try:
+        sources = load_data_sets(chosen.file)
+    except (OSError, SpecError) as error:
+        print(f"{chosen.file}: {error}", file=sys.stderr)
+        return 2
+    if unknown := sorted(set(chosen.names) - sources.keys()):
+        print(f"{chosen.file} has no {', '.join(unknown)}; it has {', '.join(sources)}", file=sys.stderr)
+        return 2
+    whole = True
+    for name in chosen.names or sources:
+        entry = survey(name, sources[name], lambda said: print(said, file=sys.stderr, flush=True))
+        whole = whole and entry.fault is None
+        print(json.dumps({"name": name, "entry": entry.model_dump()}), flush=True)
+    return 0 if whole else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

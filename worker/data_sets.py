@@ -1,0 +1,154 @@
+"""What data sets this host has: named at once when the worker registers, counted by a process of its own afterwards."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from service.settings import Settings
+from service.storable import storable
+from trainer.specs import SpecError
+from trainer.specs.catalogue import DataSetEntry, built_in_data_sets
+from trainer.specs.data_sets import DataSource, load_data_sets, unchecked
+from trainer.specs.known_data_sets import where_from
+from worker.process import PARENT, SECRETS
+
+FILE_NAME = "datasets.yaml"
+END_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+Entries = dict[str, DataSetEntry]
+
+
+def data_sets_file(settings: Settings) -> Path | None:
+    """The datasets.yaml of this host, absolute; None: there is none, and nobody said that there is."""
+    if settings.datasets_file is not None:
+        return settings.datasets_file.absolute()
+    file = None if settings.data_dir is None else settings.data_dir.absolute() / FILE_NAME
+    return file if file is not None and file.is_file() else None
+
+
+def configured(settings: Settings) -> dict[str, DataSource]:
+    """The data sets of this host's datasets.yaml.
+
+    Raises:
+        ValueError: it cannot be read; names all faults.
+    """
+    file = data_sets_file(settings)
+    if file is None:
+        return {}
+    try:
+        return load_data_sets(file)
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}; correct BARLOW_DATASETS_FILE") from error
+    except SpecError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def source_on_host(name: str, settings: Settings) -> dict[str, Any] | None:
+    """Where a data set is, as inputs.json says it; None: it is built in. Looks at datasets.yaml as it is now.
+
+    Raises:
+        ValueError: this host does not have it; says what to do.
+    """
+    if name in built_in_data_sets():
+        return None
+    sources = configured(settings)
+    if name not in sources:
+        file = data_sets_file(settings)
+        there = f"{file} has {', '.join(sources) or 'none'}" if file else "it has no datasets.yaml (docs/data-sets.md)"
+        raise ValueError(f"data set {name!r} is not on this host: {there}. {where_from(name)}".rstrip())
+    return sources[name].model_dump(mode="json")
+
+
+class Survey:
+    """Counts the data sets of datasets.yaml in a process of its own, for a big tree takes minutes and the readers load
+    torch. What is wrong with a set becomes its fault: a job would end with it."""
+
+    def __init__(self, settings: Settings, report: Callable[[Entries], None]) -> None:
+        """`report` is called from a thread with all entries whenever one more is known.
+
+        Raises:
+            ValueError: datasets.yaml cannot be read; names all its faults.
+        """
+        self._file = data_sets_file(settings)
+        self._report = report
+        self._entries = {name: unchecked(source) for name, source in configured(settings).items()}
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="data-sets", daemon=True)
+
+    @property
+    def entries(self) -> Entries:
+        """What is known by now, of the built-in sets as well."""
+        return built_in_data_sets() | self._entries
+
+    def remember(self, former: dict[str, Any]) -> None:
+        """Say of a set what this host said before it was last started, until it is counted again: a big tree takes
+        minutes. Only of the same entry of datasets.yaml, and if nothing was wrong with it."""
+        for name, entry in self._entries.items():
+            there = former.get(name, {})
+            if there.get("source") == entry.source and there.get("checked") and not there.get("fault"):
+                self._entries[name] = DataSetEntry.model_validate(there)
+
+    def start(self) -> None:
+        """Begin to count, if there is anything to count."""
+        if self._entries:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Count no further."""
+        self._stopped.set()
+        if self._process is not None:
+            self._process.kill()
+        if self._thread.is_alive():
+            self._thread.join(END_SECONDS)
+
+    def _run(self) -> None:
+        # This thread lives as long as the process: the kernel ends it with the thread that began it.
+        environment = {key: value for key, value in os.environ.items() if key not in SECRETS}
+        environment |= {PARENT: str(os.getpid()), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, "-m", "trainer.survey", str(self._file)]
+        try:
+            with subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="backslashreplace",
+            ) as self._process:
+                assert self._process.stdout is not None
+                if self._stopped.is_set():
+                    self._process.kill()
+                for line in self._process.stdout:
+                    self._hear(line.rstrip())
+        except Exception:
+            log.exception("the data sets of this host are not counted")
+        left = [name for name, entry in self._entries.items() if not entry.checked]
+        if left and not self._stopped.is_set():
+            log.error("not counted, and so not checked when a job is submitted: %s", ", ".join(left))
+
+    def _hear(self, line: str) -> None:
+        try:
+            said = storable(json.loads(line))
+            name, entry = said["name"], DataSetEntry.model_validate(said["entry"])
+        except (ValueError, KeyError, TypeError):
+            log.info("data sets: %s", line)
+            return
+        self._entries = self._entries | {name: entry}
+        if entry.fault is not None:
+            log.warning("data set %s cannot be used: %s", name, entry.fault)
+        else:
+            splits = ", ".join(f"{split} {count:,}" for split, count in entry.splits.items())
+            log.info("data set %s: %s images, %s classes", name, splits, entry.classes)
+        self._report(self.entries)
