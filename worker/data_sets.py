@@ -16,7 +16,7 @@ from service.settings import Settings
 from service.storable import storable
 from trainer.specs import SpecError
 from trainer.specs.catalogue import DataSetEntry, built_in_data_sets
-from trainer.specs.data_sets import DataSource, load_data_sets, unchecked
+from trainer.specs.data_sets import DataSource, load_data_sets, read_data_sets, unchecked
 from trainer.specs.known_data_sets import where_from
 from worker.process import PARENT, SECRETS
 
@@ -54,16 +54,23 @@ def configured(settings: Settings) -> dict[str, DataSource]:
 
 
 def source_on_host(name: str, settings: Settings) -> dict[str, Any] | None:
-    """Where a data set is, as inputs.json says it; None: it is built in. Looks at datasets.yaml as it is now.
+    """Where a data set is, as inputs.json says it; None: it is built in. Looks at datasets.yaml as it is now, and at no
+    other entry of it: a slip in one ends no job on another.
 
     Raises:
-        ValueError: this host does not have it; says what to do.
+        ValueError: this host does not have it, or its entry has faults; says what to do.
+        RuntimeError: the file cannot be read now, perhaps it is being written; worth another try.
     """
     if name in built_in_data_sets():
         return None
-    sources = configured(settings)
+    file = data_sets_file(settings)
+    try:
+        sources, faults = read_data_sets(file) if file is not None else ({}, [])
+    except (OSError, SpecError) as error:
+        raise RuntimeError(f"{file} cannot be read: {error}; correct it, or BARLOW_DATASETS_FILE") from error
+    if mine := [fault for fault in faults if fault.pointer.split("/")[1] == name]:
+        raise ValueError(f"{file}: {SpecError(mine)}")
     if name not in sources:
-        file = data_sets_file(settings)
         there = f"{file} has {', '.join(sources) or 'none'}" if file else "it has no datasets.yaml (docs/data-sets.md)"
         raise ValueError(f"data set {name!r} is not on this host: {there}. {where_from(name)}".rstrip())
     return sources[name].model_dump(mode="json")

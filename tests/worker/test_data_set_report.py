@@ -59,11 +59,15 @@ def test_a_name_becomes_its_source_or_an_error_that_says_what_is_here(database: 
     assert (found["format"], found["root"]) == ("image_folder", str(tmp_path / "tree"))
     with pytest.raises(ValueError, match=r"'other' is not on this host: .*datasets.yaml has own\.$"):
         source_on_host("other", settings)
-    put(tmp_path, own={"format": "stl10"}, digits=TREE)
-    with pytest.raises(ValueError, match=r"/own/root: .*; /digits: .*built in"):
+    put(tmp_path, own={"format": "stl10"}, other=TREE, digits=TREE)
+    with pytest.raises(ValueError, match=r"/own/root: [^;]*$"):
         source_on_host("own", settings)
-    with pytest.raises(ValueError, match="/own/root"):
+    assert source_on_host("other", settings) == found, "the slip is another one's"
+    with pytest.raises(ValueError, match=r"/own/root: .*; /digits: .*built in"):
         Survey(settings, lambda entries: None)
+    (tmp_path / "datasets.yaml").write_text("other: {format: [")
+    with pytest.raises(RuntimeError, match=r"datasets.yaml cannot be read: .*; correct it"):
+        source_on_host("other", settings)
 
 
 @pytest.fixture

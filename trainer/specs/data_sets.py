@@ -178,9 +178,22 @@ def load_data_sets(path: Path) -> dict[str, DataSource]:
         SpecError: with all faults, each with its pointer.
         OSError: the file cannot be read.
     """
+    sources, found = read_data_sets(path)
+    if found:
+        raise SpecError(found)
+    return sources
+
+
+def read_data_sets(path: Path) -> tuple[dict[str, DataSource], list[Fault]]:
+    """The data sets of a datasets.yaml that can be read, as `load_data_sets` gives them, and the faults of the others.
+
+    Raises:
+        SpecError: the file as a whole is no datasets.yaml.
+        OSError: the file cannot be read.
+    """
     value = load_spec_file(path)
     if value is None:
-        return {}
+        return {}, []
     if not isinstance(value, Mapping):
         raise SpecError([Fault("", f"{path.name} holds data sets by name, as imagenet: {{format: ...}}")])
     found: list[Fault] = []
@@ -194,11 +207,9 @@ def load_data_sets(path: Path) -> dict[str, DataSource]:
             faults_there += error.faults
         place = str(name).replace("~", "~0").replace("/", "~1")
         found += [Fault(f"/{place}{fault.pointer}", fault.message) for fault in faults_there]
-        if source is not None:
+        if source is not None and not faults_there:
             sources[name] = source
-    if found:
-        raise SpecError(found)
-    return sources
+    return sources, found
 
 
 def _faults_of_name(name: object) -> list[Fault]:

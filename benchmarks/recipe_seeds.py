@@ -1,8 +1,9 @@
-"""The demo's experiment with several seeds, by the trainer alone; prints the README's table.
+"""An experiment of a recipe with several seeds, by the trainer alone; prints a table of its headline scores.
 
-    python benchmarks/demo_seeds.py [--seeds 0 1 2] [--runs DIR]
+    python benchmarks/recipe_seeds.py recipes/demo.yaml [--seeds 0 1 2] [--jobs knn linear] [--runs DIR]
 
-A directory that holds finished runs is not trained again.
+The recipe has a job `pretrain`, evaluations of it, and beside each the same one of other features, which is named
+after it: `knn`, `knn-untrained`, `knn-pixels`. A directory that holds finished runs is not trained again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-ROWS = {"raw pixels": "-pixels", "untrained": "-untrained", "Barlow Twins": ""}
+FEATURES = {"-pixels": "raw pixels", "-untrained": "untrained", "": "Barlow Twins"}
+"""What ends the name of a job: the features it judges."""
 
 
 def run(spec: dict[str, Any], folder: Path, *, backbone: Path | None = None) -> dict[str, Any]:
@@ -55,11 +57,18 @@ def seeded(spec: dict[str, Any], seed: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", nargs="+", metavar="NAME", help="only these evaluations; left out: all")
     parser.add_argument("--runs", type=Path, default=None, help="keep the run directories here")
     arguments = parser.parse_args()
-    jobs = yaml.safe_load((ROOT / "recipes/demo.yaml").read_text())["jobs"]
-    top1: dict[str, list[float]] = {}
+    jobs = yaml.safe_load(arguments.recipe.read_text())["jobs"]
+    judged = [name for name, spec in jobs.items() if (spec.get("backbone_from") or {}).get("job") == "pretrain"]
+    if unknown := sorted(set(arguments.jobs or ()) - set(judged)):
+        parser.error(f"{arguments.recipe} has no evaluation {', '.join(unknown)} of its pretraining; it has {judged}")
+    judged = [name for name in judged if name in (arguments.jobs or judged)]
+    rows = [suffix for suffix in FEATURES if any(name + suffix in jobs for name in judged)]
+    scores: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         runs = (arguments.runs or Path(scratch)).resolve()
         for seed in arguments.seeds:
@@ -67,20 +76,19 @@ def main() -> None:
             pretraining = runs / f"seed-{seed}" / "pretrain"
             run(seeded(jobs["pretrain"], seed), pretraining)
             print(f"seed {seed}: pretrained in {time.monotonic() - began:.0f} s", flush=True)
-            for suffix in ROWS.values():
-                for kind in ("knn", "linear"):
-                    name = kind + suffix
-                    backbone = None if suffix else pretraining / "backbone"
-                    spec = jobs[name] if suffix else {**jobs[name], "backbone_from": {"job": "pretrain"}}
-                    result = run(seeded(spec, seed), runs / f"seed-{seed}" / name, backbone=backbone)
-                    top1.setdefault(name, []).append(result["scores"]["top1"]["last"])
-    print(f"top-1 on the 1,000 test textures, %, mean ± standard deviation of seeds {arguments.seeds}")
-    print("| | kNN | linear |\n| --- | --- | --- |")
-    for row, suffix in ROWS.items():
-        print(f"| {row} | {_spread(top1['knn' + suffix])} | {_spread(top1['linear' + suffix])} |")
+            for name in (each + suffix for suffix in rows for each in judged if each + suffix in jobs):
+                backbone = pretraining / "backbone" if name in judged else None
+                result = run(seeded(jobs[name], seed), runs / f"seed-{seed}" / name, backbone=backbone)
+                scores.setdefault(name, []).append(result["scores"][result["headline"]]["last"])
+    print(f"headline scores, %, mean ± standard deviation of seeds {arguments.seeds}")
+    print("\n".join(f"| {' | '.join(cells)} |" for cells in (["", *judged], ["---"] * (len(judged) + 1))))
+    for suffix in rows:
+        print(f"| {FEATURES[suffix]} | {' | '.join(_spread(scores.get(name + suffix, [])) for name in judged)} |")
 
 
 def _spread(values: list[float]) -> str:
+    if not values:
+        return "-"
     each = ", ".join(f"{value:.1f}" for value in values)
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):.1f} ± {deviation:.1f} ({each})"
