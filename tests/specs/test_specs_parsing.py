@@ -357,3 +357,11 @@ def test_a_backbone_named_in_another_form_is_told_the_form(source, said):
     (fault,) = refused.value.faults
     assert fault.pointer == f"/backbone_from/{next(iter(source))}"
     assert fault.message.startswith(said)
+
+
+@pytest.mark.parametrize("field", [("record", {"probes": {}}), ("checkpoint", {"best_by": "loss"})])
+def test_what_an_evaluation_would_not_heed_is_refused(field):
+    name, value = field
+    with pytest.raises(SpecError) as refused:
+        parse_spec({"kind": "knn", "data": "digits", "backbone_from": {"pixels": True}, "run": {name: value}})
+    assert [fault.pointer for fault in refused.value.faults] == [f"/run/{name}/{next(iter(value))}"]

@@ -48,7 +48,7 @@ def silent(message):
 )
 def test_a_list_of_digits_is_the_same_for_ever(percent, seed, digest):
     digits = open_data_set("digits", "train")
-    chosen = choose_labels(LabelsSpec(percent=percent, seed=seed), digits, None, warn=silent)
+    chosen = choose_labels(LabelsSpec(percent=percent, seed=seed), digits, None, warn=lambda said: None)
     assert chosen.digest == digest
     counts = Counter(digits.labels()[chosen.indices].tolist())
     assert counts == {label: {1: 1, 10: 14}[percent] for label in range(10)}
@@ -96,7 +96,27 @@ def test_uneven_classes_are_told():
     said = []
     chosen = choose_labels(LabelsSpec(percent=50), data, None, warn=said.append)
     assert len(chosen.indices) == 2 + 10
-    assert said == ["1 of 2 classes have fewer than 10 images and give all of them: 12 labels in all"]
+    assert said[0] == "1 of 2 classes have fewer than 10 images and give all of them: 12 labels in all"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "percent", "said"),
+    [
+        (
+            [25] * 8,
+            1,
+            ["1 % of 200 images in 8 classes are 8 labels here, 4 %"],
+        ),
+        ([100] * 8, 1, []),
+        ([100] * 8, 10, []),
+    ],
+)
+def test_a_share_that_cannot_be_kept_is_told(sizes, percent, said):
+    names, labels = folders(sizes)
+    data = Named([name.split("/")[1] for name in names], labels, tuple(f"c{n}" for n in range(len(sizes))))
+    heard = []
+    choose_labels(LabelsSpec(percent=percent), data, None, warn=heard.append)
+    assert [line.split(":")[0] for line in heard] == said
 
 
 @pytest.mark.parametrize(

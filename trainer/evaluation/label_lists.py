@@ -55,6 +55,12 @@ def choose_labels(
                 f"{int((sizes < sizes.max()).sum())} of {len(sizes)} classes have fewer than {sizes.max()} images and "
                 f"give all of them: {len(indices)} labels in all"
             )
+        share = 100 * len(indices) / len(names)
+        if abs(share - spec.percent) > 0.1 * spec.percent:
+            warn(
+                f"{spec.percent:g} % of {len(names):,} images in {len(sizes)} classes are {len(indices)} labels here, "
+                f"{share:.2g} %: every class gives the same whole number of images, one at least"
+            )
     else:
         lists = source.lists if source is not None else {}
         if spec.list not in lists:

@@ -75,6 +75,18 @@ class BackboneJudged(JobSpec):
         refuse({("run", "published", "scores", name): said for name in told if name not in known})
         return self
 
+    @model_validator(mode="after")
+    def _no_pretraining(self) -> BackboneJudged:
+        faults: dict[tuple[str, ...], str] = {}
+        if self.run.record.probes is not None:
+            faults["run", "record", "probes"] = "probes look at a pretraining while it trains; leave them out"
+        if self.run.checkpoint.best_by is not None:
+            faults["run", "checkpoint", "best_by"] = (
+                "it chooses among the checkpoints of a pretraining; an evaluation tells its best score by itself"
+            )
+        refuse(faults)
+        return self
+
 
 class EvaluationSpec(BackboneJudged):
     """Fields of the evaluations that judge one feature vector an image."""
