@@ -13,8 +13,9 @@ CLASSES = ("rectangle", "disc")
 
 
 class DrawnObjects:
-    """`count` images of sides up to `side`; `ignored` marks the second object of each image, `without` are images with
-    no object, `unreadable` are those that cannot be read, `damaged` those whose objects cannot."""
+    """`count` images of sides up to `side`; `ignored` marks the second object of each image (`learns_ignored`: as
+    difficult, not as a crowd), `without` are images with no object, `unreadable` are those that cannot be read,
+    `damaged` those whose objects cannot."""
 
     classes = CLASSES
     has_masks = True
@@ -31,8 +32,9 @@ class DrawnObjects:
         unreadable: tuple[int, ...] = (),
         damaged: tuple[int, ...] = (),
         has_masks: bool = True,
+        learns_ignored: bool = False,
     ) -> None:
-        self.has_masks = has_masks
+        self.has_masks, self.learns_ignored = has_masks, learns_ignored
         self._unreadable, self._damaged = unreadable, damaged
         self._rows = [
             _drawn(np.random.default_rng([seed, index]), side, odd, ignored, 0 if index in without else None)

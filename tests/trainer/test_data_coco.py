@@ -53,7 +53,7 @@ def test_images_come_by_their_ids_and_categories_close_their_gaps(tmp_path):
     data = opened(put(tmp_path))
     assert [data.name(i) for i in range(3)] == ["007.jpg", "042.jpg", "100.jpg"]
     assert data.classes == ("person", "stop sign", "toothbrush")
-    assert (data.size(1), data.has_masks) == ((HEIGHT, WIDTH), True)
+    assert (data.size(1), data.has_masks, data.learns_ignored) == ((HEIGHT, WIDTH), True, False)
     found = data.annotation(1)
     np.testing.assert_allclose(found.boxes, [[2.5, 3.25, 20.1, 17.3], [2, 10, 11, 20], [10, 10, 10, 13]], rtol=1e-6)
     assert found.classes.tolist() == [2, 1, 0]

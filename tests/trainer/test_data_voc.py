@@ -60,7 +60,7 @@ def test_boxes_lose_the_one_that_voc_counts_from_and_difficult_objects_are_ignor
     assert found.boxes.dtype == np.float32
     assert [CLASSES[label] for label in found.classes] == ["dog", "cat"]
     assert found.ignored.tolist() == [False, True]
-    assert (found.masks, data.has_masks) == (None, False)
+    assert (found.masks, data.has_masks, data.learns_ignored) == (None, False, True)
     assert (data.size(0), data.image(0).shape) == ((6, 8), (6, 8, 3))
     assert data.annotation(1).boxes.shape == (0, 4)
     assert CLASSES[data.annotation(2).classes[0]] == "tvmonitor"

@@ -60,6 +60,8 @@ class AnnotatedFiles:
         annotations: str,
         tick: Callable[[], None],
         masks: Masks | None = None,
+        *,
+        learns_ignored: bool = False,
     ) -> None:
         """`names` below `folder`, `sizes` (n, 2) height and width; `annotations` is the digest of what they are from.
 
@@ -82,6 +84,7 @@ class AnnotatedFiles:
         self._masks = masks
         self.classes = classes
         self.has_masks = masks is not None
+        self.learns_ignored = learns_ignored
         files = digest_of_files(whose, self._folder, names, tick).hex()
         self.fingerprint = hashlib.sha256(repr((classes, files, annotations)).encode()).hexdigest()
         """Of the annotations' content, of names and sizes of the images, and of the classes."""

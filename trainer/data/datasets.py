@@ -66,7 +66,7 @@ class Annotation:
     classes: NDArray[np.int64]
     """(k,) indices into the data set's classes."""
     ignored: NDArray[np.bool_]
-    """(k,) objects that count neither as found nor as missed: VOC's difficult ones, COCO's crowds. Not trained on."""
+    """(k,) objects that count neither as found nor as missed: VOC's difficult ones, COCO's crowds."""
     masks: NDArray[np.bool_] | None
     """(k, H, W), None where the data set has none."""
 
@@ -77,6 +77,12 @@ class AnnotatedDataSet(Images, Protocol):
 
     @property
     def has_masks(self) -> bool: ...
+
+    @property
+    def learns_ignored(self) -> bool:
+        """Whether a detector is trained on ignored objects as on any other: on VOC's difficult ones it is, on COCO's
+        crowds it is not."""
+        ...
 
     def annotation(self, index: int) -> Annotation:
         """The objects of an image; may decode masks, so it is as slow as `image`.
@@ -176,6 +182,7 @@ class FirstAnnotatedImages(FirstImages):
         super().__init__(whole, count)
         self._whole = whole
         self.has_masks = whole.has_masks
+        self.learns_ignored = whole.learns_ignored
 
     def annotation(self, index: int) -> Annotation:
         return self._whole.annotation(self._checked(index))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -75,7 +75,8 @@ class DetectionBatches:
             DataError: fewer images have objects than are in a batch.
         """
         self.fingerprint = dataset.fingerprint
-        self.with_objects = np.flatnonzero((dataset.presence() == 1).any(axis=1))
+        there = dataset.presence()
+        self.with_objects = np.flatnonzero((there != 0 if dataset.learns_ignored else there == 1).any(axis=1))
         if len(self.with_objects) < batch_size:
             raise DataError(
                 f"batch_size {batch_size} is above the {len(self.with_objects)} images with objects to learn from; "
@@ -121,7 +122,10 @@ class DetectionBatches:
         batch = DetectionBatch(step, indices, rows)  # type: ignore[arg-type]
 
         def read(index: int) -> tuple[np.ndarray, Annotation]:
-            return self._dataset.image(index), self._dataset.annotation(index)
+            there = self._dataset.annotation(index)
+            if self._dataset.learns_ignored:
+                there = replace(there, ignored=np.zeros_like(there.ignored))
+            return self._dataset.image(index), there
 
         def load(row: int) -> None:
             index, (image, there) = first_read(read, len(self._dataset), int(indices[row]), batch.skipped)

@@ -117,6 +117,7 @@ class Scenes:
 
     classes = CLASSES
     has_masks = True
+    learns_ignored = False
 
     def __init__(self, scenes: list[Scene]) -> None:
         self._scenes = scenes

@@ -1,7 +1,7 @@
 """PASCAL VOC: a VOCdevkit tree of JPEGImages, Annotations in XML, and ImageSets/Main with a list of each set.
 
 Pixels of VOC count from 1 and a box holds its last one: left and top lose 1 here, right and bottom stay (Everingham et
-al., The PASCAL VOC Development Kit, 2007 and 2012). Objects marked difficult are ignored ones.
+al., The PASCAL VOC Development Kit, 2007 and 2012). Objects marked difficult are ignored in a test, and trained on.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def open_voc(source: VocSource, split: str, *, tick: Callable[[], None]) -> Anno
         objects.end_image()
     sizes = np.array([(image.height, image.width) for image in images], dtype=np.int32).reshape(-1, 2)
     whose = f"split {split!r} ({', '.join(source.splits[split])})"
-    return AnnotatedFiles(whose, source.root, names, sizes, objects, classes, digest.hexdigest(), tick)
+    return AnnotatedFiles(
+        whose, source.root, names, sizes, objects, classes, digest.hexdigest(), tick, learns_ignored=True
+    )
 
 
 def _listed(source: VocSource, split: str) -> Iterator[tuple[str, str]]:

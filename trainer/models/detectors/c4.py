@@ -4,8 +4,8 @@ Stem and layers 1 to 3 of the backbone make the maps; anchors of every size and 
 layer 4, and a batch normalisation after it, read each region (He et al. 2019, the configuration for pretrained
 backbones that the document follows). Nothing is frozen.
 
-Ignored objects are not trained on, and regions on them are background: of COCO's crowds so in detectron2, too, while of
-VOC it trains on the difficult objects as on any other.
+COCO's crowds are not trained on, and regions on them are background; VOC's difficult objects are trained on as any
+other: both as in detectron2.
 
 Regions, numbers of proposals and the drawing of weights are detectron2's. Losses and anchors are torchvision's: smooth
 L1 with its bend at 1/9 in place of L1, the mean over the anchors that were drawn, should they be fewer than 256, and
