@@ -16,7 +16,6 @@ from trainer import outcome, run_directory
 from trainer.data.errors import DataError
 from trainer.journal import FILE_NAME, Journal
 from trainer.outcome import BadSpec, Diverged, Outcome
-from trainer.pretraining import pretrain
 from trainer.runtime import meeting, process_group, watchdog
 from trainer.runtime.context import Context
 from trainer.runtime.retention import Retention
@@ -128,9 +127,11 @@ def _context(place: process_group.Place, run_folder: Path, attempt: int) -> Cont
 
 def _run(spec: Spec, context: Context) -> Outcome:
     context.say(f"attempt {context.attempt} in {context.run_folder}: {spec.kind} on {context.world_size} rank(s)")
+    # Late: none needs what the others import. And before the journal's first line: it is what a worker gives time for.
     if isinstance(spec, PretrainSpec):
+        from trainer.pretraining import pretrain
+
         return pretrain(spec, context)
-    # Late: pretraining needs none of what evaluations import.
     from trainer.evaluation import run_evaluation
 
     result = run_evaluation(spec, context)

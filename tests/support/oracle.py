@@ -150,7 +150,8 @@ class Oracle:
 
     def _reference(self, key: str, spec: dict[str, Any]) -> Science:
         if key not in self._undisturbed:
-            calm = {**spec, "run": {**spec["run"], "after": [], "labels": {}, "priority": 100}}
+            run = {k: v for k, v in spec["run"].items() if k != "stall_seconds"}
+            calm = {**spec, "run": {**run, "after": [], "labels": {}, "priority": 100}}
             job_id = self._stack.submit(calm, "undisturbed")
             self._wait_until_recorded(job_id)
             assert self._stack.outcomes(job_id) == ["ok"]

@@ -18,10 +18,12 @@ def draw_heatmap(path: Path, arrays: dict[str, np.ndarray], summary: dict[str, A
 
     matrix = arrays.get("correlation", arrays.get("block_rms"))
     assert matrix is not None
-    figure = Figure(figsize=(9.6, 4.6), dpi=100, layout="constrained")
+    # Places by number: a layout that fits itself to the labels draws them all twice, half of the time this takes.
+    figure = Figure(figsize=(9.6, 4.6), dpi=100)
     FigureCanvasAgg(figure)
     figure.suptitle(title)
-    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    left, right = figure.add_axes((0.07, 0.12, 0.37, 0.76)), figure.add_axes((0.6, 0.12, 0.37, 0.72))
+    scale = figure.add_axes((0.455, 0.17, 0.015, 0.66))
     image = left.imshow(
         matrix.astype(np.float32),
         cmap="RdBu_r",
@@ -30,7 +32,7 @@ def draw_heatmap(path: Path, arrays: dict[str, np.ndarray], summary: dict[str, A
         interpolation="nearest",
         origin="upper",
     )
-    figure.colorbar(image, ax=left, ticks=[-1, -0.5, 0, 0.5, 1], format="%g", shrink=0.85)
+    figure.colorbar(image, cax=scale, ticks=[-1, -0.5, 0, 0.5, 1], format="%g")
     left.set_xlabel("feature of view b" if "correlation" in arrays else "feature of view b (blocks, RMS)")
     left.set_ylabel("feature of view a")
     edges = arrays["histogram_edges"]

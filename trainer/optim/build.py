@@ -16,6 +16,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
+# The first optimiser would import it, for seconds, in the middle of a phase that has to speak up every now and then.
+import torch._dynamo
 from torch import Tensor
 
 from trainer.optim.groups import ParameterGroups
