@@ -14,7 +14,8 @@ from torch import Tensor
 
 from trainer.data.datasets import AnnotatedDataSet, Annotation
 from trainer.data.errors import DataError, UnreadableImage
-from trainer.data.keyed import Purpose, permutation, uniforms
+from trainer.data.keyed import Purpose, uniforms
+from trainer.data.order import global_batches
 from trainer.data.pool import Job, ahead, pieces
 from trainer.data.replacing import first_read
 
@@ -108,14 +109,10 @@ class DetectionBatches:
 
     def _jobs(self, first_step: int, last_step: int) -> Iterator[Job[DetectionBatch]]:
         each = self._batch_size // self._world_size
-        order, order_of = np.empty(0, dtype=np.int64), None
-        for step in range(first_step + 1, last_step + 1):
-            epoch, place = divmod(step - 1, self.steps_per_epoch)
-            if order_of != epoch:
-                order = permutation(Purpose.ORDER, self._seed, epoch, count=len(self.with_objects))
-                order_of = epoch
-            start = place * self._batch_size + self._rank * each
-            yield self._job(step, epoch, self.with_objects[order[start : start + each]])
+        share = slice(self._rank * each, (self._rank + 1) * each)
+        batches = global_batches(len(self.with_objects), self._batch_size, self._seed, first_step, last_step)
+        for step, epoch, whole in batches:
+            yield self._job(step, epoch, self.with_objects[whole[share]])
 
     def _job(self, step: int, epoch: int, indices: np.ndarray) -> Job[DetectionBatch]:
         rows: list[DetectionImage | None] = [None] * len(indices)

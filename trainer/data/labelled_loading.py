@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainer.data.datasets import ImageDataSet
-from trainer.data.keyed import Purpose, permutation
+from trainer.data.order import global_batches
 from trainer.data.pool import Job, ahead, pieces
 from trainer.data.replacing import readable_from
 from trainer.data.views import Crop, sample
@@ -128,12 +128,8 @@ class LabelledBatches:
                 yield batch
 
     def _jobs(self, first_step: int, last_step: int) -> Iterator[Job[LabelledBatch]]:
-        order, order_of = np.empty(0, dtype=np.int64), None
-        for step in range(first_step, last_step):
-            epoch, place = divmod(step, self.steps_per_epoch)
-            if order_of != epoch:
-                order, order_of = permutation(Purpose.ORDER, self._seed, epoch, count=len(self._dataset)), epoch
-            whole = order[place * self._batch_size : (place + 1) * self._batch_size]
+        batches = global_batches(len(self._dataset), self._batch_size, self._seed, first_step, last_step)
+        for _, epoch, whole in batches:
             yield self._job(epoch, whole[self._share].copy())
 
     def _job(self, epoch: int, indices: NDArray[np.int64]) -> Job[LabelledBatch]:

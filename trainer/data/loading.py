@@ -15,7 +15,7 @@ from trainer.data.batch import FIELDS, Batch, batch_memory
 from trainer.data.crops import resized_crop
 from trainer.data.datasets import Images
 from trainer.data.errors import DataError
-from trainer.data.keyed import Purpose, permutation
+from trainer.data.order import global_batches, order_of
 from trainer.data.photometry import apply_batched, fill_row
 from trainer.data.pool import Job, ahead, pieces
 from trainer.data.replacing import readable_from
@@ -104,21 +104,15 @@ class TrainingBatches:
             DataError: an image could not be loaded; names its index.
             OSError: the disk does not give it.
         """
-        job = self._job(1, 0, self._order(0)[: min(count, self._batch_size)].copy())
+        first = order_of(self._seed, 0, len(self._dataset))
+        job = self._job(1, 0, first[: min(count, self._batch_size)].copy())
         for piece in job.pieces:
             piece(threading.Event())
         return job.result
 
-    def _order(self, epoch: int) -> np.ndarray:
-        return permutation(Purpose.ORDER, self._seed, epoch, count=len(self._dataset))
-
     def _jobs(self, first_step: int, last_step: int) -> Iterator[Job[Batch]]:
-        order, order_of = np.empty(0, dtype=np.int64), None
-        for step in range(first_step + 1, last_step + 1):
-            epoch, place = divmod(step - 1, self.steps_per_epoch)
-            if order_of != epoch:
-                order, order_of = self._order(epoch), epoch
-            whole = order[place * self._batch_size : (place + 1) * self._batch_size]
+        batches = global_batches(len(self._dataset), self._batch_size, self._seed, first_step, last_step)
+        for step, epoch, whole in batches:
             shares = whole.reshape(-1, self._world_size, self._micro_batch // self._world_size)
             yield self._job(step, epoch, shares[:, self._rank].flatten())
 

@@ -38,7 +38,7 @@ def draw_heatmap(path: Path, arrays: dict[str, np.ndarray], summary: dict[str, A
     edges = arrays["histogram_edges"]
     right.stairs(arrays["histogram"] / max(1, arrays["histogram"].sum()), edges, fill=True, color="0.6")
     diagonal = np.clip(arrays["diagonal"], -1, 1)  # rounding puts a perfect correlation above 1
-    right.hist(diagonal, bins=edges, weights=np.full(len(diagonal), 1 / len(diagonal)), alpha=0.6)
+    right.hist(diagonal, bins=edges.tolist(), weights=np.full(len(diagonal), 1 / len(diagonal)), alpha=0.6)
     right.set_yscale("log")
     right.set_ylim(1e-5, 1.5)
     right.set_xlabel("correlation (gray: off the diagonal, blue: on it)")
