@@ -2,7 +2,7 @@
 PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 BIN := .venv/bin
 
-.PHONY: install demo test test-rooms test-one-of-each-fault test-faults soak bench lint clean
+.PHONY: install demo test test-rooms test-one-of-each-fault test-faults test-long soak bench lint clean
 
 install: .venv/installed
 
@@ -25,10 +25,14 @@ test: lint
 
 # One thread a process: the test processes share the cores already.
 test-rooms: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not faults'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not faults and not long'
 
 test-one-of-each-fault: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m representative
+
+# What no fault is done to, and that takes too long for every run.
+test-long: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 test-faults: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m faults

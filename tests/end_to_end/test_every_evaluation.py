@@ -97,7 +97,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         up.end()
 
 
-@pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_one_post_judges_trained_beside_untrained_by_every_protocol(stack: Up, monkeypatch: pytest.MonkeyPatch) -> None:
     with Client(stack.endpoints["api"]) as client:

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from fault_stack import LEASE, FaultStack, long_pretrain, pretrain
+from fault_stack import LEASE, FaultStack, long_pretrain, middling_pretrain, pretrain
 from faults import away, freeze_part, frozen, gone, kill_part, there, whole
 from oracle import Oracle
 
@@ -20,14 +20,14 @@ def test_the_database_is_restarted(stack: FaultStack, oracle: Oracle) -> None:
 
 
 def test_the_database_is_killed(stack: FaultStack, oracle: Oracle) -> None:
-    job = stack.submit(long_pretrain(2), "database-killed")
+    job = stack.submit(middling_pretrain(), "database-killed")
     stack.wait_for_step(job, 20)
     kill_part(stack, "postgres", signal.SIGQUIT)  # at once, without a checkpoint: it recovers at its next start
     assert oracle.check(job).restarts == 0
 
 
 def test_frozen_for_less_than_the_lease_changes_nothing(stack: FaultStack, oracle: Oracle) -> None:
-    job = stack.submit(long_pretrain(2), "database-paused")
+    job = stack.submit(middling_pretrain(), "database-paused")
     stack.wait_for_step(job, 20)
     freeze_part(stack, "postgres", 0.25 * LEASE)
     oracle.check(job, outcomes=["ok"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from fault_stack import LEASE, FaultStack, long_pretrain, pretrain
+from fault_stack import LEASE, FaultStack, middling_pretrain, pretrain
 from faults import frozen, kill
 from oracle import Oracle
 
@@ -35,7 +35,7 @@ def test_a_rank_frozen_for_longer_than_the_lease_goes_on(stack: FaultStack, orac
 
 
 def test_ranks_killed_before_the_first_checkpoint_and_at_every_attempt(stack: FaultStack, oracle: Oracle) -> None:
-    job = stack.submit(long_pretrain(2), "killed-three-times")
+    job = stack.submit(middling_pretrain(), "killed-three-times")
     for attempt, step in ((1, 1), (2, 60), (3, 130)):
         stack.wait_for_step(job, step, attempt)
         assert kill(stack.ranks(job)) == 2

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import signal
-from typing import Any
 
 import pytest
-from fault_stack import LEASE, FaultStack, knn, pretrain
+from fault_stack import LEASE, FaultStack, knn, middling_pretrain, pretrain
 from faults import await_other, away, frozen, kill, kill_part
 from oracle import Oracle
 
 
-def middling(**run: Any) -> dict[str, Any]:
-    """On both slots, for some seconds."""
-    return pretrain(2, epochs=24, **run)
-
-
 def test_a_job_is_cancelled_before_it_runs(stack: FaultStack, oracle: Oracle) -> None:
     """Queued behind another one, waiting for another one, and paused."""
-    first = stack.submit(middling(), "has-the-slots")
+    first = stack.submit(middling_pretrain(), "has-the-slots")
     queued, paused = stack.submit(pretrain(), "cancelled-queued"), stack.submit(pretrain(), "cancelled-paused")
     waiting = stack.submit(knn(first), "cancelled-waiting")
     assert stack.ask(lambda client: client.pause(paused)).state == "paused"
@@ -33,7 +27,7 @@ def test_a_job_is_cancelled_before_it_runs(stack: FaultStack, oracle: Oracle) ->
 @pytest.mark.parametrize("verb", ["cancel", "pause"])
 def test_a_stop_just_after_the_start(stack: FaultStack, oracle: Oracle, verb: str) -> None:
     """The ranks import torch and hear nothing yet."""
-    job = stack.submit(middling(), f"{verb}-at-the-start")
+    job = stack.submit(middling_pretrain(), f"{verb}-at-the-start")
     stack.wait_for(job, "running")
     stack.ask(lambda client: getattr(client, verb)(job))
     if verb == "pause":
@@ -47,7 +41,7 @@ def test_a_stop_just_after_the_start(stack: FaultStack, oracle: Oracle, verb: st
 @pytest.mark.representative
 def test_a_paused_job_goes_on_where_it_was(stack: FaultStack, oracle: Oracle) -> None:
     """With a checkpoint after every step, so that the request comes while one is written; twice."""
-    job = stack.submit(middling(checkpoint={"every_steps": 1}), "paused")
+    job = stack.submit(middling_pretrain(checkpoint={"every_steps": 1}), "paused")
     for attempt, step in ((1, 20), (2, 60)):
         stack.wait_for_step(job, step, attempt)
         stack.ask(lambda client: client.pause(job))
@@ -61,7 +55,7 @@ def test_a_paused_job_goes_on_where_it_was(stack: FaultStack, oracle: Oracle) ->
 
 @pytest.mark.parametrize("verb", ["cancel", "pause"])
 def test_stops_with_redis_away(stack: FaultStack, oracle: Oracle, verb: str) -> None:
-    job = stack.submit(middling(), f"{verb}-without-redis")
+    job = stack.submit(middling_pretrain(), f"{verb}-without-redis")
     stack.wait_for_step(job, 20)
     with away(stack, "redis"):
         stack.ask(lambda client: getattr(client, verb)(job))
@@ -78,7 +72,7 @@ def test_stops_with_redis_away(stack: FaultStack, oracle: Oracle, verb: str) -> 
 @pytest.mark.parametrize("verb", ["cancel", "pause"])
 def test_stops_with_no_worker_running(stack: FaultStack, oracle: Oracle, verb: str) -> None:
     """Its lease runs out, and what was asked is done then."""
-    job = stack.submit(middling(), f"{verb}-without-worker")
+    job = stack.submit(middling_pretrain(), f"{verb}-without-worker")
     stack.wait_for_step(job, 20)
     with away(stack, "worker", signal.SIGKILL):
         stack.ask(lambda client: getattr(client, verb)(job))
@@ -92,7 +86,7 @@ def test_stops_with_no_worker_running(stack: FaultStack, oracle: Oracle, verb: s
 
 def test_a_frozen_rank_is_cancelled(stack: FaultStack, oracle: Oracle) -> None:
     """It hears neither the request nor TERM."""
-    job = stack.submit(middling(), "cancelled-frozen")
+    job = stack.submit(middling_pretrain(), "cancelled-frozen")
     stack.wait_for_step(job, 20)
     with frozen(stack.ranks(job)[:1]):
         stack.ask(lambda client: client.cancel(job))
@@ -101,7 +95,7 @@ def test_a_frozen_rank_is_cancelled(stack: FaultStack, oracle: Oracle) -> None:
 
 
 def test_the_worker_is_killed_while_it_stops_a_job(stack: FaultStack, oracle: Oracle) -> None:
-    job = stack.submit(middling(), "pause-and-kill")
+    job = stack.submit(middling_pretrain(), "pause-and-kill")
     stack.wait_for_step(job, 20)
     worker = stack.part("worker")
     stack.ask(lambda client: client.pause(job))
@@ -113,7 +107,7 @@ def test_the_worker_is_killed_while_it_stops_a_job(stack: FaultStack, oracle: Or
 
 
 def test_the_scheduler_and_the_api_are_killed_after_a_cancel(stack: FaultStack, oracle: Oracle) -> None:
-    job = stack.submit(middling(), "cancel-and-kill")
+    job = stack.submit(middling_pretrain(), "cancel-and-kill")
     stack.wait_for_step(job, 20)
     stack.ask(lambda client: client.cancel(job))
     kill_part(stack, "api")
@@ -122,16 +116,16 @@ def test_the_scheduler_and_the_api_are_killed_after_a_cancel(stack: FaultStack, 
 
 
 def test_a_job_makes_room_for_one_of_higher_priority(stack: FaultStack, oracle: Oracle) -> None:
-    low = stack.submit(middling(preemptible=True), "gives-way")
+    low = stack.submit(middling_pretrain(preemptible=True), "gives-way")
     stack.wait_for_step(low, 20)
-    high = stack.submit(middling(priority=50), "has-priority")
+    high = stack.submit(middling_pretrain(priority=50), "has-priority")
     oracle.check(high, outcomes=["ok"])
     assert oracle.check(low, outcomes=["stopped", "ok"]).restarts == 0
 
 
 def test_a_cancelled_job_is_retried(stack: FaultStack, oracle: Oracle) -> None:
     """The new job starts from the old one's newest checkpoint, and ends as if nothing had been."""
-    old = stack.submit(middling(), "retried")
+    old = stack.submit(middling_pretrain(), "retried")
     stack.wait_for_step(old, 50)
     stack.ask(lambda client: client.cancel(old))
     oracle.check(old, "cancelled", outcomes=["stopped"])

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from fault_stack import LEASE, FaultStack, long_pretrain, pretrain
+from fault_stack import LEASE, FaultStack, long_pretrain, middling_pretrain, pretrain
 from faults import await_other, frozen, gone, kill, kill_part
 from oracle import Oracle
 from running_stack import wait_until
@@ -32,7 +32,7 @@ def test_worker_and_ranks_are_killed_together(stack: FaultStack, oracle: Oracle)
 
 
 def test_a_worker_frozen_for_less_than_the_lease_changes_nothing(stack: FaultStack, oracle: Oracle) -> None:
-    job = stack.submit(long_pretrain(2), "worker-paused")
+    job = stack.submit(middling_pretrain(), "worker-paused")
     stack.wait_for_step(job, 20)
     with frozen([stack.part("worker")]):
         time.sleep(0.4 * LEASE)
@@ -71,7 +71,7 @@ def test_a_worker_killed_after_the_last_word_of_its_trainer(stack: FaultStack, o
 
 
 def test_a_worker_told_to_go_drains(stack: FaultStack, oracle: Oracle) -> None:
-    job = stack.submit(long_pretrain(2), "drained")
+    job = stack.submit(middling_pretrain(), "drained")
     stack.wait_for_step(job, 20)
     kill_part(stack, "worker", signal.SIGTERM)
     assert oracle.check(job, outcomes=["drained", "ok"]).restarts == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -101,6 +102,19 @@ class Lab:
     def reap(self) -> None:
         with self.sessions() as session:
             tick.reap(session, self.complete)
+
+    def lose(self, attempt: Attempt) -> None:
+        """Have the lease of an attempt run out, and the scheduler notice it.
+
+        A worker that lives may renew it in between. One that was frozen or killed in a transaction holds the job until
+        the server ends that, after 20 s: a scheduler passes over it and looks again.
+        """
+        deadline = time.monotonic() + 30
+        while self.attempt_row(attempt.id).outcome is None:
+            assert time.monotonic() < deadline, "nobody could end the attempt"
+            self.expire(attempt)
+            self.reap()
+            time.sleep(0.05)
 
     def accept(self, attempt: Attempt, node: str | None = None, instance: uuid.UUID | None = None) -> Attempt | None:
         node = node or attempt.node

@@ -217,7 +217,7 @@ def test_normalisation_is_not_decayed_and_every_parameter_is_trained_once():
     )
 
 
-@pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.timeout(900)  # 100 seconds of one core
 def test_eight_images_are_learned_by_heart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Issue 5: eight `scenes` reach 90 % at an overlap of one half, boxes and masks."""

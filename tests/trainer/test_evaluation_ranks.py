@@ -43,7 +43,7 @@ def start(folder, kind, tree, count, run="run"):
 
 # Of the two the one that trains the backbone, too, is judged in every run.
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[pytest.mark.faults] * (kind == "linear")) for kind in labelled_runs.KINDS]
+    "kind", [pytest.param(kind, marks=[pytest.mark.long] * (kind == "linear")) for kind in labelled_runs.KINDS]
 )
 def test_two_ranks_come_to_the_parameters_of_one(tmp_path, kind):
     tree = noise(tmp_path / "tree")

@@ -17,7 +17,7 @@ from trainer.evaluation import knn
 LAWS = Path(feature_laws.__file__)
 
 # Two ranks of whole evaluations are judged in every run by test_evaluation_runs; this takes half a minute.
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

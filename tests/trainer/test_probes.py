@@ -94,7 +94,7 @@ def test_a_probe_sees_what_evaluations_of_the_checkpoint_see(tmp_path: Path) -> 
         assert points(tmp_path)[name, 20] == pytest.approx(result["scores"]["top1"]["last"], abs=0.3), "one image"
 
 
-@pytest.mark.faults
+@pytest.mark.long
 def test_a_compiled_network_trains_as_it_would_without_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("BACKEND", "aot_eager"), ("WARM_UP", 1), ("TIMED", 1)):
         monkeypatch.setattr(compiling, name, value)

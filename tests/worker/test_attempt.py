@@ -189,8 +189,7 @@ def test_a_ghost_stops_its_trainer_and_changes_nothing_and_its_slots_come_back(h
     host.wait_for_step(job_id, 1)
     (rank,) = _started(host, job_id, 1)["ranks"]
     lost = host.attempt(job_id)
-    host.expire(lost)
-    host.reap()
+    host.lose(lost)
     assert host.attempt(job_id).outcome == "lost"
     assert [slot.quarantined_at is not None for slot in host.slots("host-1")] == [True, False]
     host.wait(lambda: not psutil.pid_exists(rank["pid"]))

@@ -69,8 +69,7 @@ def test_what_the_ranks_do_is_told_once_and_a_ghost_is_told_that_it_is_one(host:
         _renewed(host, lambda: host.attempt(job_id).state == "stopping")
         assert host.kinds(job_id).count("attempt_stopping") == 1
         assert not lease.ghost
-        host.expire(attempt)
-        host.reap()
+        host.lose(attempt)
         lease.renew_now()
         _renewed(host, lambda: lease.ghost)
     finally:

@@ -113,8 +113,7 @@ def test_an_attempt_whose_worker_was_killed_after_outcome_json_is_completed_and_
         worker.processes[0].kill()
         worker.processes[0].wait()
     if by == "the scheduler":
-        host.expire(host.attempt(job_id))
-        host.reap()
+        host.lose(host.attempt(job_id))
         assert host.job(job_id).state == "succeeded"
         assert host.slots(NODE)[0].quarantined_at is not None, "nobody has looked there"
     worker.start()
@@ -152,8 +151,7 @@ def test_a_job_without_a_worker_can_be_paused_and_goes_on_from_its_checkpoint_wi
     worker.processes[0].wait()
     worker.until(lambda: not marked(str(attempt.id)))
     host.pause(job_id)
-    host.expire(attempt)
-    host.reap()
+    host.lose(attempt)
     assert (host.job(job_id).state, host.attempt(job_id).outcome) == ("paused", "lost")
     host.resume(job_id)
     worker.start()
@@ -179,8 +177,7 @@ def test_a_worker_frozen_beyond_the_lease_leaves_no_ranks_changes_nothing_and_wo
     os.kill(first.pid, signal.SIGSTOP)
     worker.until(lambda: not marked(str(lost.id)))
     log = (host.folder(job_id) / "trainer.log").read_text
-    host.expire(lost)
-    host.reap()
+    host.lose(lost)
     events = len(host.events(job_id))
     assert (host.job(job_id).state, host.attempt(job_id).outcome) == ("queued", "lost")
 
