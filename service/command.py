@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from service.client import tokens
 from service.client.main import app
 from service.local.commands import register
 
+tokens.register(app)
 register(app)
 
 

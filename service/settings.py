@@ -1,17 +1,30 @@
-"""Every setting of the service and the worker, in one place. Each is an environment variable BARLOW_<NAME>."""
+"""Every setting of the service and the worker, in one place. Each is an environment variable BARLOW_<NAME>, or the
+content of a file barlow_<name> in /run/secrets, where containers find what is not to stand in an environment."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+
+SECRETS_DIR = Path("/run/secrets")
+"""Where container engines mount secrets as files. Left out where it does not exist."""
+
+SHORTEST_TOKEN = 32
+MAKE_TOKEN = "python3 -c \"import secrets; print('barlow_' + secrets.token_urlsafe(32))\""
+"""The command that makes a good token."""
 
 
 class Settings(BaseSettings):
-    """Settings of API, scheduler and worker; a process reads what it needs. Times are in seconds."""
+    """Settings of API, scheduler and worker; a process reads what it needs. Times are in seconds.
 
-    model_config = SettingsConfigDict(env_prefix="BARLOW_", extra="ignore", frozen=True)
+    An environment variable wins over a file of the same name.
+    """
+
+    # An error that showed what it was given would put a password or a token into a log.
+    model_config = SettingsConfigDict(env_prefix="BARLOW_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     database_url: SecretStr = Field(description="Run database: postgresql://user:password@host/name")
     redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="Celery broker")
@@ -21,6 +34,9 @@ class Settings(BaseSettings):
 
     api_host: str = "127.0.0.1"
     api_port: int = Field(8000, ge=0, le=65535)
+    admin_token: SecretStr | None = Field(
+        None, description="The bootstrap admin token; none: nobody needs a token, and only loopback is listened on"
+    )
     max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body")
 
     recipes_dir: Path | None = Field(
@@ -50,6 +66,30 @@ class Settings(BaseSettings):
     disk_reserve_bytes: int = Field(
         2_000_000_000, ge=0, description="Less free below runs_dir: jobs are warned, and old checkpoints give way"
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is said in code, then the environment, then files of secrets, if there are any."""
+        files = [SecretsSettingsSource(settings_cls, SECRETS_DIR)] if SECRETS_DIR.is_dir() else []
+        return init_settings, env_settings, *files
+
+    @field_validator("admin_token")
+    @classmethod
+    def _a_token_is_long(cls, token: SecretStr | None) -> SecretStr | None:
+        # An empty one is refused, too: whoever sets the variable does not mean an API that is open to everybody.
+        if token is not None and not re.fullmatch(rf"[\x21-\x7e]{{{SHORTEST_TOKEN},}}", token.get_secret_value()):
+            raise ValueError(
+                f"BARLOW_ADMIN_TOKEN must be {SHORTEST_TOKEN} visible ASCII characters or more, without blanks; "
+                f"make one with: {MAKE_TOKEN}"
+            )
+        return token
 
     @model_validator(mode="after")
     def _the_lease_has_room(self) -> Settings:

@@ -10,18 +10,18 @@ import sys
 import uvicorn
 
 from service.api.app import create_app
-from service.settings import Settings
+from service.settings import MAKE_TOKEN, Settings
 
 
 def main() -> None:
-    """Listen, print the address, serve until a signal. Exit code 1: the host is not loopback."""
+    """Listen, print the address, serve until a signal. Exit code 1: it cannot listen where it is to."""
     settings = Settings()
     parser = argparse.ArgumentParser(prog="python -m service.api", description=__doc__)
     parser.add_argument("--host", default=settings.api_host)
     parser.add_argument("--port", type=int, default=settings.api_port, help="0 picks a free one")
     options = parser.parse_args()
     try:
-        listener = listen(options.host, options.port)
+        listener = listen(options.host, options.port, guarded=settings.admin_token is not None)
     except (OSError, ValueError) as error:
         sys.exit(f"barlow api: {error}")
     print(f"Barlow Lab API: {address(listener)}", flush=True)
@@ -30,17 +30,18 @@ def main() -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket on a loopback address.
+def listen(host: str, port: int, *, guarded: bool) -> socket.socket:
+    """A listening socket; on a loopback address, unless the API is `guarded` by tokens.
 
     Raises:
-        ValueError: the host is not loopback.
+        ValueError: the host is not loopback, and anybody could ask there.
         OSError: the port is taken.
     """
-    if not _is_loopback(host):
+    if not guarded and not _is_loopback(host):
         raise ValueError(
             f"host {host} is reachable from other machines, and the API has no access tokens: anyone could submit "
-            "and cancel jobs. Use 127.0.0.1, and reach it through an SSH tunnel or a proxy that authenticates"
+            f"and cancel jobs. Set BARLOW_ADMIN_TOKEN to what this prints: {MAKE_TOKEN}. Or use 127.0.0.1, and reach "
+            "it through an SSH tunnel"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)

@@ -12,13 +12,14 @@ from fastapi import Depends, FastAPI, Request
 from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api import problems
+from service.api import auth, problems
 from service.api.deps import TURNS
 from service.api.figures import Figures, MeasureRequests
 from service.api.parameters import refuse_unknown
 from service.api.presentation import ROOT
 from service.api.readiness import Parts
-from service.api.routers import experiments, fleet, health, jobs, recipes, records, streams, verbs
+from service.api.routers import experiments, fleet, health, jobs, recipes, records, streams, tokens, verbs
+from service.api.token_views import TokenRequest
 from service.database.engine import make_engine, session_factory
 from service.settings import Settings
 from trainer.specs.parsing import KINDS
@@ -47,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Barlow Lab", version="1", description=_DESCRIPTION, lifespan=lifespan, redirect_slashes=False)
     app.state.settings = settings
+    app.state.guard = auth.Guard(settings)
     app.state.engine = engine
     app.state.parts = parts
     app.state.sessions = session_factory(engine)
@@ -54,8 +56,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.figures = Figures(app.state.sessions)
     problems.install(app)
     app.include_router(health.router)
-    for module in (jobs, verbs, experiments, records, streams, fleet, recipes):
-        app.include_router(module.router, prefix=ROOT, dependencies=[Depends(refuse_unknown)])
+    for module in (jobs, verbs, experiments, records, streams, fleet, recipes, tokens):
+        guards = [Depends(auth.authorize), Depends(refuse_unknown)]
+        app.include_router(module.router, prefix=ROOT, dependencies=guards)
     app.add_middleware(_RefuseNul)
     app.add_middleware(MeasureRequests, figures=app.state.figures)
     _document(app)
@@ -84,7 +87,7 @@ def _document(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = plain()
             schemas = document["components"]["schemas"]
-            models = [(model, "validation") for model in (*KINDS.values(), problems.ProblemDetails)]
+            models = [(model, "validation") for model in (*KINDS.values(), problems.ProblemDetails, TokenRequest)]
             _, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
             schemas |= definitions["$defs"]
             schemas["Spec"] = {
@@ -110,6 +113,8 @@ def _document(app: FastAPI) -> None:
             for path in document["paths"].values():
                 for operation in path.values():
                     _without_default_422(operation["responses"])
+            if app.state.guard.on:
+                auth.document(document, ROOT)
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 import anyio
@@ -26,9 +27,6 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 TURNS = 12
 TURN_SECONDS = 20.0
 
-# Until there are access tokens, everyone who reaches the loopback address is this one.
-ACTOR = "anonymous"
-
 
 def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
@@ -44,22 +42,33 @@ SettingsDep = Annotated[Settings, Depends(_settings)]
 SessionsDep = Annotated[sessionmaker[Session], Depends(_sessions)]
 
 
-async def _session(request: Request, sessions: SessionsDep) -> AsyncIterator[Session]:
+@asynccontextmanager
+async def take_turn(request: Request) -> AsyncIterator[None]:
+    """One of the TURNS, given back at the end.
+
+    Raises:
+        Problem: 503; none came free in time.
+    """
     turns: asyncio.Semaphore = request.app.state.turns
     try:
         await asyncio.wait_for(turns.acquire(), TURN_SECONDS)
     except TimeoutError:
         raise Problem("unavailable", "too many requests wait for the run database; try again in a moment") from None
-    session = sessions()
     try:
-        yield session
-        await run_in_threadpool(session.commit)
+        yield
     finally:
+        turns.release()
+
+
+async def _session(request: Request, sessions: SessionsDep) -> AsyncIterator[Session]:
+    async with take_turn(request):
+        session = sessions()
         try:
+            yield session
+            await run_in_threadpool(session.commit)
+        finally:  # on a connection that broke meanwhile, closing fails; the turn is given back all the same
             with anyio.CancelScope(shield=True):
                 await run_in_threadpool(session.close)
-        finally:  # on a connection that broke meanwhile, closing fails
-            turns.release()
 
 
 # Scope `function`: committed and given back before the first byte of the answer leaves.

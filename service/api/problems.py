@@ -40,10 +40,20 @@ KINDS = {
     for kind in (
         Kind("malformed-json", 400, "The body is not JSON", "`detail` names the line and the column."),
         Kind("bad-request", 400, "The request cannot be read", "`detail` says what is wrong with it."),
+        Kind(
+            "unauthorized",
+            401,
+            "The request carries no valid token",
+            "Send Authorization: Bearer TOKEN with a token that an admin has made and nobody has revoked.",
+        ),
+        Kind("forbidden", 403, "The token's role is too low for this", "`detail` names the role that is needed."),
         Kind("not-found", 404, "There is no such thing here", "The id, the name or the path is not known."),
         Kind("method-not-allowed", 405, "This path has no such method", "The header `Allow` lists those it has."),
         Kind(
-            "name-taken", 409, "The name is taken", "A job's name is unique in its experiment, an experiment's overall."
+            "name-taken",
+            409,
+            "The name is taken",
+            "A job's name is unique in its experiment, an experiment's overall, a token's for ever.",
         ),
         Kind(
             "submit-in-progress",
@@ -75,6 +85,8 @@ KINDS = {
             "MLflow has had nothing of this job",
             "There is nothing to build again before the job's first attempt has been recorded.",
         ),
+        Kind("tokens-off", 409, "This API asks for no tokens", "It makes some once it has an admin token of its own."),
+        Kind("bootstrap-token", 409, "The bootstrap token is a setting", "It is changed where the API is started."),
         Kind("deleted", 410, "The file was deleted", "The record stands; the file was removed to make room."),
         Kind("body-too-large", 413, "The body is too large", "The limit is BARLOW_MAX_BODY_BYTES of the server."),
         Kind("unsupported-media-type", 415, "The body must be JSON", "Send Content-Type: application/json."),
@@ -84,6 +96,7 @@ KINDS = {
             "The spec cannot be accepted",
             "`errors` lists every fault with the JSON pointer to its field. Nothing was created.",
         ),
+        Kind("invalid-token", 422, "No such token can be made", "`errors` lists every fault. Nothing was created."),
         Kind("invalid-parameters", 422, "The parameters cannot be accepted", "`errors` names each parameter."),
         Kind(
             "idempotency-key-reused",

@@ -1,10 +1,11 @@
-"""Where the API is: as it was told, or as `barlow up` wrote it down."""
+"""Where the API is: as it was told, or as `barlow up` wrote it down; and the token that is for it."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from service.client import token_store
 from service.client.api import Client, Unreachable
 
 DATA = Path(".barlow")
@@ -15,8 +16,19 @@ def connect(url: str | None, data: Path) -> Client:
 
     Raises:
         Unreachable: there is no address.
+        ApiError: others can read the stored tokens.
     """
-    return Client(url or _written(data / "endpoints.json"))
+    found = address(url, data)
+    return Client(found, token_store.token_for(found))
+
+
+def address(url: str | None, data: Path) -> str:
+    """`url`, or else the address of the stack whose `barlow up` runs on the directory `data`.
+
+    Raises:
+        Unreachable: there is none.
+    """
+    return url or _written(data / "endpoints.json")
 
 
 def _written(file: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from service.api.schemas import (
     Recipes,
     SlotView,
 )
+from service.api.token_views import TokenMade, Tokens, TokenView, Whoami
 from service.client.sse import Message, messages
 from service.ledger.states import Verb
 
@@ -49,16 +51,37 @@ class Unreachable(ApiError):
     """Nobody answers at the address."""
 
 
-class Client:
-    """Talks to one API. Use it as a context manager, or close it.
+class Unauthorized(ApiError):
+    """The token is missing, unknown or revoked."""
 
-    Every call raises ApiError when the API refuses, Unreachable when it does not answer.
+
+class Client:
+    """Talks to one API, with a token where it asks for one. Use it as a context manager, or close it.
+
+    Every call raises ApiError when the API refuses, Unreachable when it does not answer, Unauthorized when it does not
+    know the token. The token goes to this address only: redirects are not followed.
     """
 
-    def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        timeout: float = 30.0,
+    ) -> None:
         self.url = url.rstrip("/")
+        if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
+            raise Unauthorized("the token holds blanks or characters that no token has; run `barlow login` again")
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         try:
-            self._http = httpx.Client(base_url=f"{self.url}/api/v1", transport=transport, timeout=timeout)
+            self._http = httpx.Client(
+                base_url=f"{self.url}/api/v1",
+                headers=headers,
+                transport=transport,
+                timeout=timeout,
+                follow_redirects=False,
+            )
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise Unreachable(f"{url!r} is not the address of an API: {error}") from None
 
@@ -184,6 +207,22 @@ class Client:
         """The data sets that a spec may name."""
         return self._get("/datasets", DataSets)
 
+    def whoami(self) -> Whoami:
+        """Whose token this client has, and what it may do."""
+        return self._get("/whoami", Whoami)
+
+    def create_token(self, name: str, role: str) -> TokenMade:
+        """Make a token; the answer holds its secret, this once."""
+        return TokenMade.model_validate_json(self._send("POST", "/tokens", json={"name": name, "role": role}).content)
+
+    def tokens(self) -> Tokens:
+        """All tokens, without their secrets."""
+        return self._get("/tokens", Tokens)
+
+    def revoke_token(self, name: str) -> TokenView:
+        """Revoke a token; one that is revoked stays so."""
+        return TokenView.model_validate_json(self._send("DELETE", f"/tokens/{quote(name, safe='')}").content)
+
     def events(self, job_id: uuid.UUID | str, *, follow: bool = True) -> Iterator[EventView]:
         """What happened to a job; with `follow` until it has ended."""
         for message in self._stream(f"/jobs/{job_id}/events", {"follow": follow}):
@@ -254,6 +293,8 @@ class Client:
             raise ApiError(f"{self.url} answered {response.status_code}; is it really the Barlow Lab API?")
         lines = [f"{fault.pointer or fault.parameter or 'body'}: {fault.message}" for fault in problem.errors]
         said = "".join(f"\n  {line}" for line in lines) if lines else f": {problem.detail}"
+        if response.status_code == 401:
+            raise Unauthorized(f"{problem.title}{said}; run `barlow login --url {self.url}`", problem)
         raise ApiError(f"{problem.title}{said}", problem)
 
     def _unreachable(self, error: Exception) -> Unreachable:

@@ -291,6 +291,21 @@ class IdempotencyKey(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class Token(Base):
+    """An access token of the API, by the hash of its secret. A revoked one keeps its row, so that no other token ever
+    has its name: events and idempotency keys say who it was."""
+
+    __tablename__ = "tokens"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_by: Mapped[str]
+    revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (CheckConstraint("role IN ('reader', 'submitter', 'admin')", name="role"),)
+
+
 class SchedulerSeen(Base):
     """One row: when the scheduler that holds the lock last finished a tick. Readiness reads it."""
 

@@ -177,8 +177,9 @@ def _privileges(death_signal: signal.Signals | None, *, unprivileged: bool) -> l
 
 
 def _clean_environment() -> dict[str, str]:
-    """Our environment without what would point a server somewhere else than this stack."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("PG", "MLFLOW_", "_MLFLOW_"))}
+    """Our environment without what would point a server somewhere else than this stack, or lock its user out of it."""
+    foreign = ("PG", "MLFLOW_", "_MLFLOW_", "BARLOW_ADMIN_TOKEN")
+    return {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
 
 
 def _mark_of(process: psutil.Process) -> str | None:

@@ -74,7 +74,12 @@ print("started")
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
 def test_only_loopback_can_be_listened_on(host: str) -> None:
     with pytest.raises(ValueError, match="no access tokens"):
-        listen(host, 0)
+        listen(host, 0, guarded=False)
+
+
+def test_with_tokens_any_address_of_the_machine_can_be_listened_on() -> None:
+    with listen("0.0.0.0", 0, guarded=True) as listener:
+        assert listener.getsockname()[0] == "0.0.0.0"
 
 
 def test_without_tokens_only_loopback_is_served() -> None:
@@ -83,6 +88,7 @@ def test_without_tokens_only_loopback_is_served() -> None:
     )
     assert done.returncode == 1
     assert "no access tokens" in done.stderr
+    assert "BARLOW_ADMIN_TOKEN" in done.stderr
     assert "127.0.0.1" in done.stderr
 
 
@@ -90,7 +96,7 @@ def test_a_taken_port_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}"):
-            listen("127.0.0.1", port)
+            listen("127.0.0.1", port, guarded=False)
 
 
 def follow(url: str, *, last: str | None = None, **params: Any) -> list[dict[str, str]]:

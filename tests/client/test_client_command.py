@@ -47,7 +47,10 @@ def write(name: str, content: Any) -> str:
 def test_help_teaches_by_example(barlow: Any) -> None:
     said = barlow("--help").output
     assert "barlow submit recipes/digits.yaml --watch" in said
-    commands = "up demo submit jobs show watch logs cancel pause resume retry rebuild-mlflow spec compare nodes release"
+    commands = (
+        "up demo submit jobs show watch logs cancel pause resume retry rebuild-mlflow spec compare nodes release "
+        "login logout token"
+    )
     for command in commands.split():
         assert f"\n  {command}" in said
         assert barlow(command, "--help").exit_code == 0

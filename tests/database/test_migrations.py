@@ -15,10 +15,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from service.database.engine import make_engine, session_factory
 from service.database.migrate import _config, current_and_head, upgrade
-from service.database.tables import Base, Experiment, Job
+from service.database.tables import Base, Experiment, Job, Token
 from service.local.servers import Postgres
 from service.settings import Settings
 
@@ -118,6 +119,24 @@ def test_jobs_of_the_first_release_get_what_the_second_one_needs(empty: Settings
     with session_factory(engine)() as session:
         job = session.query(Job).one()
         assert (job.data_set, job.preemptible, job.preempting, job.reserved_node) == ("digits", False, False, None)
+    engine.dispose()
+
+
+def test_a_database_of_the_release_before_tokens_gets_them_and_keeps_its_jobs(empty: Settings) -> None:
+    upgrade(empty, "0003")
+    engine = make_engine(empty)
+    with session_factory(engine)() as session:
+        session.add(Experiment(name="kept"))
+        session.commit()
+        upgrade(empty)
+        assert session.query(Experiment).one().name == "kept"
+        session.add(Token(name="alice", sha256="00", role="reader", created_by="bootstrap"))
+        session.commit()
+        for name, sha256, role in (("bob", "00", "reader"), ("alice", "01", "reader"), ("bob", "01", "owner")):
+            session.add(Token(name=name, sha256=sha256, role=role, created_by="bootstrap"))
+            with pytest.raises(IntegrityError):
+                session.commit()
+            session.rollback()
     engine.dispose()
 
 

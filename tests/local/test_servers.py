@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import sys
 from pathlib import Path
 
 import httpx
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 import redis as redis_client
 
-from service.local.process import port_or_free
+from service.local.process import Child, port_or_free
 from service.local.servers import Mlflow, Postgres, Redis
 from service.settings import Settings
 
@@ -27,6 +28,20 @@ def deep(tmp_path: Path) -> Path:
 
 def _postgres(directory: Path) -> Postgres:
     return Postgres(directory, "secret", directory / "postgres.log", durable=False)
+
+
+def test_a_part_of_the_stack_is_neither_led_elsewhere_nor_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PGHOST", "MLFLOW_TRACKING_URI", "BARLOW_ADMIN_TOKEN", "BARLOW_TICK_SECONDS"):
+        monkeypatch.setenv(name, "x")
+    command = [sys.executable, "-c", "import os; print(*os.environ)"]
+    child = Child("names", command, log=tmp_path / "names.log", directory=tmp_path)
+    child.start()
+    child.wait_ready(lambda: child.exit_code() is not None, seconds=60)
+    given = set((tmp_path / "names.log").read_text().split())
+    assert "BARLOW_TICK_SECONDS" in given
+    assert given.isdisjoint({"PGHOST", "MLFLOW_TRACKING_URI", "BARLOW_ADMIN_TOKEN"})
 
 
 def test_postgres_keeps_its_data_over_kill_and_stale_lock(deep: Path) -> None:

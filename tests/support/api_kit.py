@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
 from service.settings import Settings
 
@@ -24,6 +25,9 @@ PRETRAIN: dict[str, Any] = {
     "batch_size": 100,
 }
 
+ADMIN = "barlow_the-bootstrap-token-of-the-tests-0123456789abcd"
+"""A bootstrap token, of the form that made ones have."""
+
 KNN: dict[str, Any] = {"kind": "knn", "data": {"name": "textures"}, "images": {"size": 32, "resize": 32}}
 
 
@@ -35,6 +39,16 @@ def faults_of(response: httpx.Response) -> dict[str, str]:
     return {e.get("pointer", e.get("parameter")): e["message"] for e in body["errors"]}
 
 
+def guarded(settings: Settings) -> Settings:
+    """The same settings with a bootstrap token: requests need one."""
+    return settings.model_copy(update={"admin_token": SecretStr(ADMIN)})
+
+
+def bearer(secret: str) -> dict[str, str]:
+    """The header that carries a token."""
+    return {"Authorization": f"Bearer {secret}"}
+
+
 @contextmanager
 def run_server(settings: Settings, folder: Path) -> Iterator[str]:
     """`python -m service.api` on a free port; the address it prints."""
@@ -44,6 +58,8 @@ def run_server(settings: Settings, folder: Path) -> Iterator[str]:
         "BARLOW_REDIS_URL": settings.redis_url.get_secret_value(),
         "BARLOW_RUNS_DIR": str(settings.runs_dir),
     }
+    if settings.admin_token is not None:
+        environment["BARLOW_ADMIN_TOKEN"] = settings.admin_token.get_secret_value()
     command = [sys.executable, "-m", "service.api", "--port", "0"]
     with (folder / "api.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)

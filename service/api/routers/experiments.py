@@ -10,8 +10,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.api import examples
+from service.api.auth import CallerDep
 from service.api.bodies import JsonBody
-from service.api.deps import ACTOR, ExperimentDep, SessionDep, SettingsDep, find_experiment
+from service.api.deps import ExperimentDep, SessionDep, SettingsDep, find_experiment
 from service.api.idempotency import IdempotencyKeyDep, remember, replayed
 from service.api.pages import LARGEST_PAGE, Page, PageSize, PageToken, read_token, write_token
 from service.api.presentation import ROOT, mlflow_page
@@ -47,18 +48,23 @@ _BODY = {
     ),
 )  # fmt: skip
 def submit(
-    body: JsonBody, session: SessionDep, settings: SettingsDep, response: Response, key: IdempotencyKeyDep
+    body: JsonBody,
+    session: SessionDep,
+    settings: SettingsDep,
+    caller: CallerDep,
+    response: Response,
+    key: IdempotencyKeyDep,
 ) -> ExperimentDetail:
     """Submit all jobs of an experiment, or none. A job that names another one of it waits for that one."""
-    made = key and replayed(session, owner=ACTOR, route="POST /experiments", key=key, request=body)
+    made = key and replayed(session, owner=caller.name, route="POST /experiments", key=key, request=body)
     if made:
         response.headers["Idempotency-Replayed"] = "true"
         experiment = find_experiment(session, made)
     else:
-        experiment = submit_experiment(session, body)
+        experiment = submit_experiment(session, body, actor=caller.name)
         if key:
             resource = str(experiment.id)
-            remember(session, owner=ACTOR, route="POST /experiments", key=key, request=body, resource=resource)
+            remember(session, owner=caller.name, route="POST /experiments", key=key, request=body, resource=resource)
     response.headers["Location"] = f"{ROOT}/experiments/{experiment.id}"
     return _detail(session, settings, experiment)
 

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.api.deps import ACTOR, SessionDep, SettingsDep
+from service.api.auth import CallerDep
+from service.api.deps import SessionDep, SettingsDep
 from service.api.fleet import load_fleet
 from service.api.presentation import ROOT
 from service.api.problems import Problem, responses
@@ -61,13 +62,14 @@ def release_slot(
     node: Annotated[str, Path(description="Name of a node")],
     index: Annotated[int, Path(ge=0, lt=2**63, description="Number of one of its slots")],
     session: SessionDep,
+    caller: CallerDep,
 ) -> SlotView:
     """Free a quarantined slot on your word that nothing of the lost attempt runs there any more.
 
     Its node frees it by itself as soon as it finds it empty; this is for a node that cannot tell.
     """
     try:
-        release_by_hand(session, node, index, actor=ACTOR)
+        release_by_hand(session, node, index, actor=caller.name)
     except NotFound as error:
         raise Problem("not-found", f"{error}; GET {ROOT}/nodes lists them all") from None
     except SlotInUse as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from service.api.auth import authorize
 from service.api.readiness import Parts
 from service.api.schemas import Health, Readiness
 
@@ -41,7 +42,7 @@ async def readiness(request: Request) -> JSONResponse:
     return JSONResponse(answer.model_dump(), status_code=200 if answer.ready else 503)
 
 
-@router.get("/metrics", operation_id="prometheus_metrics", response_class=Response)
+@router.get("/metrics", operation_id="prometheus_metrics", response_class=Response, dependencies=[Depends(authorize)])
 def metrics(request: Request) -> Response:
-    """Figures for Prometheus."""
+    """Figures for Prometheus, which sends a reader's token by `authorization: {credentials_file: FILE}`."""
     return Response(generate_latest(request.app.state.figures.registry), media_type=CONTENT_TYPE_LATEST)

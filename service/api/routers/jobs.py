@@ -13,10 +13,11 @@ from sqlalchemy import ColumnElement, Select, String, cast, or_, select
 from sqlalchemy.orm import Session
 
 from service.api import examples
+from service.api.auth import CallerDep
 from service.api.bodies import JsonBody
 from service.api.comparison import compare, line_up
 from service.api.comparison_schemas import Comparison
-from service.api.deps import ACTOR, JobDep, SessionDep, SettingsDep, find_experiment, find_job
+from service.api.deps import JobDep, SessionDep, SettingsDep, find_experiment, find_job
 from service.api.idempotency import IdempotencyKeyDep, remember, replayed
 from service.api.pages import LARGEST_PAGE, Page, PageSize, PageToken, read_token, write_token
 from service.api.presentation import ROOT, job_detail, job_view, job_views
@@ -79,6 +80,7 @@ def submit(
     body: JsonBody,
     session: SessionDep,
     settings: SettingsDep,
+    caller: CallerDep,
     response: Response,
     key: IdempotencyKeyDep,
     experiment: Annotated[Name, Query(description="Experiment the job belongs to; made if it is new")] = "default",
@@ -87,16 +89,16 @@ def submit(
     """Submit a job: the bare spec in, the job out."""
     if validate_only:
         response.status_code = 200
-        return plan_job(session, settings, body, experiment)
+        return plan_job(session, settings, body, experiment, actor=caller.name)
     request = {"experiment": experiment, "spec": body}
-    made = key and replayed(session, owner=ACTOR, route="POST /jobs", key=key, request=request)
+    made = key and replayed(session, owner=caller.name, route="POST /jobs", key=key, request=request)
     if made:
         response.headers["Idempotency-Replayed"] = "true"
         job = find_job(session, made)
     else:
-        job = submit_job(session, body, experiment)
+        job = submit_job(session, body, experiment, actor=caller.name)
         if key:
-            remember(session, owner=ACTOR, route="POST /jobs", key=key, request=request, resource=str(job.id))
+            remember(session, owner=caller.name, route="POST /jobs", key=key, request=request, resource=str(job.id))
     response.headers["Location"] = f"{ROOT}/jobs/{job.id}"
     return job_view(session, settings, job)
 

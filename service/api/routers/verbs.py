@@ -6,7 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from service.api.deps import ACTOR, JobDep, SessionDep, SettingsDep, find_job
+from service.api.auth import CallerDep
+from service.api.deps import JobDep, SessionDep, SettingsDep, find_job
 from service.api.idempotency import IdempotencyKeyDep, remember, replayed
 from service.api.presentation import ROOT, job_view
 from service.api.problems import Problem, responses
@@ -30,11 +31,11 @@ def _responses(unchanged: str, *codes: str) -> dict[int | str, dict[str, Any]]:
     status_code=202,
     responses=_responses("The job had ended before; nothing was changed"),
 )
-def cancel(job: JobDep, session: SessionDep, settings: SettingsDep, response: Response) -> JobView:
+def cancel(job: JobDep, session: SessionDep, settings: SettingsDep, caller: CallerDep, response: Response) -> JobView:
     """Cancel a job: at once if it is not running, else its trainer is told to stop."""
     if JobState(lock_job(session, job.id).state).terminal:
         response.status_code = 200
-    return job_view(session, settings, requests.request_cancel(session, job.id, actor=ACTOR))
+    return job_view(session, settings, requests.request_cancel(session, job.id, actor=caller.name))
 
 
 @router.post(
@@ -43,17 +44,17 @@ def cancel(job: JobDep, session: SessionDep, settings: SettingsDep, response: Re
     status_code=202,
     responses=_responses("The job was paused before; nothing was changed", "illegal-verb"),
 )
-def pause(job: JobDep, session: SessionDep, settings: SettingsDep, response: Response) -> JobView:
+def pause(job: JobDep, session: SessionDep, settings: SettingsDep, caller: CallerDep, response: Response) -> JobView:
     """Pause a job: at once if it is not running, else its trainer writes a checkpoint and frees the slots first."""
     if lock_job(session, job.id).state == JobState.PAUSED:
         response.status_code = 200
-    return job_view(session, settings, requests.request_pause(session, job.id, actor=ACTOR))
+    return job_view(session, settings, requests.request_pause(session, job.id, actor=caller.name))
 
 
 @router.post(":resume", operation_id="resume_job", status_code=202, responses=responses("not-found", "illegal-verb"))
-def resume(job: JobDep, session: SessionDep, settings: SettingsDep) -> JobView:
+def resume(job: JobDep, session: SessionDep, settings: SettingsDep, caller: CallerDep) -> JobView:
     """Have a paused job go on from its newest checkpoint: it is queued again. A pause under way is withdrawn."""
-    return job_view(session, settings, requests.resume(session, job.id, actor=ACTOR))
+    return job_view(session, settings, requests.resume(session, job.id, actor=caller.name))
 
 
 @router.post(
@@ -75,21 +76,28 @@ def resume(job: JobDep, session: SessionDep, settings: SettingsDep) -> JobView:
     },
 )  # fmt: skip
 def retry(
-    job: JobDep, session: SessionDep, settings: SettingsDep, response: Response, key: IdempotencyKeyDep
+    job: JobDep,
+    session: SessionDep,
+    settings: SettingsDep,
+    caller: CallerDep,
+    response: Response,
+    key: IdempotencyKeyDep,
 ) -> JobView:
     """Make a new job of the same spec in place of one that failed or was cancelled; the answer is the new job.
 
     It starts from the old one's newest valid checkpoint. Without an Idempotency-Key every request makes a job.
     """
     request = {"job": str(job.id)}
-    made = key and replayed(session, owner=ACTOR, route="POST /jobs:retry", key=key, request=request)
+    made = key and replayed(session, owner=caller.name, route="POST /jobs:retry", key=key, request=request)
     if made:
         response.headers["Idempotency-Replayed"] = "true"
         new = find_job(session, made)
     else:
-        new = ledger.retry(session, job.id, actor=ACTOR)
+        new = ledger.retry(session, job.id, actor=caller.name)
         if key:
-            remember(session, owner=ACTOR, route="POST /jobs:retry", key=key, request=request, resource=str(new.id))
+            remember(
+                session, owner=caller.name, route="POST /jobs:retry", key=key, request=request, resource=str(new.id)
+            )
     response.headers["Location"] = f"{ROOT}/jobs/{new.id}"
     return job_view(session, settings, new)
 
@@ -100,12 +108,12 @@ def retry(
     status_code=202,
     responses=responses("not-found", "nothing-recorded"),
 )
-def rebuild_mlflow(job: JobDep, session: SessionDep, settings: SettingsDep) -> JobView:
+def rebuild_mlflow(job: JobDep, session: SessionDep, settings: SettingsDep, caller: CallerDep) -> JobView:
     """Have the job's MLflow run deleted and made again from the run database and the run directory, in any state.
 
     `recording.mlflow` is `complete` again when all of it is there.
     """
     try:
-        return job_view(session, settings, request_rebuild(session, job.id, actor=ACTOR))
+        return job_view(session, settings, request_rebuild(session, job.id, actor=caller.name))
     except NothingRecorded as error:
         raise Problem("nothing-recorded", str(error)) from None

@@ -1,0 +1,138 @@
+"""Who asks: the bearer token of a request, looked up once, and whether its role is enough for the route."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.api.deps import SessionsDep, take_turn
+from service.api.problems import Problem, responses
+from service.api.roles import LEAST_ROLE, Role
+from service.database.tables import Token
+from service.settings import Settings
+
+ANONYMOUS = "anonymous"
+"""Everybody, where no admin token is set: only who is on the machine reaches the API then."""
+BOOTSTRAP = "bootstrap"
+"""The name of the token that the settings hold."""
+
+_MADE_HERE = re.compile(r"barlow_[A-Za-z0-9_-]{43}")
+_SCHEME = "token"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the actor of events, the owner of idempotency keys. Holds nothing secret."""
+
+    name: str
+    role: Role
+
+
+def new_secret() -> str:
+    """The secret of a new token: 32 random bytes, marked so that scanners for leaked secrets find it."""
+    return "barlow_" + secrets.token_urlsafe(32)
+
+
+def sha256(secret: str) -> str:
+    """What is stored of a token. No salt and no slow hash: nobody guesses 32 random bytes."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class Guard:
+    """Knows the hash of the bootstrap token, and no secret. Without one everybody is `anonymous`, with every role."""
+
+    def __init__(self, settings: Settings) -> None:
+        token = settings.admin_token
+        self._bootstrap = None if token is None else sha256(token.get_secret_value())
+
+    @property
+    def on(self) -> bool:
+        """Whether requests need a token."""
+        return self._bootstrap is not None
+
+    async def caller(self, request: Request, sessions: sessionmaker[Session]) -> Caller:
+        """Whose token a request carries. The run database is asked once, and for the bootstrap token not at all.
+
+        Raises:
+            Problem: 401; there is no token, or it is unknown or revoked. 503.
+        """
+        if self._bootstrap is None:
+            return Caller(ANONYMOUS, Role.ADMIN)
+        secret = _bearer(request)
+        digest = sha256(secret)
+        if hmac.compare_digest(digest, self._bootstrap):
+            return Caller(BOOTSTRAP, Role.ADMIN)
+        if not _MADE_HERE.fullmatch(secret):
+            raise _refused("the token is not known here")
+        # A turn of its own, given back before the body is read: a client that sends slowly holds no connection.
+        async with take_turn(request):
+            found = await run_in_threadpool(_find, sessions, digest)
+        if found is None:
+            raise _refused("the token is not known here")
+        if found.revoked_at is not None:
+            raise _refused(f"the token {found.name} was revoked at {found.revoked_at:%Y-%m-%d %H:%M:%S} UTC")
+        return Caller(found.name, Role(found.role))
+
+
+def _find(sessions: sessionmaker[Session], digest: str) -> Token | None:
+    # By an index, in time that depends on the hash. Who measures it learns about a hash, which leads to no secret.
+    with sessions() as session:
+        return session.scalar(select(Token).where(Token.sha256 == digest))
+
+
+def _bearer(request: Request) -> str:
+    header = request.headers.get("authorization")
+    if header is None:
+        raise _refused("send a token: Authorization: Bearer TOKEN", error="")
+    scheme, _, secret = header.partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise _refused("the header Authorization is not of the form: Bearer TOKEN")
+    return secret.strip()
+
+
+def _refused(detail: str, error: str = ', error="invalid_token"') -> Problem:
+    # RFC 6750, section 3. A body that came along stays unread, so the connection cannot be used again.
+    headers = {"WWW-Authenticate": f'Bearer realm="barlow"{error}', "Connection": "close"}
+    return Problem("unauthorized", detail, headers=headers)
+
+
+async def authorize(request: Request, sessions: SessionsDep) -> Caller:
+    """Who asks, if the route is for them. Of a request, asked once, however many need it.
+
+    Raises:
+        Problem: 401; 403, naming the role that is needed; 503.
+    """
+    guard: Guard = request.app.state.guard
+    least = LEAST_ROLE[f"{request.method} {request.scope['route'].path}"]
+    caller = await guard.caller(request, sessions)
+    if not caller.role.may(least):
+        said = f"this takes the role {least}, and the token {caller.name} is a {caller.role}; ask an admin for one"
+        raise Problem("forbidden", said, headers={"Connection": "close"})
+    return caller
+
+
+CallerDep = Annotated[Caller, Depends(authorize)]
+"""Who asks."""
+
+
+def document(openapi: dict[str, Any], root: str) -> None:
+    """Add the token, and what comes without a good one, to every guarded operation of an OpenAPI document."""
+    scheme = {"type": "http", "scheme": "bearer", "description": "An access token; an admin makes them"}
+    openapi["components"]["securitySchemes"] = {_SCHEME: scheme}
+    refusals = {status: said for status, said in responses("unauthorized", "forbidden").items() if status in (401, 403)}
+    for path, operations in openapi["paths"].items():
+        for method, operation in operations.items():
+            least = LEAST_ROLE.get(f"{method.upper()} {path.removeprefix(root)}")
+            if least is not None:
+                operation["security"] = [{_SCHEME: []}]
+                operation["responses"] |= {str(status): said for status, said in refusals.items()}
+                operation["description"] = f"{operation.get('description', '')}\n\nRole: {least}.".strip()

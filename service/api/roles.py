@@ -1,0 +1,63 @@
+"""Who may do what: three roles, and the least one that each route needs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What the holder of a token may do; each role may do what those before it may."""
+
+    READER = "reader"
+    SUBMITTER = "submitter"
+    ADMIN = "admin"
+
+    def may(self, least: Role) -> bool:
+        """Whether this role is `least`, or more."""
+        return _ORDER.index(self) >= _ORDER.index(least)
+
+
+_ORDER = list(Role)
+
+LEAST_ROLE = {
+    "GET /whoami": Role.READER,
+    "GET /jobs": Role.READER,
+    "GET /jobs/{job_id}": Role.READER,
+    "GET /jobs/{job_id}/attempts": Role.READER,
+    "GET /jobs/{job_id}/metrics": Role.READER,
+    "GET /jobs/{job_id}/correlations": Role.READER,
+    "GET /jobs/{job_id}/correlations/{step}.png": Role.READER,
+    "GET /jobs/{job_id}/correlations/{step}.npz": Role.READER,
+    "GET /jobs/{job_id}/checkpoints": Role.READER,
+    "GET /jobs/{job_id}/checkpoints/{checkpoint_id}/download": Role.READER,
+    "GET /jobs/{job_id}/events": Role.READER,
+    "GET /jobs/{job_id}/logs": Role.READER,
+    "GET /compare": Role.READER,
+    "GET /experiments": Role.READER,
+    "GET /experiments/{experiment_id}": Role.READER,
+    "GET /nodes": Role.READER,
+    "GET /datasets": Role.READER,
+    "GET /recipes": Role.READER,
+    "GET /recipes/{name}": Role.READER,
+    # At the root, for Prometheus: it tells how busy the lab is, and every scrape asks the run database.
+    "GET /metrics": Role.READER,
+    "POST /jobs": Role.SUBMITTER,
+    "POST /jobs/{job_id}:cancel": Role.SUBMITTER,
+    "POST /jobs/{job_id}:pause": Role.SUBMITTER,
+    "POST /jobs/{job_id}:resume": Role.SUBMITTER,
+    "POST /jobs/{job_id}:retry": Role.SUBMITTER,
+    "POST /jobs/{job_id}:rebuild-mlflow": Role.SUBMITTER,
+    "POST /experiments": Role.SUBMITTER,
+    "POST /nodes/{node}/slots/{index}:release": Role.ADMIN,
+    "GET /tokens": Role.ADMIN,
+    "POST /tokens": Role.ADMIN,
+    "DELETE /tokens/{name}": Role.ADMIN,
+}
+"""The least role of every guarded route, by method and path below /api/v1. A route that is not here answers nobody."""
+
+OPEN = {
+    "/healthz", "/readyz",  # load balancers and container engines have no token
+    # Nothing of this installation: what stands in them stands in the source, and they say how to send a token.
+    "/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/problems", "/problems/{code}",
+}  # fmt: skip
+"""The paths that ask for no token."""

@@ -1,0 +1,115 @@
+"""Access tokens: make, list, revoke; and which one a request carries."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import ValidationError
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from service.api.auth import ANONYMOUS, BOOTSTRAP, CallerDep, Guard, new_secret, sha256
+from service.api.bodies import JsonBody
+from service.api.deps import SessionDep
+from service.api.presentation import ROOT
+from service.api.problems import Problem, responses
+from service.api.token_views import TokenMade, TokenRequest, Tokens, TokenView, Whoami
+from service.database.tables import Token
+from service.ledger.attempts import SCHEDULER
+from service.ledger.dependants import LEDGER
+from trainer.specs import Fault
+from trainer.specs.common import NAME_RULE
+
+router = APIRouter(tags=["tokens"])
+
+RESERVED = {BOOTSTRAP, ANONYMOUS, SCHEDULER, LEDGER}
+"""Who else stands in events: a token of this name would pass for them."""
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/TokenRequest"}}},
+    }
+}
+
+
+@router.get("/whoami", operation_id="whoami", responses=responses())
+def whoami(caller: CallerDep) -> Whoami:
+    """Whose token the request carries, and what it may do."""
+    return Whoami(name=caller.name, role=caller.role)
+
+
+@router.post(
+    "/tokens",
+    operation_id="create_token",
+    status_code=201,
+    openapi_extra=_BODY,
+    responses=responses(
+        "malformed-json", "name-taken", "tokens-off", "body-too-large", "unsupported-media-type", "invalid-token"
+    ),
+)
+def create_token(
+    request: Request, body: JsonBody, session: SessionDep, caller: CallerDep, response: Response
+) -> TokenMade:
+    """Make a token. Its secret stands in this answer and nowhere else."""
+    wanted = _read(body)
+    guard: Guard = request.app.state.guard
+    if not guard.on:
+        # Everybody on the machine could make one now that counts once the API is guarded.
+        raise Problem("tokens-off", "this API asks for no tokens; set BARLOW_ADMIN_TOKEN and start it again")
+    secret = new_secret()
+    row = {"name": wanted.name, "role": wanted.role, "sha256": sha256(secret), "created_by": caller.name}
+    made = session.scalar(insert(Token).values(row).on_conflict_do_nothing(index_elements=["name"]).returning(Token))
+    if made is None:
+        said = (
+            f"there is, or was, a token {wanted.name!r}; take another name. If the answer with its secret was lost, "
+            f"revoke it: DELETE {ROOT}/tokens/{wanted.name}"
+        )
+        raise Problem("name-taken", said, faults=[Fault("/name", said)])
+    response.headers["Cache-Control"] = "no-store"
+    return TokenMade(**_view(made).model_dump(), secret=secret)
+
+
+@router.get("/tokens", operation_id="list_tokens", responses=responses())
+def list_tokens(session: SessionDep) -> Tokens:
+    """List the tokens, revoked ones too, oldest first."""
+    return Tokens(items=[_view(row) for row in session.scalars(select(Token).order_by(Token.created_at, Token.name))])
+
+
+@router.delete("/tokens/{name}", operation_id="revoke_token", responses=responses("not-found", "bootstrap-token"))
+def revoke_token(name: Annotated[str, Path(description="Name of a token")], session: SessionDep) -> TokenView:
+    """Revoke a token: its next request is refused. A stream or a download that is under way goes on to its end."""
+    if name == BOOTSTRAP:
+        raise Problem("bootstrap-token", "change BARLOW_ADMIN_TOKEN and start the API again: the old one ends with it")
+    revoke = update(Token).where(Token.name == name).values(revoked_at=func.coalesce(Token.revoked_at, func.now()))
+    row = session.scalar(revoke.returning(Token))
+    if row is None:
+        raise Problem("not-found", f"there is no token {name!r}; GET {ROOT}/tokens lists them all")
+    return _view(row)
+
+
+def _read(body: Any) -> TokenRequest:
+    try:
+        wanted = TokenRequest.model_validate(body)
+    except ValidationError as error:
+        faults = [Fault("".join(map(_pointer, item["loc"])), _words(item)) for item in error.errors()]
+    else:
+        if wanted.name not in RESERVED:
+            return wanted
+        faults = [Fault("/name", f"{wanted.name!r} is the service's own; take another name")]
+    raise Problem("invalid-token", "; ".join(f"{f.pointer or 'body'}: {f.message}" for f in faults), faults=faults)
+
+
+def _pointer(part: Any) -> str:
+    return "/" + str(part).replace("~", "~0").replace("/", "~1")
+
+
+def _words(item: Any) -> str:
+    if item["type"] == "extra_forbidden":
+        return "unknown field; a token has name and role"
+    return NAME_RULE if item["loc"] == ("name",) and item["type"] != "missing" else str(item["msg"])
+
+
+def _view(row: Token) -> TokenView:
+    return TokenView.model_validate(row, from_attributes=True)

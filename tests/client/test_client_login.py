@@ -1,0 +1,212 @@
+"""`barlow login`, `logout` and `token`, over a real API that asks for tokens; where a token goes, and where not."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from api_kit import ADMIN, PRETRAIN, guarded, run_server
+from typer.testing import CliRunner, Result
+
+from service.client import token_store, tokens
+from service.client.api import ApiError, Client, Unauthorized
+from service.command import app
+from service.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def address(served: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an API process that asks for tokens."""
+    with run_server(guarded(served), tmp_path_factory.mktemp("guarded")) as found:
+        yield found
+
+
+@pytest.fixture
+def barlow(address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    monkeypatch.setenv("BARLOW_URL", address)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, typed: str | None = None) -> Result:
+        return CliRunner().invoke(app, list(arguments), input=typed)
+
+    return run
+
+
+@pytest.fixture
+def stored(config_home: Path) -> Path:
+    """Where the tokens are kept."""
+    return config_home / "barlow" / "tokens.json"
+
+
+def test_an_admin_makes_a_token_and_another_logs_in_with_it(barlow: Any, address: str, stored: Path) -> None:
+    for arguments in (["jobs"], ["token", "list"], ["submit", "recipe.yaml"]):
+        Path("recipe.yaml").write_text(json.dumps({**PRETRAIN, "name": "by-alice"}))
+        locked = barlow(*arguments)
+        assert locked.exit_code == 1
+        assert f"run `barlow login --url {address}`" in locked.stderr
+
+    Path("admin").write_text(ADMIN + "\n")
+    done = barlow("login", "--token-file", "admin")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert f"logged in at {address} as bootstrap (admin)" in done.output
+    assert json.loads(stored.read_text()) == {address: ADMIN}
+    assert (stat.S_IMODE(stored.stat().st_mode), stat.S_IMODE(stored.parent.stat().st_mode)) == (0o600, 0o700)
+
+    made = barlow("token", "create", "alice", "--role", "submitter")
+    assert made.exit_code == 0, made.stderr
+    secret = made.stdout.strip()
+    assert made.stdout == f"{secret}\n"
+    assert f"barlow login --url {address}" in made.stderr
+    assert "take another name" in barlow("token", "create", "alice", "--role", "reader").stderr
+    assert barlow("token", "create", "bob", "--role", "owner").exit_code == 2
+
+    assert "as alice (submitter)" in barlow("login", typed=secret + "\n").output
+    assert barlow("submit", "recipe.yaml").exit_code == 0
+    assert barlow("cancel", "by-alice").output == "by-alice  cancelled by alice\n"
+    low = barlow("token", "list")
+    assert low.exit_code == 1
+    assert "takes the role admin, and the token alice is a submitter" in low.stderr
+    assert barlow("logout").output == f"the token for {address} is removed\n"
+    assert barlow("logout").output == f"there is no token for {address}\n"
+    assert json.loads(stored.read_text()) == {}
+    assert barlow("jobs").exit_code == 1
+
+
+def test_the_token_of_the_environment_wins(
+    barlow: Any, address: str, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert barlow("login", typed=ADMIN).exit_code == 0
+    monkeypatch.setenv("BARLOW_TOKEN", "barlow_wrong")
+    assert "not known here" in barlow("jobs").stderr
+    assert "unset it" in barlow("login", typed=ADMIN).stderr
+    stored.write_text(json.dumps({address: "barlow_wrong"}))
+    monkeypatch.setenv("BARLOW_TOKEN", ADMIN)
+    secret = barlow("token", "create", "carol", "--role", "reader").stdout.strip()
+    listed = barlow("token", "list").output
+    assert "carol  reader  made " in listed
+    assert " by bootstrap\n" in listed
+    assert secret not in listed
+    assert barlow("token", "revoke", "carol").output == "carol  revoked\n"
+    assert barlow("token", "revoke", "carol").output == "carol  revoked\n"
+    assert "  revoked " in barlow("token", "list").output
+    monkeypatch.setenv("BARLOW_TOKEN", secret)
+    assert "carol was revoked" in barlow("jobs").stderr
+
+
+@pytest.mark.parametrize("typed", ["barlow_wrong\n", "", "\n", "two words\n"])
+def test_what_is_no_token_there_is_not_stored(barlow: Any, stored: Path, typed: str) -> None:
+    done = barlow("login", typed=typed)
+    assert done.exit_code == 1
+    assert "token" in done.stderr
+    assert "Traceback" not in done.output + done.stderr
+    assert not stored.exists()
+
+
+def test_a_terminal_shows_nothing_of_what_is_typed(barlow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def prompt(_: str, *, hide_input: bool) -> str:
+        asked.append(hide_input)
+        return ADMIN
+
+    monkeypatch.setattr(tokens.typer, "prompt", prompt)
+    monkeypatch.setattr(tokens, "_is_a_terminal", lambda: True)
+    assert "as bootstrap (admin)" in barlow("login").output
+    assert asked == [True]
+
+
+def test_where_no_token_is_asked_for_none_is_sent_or_stored(barlow: Any, server: str, stored: Path) -> None:
+    done = barlow("login", "--url", server, typed=ADMIN)
+    assert (done.exit_code, done.output) == (0, f"{server} asks for no token; nothing is stored\n")
+    assert not stored.exists()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+def test_a_file_that_others_can_read_is_not_read(barlow: Any, stored: Path, mode: int) -> None:
+    assert barlow("login", typed=ADMIN).exit_code == 0
+    stored.chmod(mode)
+    for arguments in (["jobs"], ["logout"], ["login"]):
+        done = barlow(*arguments, typed=ADMIN)
+        assert done.exit_code == 1
+        assert f"chmod 600 {stored}" in done.stderr
+        assert ADMIN not in done.stderr
+    stored.chmod(0o600)
+    assert barlow("jobs").exit_code == 0
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"http://x": 1}'])
+def test_a_file_of_something_else_is_said(barlow: Any, stored: Path, content: str) -> None:
+    stored.parent.mkdir(parents=True)
+    stored.write_text(content)
+    stored.chmod(0o600)
+    done = barlow("jobs")
+    assert done.exit_code == 1
+    assert f"{stored} does not hold the tokens" in done.stderr
+
+
+def test_a_token_is_for_one_address_however_it_is_written() -> None:
+    token_store.store("http://Lab.example.org:80/", "one")
+    token_store.store("https://lab.example.org/barlow", "two")
+    assert token_store.token_for("http://lab.example.org") == "one"
+    assert token_store.token_for("https://lab.example.org:443/barlow/") == "two"
+    for other in (
+        "https://lab.example.org",
+        "http://lab.example.org:8000",
+        "http://example.org",
+        "http://lab.example.org.evil.example",
+    ):
+        assert token_store.token_for(other) is None
+    with pytest.raises(ApiError, match="not the address"):
+        token_store.token_for("http://lab.example.org:port")
+
+
+def test_the_config_folder_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for configured in ("", "relative"):
+        monkeypatch.setenv("XDG_CONFIG_HOME", configured)
+        assert token_store.file() == tmp_path / ".config" / "barlow" / "tokens.json"
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_token_follows_no_redirect(status: int) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(status, headers={"Location": "http://elsewhere.example/api/v1/nodes"})
+
+    with Client("http://barlow", ADMIN, transport=httpx.MockTransport(answer)) as client:
+        with pytest.raises(ApiError, match=str(status)):
+            client.nodes()
+        with pytest.raises(ApiError, match=str(status)):
+            list(client.log("7", follow=True))
+    assert [request.url.host for request in asked] == ["barlow", "barlow"]
+    assert {request.headers["Authorization"] for request in asked} == {f"Bearer {ADMIN}"}
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://lab.example.org", True), ("http://192.0.2.1:8000", True), ("http://127.0.0.1.example.org", True),
+        ("https://lab.example.org", False), ("http://127.0.0.1:8000", False), ("http://[::1]:8000", False),
+        ("http://localhost", False),
+    ],
+)  # fmt: skip
+def test_login_warns_before_a_token_goes_over_plain_http(
+    barlow: Any, monkeypatch: pytest.MonkeyPatch, url: str, warned: bool
+) -> None:
+    monkeypatch.setattr(tokens, "_asks_for_none", lambda _: False)
+    done = barlow("login", "--url", url, typed="")
+    assert done.exit_code == 1
+    assert ("put TLS in front" in done.stderr) == warned
+
+
+@pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "é"])
+def test_what_no_header_can_carry_is_refused(token: str) -> None:
+    with pytest.raises(Unauthorized, match="barlow login"):
+        Client("http://barlow", token)
