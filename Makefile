@@ -2,7 +2,7 @@
 PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 BIN := .venv/bin
 
-.PHONY: install demo test test-rooms test-one-of-each-fault test-faults test-long soak bench lint clean
+.PHONY: install demo test test-rooms test-one-of-each-fault test-faults test-long soak bench lint up down test-compose clean
 
 install: .venv/installed
 
@@ -25,7 +25,7 @@ test: lint
 
 # One thread a process: the test processes share the cores already.
 test-rooms: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not faults and not long'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not faults and not long and not compose'
 
 test-one-of-each-fault: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m representative
@@ -50,6 +50,23 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The whole system in containers, on this host. `make up GPU=1` gives the worker the NVIDIA GPUs.
+COMPOSE := docker compose -f docker-compose.yml $(if $(GPU),-f docker/compose.gpu.yml)
+
+up:
+	@sh docker/secrets.sh
+	@chmod go+r docker/postgres-init.sh
+	BARLOW_REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(COMPOSE) up --build --detach --wait
+	@sh docker/addresses.sh
+
+# Stops it; volumes and secrets stay, and `make up` goes on where it was.
+down:
+	docker compose down
+
+# Builds the images, runs the system in containers and breaks it; needs Docker with Compose 2.
+test-compose: install
+	$(BIN)/python -m pytest -m compose -v
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -150,7 +150,7 @@ class AttemptRun:
         return job, slots
 
     def _environment(self, rank: int, slots: Sequence[Slot]) -> dict[str, str]:
-        gpus = [slot.device_uuid for slot in slots if slot.kind == "cuda"]
+        slot = slots[rank]
         return {key: value for key, value in os.environ.items() if key not in SECRETS} | {
             MARK: str(self._attempt.id),
             NODE: self._attempt.node,
@@ -163,7 +163,8 @@ class AttemptRun:
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(len(slots)),
             "LOCAL_WORLD_SIZE": str(len(slots)),
-            "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+            # Its own GPU alone: no rank can leave a context, or a job's tensors, on another one's.
+            "CUDA_VISIBLE_DEVICES": slot.device_uuid if slot.kind == "cuda" else "",
             "OMP_NUM_THREADS": str(self._threads_per_rank),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +13,8 @@ import psutil
 import pynvml
 
 EMPTY_WITHIN_BYTES = 256 * 1024 * 1024
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,9 @@ def discover(node: str, cpu_slots: int | None) -> list[Device]:
     Args:
         node: name of this host, part of the name of a CPU slot.
         cpu_slots: number of CPU slots; None: one per two cores.
+
+    Raises:
+        ValueError: this host has GPUs and none of them answers: its jobs shall not run on the CPU for that.
     """
     gpus = _gpus()
     if gpus:
@@ -93,14 +99,20 @@ def memory_bytes() -> int:
 
 
 def _gpus() -> list[Device]:
+    devices = []
     with _nvml() as present:
         count = pynvml.nvmlDeviceGetCount() if present else 0
-        devices = []
         for index in range(count):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            uuid = pynvml.nvmlDeviceGetUUID(handle)
+            try:
+                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+                uuid = pynvml.nvmlDeviceGetUUID(handle)
+            except pynvml.NVMLError as error:
+                log.warning("GPU %d does not answer and is no slot: %s", index, error)
+                continue
             devices.append(Device(index, "cuda", uuid, int(memory.total)))
+    if count and not devices:
+        raise ValueError(f"none of the {count} GPUs of this host answers: see nvidia-smi, or restart the host")
     return visible(devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 

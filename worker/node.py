@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.completion import Completion
 from service.database.engine import session_factory
+from service.database.migrate import require_head
 from service.database.tables import Node as NodeRow
 from service.database.tables import Slot
 from service.ledger import attempts, nodes
@@ -56,6 +57,7 @@ class Node:
         self.name = settings.node_name
         self.replaced = False
         self._settings = settings
+        self._engine = engine
         self._sessions = session_factory(engine)
         self._instance = uuid.uuid4()
         self._recorder = Recorder(settings, engine)
@@ -76,6 +78,7 @@ class Node:
 
         Raises:
             NodeNameTaken: another worker of this name is alive.
+            SchemaMismatch: the run database is of another version.
         """
         if orphans := end_orphans(self.name):
             log.warning("ended processes that a dead worker left: %s", orphans)
@@ -85,6 +88,7 @@ class Node:
         pause = threading.Event()
         while True:
             try:
+                require_head(self._engine)
                 self._take_name()
                 break
             except NodeNameTaken as error:

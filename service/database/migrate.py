@@ -11,6 +11,11 @@ from sqlalchemy import Engine, func, select
 from service.database.engine import make_engine
 from service.settings import Settings
 
+
+class SchemaMismatch(ValueError):
+    """The run database is of another version than this code."""
+
+
 # Any fixed number; two processes that migrate at once take turns.
 _MIGRATION_LOCK = 0x6261726C_6F770001
 
@@ -34,6 +39,24 @@ def current_and_head(engine: Engine) -> tuple[str | None, str]:
     assert head is not None, "the package holds at least one migration"
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision(), head
+
+
+def require_head(engine: Engine) -> None:
+    """Refuse a database of another version: what is written there would be wrong, or fail in the middle of a job.
+
+    Raises:
+        SchemaMismatch: says both versions and what to do. An empty database is none: it is about to be migrated.
+    """
+    current, head = current_and_head(engine)
+    if current is None or current == head:
+        return
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    remedy = (
+        "migrate it with `python -m service.database upgrade`, once every service is of this version"
+        if current in known
+        else "it is newer: bring this installation to the version of the API"
+    )
+    raise SchemaMismatch(f"the run database is at schema {current}, and this version works with {head}: {remedy}")
 
 
 def _config() -> Config:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from api_kit import InProcess
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
@@ -19,21 +19,6 @@ from service.database.tables import Node, Slot
 from service.ledger import attempts
 from service.ledger import jobs as ledger
 from service.settings import Settings
-
-
-class InProcess(httpx.BaseTransport):
-    """Asks an ASGI app from synchronous code; an exception that no handler turns into an answer fails the test."""
-
-    def __init__(self, app: Any) -> None:
-        self._inner = httpx.ASGITransport(app, raise_app_exceptions=True)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        async def ask() -> httpx.Response:
-            response = await self._inner.handle_async_request(request)
-            content = b"".join([part async for part in response.stream])
-            return httpx.Response(response.status_code, headers=response.headers, content=content)
-
-        return asyncio.run(ask())
 
 
 @pytest.fixture

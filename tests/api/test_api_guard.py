@@ -9,8 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api_kit import ADMIN, PRETRAIN, bearer, guarded
-from conftest import InProcess
+from api_kit import ADMIN, PRETRAIN, InProcess, bearer, guarded
 from fastapi import Depends, FastAPI
 from fastapi.routing import iter_route_contexts
 from pydantic import SecretStr

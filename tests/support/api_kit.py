@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -71,3 +72,18 @@ def run_server(settings: Settings, folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(timeout=20)
+
+
+class InProcess(httpx.BaseTransport):
+    """Asks an ASGI app from synchronous code; an exception that no handler turns into an answer fails the test."""
+
+    def __init__(self, app: Any) -> None:
+        self._inner = httpx.ASGITransport(app, raise_app_exceptions=True)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            response = await self._inner.handle_async_request(request)
+            content = b"".join([part async for part in response.stream])
+            return httpx.Response(response.status_code, headers=response.headers, content=content)
+
+        return asyncio.run(ask())

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import httpx
 import psutil
-from running_stack import Up, wait_until
-from sqlalchemy import Engine, select
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
+from running_stack import Up
+from stack_view import StackView
 
-from service.client.api import ApiError, Client, Unreachable
 from service.database.engine import make_engine
-from service.database.tables import Attempt, Event, Job
-from service.ledger.states import JobState
-from service.run_folders import attempt_folder, run_folder
+from service.run_folders import run_folder
 from service.settings import Settings
-from trainer.journal import FILE_NAME, read_events
-from trainer.journal import Event as Line
-from worker.process import MARK
+from worker.process import MARK, marked
 
 LEASE = 9.0
 TIMES = {
@@ -37,10 +28,6 @@ TIMES = {
     "RETRY_BACKOFF": 0.2,
     "RECORDER": 0.3,
 }
-PATIENCE = 120.0
-"""Seconds that anything may take at most on two busy cores; nothing is expected to."""
-
-T = TypeVar("T")
 
 
 def settings(**seconds: float) -> dict[str, str]:
@@ -90,7 +77,7 @@ def knn(source: uuid.UUID | str | None = None, **run: Any) -> dict[str, Any]:
 
 
 @dataclass
-class FaultStack(Up):
+class FaultStack(Up, StackView):
     """A running stack and short ways to give it jobs and to look at them, whatever of it is away."""
 
     settings: Mapping[str, str] = field(default_factory=settings)
@@ -98,106 +85,13 @@ class FaultStack(Up):
 
     def start(self) -> None:
         super().start()
-        self._engine = make_engine(Settings(database_url=self.endpoints["database"]))
-
-    @property
-    def engine(self) -> Engine:
-        return self._engine
-
-    def submit(self, spec: dict[str, Any], name: str, key: str | None = None) -> uuid.UUID:
-        """Submit a job as the only one of its experiment; asks again, by one key, until the API answers."""
-        made = key or str(uuid.uuid4())
-        experiment = f"{name}-{made[:8]}"
-        return self.ask(lambda client: client.submit_job({**spec, "name": name}, experiment=experiment, key=made)).id
-
-    def ask(self, question: Callable[[Client], T]) -> T:
-        """The API's answer, asked for until it and its database are there.
-
-        Raises:
-            ApiError: it said no.
-        """
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                with Client(self.endpoints["api"]) as client:
-                    return question(client)
-            except ApiError as error:
-                away = isinstance(error, Unreachable) or (error.problem is not None and error.problem.status == 503)
-                if not away or time.monotonic() > deadline:
-                    raise
-
-    def read(self, query: Callable[[Session], T]) -> T:
-        """What the database says, asked until it answers."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                with Session(self._engine, expire_on_commit=False) as session:
-                    return query(session)
-            except OperationalError:
-                assert time.monotonic() < deadline, "the database does not come back"
-                time.sleep(0.2)
-
-    def job(self, job_id: uuid.UUID) -> Job:
-        return self.read(lambda session: session.get_one(Job, job_id))
-
-    def attempts(self, job_id: uuid.UUID) -> Sequence[Attempt]:
-        """Oldest first."""
-        query = select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)
-        return self.read(lambda session: session.scalars(query).all())
-
-    def outcomes(self, job_id: uuid.UUID) -> list[str | None]:
-        return [attempt.outcome for attempt in self.attempts(job_id)]
-
-    def history(self, job_id: uuid.UUID) -> Sequence[Event]:
-        """The events of a job."""
-        query = select(Event).where(Event.job_id == job_id).order_by(Event.seq)
-        return self.read(lambda session: session.scalars(query).all())
-
-    def wait(self, true: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
-        """Wait for a condition; names it if it never comes."""
-        try:
-            wait_until(true, seconds)
-        except AssertionError:
-            raise AssertionError(f"waited {seconds:g} s in vain: {what}") from None
-
-    def wait_for(self, job_id: uuid.UUID, *states: str, seconds: float = PATIENCE) -> Job:
-        """The job once it is in one of these states."""
-        self.wait(lambda: self.job(job_id).state in states, f"job {job_id} is {' or '.join(states)}", seconds)
-        return self.job(job_id)
-
-    def wait_for_end(self, job_id: uuid.UUID, seconds: float = PATIENCE) -> Job:
-        return self.wait_for(job_id, *(state for state in JobState if state.terminal), seconds=seconds)
+        self.engine = make_engine(Settings(database_url=self.endpoints["database"]))
 
     def run(self, job_id: uuid.UUID) -> Path:
-        """The job's run directory."""
         return run_folder(self.directory / "runs", job_id)
 
-    def folder(self, job_id: uuid.UUID, attempt: int) -> Path:
-        return attempt_folder(self.run(job_id), attempt)
-
-    def lines(self, job_id: uuid.UUID, attempt: int) -> list[Line]:
-        """The journal of an attempt."""
-        return list(read_events(self.folder(job_id, attempt) / FILE_NAME))
-
-    def wait_for_line(
-        self, job_id: uuid.UUID, kind: str, *, step: int = 0, attempt: int = 1, phase: str | None = None
-    ) -> Line:
-        """The first line of this kind (of `step` or later, of `phase`) in an attempt's journal, as soon as it stands.
-
-        It looks closely: what is done next is to hit a moment.
-        """
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            job = self.job(job_id)  # before its lines: of a job that has ended there are no more to come
-            for line in self.lines(job_id, attempt):
-                if line.kind == kind and (line.step or 0) >= step and phase in (None, line.data.get("phase")):
-                    return line
-            assert not JobState(job.state).terminal, f"{job.state} before {kind} of step {step}: {job.error}"
-            time.sleep(0.02)
-        raise AssertionError(f"attempt {attempt} of job {job_id} never journalled {kind} of step {step} {phase or ''}")
-
-    def wait_for_step(self, job_id: uuid.UUID, step: int, attempt: int = 1) -> None:
-        self.wait_for_line(job_id, "metrics", step=step, attempt=attempt)
+    def marked(self, attempt_id: uuid.UUID) -> list[int]:
+        return marked(str(attempt_id))
 
     def ranks(self, job_id: uuid.UUID) -> list[psutil.Process]:
         """The running ranks of a job, in their order."""
@@ -208,14 +102,3 @@ class FaultStack(Up):
                 if MARK in environment and str(job_id) in command[3]:
                     found[int(environment["RANK"])] = process
         return [found[rank] for rank in sorted(found)]
-
-    def ready(self) -> bool:
-        """Whether the API says that everything it needs is there."""
-        with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.endpoints['api']}/readyz", timeout=5).status_code == 200
-        return False
-
-    def unfinished(self) -> Sequence[uuid.UUID]:
-        """Jobs that have not ended."""
-        query = select(Job.id).where(Job.state.not_in([state for state in JobState if state.terminal]))
-        return self.read(lambda session: session.scalars(query).all())

@@ -12,15 +12,14 @@ from typing import Any, TypeVar
 import httpx
 import numpy as np
 import psycopg
-from fault_stack import PATIENCE, FaultStack
 from lab import _check_job as replay
 from sqlalchemy import select
+from stack_view import PATIENCE, StackView
 
 from service.database.tables import Attempt, Correlation, Job, Metric, Slot
 from service.ledger.states import JobState
 from service.local.agreement import compare
 from trainer.specs import digest, parse_spec
-from worker.process import marked
 
 WALL_CLOCK = {"images_per_second", "data_seconds", "step_seconds"}
 """Metrics that tell of the machine, not of the science."""
@@ -44,7 +43,7 @@ class Science:
 class Oracle:
     """Judges the jobs of one stack against undisturbed ones of the same science and number of ranks."""
 
-    def __init__(self, stack: FaultStack) -> None:
+    def __init__(self, stack: StackView) -> None:
         self._stack = stack
         self._undisturbed: dict[str, Science] = {}
 
@@ -76,7 +75,7 @@ class Oracle:
         """With no job at work: all slots are free, and no process of any attempt is there."""
         self._stack.wait(lambda: not self._held(None), "all slots are free", FREE_SECONDS)
         everyone = self._stack.read(lambda session: session.scalars(select(Attempt.id)).all())
-        assert {attempt: marked(str(attempt)) for attempt in everyone if marked(str(attempt))} == {}
+        assert {attempt: found for attempt in everyone if (found := self._stack.marked(attempt))} == {}
 
     def _wait_until_recorded(self, job_id: uuid.UUID) -> None:
         def recorded() -> bool:
@@ -139,7 +138,7 @@ class Oracle:
     def _check_nothing_left(self, attempts: Sequence[Attempt]) -> None:
         ids = [attempt.id for attempt in attempts]
         self._stack.wait(lambda: not self._held(ids), f"the slots of {ids} are free", FREE_SECONDS)
-        left = {str(attempt): marked(str(attempt)) for attempt in ids}
+        left = {str(attempt): self._stack.marked(attempt) for attempt in ids}
         assert not any(left.values()), left
 
     def _held(self, attempts: Sequence[uuid.UUID] | None) -> bool:

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from sqlalchemy import text
 from worker_host import small_pretraining
 from worker_process import NODE, Worker
 
 from service.broker import make_celery, send_wake
+from service.database.engine import make_engine
+from service.database.migrate import current_and_head
 from service.database.tables import NOBODY, Node
 from service.ledger import attempts
 from service.ledger.moves import lock_job
@@ -129,6 +132,27 @@ def test_a_worker_without_a_name_says_what_to_set(database: Settings) -> None:
     done = subprocess.run([sys.executable, "-m", "worker"], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "set BARLOW_NODE_NAME" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("revision", "remedy"), [("0001", "python -m service.database upgrade"), ("9999", "it is newer: bring this")]
+)
+def test_a_database_of_another_version_is_refused_with_the_reason(
+    database: Settings, tmp_path: Path, revision: str, remedy: str
+) -> None:
+    engine = make_engine(database)
+    _, head = current_and_head(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    engine.dispose()
+    worker = Worker(database, tmp_path)
+    try:
+        assert worker.processes[0].wait(60) == 2
+        said = worker.log.read_text()
+        assert f"the run database is at schema {revision}, and this version works with {head}" in said
+        assert remedy in said
+    finally:
+        worker.end()
 
 
 def test_every_module_of_the_worker_comes_without_torch() -> None:

@@ -1,0 +1,36 @@
+#!/bin/sh
+# docker/restore.sh DIRECTORY: what docker/backup.sh wrote, into a system that has no data yet: new volumes, on this host
+# or another one. Start it with `make up` afterwards.
+#
+# COMPOSE is the command to use; left out: docker compose.
+set -eu
+from=${1:?docker/restore.sh DIRECTORY: a directory that docker/backup.sh wrote}
+compose=${COMPOSE:-docker compose}
+here=$(dirname "$0")
+env_file=${ENV_FILE:-$here/../.env}
+for part in env barlow.dump mlflow.dump runs.tar artifacts.tar; do
+    [ -f "$from/$part" ] || { echo "$from has no $part: it is no whole backup" >&2; exit 1; }
+done
+if [ -e "$env_file" ] && ! cmp -s "$from/env" "$env_file"; then
+    echo "$env_file holds other secrets than the backup; move it away first" >&2
+    exit 1
+fi
+(umask 077 && cp "$from/env" "$env_file")
+$compose up --detach --wait postgres
+ask() { $compose exec -T postgres sh -c "PGPASSWORD=\$POSTGRES_PASSWORD $1 -h 127.0.0.1 -U postgres $2"; }
+tables=$(ask psql "-d barlow -Atc \"SELECT count(*) FROM pg_tables WHERE schemaname = 'public'\"")
+if [ "$tables" != 0 ]; then
+    echo "the run database here holds data already; a restore goes into new volumes: docker compose down --volumes" >&2
+    exit 1
+fi
+for database in barlow mlflow; do
+    echo "database $database"
+    # All of it or nothing, and everything belongs to the role that uses it.
+    ask pg_restore "-d $database --no-owner --role=$database --single-transaction --exit-on-error" <"$from/$database.dump"
+done
+for of in "api runs" "mlflow artifacts"; do
+    set -- $of
+    echo "$2"
+    $compose run --rm --no-deps -T --entrypoint tar "$1" -C /data -xf - <"$from/$2.tar"
+done
+echo "done; start it with \`make up\`"

@@ -1,0 +1,172 @@
+"""What can be known of the compose files and images without starting them."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from deployment import ROOT, run, there, write_secrets
+
+OVERLAYS = {
+    "docker/compose.gpu.yml": {},
+    "docker/compose.first-host.yml": {"BARLOW_LAN": "10.0.0.1", "BARLOW_RUNS": "/srv/runs"},
+    "docker/compose.second-host.yml": {"BARLOW_FIRST_HOST": "10.0.0.1", "BARLOW_RUNS": "/srv/runs"},
+}
+IMAGES = ("barlow-lab-api", "barlow-lab-worker", "barlow-lab-mlflow")
+OURS = ("migrate", "api", "scheduler", "mlflow", "worker")
+BASE = "python:3.11-slim-bookworm"
+BUILD_TOOLS = ("pip", "git", "make", "curl", "wget", "g++", "rustc", "cmake")
+
+
+@pytest.fixture(scope="module")
+def env_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("secrets") / "env"
+    write_secrets(file)
+    return file
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _engine() -> None:
+    if not there():
+        pytest.fail("make test-compose needs a Docker engine with Compose 2")
+
+
+def _config(env_file: Path, *files: str, **settings: str) -> dict:
+    words = [word for file in ("docker-compose.yml", *files) for word in ("--file", file)]
+    command = ["docker", "compose", "--env-file", str(env_file), *words, "config", "--format", "json"]
+    return dict(json.loads(run(command, **settings)))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_overlay_is_valid_and_changes_what_it_says(env_file: Path, overlay: str) -> None:
+    plain, changed = _config(env_file), _config(env_file, overlay, **OVERLAYS[overlay])
+    assert changed["services"].keys() == plain["services"].keys()
+    assert changed["services"]["api"] == plain["services"]["api"]
+    assert changed != plain
+
+
+@pytest.mark.parametrize("overlay", [name for name, needed in OVERLAYS.items() if needed])
+def test_an_overlay_names_the_settings_that_it_lacks(env_file: Path, overlay: str) -> None:
+    with pytest.raises(AssertionError, match="|".join(OVERLAYS[overlay])):
+        _config(env_file, overlay)
+
+
+def test_without_secrets_it_stops_and_names_the_command(tmp_path: Path) -> None:
+    empty = tmp_path / "env"
+    empty.touch()
+    done = subprocess.run(
+        ["docker", "compose", "--env-file", str(empty), "up", "--no-start"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "there are no secrets yet. Start with `make up`" in done.stderr
+
+
+def test_secrets_are_random_written_once_and_only_the_owner_reads_them(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for file in (first, second):
+        write_secrets(file)
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    lines, others = (dict(line.split("=", 1) for line in file.read_text().splitlines()) for file in (first, second))
+    assert lines.keys() == others.keys()
+    assert {name for name in lines if lines[name] == others[name]} == {"BARLOW_NODE_NAME"}
+    assert min(len(value) for name, value in lines.items() if name != "BARLOW_NODE_NAME") >= 48
+    before = first.read_text()
+    write_secrets(first)
+    assert first.read_text() == before
+    # An older installation, whose file lacks what came later, and whose last line lacks its end.
+    first.write_text("REDIS_PASSWORD=kept\nBARLOW_SLOTS=3")
+    write_secrets(first)
+    later = dict(line.split("=", 1) for line in first.read_text().splitlines())
+    assert (later["REDIS_PASSWORD"], later["BARLOW_SLOTS"]) == ("kept", "3")
+    assert later.keys() == lines.keys() | {"BARLOW_SLOTS"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
+
+
+def test_only_the_api_and_mlflow_are_published_and_only_on_loopback(env_file: Path) -> None:
+    services = _config(env_file)["services"]
+    published = {(name, port["host_ip"]) for name, service in services.items() for port in service.get("ports", [])}
+    assert published == {("api", "127.0.0.1"), ("mlflow", "127.0.0.1")}
+    reached = {name for name, service in services.items() if "outside" in service["networks"]}
+    assert reached == {"api", "mlflow"}
+
+
+def test_every_service_runs_without_rights_and_comes_back(env_file: Path) -> None:
+    for name, service in _config(env_file)["services"].items():
+        assert service.get("read_only", False) == (name != "postgres"), name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["init"], name
+        assert service["logging"]["options"], name
+        assert "privileged" not in service, name
+        assert "pids" in json.dumps(service.get("deploy", {})) or name == "migrate", name
+        assert service["restart"] == ("on-failure:5" if name == "migrate" else "unless-stopped"), name
+
+
+def test_a_stop_gives_a_checkpoint_the_time_it_may_take(env_file: Path) -> None:
+    from service.settings import Settings
+    from worker.node import DRAIN_SPARE_SECONDS
+
+    grace = Settings.model_fields["stop_grace_seconds"].default
+    allowed = _config(env_file)["services"]["worker"]["stop_grace_period"]
+    assert allowed == "2m30s"
+    assert 2 * grace + DRAIN_SPARE_SECONDS < 150
+
+
+def test_every_setting_of_the_example_is_one_that_the_service_knows(env_file: Path) -> None:
+    from service.settings import Settings
+
+    known = {f"BARLOW_{name.upper()}" for name in Settings.model_fields}
+    for name, service in _config(env_file)["services"].items():
+        if name in OURS:
+            given = {key for key in service["environment"] if key.startswith("BARLOW_")}
+            assert given <= known, (name, given - known)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_holds_no_root_no_open_file_no_build_tool_and_no_secret(images: None, image: str) -> None:
+    (found,) = json.loads(run(["docker", "image", "inspect", image]))
+    config = found["Config"]
+    assert config["User"] == "barlow"
+    labels = config["Labels"]
+    assert labels["org.opencontainers.image.revision"] == run(["git", "rev-parse", "HEAD"]).strip()
+    assert {"title", "description", "vendor"} <= {key.rsplit(".", 1)[1] for key in labels}
+    assert not [line for line in config["Env"] if "PASSWORD" in line or "TOKEN" in line]
+
+    def inside(script: str, image: str = image) -> list[str]:
+        command = ["docker", "run", "--rm", "--network", "none", "--user", "0", "--entrypoint", "sh", image]
+        return run([*command, "-c", script]).split()
+
+    assert inside("find / -xdev -type f -perm -o+w -not -path '/proc/*' -not -path '/sys/*'") == []
+    assert inside("find / -xdev -type d -perm -o+w -not -perm -1000 -not -path '/proc/*'") == []
+    assert inside("find / -xdev -type f -perm /6000 -user barlow") == []
+    assert inside("find /opt/barlow ! -user root") == [], "the program cannot change itself"
+    tools = f"for tool in {' '.join(BUILD_TOOLS)}; do command -v $tool; done; true"
+    assert set(inside(tools)) <= set(inside(tools, BASE))
+    assert inside("ls /opt/barlow/bin | grep -x pip || true") == []
+    assert inside(r"find / -xdev \( -name .env -o -name .git -o -name id_rsa \)") == []
+    left = "find /var/lib/apt/lists /root/.cache -type f 2>/dev/null || true"
+    assert set(inside(left)) <= set(inside(left, BASE))
+    history = run(["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", image])
+    assert "PASSWORD" not in history
+
+
+def test_the_api_is_without_torch_and_small(images: None) -> None:
+    sizes = {}
+    for image in ("barlow-lab-api", BASE):
+        (found,) = json.loads(run(["docker", "image", "inspect", image]))
+        sizes[image] = found["Size"]
+    assert sizes["barlow-lab-api"] - sizes[BASE] < 400e6, sizes
+    script = "import importlib.util as u; assert not any(map(u.find_spec, ('torch', 'worker', 'mlflow', 'pip')))"
+    run(["docker", "run", "--rm", "--network", "none", "barlow-lab-api", "python", "-c", script])
+
+
+def test_what_is_not_code_is_not_sent_to_the_builder() -> None:
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert kept == {"pyproject.toml", "constraints.txt", "recipes", "service", "trainer", "worker"}
+    assert yaml.safe_load((ROOT / "docker-compose.yml").read_text())["name"] == "barlow-lab"
+    assert os.access(ROOT / "docker" / "secrets.sh", os.R_OK)

@@ -1,0 +1,64 @@
+"""A driver with GPUs, on a machine without: what worker.devices asks of NVML, with figures that a test sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pynvml
+import pytest
+
+
+@dataclass
+class FakeGpu:
+    """One GPU; `used` is the memory in use, in bytes."""
+
+    uuid: str
+    total: int = 80 * 2**30
+    used: int = 500 * 2**20
+
+
+@dataclass
+class FakeNvml:
+    """Functions of NVML over `gpus`. A GPU that is `lost` has fallen off the bus: every question about it fails."""
+
+    gpus: list[FakeGpu]
+    lost: set[str] = field(default_factory=set)
+    sessions: int = 0
+    NVMLError = pynvml.NVMLError
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Be the driver of worker.devices."""
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.setattr("worker.devices.pynvml", self)
+
+    def nvmlInit(self) -> None:
+        self.sessions += 1
+
+    def nvmlShutdown(self) -> None:
+        self.sessions -= 1
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.gpus)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> FakeGpu:
+        return self._answering(self.gpus[index])
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> FakeGpu:
+        for gpu in self.gpus:
+            if gpu.uuid == uuid:
+                return self._answering(gpu)
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+
+    def nvmlDeviceGetUUID(self, gpu: FakeGpu) -> str:
+        return self._answering(gpu).uuid
+
+    def nvmlDeviceGetMemoryInfo(self, gpu: FakeGpu) -> SimpleNamespace:
+        self._answering(gpu)
+        return SimpleNamespace(total=gpu.total, used=gpu.used)
+
+    def _answering(self, gpu: FakeGpu) -> FakeGpu:
+        assert self.sessions > 0, "asked outside of a session"
+        if gpu.uuid in self.lost:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return gpu

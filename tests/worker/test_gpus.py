@@ -1,0 +1,106 @@
+"""A host with GPUs, by a driver that is not there: its slots, what a rank is given, and when a GPU counts as empty.
+
+The trainer itself finds no CUDA on such a machine and computes on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from fake_nvml import FakeGpu, FakeNvml
+from worker_host import Host, small_pretraining
+
+from service.settings import Settings
+from worker.devices import EMPTY_WITHIN_BYTES, discover
+from worker.process import marked
+
+GIB = 2**30
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    driver = FakeNvml([FakeGpu("GPU-aaaa", 80 * GIB), FakeGpu("GPU-bbbb", 40 * GIB)])
+    driver.install(monkeypatch)
+    return driver
+
+
+@pytest.fixture
+def gpu_host(driver: FakeNvml, database: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    host = Host(database, slots=None)
+    host.node.register()
+    host.node.start()
+    yield host
+    host.node.drain()
+    host.check()
+    host.engine.dispose()
+    assert driver.sessions == 0
+
+
+def test_a_slot_is_a_gpu_with_its_uuid_and_memory(gpu_host: Host) -> None:
+    slots = gpu_host.slots("host-1")
+    assert [(slot.index, slot.kind, slot.device_uuid, slot.memory_bytes) for slot in slots] == [
+        (0, "cuda", "GPU-aaaa", 80 * GIB),
+        (1, "cuda", "GPU-bbbb", 40 * GIB),
+    ]
+
+
+def test_a_gpu_that_is_lost_at_the_start_is_no_slot_and_the_others_are(driver: FakeNvml) -> None:
+    driver.lost = {"GPU-aaaa"}
+    assert [(device.index, device.uuid) for device in discover("host-1", None)] == [(1, "GPU-bbbb")]
+    driver.lost = {"GPU-aaaa", "GPU-bbbb"}
+    with pytest.raises(ValueError, match="none of the 2 GPUs of this host answers"):
+        discover("host-1", None)
+    assert driver.sessions == 0
+
+
+def test_each_rank_sees_its_own_gpu_and_no_other(gpu_host: Host) -> None:
+    pair = gpu_host.post(small_pretraining(epochs=2000, resources={"slots": 2}))
+    gpu_host.wait_for_step(pair, 1)
+    seen = _visible(gpu_host.attempt(pair).id)
+    assert seen == {"0": "GPU-aaaa", "1": "GPU-bbbb"}
+    gpu_host.cancel(pair)
+    assert gpu_host.finish(pair).state == "cancelled"
+
+    singles = [gpu_host.post(small_pretraining(epochs=2000)) for _ in range(2)]
+    for job_id in singles:
+        gpu_host.wait_for_step(job_id, 1)
+    assert sorted(_visible(gpu_host.attempt(job_id).id)["0"] for job_id in singles) == ["GPU-aaaa", "GPU-bbbb"]
+    for job_id in singles:
+        gpu_host.cancel(job_id)
+        gpu_host.finish(job_id)
+
+
+def test_a_gpu_whose_memory_a_lost_attempt_still_holds_takes_no_job_until_it_is_empty(
+    gpu_host: Host, driver: FakeNvml
+) -> None:
+    first = driver.gpus[0]
+    idle = first.used
+    job_id = gpu_host.post(small_pretraining(epochs=2000))
+    gpu_host.wait_for_step(job_id, 1)
+    (slot,) = [slot for slot in gpu_host.slots("host-1") if slot.attempt_id is not None]
+    assert slot.device_uuid == first.uuid
+    first.used = idle + EMPTY_WITHIN_BYTES + 1
+    lost = gpu_host.attempt(job_id)
+    gpu_host.lose(lost)
+    gpu_host.wait(lambda: not marked(str(lost.id)))
+    gpu_host.wait(lambda: len(gpu_host.attempts_of(job_id)) == 2 and gpu_host.attempt(job_id).state == "running")
+    held, taken = gpu_host.slots("host-1")
+    assert (held.quarantined_at is not None, held.attempt_id) == (True, lost.id)
+    assert (taken.device_uuid, taken.attempt_id) == ("GPU-bbbb", gpu_host.attempt(job_id).id)
+    driver.lost = {first.uuid}
+    for _ in range(10):
+        gpu_host.schedule()
+    assert gpu_host.slots("host-1")[0].quarantined_at is not None, "a GPU that does not answer is not empty"
+    driver.lost, first.used = set(), idle + EMPTY_WITHIN_BYTES
+    gpu_host.wait(lambda: gpu_host.slots("host-1")[0].quarantined_at is None)
+    gpu_host.cancel(job_id)
+    gpu_host.finish(job_id)
+
+
+def _visible(attempt_id: object) -> dict[str, str]:
+    """What each rank of an attempt was given: RANK → CUDA_VISIBLE_DEVICES."""
+    given = [psutil.Process(pid).environ() for pid in marked(str(attempt_id))]
+    return {env["RANK"]: env["CUDA_VISIBLE_DEVICES"] for env in given}
