@@ -36,7 +36,8 @@ def discover(node: str, cpu_slots: int | None) -> list[Device]:
         cpu_slots: number of CPU slots; None: one per two cores.
 
     Raises:
-        ValueError: this host has GPUs and none of them answers: its jobs shall not run on the CPU for that.
+        ValueError: this host has a driver that does not work, or GPUs of which none answers: its jobs shall not run on
+            the CPU for that.
     """
     gpus = _gpus()
     if gpus:
@@ -100,7 +101,7 @@ def memory_bytes() -> int:
 
 def _gpus() -> list[Device]:
     devices = []
-    with _nvml() as present:
+    with _nvml(refuse_broken=True) as present:
         count = pynvml.nvmlDeviceGetCount() if present else 0
         for index in range(count):
             try:
@@ -131,11 +132,20 @@ def visible(devices: list[Device], wanted: str | None) -> list[Device]:
 
 
 @contextmanager
-def _nvml() -> Iterator[bool]:
-    """NVML for the time of the block; False where the host has no NVIDIA driver."""
+def _nvml(*, refuse_broken: bool = False) -> Iterator[bool]:
+    """NVML for the time of the block; False where the host has no NVIDIA driver, or one that does not answer now.
+
+    Raises:
+        ValueError: with `refuse_broken` for a driver that is there and does not work.
+    """
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
+    except pynvml.NVMLError as error:
+        none = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+        if refuse_broken and error.value not in none:
+            raise ValueError(
+                f"the NVIDIA driver does not work ({error}): see nvidia-smi, or restart the host"
+            ) from None
         yield False
         return
     try:

@@ -25,7 +25,11 @@ class FakeNvml:
     gpus: list[FakeGpu]
     lost: set[str] = field(default_factory=set)
     sessions: int = 0
+    broken: int | None = None
+    """The error of every nvmlInit, if there is one."""
     NVMLError = pynvml.NVMLError
+    NVML_ERROR_LIBRARY_NOT_FOUND = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
+    NVML_ERROR_DRIVER_NOT_LOADED = pynvml.NVML_ERROR_DRIVER_NOT_LOADED
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Be the driver of worker.devices."""
@@ -33,6 +37,8 @@ class FakeNvml:
         monkeypatch.setattr("worker.devices.pynvml", self)
 
     def nvmlInit(self) -> None:
+        if self.broken is not None:
+            raise pynvml.NVMLError(self.broken)
         self.sessions += 1
 
     def nvmlShutdown(self) -> None:

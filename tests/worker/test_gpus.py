@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import psutil
+import pynvml
 import pytest
 from fake_nvml import FakeGpu, FakeNvml
 from worker_host import Host, small_pretraining
 
 from service.settings import Settings
-from worker.devices import EMPTY_WITHIN_BYTES, discover
+from worker.devices import EMPTY_WITHIN_BYTES, Device, discover, is_empty, with_baselines
 from worker.process import marked
 
 GIB = 2**30
@@ -54,6 +55,18 @@ def test_a_gpu_that_is_lost_at_the_start_is_no_slot_and_the_others_are(driver: F
     with pytest.raises(ValueError, match="none of the 2 GPUs of this host answers"):
         discover("host-1", None)
     assert driver.sessions == 0
+
+
+def test_a_driver_that_does_not_work_is_refused_and_one_that_is_not_there_means_cpu_slots(driver: FakeNvml) -> None:
+    for missing in (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED):
+        driver.broken = missing
+        assert {device.kind for device in discover("host-1", 2)} == {"cpu"}
+    for broken in (pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, pynvml.NVML_ERROR_UNKNOWN):
+        driver.broken = broken
+        with pytest.raises(ValueError, match="the NVIDIA driver does not work"):
+            discover("host-1", 2)
+    (gpu,) = with_baselines([Device(0, "cuda", "GPU-aaaa", 80 * GIB)], {"GPU-aaaa": 0}, in_use=set())
+    assert not is_empty(gpu), "nobody can say so now"
 
 
 def test_each_rank_sees_its_own_gpu_and_no_other(gpu_host: Host) -> None:
