@@ -19,7 +19,7 @@ def connect(url: str | None, data: Path) -> Client:
         ApiError: others can read the stored tokens.
     """
     found = address(url, data)
-    return Client(found, token_store.token_for(found))
+    return Client(found, token_store.token_for(found, named=url is not None))
 
 
 def address(url: str | None, data: Path) -> str:

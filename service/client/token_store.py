@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import stat
@@ -15,13 +16,20 @@ VARIABLE = "BARLOW_TOKEN"
 """A token in the environment wins over a stored one."""
 
 
-def token_for(url: str) -> str | None:
+def token_for(url: str, *, named: bool = True) -> str | None:
     """The token for this address: that of the environment, or the stored one.
+
+    Args:
+        url: the address.
+        named: whether the user named it. Else it was found in a file, which may be somebody else's and name any
+            address: the environment's token then goes to this machine only.
+
 
     Raises:
         ApiError: others can read the file, or it holds something else.
     """
-    return os.environ.get(VARIABLE) or _load().get(canonical(url))
+    given = os.environ.get(VARIABLE) if named or is_loopback(url) else None
+    return given or _load().get(canonical(url))
 
 
 def store(url: str, token: str) -> Path:
@@ -53,6 +61,17 @@ def file() -> Path:
     # The XDG specification: a relative path is invalid and to be ignored.
     folder = Path(configured) if os.path.isabs(configured) else Path.home() / ".config"
     return folder / "barlow" / "tokens.json"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is this machine's own."""
+    host = httpx.URL(canonical(url)).host
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def canonical(url: str) -> str:

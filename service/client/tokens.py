@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import sys
 from pathlib import Path
@@ -118,13 +117,7 @@ def _asks_for_none(url: str) -> bool:
 
 
 def _is_readable_on_the_way(url: str) -> bool:
-    parsed = httpx.URL(url)
-    if parsed.scheme != "http" or parsed.host == "localhost":
-        return False
-    try:
-        return not ipaddress.ip_address(parsed.host).is_loopback
-    except ValueError:
-        return True
+    return httpx.URL(url).scheme == "http" and not token_store.is_loopback(url)
 
 
 def _read_token(file: Path | None) -> str:

@@ -14,6 +14,7 @@ from api_kit import ADMIN, PRETRAIN, guarded, run_server
 from typer.testing import CliRunner, Result
 
 from service.client import token_store, tokens
+from service.client.address import connect
 from service.client.api import ApiError, Client, Unauthorized
 from service.command import app
 from service.settings import Settings
@@ -96,6 +97,22 @@ def test_the_token_of_the_environment_wins(
     assert "  revoked " in barlow("token", "list").output
     monkeypatch.setenv("BARLOW_TOKEN", secret)
     assert "carol was revoked" in barlow("jobs").stderr
+
+
+def test_the_token_of_the_environment_goes_nowhere_that_only_a_file_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def sent(url: str | None) -> str | None:
+        with connect(url, tmp_path) as client:
+            return client._http.headers.get("Authorization")
+
+    monkeypatch.setenv("BARLOW_TOKEN", "barlow_mine")
+    there, here = "https://elsewhere.example.org", "http://127.0.0.1:8000"
+    (tmp_path / "endpoints.json").write_text(json.dumps({"api": there}))
+    assert sent(None) is None
+    assert sent(there) == "Bearer barlow_mine"
+    (tmp_path / "endpoints.json").write_text(json.dumps({"api": here}))
+    assert sent(None) == "Bearer barlow_mine"
 
 
 @pytest.mark.parametrize("typed", ["barlow_wrong\n", "", "\n", "two words\n"])
