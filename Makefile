@@ -51,13 +51,13 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The whole system in containers, on this host. `make up GPU=1` gives the worker the NVIDIA GPUs.
-COMPOSE := docker compose -f docker-compose.yml $(if $(GPU),-f docker/compose.gpu.yml)
-
+# The whole system in containers, on this host. `make up GPU=1` gives the worker the NVIDIA GPUs, once and for all:
+# COMPOSE_FILE in .env says which files every docker compose here reads.
 up:
 	@sh docker/secrets.sh
-	@chmod go+r docker/postgres-init.sh
-	BARLOW_REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(COMPOSE) up --build --detach --wait
+	@chmod -R go+rX docker/postgres-init.sh recipes
+	$(if $(GPU),@grep -q '^COMPOSE_FILE=' .env || echo COMPOSE_FILE=docker-compose.yml:docker/compose.gpu.yml >>.env)
+	BARLOW_REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) docker compose up --build --detach --wait
 	@sh docker/addresses.sh
 
 # Stops it; volumes and secrets stay, and `make up` goes on where it was.

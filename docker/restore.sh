@@ -5,9 +5,10 @@
 # COMPOSE is the command to use; left out: docker compose.
 set -eu
 from=${1:?docker/restore.sh DIRECTORY: a directory that docker/backup.sh wrote}
+case $from in /*) ;; *) from=$PWD/$from ;; esac
+cd "$(dirname "$0")/.."
 compose=${COMPOSE:-docker compose}
-here=$(dirname "$0")
-env_file=${ENV_FILE:-$here/../.env}
+env_file=${ENV_FILE:-.env}
 for part in env barlow.dump mlflow.dump runs.tar artifacts.tar; do
     [ -f "$from/$part" ] || { echo "$from has no $part: it is no whole backup" >&2; exit 1; }
 done
@@ -28,9 +29,8 @@ for database in barlow mlflow; do
     # All of it or nothing, and everything belongs to the role that uses it.
     ask pg_restore "-d $database --no-owner --role=$database --single-transaction --exit-on-error" <"$from/$database.dump"
 done
-for of in "api runs" "mlflow artifacts"; do
-    set -- $of
-    echo "$2"
-    $compose run --rm --no-deps -T --entrypoint tar "$1" -C /data -xf - <"$from/$2.tar"
+for of in runs artifacts; do
+    echo "$of"
+    $compose run --rm --no-deps -T volumes -C /data -xf - <"$from/$of.tar"
 done
 echo "done; start it with \`make up\`"

@@ -9,9 +9,14 @@ chmod 600 "$file"
 # Written beside it and renamed, so that a stop in between leaves no half secret.
 part=$file.part
 trap 'rm -f "$part"' EXIT
+trap 'exit 1' INT TERM HUP
 cp "$file" "$part"
 random() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
-add() { grep -q "^$1=" "$part" || printf '%s=%s\n' "$1" "$2" >>"$part"; }
+add() {
+    grep -q "^$1=." "$part" && return
+    [ -n "$2" ] || { echo "no value for $1: is /dev/urandom there?" >&2; exit 1; }
+    printf '%s=%s\n' "$1" "$2" >>"$part"
+}
 # What was added by hand may lack the end of its line.
 [ ! -s "$part" ] || [ -z "$(tail -c 1 "$part")" ] || echo >>"$part"
 add POSTGRES_PASSWORD "$(random 24)"

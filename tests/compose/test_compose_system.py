@@ -100,9 +100,14 @@ def test_a_job_in_mid_run_ends_as_if_nothing_had_been(
     spec = pretrain(slots, epochs=60)
     oracle.prepare(spec)
     job_id = system.submit(spec, f"{fault.__name__.strip('_')}-{slots}".replace("_", "-"))
-    system.wait(lambda: system.reached(job_id, 100), "the job is in mid-run")
+    system.wait(lambda: system.reached(job_id, 40), "the job is in mid-run")
     fault(system)
-    oracle.check(job_id)
+    if fault in (_kill_the_worker, _down_and_up):
+        oracle.check(job_id)
+        assert len(system.attempts(job_id)) == 2
+    else:
+        assert not JobState(system.job(job_id).state).terminal, "the fault came too late"
+        oracle.check(job_id)
     oracle.check_idle()
     states = {found["Service"]: (found["State"], found["ExitCode"]) for found in system.containers()}
     assert states.pop("migrate") == ("exited", 0)
@@ -119,11 +124,24 @@ def test_the_health_of_each_container_is_what_its_clients_see(system: Deployment
     script = "python -m worker.health"
     assert "has never registered" in _fails(system, "worker", f"BARLOW_NODE_NAME=nobody {script}")
     assert "does not answer" in _fails(system, "worker", f"BARLOW_DATABASE_URL=postgresql://a:b@redis:6379/c {script}")
+    check = system.inspect("postgres")["Config"]["Healthcheck"]["Test"][1]
+    assert "password authentication failed" in _fails(
+        system, "postgres", f"export BARLOW_DATABASE_PASSWORD=wrong; {check}"
+    )
     # MLflow says that it is well while it refuses the worker; the check is not taken in.
     wrong = "u.urlopen(u.Request('http://127.0.0.1:5000/{}', headers={{'Host': 'elsewhere:5000'}}), timeout=5)"
     health, call = (wrong.format(path) for path in ("health", "api/2.0/mlflow/experiments/search?max_results=1"))
     system.compose("exec", "-T", "mlflow", "python", "-c", f"import urllib.request as u; {health}")
     assert "403" in _fails(system, "mlflow", f'python -c "import urllib.request as u; {call}"')
+
+
+def test_the_pages_of_mlflow_may_ask_and_those_of_others_may_not(system: Deployment) -> None:
+    url = f"{system.endpoints['mlflow']}/ajax-api/2.0/mlflow/experiments/search"
+    ours, theirs = (
+        httpx.post(url, json={"max_results": 1}, headers={"Origin": origin}).status_code
+        for origin in (system.endpoints["mlflow"], "https://elsewhere.example.org")
+    )
+    assert (ours, theirs) == (200, 403)
 
 
 def test_the_command_line_is_in_the_image(system: Deployment) -> None:
