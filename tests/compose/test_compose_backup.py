@@ -10,8 +10,6 @@ from deployment import Deployment, run
 from fault_stack import pretrain
 from oracle import Oracle
 
-from service.local.agreement import compare
-
 
 def test_a_new_system_from_a_backup_shows_the_same_jobs_and_goes_on(
     system: Deployment, oracle: Oracle, tmp_path: Path
@@ -42,7 +40,6 @@ def test_a_new_system_from_a_backup_shows_the_same_jobs_and_goes_on(
         judge.prepare(spec)
         judge.check(done)
         judge.check(open_job, outcomes=["drained", "ok"])
-        assert compare(other.endpoints["database"], other.endpoints["mlflow"], "demo").faults == []
     finally:
         other.end()
         system.up()

@@ -133,6 +133,7 @@ def one_rank_and_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str
     return alone, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.long
 def test_the_same_weights_have_the_same_scores_on_two_ranks(one_rank_and_two):
     alone, together = one_rank_and_two
     assert alone["untrained"]["box_ap50"] > 0, "an untrained detector hits something: else nothing was compared"
@@ -140,6 +141,7 @@ def test_the_same_weights_have_the_same_scores_on_two_ranks(one_rank_and_two):
         assert results["untrained"] == alone["untrained"]
 
 
+@pytest.mark.long
 def test_two_ranks_go_down_the_gradient_of_the_global_batch(one_rank_and_two):
     """Images of one size, so that none is padded: then ranks do not change what is trained."""
     alone, together = one_rank_and_two
@@ -152,6 +154,7 @@ def test_two_ranks_go_down_the_gradient_of_the_global_batch(one_rank_and_two):
         assert distance <= 1e-8 * largest, f"{name}: off by {distance / largest:.1e} of its largest"
 
 
+@pytest.mark.long
 def test_what_goes_on_at_the_same_number_of_ranks_has_the_same_bits(one_rank_and_two):
     alone, together = one_rank_and_two
     for results in (alone, *together):

@@ -41,10 +41,8 @@ def start(folder, kind, tree, count, run="run"):
     return ranks.start(command, count, folder)
 
 
-# Of the two the one that trains the backbone, too, is judged in every run.
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[pytest.mark.long] * (kind == "linear")) for kind in labelled_runs.KINDS]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("kind", labelled_runs.KINDS)
 def test_two_ranks_come_to_the_parameters_of_one(tmp_path, kind):
     tree = noise(tmp_path / "tree")
     processes = start(tmp_path, kind, tree, 2)

@@ -107,6 +107,7 @@ def test_one_rank_killed_at_a_random_step_and_resumed_equals_the_undisturbed_run
     _assert_equal(tmp_path / "run", 2, one_rank)
 
 
+@pytest.mark.faults
 def test_a_disk_that_fills_ends_the_attempt_and_the_next_goes_on_from_the_checkpoint_before(one_rank, tmp_path):
     run = tmp_path / "run"
     filling = ranks.start(command(tmp_path), 1, tmp_path)

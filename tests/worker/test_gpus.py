@@ -86,6 +86,7 @@ def test_each_rank_sees_its_own_gpu_and_no_other(gpu_host: Host) -> None:
         gpu_host.finish(job_id)
 
 
+@pytest.mark.faults
 def test_a_gpu_whose_memory_a_lost_attempt_still_holds_takes_no_job_until_it_is_empty(
     gpu_host: Host, driver: FakeNvml
 ) -> None:
