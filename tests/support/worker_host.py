@@ -134,3 +134,13 @@ class Host(Lab):
     def attempts_of(self, job_id: uuid.UUID) -> list[Attempt]:
         with Session(self.engine) as session:
             return list(session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)))
+
+
+def at_work(host: Host) -> Iterator[Host]:
+    """The host with its node at work; at the end it is drained, and what must always hold is checked."""
+    host.node.register()
+    host.node.start()
+    yield host
+    host.node.drain()
+    host.check()
+    host.engine.dispose()

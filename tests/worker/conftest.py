@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from lab import Lab
-from worker_host import Host
+from worker_host import Host, at_work
 
 from service.settings import Settings
 
@@ -25,20 +25,11 @@ def lab(database: Settings) -> Iterator[Lab]:
 def host(database: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """A node with two CPU slots; at the end it is drained, and what must always hold is checked."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield from _at_work(Host(database))
+    yield from at_work(Host(database))
 
 
 @pytest.fixture
 def patient_host(database: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """The same with the heartbeat half a minute away."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield from _at_work(Host(database, heartbeat_seconds=30.0, lease_seconds=90.0))
-
-
-def _at_work(host: Host) -> Iterator[Host]:
-    host.node.register()
-    host.node.start()
-    yield host
-    host.node.drain()
-    host.check()
-    host.engine.dispose()
+    yield from at_work(Host(database, heartbeat_seconds=30.0, lease_seconds=90.0))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from worker_host import Host
+from worker_host import Host, at_work
 
 from service.settings import Settings
 from trainer.models.backbones import build_backbone
@@ -20,13 +20,7 @@ SMALL = {"name": "tiny_resnet", "stem": "small"}
 @pytest.fixture
 def host(database: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    host = Host(database, backbones_dir=tmp_path)
-    host.node.register()
-    host.node.start()
-    yield host
-    host.node.drain()
-    host.check()
-    host.engine.dispose()
+    yield from at_work(Host(database, backbones_dir=tmp_path))
 
 
 def test_the_result_names_the_file_and_a_wrong_architecture_ends_the_job_with_the_right_one(

@@ -11,7 +11,7 @@ import psutil
 import pynvml
 import pytest
 from fake_nvml import FakeGpu, FakeNvml
-from worker_host import Host, small_pretraining
+from worker_host import Host, at_work, small_pretraining
 
 from service.settings import Settings
 from worker.devices import EMPTY_WITHIN_BYTES, Device, discover, is_empty, with_baselines
@@ -30,13 +30,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
 @pytest.fixture
 def gpu_host(driver: FakeNvml, database: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    host = Host(database, slots=None)
-    host.node.register()
-    host.node.start()
-    yield host
-    host.node.drain()
-    host.check()
-    host.engine.dispose()
+    yield from at_work(Host(database, slots=None))
     assert driver.sessions == 0
 
 
