@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import socket
 import sys
 
 import uvicorn
 
 from service.api.app import create_app
+from service.loopback import is_loopback
 from service.settings import MAKE_TOKEN, Settings
 
 
@@ -37,7 +37,7 @@ def listen(host: str, port: int, *, guarded: bool) -> socket.socket:
         ValueError: the host is not loopback, and anybody could ask there.
         OSError: the port is taken.
     """
-    if not guarded and not _is_loopback(host):
+    if not guarded and not is_loopback(host):
         raise ValueError(
             f"host {host} is reachable from other machines, and the API has no access tokens: anyone could submit "
             f"and cancel jobs. Set BARLOW_ADMIN_TOKEN to what this prints: {MAKE_TOKEN}. Or use 127.0.0.1, and reach "
@@ -59,15 +59,6 @@ def address(listener: socket.socket) -> str:
     """The URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import stat
@@ -11,6 +10,7 @@ from pathlib import Path
 import httpx
 
 from service.client.api import ApiError, Unreachable
+from service.loopback import is_loopback
 
 VARIABLE = "BARLOW_TOKEN"
 """A token in the environment wins over a stored one."""
@@ -28,7 +28,7 @@ def token_for(url: str, *, named: bool = True) -> str | None:
     Raises:
         ApiError: others can read the file, or it holds something else.
     """
-    given = os.environ.get(VARIABLE) if named or is_loopback(url) else None
+    given = os.environ.get(VARIABLE) if named or is_loopback(httpx.URL(canonical(url)).host) else None
     return given or _load().get(canonical(url))
 
 
@@ -61,17 +61,6 @@ def file() -> Path:
     # The XDG specification: a relative path is invalid and to be ignored.
     folder = Path(configured) if os.path.isabs(configured) else Path.home() / ".config"
     return folder / "barlow" / "tokens.json"
-
-
-def is_loopback(url: str) -> bool:
-    """Whether an address is this machine's own."""
-    host = httpx.URL(canonical(url)).host
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def canonical(url: str) -> str:

@@ -16,6 +16,7 @@ from service.client import token_store
 from service.client.address import DATA, address, connect
 from service.client.api import ApiError, Client, Unauthorized
 from service.client.main import Data, Url
+from service.loopback import is_loopback
 
 _tokens = typer.Typer(
     help="Make, list and revoke tokens for others: for admins.", no_args_is_help=True, rich_markup_mode=None
@@ -117,7 +118,8 @@ def _asks_for_none(url: str) -> bool:
 
 
 def _is_readable_on_the_way(url: str) -> bool:
-    return httpx.URL(url).scheme == "http" and not token_store.is_loopback(url)
+    parsed = httpx.URL(token_store.canonical(url))
+    return parsed.scheme == "http" and not is_loopback(parsed.host)
 
 
 def _read_token(file: Path | None) -> str:

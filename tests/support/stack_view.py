@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +29,7 @@ PATIENCE = 120.0
 T = TypeVar("T")
 
 
-class StackView:
+class StackView(ABC):
     """A stack that answers at `endpoints` ("api", "mlflow", "database"), with `engine` on its database.
 
     `token` is for its API, None where that asks for none.
@@ -38,13 +39,13 @@ class StackView:
     engine: Engine
     token: str | None = None
 
+    @abstractmethod
     def run(self, job_id: uuid.UUID) -> Path:
         """The job's run directory."""
-        raise NotImplementedError
 
+    @abstractmethod
     def marked(self, attempt_id: uuid.UUID) -> list[int]:
         """Process ids of the attempt that are still there."""
-        raise NotImplementedError
 
     def submit(self, spec: dict[str, Any], name: str, key: str | None = None) -> uuid.UUID:
         """Submit a job as the only one of its experiment; asks again, by one key, until the API answers."""
