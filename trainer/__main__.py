@@ -7,6 +7,7 @@ import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
+from typing import NoReturn
 
 from trainer.runtime import meeting, signals
 
@@ -38,8 +39,8 @@ whatever became of the ranks; outcome.json says it.
 """
 
 
-def main() -> int:
-    """The command; returns the exit status."""
+def main() -> NoReturn:
+    """The command; it ends this process."""
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
         description=DESCRIPTION,
@@ -94,7 +95,7 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from trainer.execution import execute
 
-    return execute(
+    execute(
         arguments.spec,
         arguments.run_dir.resolve(),
         attempt=arguments.attempt,
@@ -113,4 +114,4 @@ def _named_folder(argument: str) -> tuple[str, Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

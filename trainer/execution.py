@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import traceback
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -18,6 +18,7 @@ from trainer.journal import FILE_NAME, Journal
 from trainer.outcome import BadSpec, Diverged, Outcome
 from trainer.runtime import meeting, process_group, watchdog
 from trainer.runtime.context import Context
+from trainer.runtime.ending import end_process
 from trainer.runtime.retention import Retention
 from trainer.runtime.stopping import StopRequests
 from trainer.specs import PretrainSpec, Spec, SpecError, load_spec_file, parse_spec
@@ -34,8 +35,8 @@ def execute(
     data: Mapping[str, Path] | None = None,
     data_sets: Path | None = None,
     threads: int | None,
-) -> int:
-    """Run the job of `spec_file` in `run_folder`; returns the exit status, 0 if the end is `ok` or `stopped`.
+) -> NoReturn:
+    """Run the job of `spec_file` in `run_folder`, and end this process: with 0 if the end is `ok` or `stopped`, else 1.
 
     `attempt` is given by a worker, which has made the attempt's folder with its inputs.json, and publishes the
     backbone when the attempt has ended; without it the run is by hand and sees to these itself, from `backbone`,
@@ -73,13 +74,8 @@ def execute(
             with contextlib.suppress(OSError):
                 traceback.print_exception(unsaid)
         finally:
-            # Buffered lines may not fit on the disk either; nothing may keep this process from its end.
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError):
-                    stream.flush()
-            # Not sys.exit: the interpreter and the process group may wait for peers for ever.
-            os._exit(1)
-    return 0
+            end_process(1)
+    end_process(0)
 
 
 def _lost_before_meeting(folder: Path | None, rank: int) -> None:

@@ -20,6 +20,7 @@ from trainer.evaluation.units import Units
 from trainer.models.backbones import build_backbone
 from trainer.runtime import process_group
 from trainer.runtime.context import Context
+from trainer.runtime.ending import end_process
 from trainer.runtime.stopping import StopRequests
 from trainer.specs import DetectionSpec
 from trainer.specs.common import BackboneSpec
@@ -101,3 +102,4 @@ if __name__ == "__main__":
     out = Path(sys.argv[1])
     torch.save(trained_and_tested(out, place.rank, place.world_size), out / f"{place.rank}.pt")
     process_group.leave()
+    end_process(0)

@@ -22,6 +22,7 @@ from trainer.evaluation.units import Units
 from trainer.pretraining import pretrain
 from trainer.runtime import process_group
 from trainer.runtime.context import Context
+from trainer.runtime.ending import end_process
 from trainer.specs import PretrainSpec, parse_spec
 from trainer.specs.evaluation import EvaluationImages
 
@@ -109,3 +110,4 @@ if __name__ == "__main__":
     told = all_laws(Path(sys.argv[1]), place.rank, place.world_size)
     (Path(sys.argv[1]) / f"{place.rank}.json").write_text(json.dumps(told))
     process_group.leave()
+    end_process(0)

@@ -13,6 +13,7 @@ from trainer.objectives.barlow_twins import barlow_twins
 from trainer.optim.schedules import Schedule
 from trainer.runtime import collectives, process_group
 from trainer.runtime.batch_norm import synchronise_batch_norm
+from trainer.runtime.ending import end_process
 from trainer.specs import PretrainSpec
 from trainer.specs.loss_form import LossForm
 from trainer.train_state import TrainState
@@ -151,3 +152,4 @@ if __name__ == "__main__":
     place = process_group.join()
     torch.save(all_laws(place.rank, place.world_size), Path(sys.argv[1]) / f"{place.rank}.pt")
     process_group.leave()
+    end_process(0)

@@ -48,6 +48,7 @@ def finish(processes: Sequence[subprocess.Popen[bytes]], timeout: float = 120) -
             process.wait()
 
 
-def log(folder: Path, rank: int = 0) -> str:
-    """What a rank printed."""
-    return (folder / f"rank-{rank}.log").read_text("utf-8", "replace")
+def log(folder: Path, rank: int | None = None) -> str:
+    """What the ranks printed, one after the other, or one of them."""
+    files = sorted(folder.glob("rank-*.log")) if rank is None else [folder / f"rank-{rank}.log"]
+    return "".join(file.read_text("utf-8", "replace") for file in files)

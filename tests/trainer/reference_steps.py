@@ -21,6 +21,7 @@ from trainer.models.projector import build_projector
 from trainer.optim.schedules import Schedule
 from trainer.runtime import process_group
 from trainer.runtime.batch_norm import synchronise_batch_norm
+from trainer.runtime.ending import end_process
 from trainer.specs import BackboneSpec, PretrainSpec
 from trainer.train_state import TrainState
 
@@ -151,3 +152,4 @@ if __name__ == "__main__":
     results = {"reference": reference(place.rank), "ours": ours(converted(), place.rank, RANKS)}
     torch.save(results, Path(sys.argv[1]) / f"{place.rank}.pt")
     process_group.leave()
+    end_process(0)

@@ -25,6 +25,7 @@ from trainer.outcome import BadSpec
 from trainer.runtime import meeting, process_group
 from trainer.runtime.checkpoints import write_checkpoint
 from trainer.runtime.context import Context
+from trainer.runtime.ending import end_process
 from trainer.runtime.stopping import StopRequests
 from trainer.specs import BackboneSpec, EvaluationSpec, KnnSpec, LinearSpec, PretrainSpec, parse_spec
 from trainer.train_state import TrainState
@@ -96,6 +97,7 @@ def rank_of_two(rank: int, folder: Path) -> None:
         {"values": found.values, "indices": found.indices, "results": json.dumps(results)}, folder / f"rank{rank}.pt"
     )
     process_group.leave()
+    end_process(0)
 
 
 def test_two_ranks_give_what_one_rank_gives(tmp_path: Path) -> None:

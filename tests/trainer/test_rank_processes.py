@@ -47,9 +47,9 @@ def _wait_until(said: Callable[[], bool]) -> None:
 def test_a_rank_gone_before_the_ranks_met_does_not_keep_the_other_which_tells_its_stacks_until_then(tmp_path):
     run, go = tmp_path / "run", tmp_path / "go"
     script = (
-        "import os, pathlib, signal, sys, time\n"
+        "import os, pathlib, signal, time\n"
         "from trainer.__main__ import main, meeting\n"
-        "if os.environ['RANK'] == '0': sys.exit(main())\n"
+        "if os.environ['RANK'] == '0': main()\n"
         "meeting.arrive()\n"
         f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
@@ -85,10 +85,10 @@ def test_a_second_interrupt_ends_a_run_at_once_in_one_line(tmp_path):
     command = _attempt_of_a_worker(run)
     (run / "spec.json").write_text(json.dumps({**SPEC.resolved(), "epochs": 10_000}))
     script = (
-        "import sys, time; from trainer.__main__ import main\n"
+        "from trainer.__main__ import main\n"
         "from trainer.runtime import stopping\n"
         "stopping.StopRequests.requested = lambda self, step: False\n"
-        "sys.exit(main())"
+        "main()"
     )
     alone = ranks.start(["-c", script, *command], 1, tmp_path)
     wait_for(run, "metrics", 2)
@@ -115,6 +115,19 @@ def test_a_bad_spec_by_hand_names_every_fault_and_makes_nothing(tmp_path):
     assert "/batch_size:" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("changes", "status"), [({}, 0), ({"batch_size": 1 << 20}, 1)])
+def test_nothing_runs_in_a_rank_after_its_last_word(tmp_path, changes, status):
+    """An abort while the interpreter takes its libraries down would make a failure of a run that is done."""
+    run = tmp_path / "run"
+    arguments = _attempt_of_a_worker(run)
+    (run / "spec.json").write_text(json.dumps({**SPEC.resolved(), "epochs": 1, "max_steps": 1, **changes}))
+    script = "import atexit, os; from trainer.__main__ import main; atexit.register(os.abort); main()"
+    assert ranks.finish(ranks.start(["-c", script, *arguments], 1, tmp_path)) == [status], ranks.log(tmp_path)
+    end = runs.outcome_of(run)
+    assert end["outcome"] == ("bad_spec" if status else "ok")
+    assert ranks.log(tmp_path).endswith(f"{end['message']}\n")
 
 
 def test_a_worker_s_attempt_ends_in_its_own_folder(tmp_path):
@@ -204,10 +217,10 @@ def test_a_rank_that_ends_by_its_lease_leaves_no_crash_of_the_others(tmp_path):
     alive, run = tmp_path / "alive", tmp_path / "run"
     _renew(alive)
     script = (
-        "import os, sys\n"
+        "import os\n"
         "from trainer.__main__ import main\n"
         "os.environ['BARLOW_ALIVE_SECONDS'] = '3600' if os.environ['RANK'] == '0' else '600'\n"
-        "sys.exit(main())"
+        "main()"
     )
     arguments = _attempt_of_a_worker(run)
     (run / "spec.json").write_text(json.dumps({**SPEC.resolved(), "epochs": 10_000}))

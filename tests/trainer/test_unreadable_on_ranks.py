@@ -18,6 +18,7 @@ from trainer.evaluation import run_evaluation
 from trainer.journal import read_events
 from trainer.pretraining import pretrain
 from trainer.runtime import meeting, process_group
+from trainer.runtime.ending import end_process
 
 KNN = spec_of(data={"name": "own"}, k=3)
 PRETRAIN = runs.spec(data={"name": "own", "split": "scattered"}, batch_size=10, epochs=1, precision="fp64", run={
@@ -50,6 +51,7 @@ def rank_of_two(rank: int, folder: Path, tree: Path) -> None:
     process_group.join()
     both_jobs(folder, tree, rank, 2)
     process_group.leave()
+    end_process(0)
 
 
 def warnings(folder: Path) -> list[dict[str, Any]]:
