@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -13,6 +15,8 @@ import psutil
 import pynvml
 
 EMPTY_WITHIN_BYTES = 256 * 1024 * 1024
+TORCH_SECONDS = 120.0
+"""For the import of torch from a cold disk and the start of a driver without persistence."""
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +40,30 @@ def discover(node: str, cpu_slots: int | None) -> list[Device]:
         cpu_slots: number of CPU slots; None: one per two cores.
 
     Raises:
-        ValueError: this host has a driver that does not work, or GPUs of which none answers: its jobs shall not run on
-            the CPU for that.
+        ValueError: this host has a driver that does not work, GPUs of which none answers, or a torch that cannot use
+            them: its jobs shall not run on the CPU for that, nor fail one after the other.
     """
     gpus = _gpus()
     if gpus:
+        if refusal := refusal_of_torch():
+            raise ValueError(f"torch cannot use the GPUs of this host: {refusal}")
         return gpus
     count = cpu_slots or max(1, cores() // 2)
     share = memory_bytes() // count
     return [Device(index, "cpu", f"cpu-{node}-{index}", share) for index in range(count)]
+
+
+def refusal_of_torch() -> str | None:
+    """Why torch can use no GPU, None if it can. A process of its own is asked: this one shall hold no CUDA context."""
+    question = "import torch; torch.cuda.init(); assert torch.cuda.device_count(), 'it finds none'"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", question], capture_output=True, text=True, timeout=TORCH_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"it does not come back from the driver in {TORCH_SECONDS:g} s"
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    return None if done.returncode == 0 else said[-1] if said else f"it ends with status {done.returncode}"
 
 
 def measure(devices: Sequence[Device], in_use: Collection[str]) -> list[Device]:

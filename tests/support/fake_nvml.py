@@ -27,6 +27,8 @@ class FakeNvml:
     sessions: int = 0
     broken: int | None = None
     """The error of every nvmlInit, if there is one."""
+    refusal: str | None = None
+    """Why torch can use no GPU, if it cannot."""
     NVMLError = pynvml.NVMLError
     NVML_ERROR_LIBRARY_NOT_FOUND = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
     NVML_ERROR_DRIVER_NOT_LOADED = pynvml.NVML_ERROR_DRIVER_NOT_LOADED
@@ -35,6 +37,7 @@ class FakeNvml:
         """Be the driver of worker.devices."""
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         monkeypatch.setattr("worker.devices.pynvml", self)
+        monkeypatch.setattr("worker.devices.refusal_of_torch", lambda: self.refusal)
 
     def nvmlInit(self) -> None:
         if self.broken is not None:

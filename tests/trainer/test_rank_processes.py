@@ -13,6 +13,7 @@ import failing_ranks
 import pytest
 import ranks
 import runs
+import torch
 from fifty_steps import SPEC, command, wait_for
 
 from trainer import run_directory
@@ -115,6 +116,17 @@ def test_a_bad_spec_by_hand_names_every_fault_and_makes_nothing(tmp_path):
     assert "/batch_size:" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_rank_whose_gpu_torch_cannot_use_does_not_train_on_the_cpu(tmp_path):
+    run = tmp_path / "run"
+    done = _execute(tmp_path, *_attempt_of_a_worker(run), CUDA_VISIBLE_DEVICES="GPU-aaaa")
+    assert done.returncode == 1
+    end = runs.outcome_of(run)
+    assert end["outcome"] == "crashed"
+    assert end["message"].startswith("OSError: torch cannot use the GPU that CUDA_VISIBLE_DEVICES=GPU-aaaa gives this")
+    assert "set CUDA_VISIBLE_DEVICES to nothing" in end["message"]
 
 
 @pytest.mark.parametrize(("changes", "status"), [({}, 0), ({"batch_size": 1 << 20}, 1)])

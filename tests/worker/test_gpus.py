@@ -1,20 +1,30 @@
 """A host with GPUs, by a driver that is not there: its slots, what a rank is given, and when a GPU counts as empty.
 
-The trainer itself finds no CUDA on such a machine and computes on the CPU.
+The ranks forget the GPU that they were given before torch looks for it, and compute on the CPU.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pynvml
 import pytest
+import torch
 from fake_nvml import FakeGpu, FakeNvml
 from worker_host import Host, at_work, small_pretraining
 
 from service.settings import Settings
-from worker.devices import EMPTY_WITHIN_BYTES, Device, discover, is_empty, with_baselines
+from worker.devices import (
+    EMPTY_WITHIN_BYTES,
+    Device,
+    discover,
+    is_empty,
+    refusal_of_torch,
+    with_baselines,
+)
 from worker.process import marked
 
 GIB = 2**30
@@ -28,8 +38,10 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
 
 
 @pytest.fixture
-def gpu_host(driver: FakeNvml, database: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+def gpu_host(driver: FakeNvml, database: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Host]:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "sitecustomize.py").write_text("import os; os.environ['CUDA_VISIBLE_DEVICES'] = ''")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     yield from at_work(Host(database, slots=None))
     assert driver.sessions == 0
 
@@ -61,6 +73,18 @@ def test_a_driver_that_does_not_work_is_refused_and_one_that_is_not_there_means_
             discover("host-1", 2)
     (gpu,) = with_baselines([Device(0, "cuda", "GPU-aaaa", 80 * GIB)], {"GPU-aaaa": 0}, in_use=set())
     assert not is_empty(gpu), "nobody can say so now"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_gpus_that_torch_cannot_use_are_refused_with_its_reason(driver: FakeNvml) -> None:
+    driver.refusal = refusal_of_torch()
+    assert driver.refusal is not None
+    assert "NVIDIA" in driver.refusal or "not compiled with CUDA" in driver.refusal
+    with pytest.raises(ValueError, match="torch cannot use the GPUs of this host: ") as refused:
+        discover("host-1", None)
+    assert driver.refusal in str(refused.value)
+    driver.gpus = []
+    assert {device.kind for device in discover("host-1", 2)} == {"cpu"}
 
 
 def test_each_rank_sees_its_own_gpu_and_no_other(gpu_host: Host) -> None:

@@ -30,6 +30,7 @@ def join() -> Place:
 
     Raises:
         ValueError: WORLD_SIZE is above 1 and there is no place to meet.
+        OSError: this rank was given a GPU that torch cannot use.
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = _device(int(os.environ.get("LOCAL_RANK", rank)))
@@ -51,10 +52,24 @@ def join() -> Place:
 def _device(local_rank: int) -> torch.device:
     """The GPU of this rank: the only visible one, else the one numbered as the rank; the CPU where there is none."""
     if not torch.cuda.is_available():
+        given = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+        if given not in ("", "-1"):
+            raise OSError(
+                f"torch cannot use the GPU that CUDA_VISIBLE_DEVICES={given} gives this rank: {_why_no_cuda()}. "
+                "See nvidia-smi; to compute on the CPU, set CUDA_VISIBLE_DEVICES to nothing"
+            )
         return torch.device("cpu")
     device = torch.device("cuda", local_rank if torch.cuda.device_count() > 1 else 0)
     torch.cuda.set_device(device)
     return device
+
+
+def _why_no_cuda() -> str:
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:  # the latter where torch is built without CUDA
+        return str(error).strip().splitlines()[0].rstrip(".")
+    return "it finds none"
 
 
 def broadcast_integers(values: list[int], device: torch.device) -> list[int]:
