@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
+import shlex
+import textwrap
 from collections.abc import Callable
 
 import httpx
@@ -115,6 +118,26 @@ def test_a_job_in_mid_run_ends_as_if_nothing_had_been(
 
 
 def test_what_was_recorded_before_is_still_there(system: Deployment) -> None:
+    assert compare(system.endpoints["database"], system.endpoints["mlflow"], DEMO).faults == []
+
+
+def test_a_lost_mlflow_database_is_filled_again_by_the_words_of_the_guide(system: Deployment) -> None:
+    guide = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    blocks = re.findall(r"^( *)```sh\n(.*?)^ *```", guide, re.DOTALL | re.MULTILINE)
+    emptied, upgraded = (
+        textwrap.dedent(next(text for _, text in blocks if word in text)) for word in ("DROP DATABASE", "db upgrade")
+    )
+    for words in (emptied, upgraded):
+        run(["sh", "-ec", words.replace("docker compose", shlex.join(system.command()))])
+    jobs = [job.id for job in system.ask(lambda client: client.experiment(DEMO)).jobs]
+    with pytest.raises(httpx.HTTPStatusError, match="404"):
+        compare(system.endpoints["database"], system.endpoints["mlflow"], DEMO)
+    system.compose("run", "--rm", "-T", "barlow", "rebuild-mlflow", *map(str, jobs))
+    for job_id in jobs:
+        system.wait(
+            lambda job_id=job_id: system.ask(lambda client: client.job(job_id)).recording.mlflow == "complete",
+            "it is recorded again",
+        )
     assert compare(system.endpoints["database"], system.endpoints["mlflow"], DEMO).faults == []
 
 
