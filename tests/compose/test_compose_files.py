@@ -73,12 +73,12 @@ def test_an_overlay_names_the_settings_that_it_lacks(env_file: Path, overlay: st
         _config(env_file, overlay)
 
 
-def test_without_secrets_it_stops_and_names_the_command(tmp_path: Path) -> None:
-    empty = tmp_path / "env"
-    empty.touch()
-    done = subprocess.run(
-        ["docker", "compose", "--env-file", str(empty), "up", "--no-start"], cwd=ROOT, capture_output=True, text=True
-    )
+@pytest.mark.parametrize("empty", [False, True])
+def test_without_secrets_it_stops_and_names_the_command(tmp_path: Path, empty: bool) -> None:
+    if empty:
+        (tmp_path / ".env").touch()
+    command = ["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "--project-directory", str(tmp_path)]
+    done = subprocess.run([*command, "up", "--no-start"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0
     assert "there are no secrets yet. Start with `make up`" in done.stderr
 

@@ -117,6 +117,13 @@ def test_a_job_in_mid_run_ends_as_if_nothing_had_been(
     assert set(states.values()) == {("running", 0)}, states
 
 
+def test_the_worker_s_image_can_compile_a_network(system: Deployment) -> None:
+    """torch.compile wants a compiler, and a folder for what it builds from which code may run."""
+    job_id = system.submit(pretrain(epochs=1, compile="on"), "compiled")
+    assert system.wait_for_end(job_id, seconds=300).state == JobState.SUCCEEDED
+    assert "network compiled (" in (system.folder(job_id, 1) / "trainer.log").read_text("utf-8")
+
+
 def test_what_was_recorded_before_is_still_there(system: Deployment) -> None:
     assert compare(system.endpoints["database"], system.endpoints["mlflow"], DEMO).faults == []
 
