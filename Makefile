@@ -54,9 +54,10 @@ lint: install
 # The whole system in containers, on this host. `make up GPU=1` gives the worker the NVIDIA GPUs, once and for all:
 # COMPOSE_FILE in .env says which files every docker compose here reads.
 up:
+	$(if $(filter-out 0 1,$(GPU)),$(error GPU=$(GPU) says nothing; GPU=1 gives the worker the GPUs of this host))
 	@sh docker/secrets.sh
 	@chmod -R go+rX docker/postgres-init.sh recipes
-	$(if $(GPU),@grep -q '^COMPOSE_FILE=' .env || echo COMPOSE_FILE=docker-compose.yml:docker/compose.gpu.yml >>.env)
+	$(if $(filter 1,$(GPU)),@sh docker/gpus.sh)
 	BARLOW_REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) docker compose up --build --detach --wait
 	@sh docker/addresses.sh
 

@@ -13,10 +13,13 @@ for part in env barlow.dump mlflow.dump runs.tar artifacts.tar; do
     [ -f "$from/$part" ] || { echo "$from has no $part: it is no whole backup" >&2; exit 1; }
 done
 if [ -e "$env_file" ] && ! cmp -s "$from/env" "$env_file"; then
-    echo "$env_file holds other secrets than the backup; move it away first" >&2
+    echo "$env_file holds other secrets than the backup: it is of another system. If that may go, with all its data," >&2
+    echo "run first: docker compose down --volumes && mv $env_file $env_file.old" >&2
     exit 1
 fi
 (umask 077 && cp "$from/env" "$env_file")
+# Another host has no image yet.
+$compose build api
 $compose up --detach --wait postgres
 ask() { $compose exec -T postgres sh -c "PGPASSWORD=\$POSTGRES_PASSWORD $1 -h 127.0.0.1 -U postgres $2"; }
 tables=$(ask psql "-d barlow -Atc \"SELECT count(*) FROM pg_tables WHERE schemaname = 'public'\"")

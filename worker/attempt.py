@@ -23,7 +23,7 @@ from service.run_folders import attempt_folder, run_folder
 from service.settings import Settings
 from trainer.journal import FILE_NAME
 from trainer.specs import canonical_json
-from worker import clock, folders, inputs
+from worker import clock, devices, folders, inputs
 from worker.ending import STOPPED_BY, ending
 from worker.lease import Lease
 from worker.process import MARK, NODE, PARENT, SECRETS, Ranks, end_marked
@@ -133,7 +133,7 @@ class AttemptRun:
             self._watch(ranks, ladder, stall_seconds)
         finally:
             statuses = ranks.close()
-            self._vacated = end_marked(str(self._attempt.id))
+            self._vacated = end_marked(str(self._attempt.id)) and _answer(slots)  # else quarantined
         outcome = read_outcome(self._folder, self._attempt.token)
         why = ladder.why or ("lease" if self._lease.lapsed else None)
         return ending(outcome, statuses, why, signalled=ladder.signalled, stall_seconds=stall_seconds)
@@ -243,6 +243,15 @@ class AttemptRun:
                     raise _Ghost from error
                 log.warning("attempt %s waits for the database: %s", self._attempt.id, first_line(error))
                 time.sleep(RETRY_SECONDS)
+
+
+def _answer(slots: Sequence[Slot]) -> bool:
+    """Whether the GPUs of the slots do: one that fell off the bus would fail a job after the other."""
+    gpus = {slot.device_uuid for slot in slots if slot.kind == "cuda"}
+    silent = gpus - devices.used_bytes(gpus).keys() if gpus else set()
+    for uuid in silent:
+        log.warning("GPU %s does not answer: its slot takes no job until it does", uuid)
+    return not silent
 
 
 def _away(error: SQLAlchemyError) -> bool:

@@ -15,8 +15,21 @@ import psutil
 import pynvml
 
 EMPTY_WITHIN_BYTES = 256 * 1024 * 1024
-TORCH_SECONDS = 120.0
+TORCH_SECONDS = 60.0
 """For the import of torch from a cold disk and the start of a driver without persistence."""
+QUESTION = """\
+import sys, torch
+wanted = int(sys.argv[1])
+try:
+    torch.cuda.init()
+    for index in range(found := torch.cuda.device_count()):
+        torch.ones(1, device=f"cuda:{index}").add(1).item()
+except (RuntimeError, AssertionError) as error:
+    sys.exit(str(error).strip().splitlines()[0])
+if found != wanted:
+    sys.exit(f"it finds {found} of {wanted}")
+"""
+"""A sum on each: of a GPU that is too old for its kernels torch only warns."""
 
 log = logging.getLogger(__name__)
 
@@ -45,25 +58,38 @@ def discover(node: str, cpu_slots: int | None) -> list[Device]:
     """
     gpus = _gpus()
     if gpus:
-        if refusal := refusal_of_torch():
-            raise ValueError(f"torch cannot use the GPUs of this host: {refusal}")
+        if refusal := refusal_of_torch([gpu.uuid for gpu in gpus]):
+            raise ValueError(
+                f"torch cannot use the GPUs of this host: {refusal}. "
+                "To compute on the CPU, set CUDA_VISIBLE_DEVICES to nothing"
+            )
         return gpus
     count = cpu_slots or max(1, cores() // 2)
     share = memory_bytes() // count
     return [Device(index, "cpu", f"cpu-{node}-{index}", share) for index in range(count)]
 
 
-def refusal_of_torch() -> str | None:
-    """Why torch can use no GPU, None if it can. A process of its own is asked: this one shall hold no CUDA context."""
-    question = "import torch; torch.cuda.init(); assert torch.cuda.device_count(), 'it finds none'"
+def refusal_of_torch(uuids: Sequence[str]) -> str | None:
+    """Why torch cannot compute on all of these GPUs, None if it can.
+
+    A process of its own is asked: this one shall hold no CUDA context, and nothing ends a wait in a driver that hangs.
+    """
+    asked = subprocess.Popen(
+        [sys.executable, "-c", QUESTION, str(len(uuids))],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(uuids)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", question], capture_output=True, text=True, timeout=TORCH_SECONDS, check=False
-        )
+        _, errors = asked.communicate(timeout=TORCH_SECONDS)
     except subprocess.TimeoutExpired:
+        asked.kill()  # and no wait for it
         return f"it does not come back from the driver in {TORCH_SECONDS:g} s"
-    said = [line for line in done.stderr.splitlines() if line.strip()]
-    return None if done.returncode == 0 else said[-1] if said else f"it ends with status {done.returncode}"
+    if asked.returncode == 0:
+        return None
+    said = [line.strip() for line in errors.splitlines() if line.strip()]
+    return said[-1].rstrip(".") if said else f"it ends with status {asked.returncode}"
 
 
 def measure(devices: Sequence[Device], in_use: Collection[str]) -> list[Device]:
@@ -73,7 +99,7 @@ def measure(devices: Sequence[Device], in_use: Collection[str]) -> list[Device]:
     """
     if all(device.kind == "cpu" or device.baseline_bytes is not None for device in devices):
         return list(devices)
-    return with_baselines(devices, used_bytes(devices), in_use)
+    return with_baselines(devices, used_bytes([d.uuid for d in devices if d.kind == "cuda"]), in_use)
 
 
 def with_baselines(devices: Sequence[Device], used: Mapping[str, int], in_use: Collection[str]) -> list[Device]:
@@ -88,7 +114,7 @@ def with_baselines(devices: Sequence[Device], used: Mapping[str, int], in_use: C
 
 def is_empty(device: Device) -> bool:
     """Whether nothing holds the device's memory: within 256 MiB of its baseline. A CPU slot holds none."""
-    return device.kind == "cpu" or at_baseline(device, used_bytes([device]).get(device.uuid))
+    return device.kind == "cpu" or at_baseline(device, used_bytes([device.uuid]).get(device.uuid))
 
 
 def at_baseline(device: Device, used: int | None) -> bool:
@@ -96,15 +122,14 @@ def at_baseline(device: Device, used: int | None) -> bool:
     return used is not None and device.baseline_bytes is not None and used - device.baseline_bytes <= EMPTY_WITHIN_BYTES
 
 
-def used_bytes(devices: Sequence[Device]) -> dict[str, int]:
+def used_bytes(uuids: Collection[str]) -> dict[str, int]:
     """GPU memory in use now: UUID → bytes, of the GPUs that answer."""
     used = {}
     with _nvml() as present:
-        for device in devices:
-            if present and device.kind == "cuda":
-                with suppress(pynvml.NVMLError):
-                    handle = pynvml.nvmlDeviceGetHandleByUUID(device.uuid)
-                    used[device.uuid] = int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+        for uuid in uuids if present else ():
+            with suppress(pynvml.NVMLError):
+                handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+                used[uuid] = int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
     return used
 
 

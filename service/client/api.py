@@ -37,6 +37,7 @@ from service.ledger.states import Verb
 Answer = TypeVar("Answer", bound=BaseModel)
 _WAITS = (0.2, 0.5, 1.0, 2.0)  # seconds between the tries of one request
 _LATER = (502, 503, 504)
+_LONGEST_PAGE = 200
 
 
 class ApiError(Exception):
@@ -122,6 +123,14 @@ class Client:
         """One page of jobs, newest first; filters as `GET /jobs` has them."""
         params = {"page_size": page_size, "page_token": page_token, **filters}
         return self._get("/jobs", Page[JobView], {name: value for name, value in params.items() if value is not None})
+
+    def every_job(self) -> Iterator[JobView]:
+        """All jobs, newest first."""
+        page = self.jobs(page_size=_LONGEST_PAGE)
+        yield from page.items
+        while page.next_page_token is not None:
+            page = self.jobs(page_size=_LONGEST_PAGE, page_token=page.next_page_token)
+            yield from page.items
 
     def find_job(self, text: str) -> uuid.UUID:
         """The id of the one job that `text` means: an id, its beginning or end, NAME, or EXPERIMENT/NAME.

@@ -199,15 +199,32 @@ def retry(
 
 
 @app.command(name="rebuild-mlflow")
-def rebuild_mlflow(job: JobIds, url: Url = None, data: Data = DATA) -> None:
+def rebuild_mlflow(
+    job: Annotated[Optional[list[str]], typer.Argument(metavar="[ID...]", help="Jobs, as for `show`")] = None,  # noqa: UP045
+    every: Annotated[bool, typer.Option("--all", help="Every job that was ever recorded")] = False,
+    url: Url = None,
+    data: Data = DATA,
+) -> None:
     """Have the MLflow runs of jobs deleted and made again: from Postgres and the run directories, nothing is lost.
 
-    For an MLflow that was emptied, or a run that somebody edited. A worker does it; `barlow show` says when all of it
-    is recorded.
+    For an MLflow that was emptied (--all), or a run that somebody edited. A worker does it; `barlow show` says when all
+    of it is recorded.
     """
+    if every == bool(job):
+        raise typer.BadParameter("name one or more jobs, or give --all", param_hint="ID")
     with connect(url, data) as client:
-        for job_id in [client.find_job(text) for text in job]:
+        for job_id in [client.find_job(text) for text in job or ()]:
             typer.echo(f"{client.rebuild_mlflow(job_id).name}  its MLflow run is made again")
+        for found in client.every_job() if every else ():
+            try:
+                client.rebuild_mlflow(found.id)
+            except ApiError as error:
+                if error.problem is None or not error.problem.type.endswith("/nothing-recorded"):
+                    raise
+                said = "was never recorded"
+            else:
+                said = "its MLflow run is made again"
+            typer.echo(f"{found.experiment}/{found.name}  {said}")
 
 
 @app.command()

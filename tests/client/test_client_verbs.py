@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from service.client.api import ApiError, Client
 from service.command import app
-from service.database.tables import Job, Metric, Node, Slot
+from service.database.tables import Job, Metric, Node, Slot, Watermark
 
 
 @pytest.fixture
@@ -64,6 +64,31 @@ def test_pause_show_resume(barlow: Callable[..., Result], named: Callable[[str],
     refused = barlow("resume", "told")
     assert refused.exit_code == 1
     assert "a job that is queued cannot be asked to resume; it allows cancel, pause" in refused.stderr
+
+
+def test_every_mlflow_run_is_made_again_whatever_was_never_recorded(
+    barlow: Callable[..., Result],
+    named: Callable[[str], uuid.UUID],
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.client.api._LONGEST_PAGE", 2)
+    recorded = {name: named(name) for name in ("first", "third", "fifth")}
+    for name in ("second", "fourth"):
+        named(name)
+    for job_id in recorded.values():
+        session.add(Watermark(job_id=job_id, target="mlflow", position={}, complete=True))
+    session.commit()
+    done = barlow("rebuild-mlflow", "--all")
+    assert done.exit_code == 0
+    said = dict(line.split("  ") for line in done.output.splitlines())
+    assert {name for name, what in said.items() if what == "its MLflow run is made again"} == {
+        f"default/{name}" for name in recorded
+    }
+    assert {name for name, what in said.items() if what == "was never recorded"} == {"default/second", "default/fourth"}
+    for wrong in ((), ("first", "--all")):
+        refused = barlow("rebuild-mlflow", *wrong)
+        assert (refused.exit_code, "name one or more jobs, or give --all" in refused.stderr) == (2, True)
 
 
 def test_a_watch_ends_when_a_job_is_paused_and_says_how_to_go_on(

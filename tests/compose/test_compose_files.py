@@ -104,6 +104,28 @@ def test_secrets_are_random_written_once_and_only_the_owner_reads_them(tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
 
 
+def test_the_gpus_are_asked_for_once_and_no_other_choice_of_files_is_overruled(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    script = ["sh", str(ROOT / "docker" / "gpus.sh"), str(file)]
+    file.write_text("BARLOW_SLOTS=2\n")
+    for _ in range(2):
+        run(script)
+        assert file.read_text() == "BARLOW_SLOTS=2\nCOMPOSE_FILE=docker-compose.yml:docker/compose.gpu.yml\n"
+    file.write_text("COMPOSE_FILE=docker-compose.yml:docker/compose.second-host.yml\n")
+    with pytest.raises(AssertionError, match=r"add :docker/compose\.gpu\.yml to that line"):
+        run(script)
+    with pytest.raises(AssertionError, match="GPU=all says nothing"):
+        run(["make", "up", "GPU=all"])
+
+
+def test_mlflow_is_published_apart_from_the_api(env_file: Path) -> None:
+    with env_file.open("a") as file:
+        file.write("BARLOW_BIND=0.0.0.0\n")
+    services = _config(env_file)["services"]
+    (api,), (mlflow,) = (services[name]["ports"] for name in ("api", "mlflow"))
+    assert (api["host_ip"], mlflow["host_ip"]) == ("0.0.0.0", "127.0.0.1")
+
+
 def test_only_the_api_and_mlflow_are_published_and_only_on_loopback(env_file: Path) -> None:
     services = _config(env_file)["services"]
     published = {(name, port["host_ip"]) for name, service in services.items() for port in service.get("ports", [])}
@@ -118,6 +140,8 @@ def test_every_service_runs_without_rights_and_comes_back(env_file: Path) -> Non
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["init"], name
+        # Ours are users of their images.
+        assert service.get("user") == {"postgres": "postgres", "redis": "redis"}.get(name), name
         assert service["logging"]["options"], name
         assert "privileged" not in service, name
         assert "pids" in json.dumps(service.get("deploy", {})) or name == "migrate", name

@@ -131,16 +131,18 @@ def test_what_was_recorded_before_is_still_there(system: Deployment) -> None:
 def test_a_lost_mlflow_database_is_filled_again_by_the_words_of_the_guide(system: Deployment) -> None:
     guide = (ROOT / "docs" / "operations.md").read_text("utf-8")
     blocks = re.findall(r"^( *)```sh\n(.*?)^ *```", guide, re.DOTALL | re.MULTILINE)
-    emptied, upgraded = (
-        textwrap.dedent(next(text for _, text in blocks if word in text)) for word in ("DROP DATABASE", "db upgrade")
+    emptied, filled, upgraded = (
+        textwrap.dedent(next(text for _, text in blocks if word in text)).replace(
+            "docker compose", shlex.join(system.command())
+        )
+        for word in ("DROP DATABASE", "rebuild-mlflow", "db upgrade")
     )
     for words in (emptied, upgraded):
-        run(["sh", "-ec", words.replace("docker compose", shlex.join(system.command()))])
-    jobs = [job.id for job in system.ask(lambda client: client.experiment(DEMO)).jobs]
+        run(["sh", "-ec", words])
     with pytest.raises(httpx.HTTPStatusError, match="404"):
         compare(system.endpoints["database"], system.endpoints["mlflow"], DEMO)
-    system.compose("run", "--rm", "-T", "barlow", "rebuild-mlflow", *map(str, jobs))
-    for job_id in jobs:
+    run(["sh", "-ec", filled])
+    for job_id in [job.id for job in system.ask(lambda client: client.experiment(DEMO)).jobs]:
         system.wait(
             lambda job_id=job_id: system.ask(lambda client: client.job(job_id)).recording.mlflow == "complete",
             "it is recorded again",

@@ -6,6 +6,7 @@ The ranks forget the GPU that they were given before torch looks for it, and com
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_a_driver_that_does_not_work_is_refused_and_one_that_is_not_there_means_
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_gpus_that_torch_cannot_use_are_refused_with_its_reason(driver: FakeNvml) -> None:
-    driver.refusal = refusal_of_torch()
+    driver.refusal = refusal_of_torch(["GPU-aaaa"])
     assert driver.refusal is not None
     assert "NVIDIA" in driver.refusal or "not compiled with CUDA" in driver.refusal
     with pytest.raises(ValueError, match="torch cannot use the GPUs of this host: ") as refused:
@@ -128,6 +129,34 @@ def test_a_gpu_whose_memory_a_lost_attempt_still_holds_takes_no_job_until_it_is_
     assert gpu_host.slots("host-1")[0].quarantined_at is not None, "a GPU that does not answer is not empty"
     driver.lost, first.used = set(), idle + EMPTY_WITHIN_BYTES
     gpu_host.wait(lambda: gpu_host.slots("host-1")[0].quarantined_at is None)
+    gpu_host.cancel(job_id)
+    gpu_host.finish(job_id)
+
+
+@pytest.mark.faults
+def test_a_gpu_that_falls_off_the_bus_fails_one_attempt_and_not_a_job_after_the_other(
+    gpu_host: Host, driver: FakeNvml
+) -> None:
+    job_id = gpu_host.post(small_pretraining(epochs=2000))
+    gpu_host.wait_for_step(job_id, 1)
+    first = gpu_host.attempt(job_id)
+    (slot,) = [slot for slot in gpu_host.slots("host-1") if slot.attempt_id is not None]
+    driver.lost = {slot.device_uuid}
+    for pid in marked(str(first.id)):
+        os.kill(pid, signal.SIGABRT)
+    gpu_host.wait(lambda: len(gpu_host.attempts_of(job_id)) == 2 and gpu_host.attempt(job_id).state == "running")
+    ended = gpu_host.attempts_of(job_id)[0]
+    assert ended.outcome == "crashed"
+    held, taken = sorted(gpu_host.slots("host-1"), key=lambda one: one.device_uuid != slot.device_uuid)
+    assert held.quarantined_at is not None
+    assert taken.attempt_id == gpu_host.attempt(job_id).id
+    waits = gpu_host.post(small_pretraining(epochs=1))
+    for _ in range(10):
+        gpu_host.schedule()
+    assert gpu_host.attempts_of(waits) == []
+    driver.lost = set()
+    gpu_host.wait(lambda: len(gpu_host.attempts_of(waits)) == 1)
+    gpu_host.finish(waits)
     gpu_host.cancel(job_id)
     gpu_host.finish(job_id)
 

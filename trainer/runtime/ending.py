@@ -15,7 +15,7 @@ def end_process(status: int) -> NoReturn:
     still run. A library that aborts there makes a failure of a run that is done, and one that waits for a peer never
     ends one that failed.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed before the start
         with contextlib.suppress(OSError):  # buffered lines may not fit on a full disk
             stream.flush()
     os._exit(status)
