@@ -119,9 +119,7 @@ def test_the_gpus_are_asked_for_once_and_no_other_choice_of_files_is_overruled(t
 
 
 def test_mlflow_is_published_apart_from_the_api(env_file: Path) -> None:
-    with env_file.open("a") as file:
-        file.write("BARLOW_BIND=0.0.0.0\n")
-    services = _config(env_file)["services"]
+    services = _config(env_file, BARLOW_BIND="0.0.0.0")["services"]
     (api,), (mlflow,) = (services[name]["ports"] for name in ("api", "mlflow"))
     assert (api["host_ip"], mlflow["host_ip"]) == ("0.0.0.0", "127.0.0.1")
 
