@@ -195,4 +195,5 @@ def _nvml(*, refuse_broken: bool = False) -> Iterator[bool]:
     try:
         yield True
     finally:
-        pynvml.nvmlShutdown()
+        with suppress(pynvml.NVMLError):  # of a driver that was lost meanwhile: what was asked is known
+            pynvml.nvmlShutdown()

@@ -46,6 +46,8 @@ class FakeNvml:
 
     def nvmlShutdown(self) -> None:
         self.sessions -= 1
+        if self.lost:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
 
     def nvmlDeviceGetCount(self) -> int:
         return len(self.gpus)
