@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.completion import Completion, Ending, read_outcome
+from service.database.away import is_away
 from service.database.tables import Attempt, Job, Slot
 from service.ledger import attempts
 from service.ledger.states import Outcome
@@ -36,8 +36,6 @@ LOOK_SECONDS = 0.2
 PEER_SECONDS = 5.0
 """What is left to the other ranks when one died without a word."""
 RETRY_SECONDS = 1.0
-AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
-"""What a database that is away, or that had to choose one of two transactions, raises; asking again helps."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -237,7 +235,7 @@ class AttemptRun:
             try:
                 return ask()
             except SQLAlchemyError as error:
-                if not _away(error):
+                if not is_away(error):
                     raise
                 if self._lease.ghost or self._abandoned:
                     raise _Ghost from error
@@ -252,11 +250,6 @@ def _answer(slots: Sequence[Slot]) -> bool:
     for uuid in silent:
         log.warning("GPU %s does not answer: its slot takes no job until it does", uuid)
     return not silent
-
-
-def _away(error: SQLAlchemyError) -> bool:
-    """Whether asking again helps. A server that ended our transaction while we were frozen says so in other words."""
-    return isinstance(error, AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated)
 
 
 def _words(end: Ending) -> tuple[str, str]:

@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
-import sqlalchemy.exc
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
+from service.database.away import is_away
 from service.ledger.errors import DependencyFailed, IllegalVerb
 from service.ledger.states import JobState, Verb
 from trainer.specs import Fault
@@ -233,7 +234,9 @@ def install(app: FastAPI) -> None:
         detail = "; ".join(f"{f.parameter}: {f.message}" for f in faults)
         return answer(request, Problem("invalid-parameters", detail, faults=faults))
 
-    async def on_database_away(request: Request, error: Exception) -> JSONResponse:
+    async def on_database_error(request: Request, error: Exception) -> JSONResponse:
+        if not is_away(error):
+            raise error  # a bug, answered and logged as any other
         log.warning("run database: %s", error)
         detail = "the run database cannot be reached now; try again in a moment"
         return answer(request, Problem("unavailable", detail, headers={"Retry-After": "2"}))
@@ -248,12 +251,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(DependencyFailed, on_dependency_failed)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
-    for away in (
-        sqlalchemy.exc.OperationalError,
-        sqlalchemy.exc.InterfaceError,
-        sqlalchemy.exc.TimeoutError,
-    ):
-        app.add_exception_handler(away, on_database_away)
+    app.add_exception_handler(SQLAlchemyError, on_database_error)
     app.add_exception_handler(Exception, on_bug)
 
     @app.get("/problems", include_in_schema=False)

@@ -8,13 +8,14 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 
-import sqlalchemy.exc
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.api.schemas import EventView
+from service.database.away import is_away
 from service.database.tables import Event, Job
 from service.ledger.states import JobState
 
@@ -44,15 +45,18 @@ async def _messages(read: Read, position: Position, *, follow: bool) -> AsyncIte
     while True:
         try:
             found, ended = await run_in_threadpool(read, position)
-        except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError) as error:
+            answered = True
+        except SQLAlchemyError as error:
+            if not is_away(error):
+                raise
             log.warning("a stream waits for the run database: %s", error)
-            found, ended = [], None
+            found, ended, answered = [], None, False
         if found:
             for _, message in found:
                 yield message
             position, quiet = found[-1][0], 0.0
             continue
-        if ended is not None or not follow:
+        if ended is not None or (answered and not follow):
             state = None if ended is None else ended.value
             yield format_sse_event(event="end", data_str=json.dumps({"state": state}), id=str(position))
             return

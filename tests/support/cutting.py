@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,3 +44,29 @@ def cut(engine: Engine, url: str, *, before: int | None = None) -> Iterator[Cut]
     finally:
         for name, hook in hooks.items():
             event.remove(engine, name, hook)
+
+
+@contextmanager
+def idled_out(engine: Engine, url: str, *, after: str) -> Iterator[None]:
+    """Once, after a statement with this text in it, the server ends the transaction of `engine` that idles: what a
+    process finds that was frozen amid it. `url`: the same database, for the one that waits until it has."""
+    armed = [after]
+
+    def idle(connection: Connection, cursor: Any, statement: str, *_: Any) -> None:
+        if not armed or armed[0] not in statement:
+            return
+        armed.clear()
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        with psycopg.connect(url, autocommit=True) as other:
+            driver.execute("SET idle_in_transaction_session_timeout = '1ms'")
+            ours = [driver.info.backend_pid]
+            while other.execute("SELECT FROM pg_stat_activity WHERE pid = %s", ours).rowcount:
+                time.sleep(0.01)
+
+    event.listen(engine, "after_cursor_execute", idle)
+    try:
+        yield
+    finally:
+        event.remove(engine, "after_cursor_execute", idle)
+    assert not armed, f"no statement had {after!r} in it"

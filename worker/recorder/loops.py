@@ -59,7 +59,7 @@ class Recorder:
         """Record into Postgres all that is journalled now.
 
         Raises:
-            sqlalchemy.exc.OperationalError: Postgres is away.
+            sqlalchemy.exc.SQLAlchemyError: Postgres is away (service.database.away).
         """
         self._postgres.flush(job_id)
 
