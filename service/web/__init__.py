@@ -1,0 +1,1 @@
+"""What every server of ours owes a browser, whichever it is."""
