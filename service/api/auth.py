@@ -7,11 +7,12 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.api.deps import SessionsDep, take_turn
@@ -31,10 +32,14 @@ _SCHEME = "token"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the actor of events, the owner of idempotency keys. Holds nothing secret."""
+    """Who asks. Holds nothing secret."""
 
     name: str
+    """Of the token: the actor of events."""
+    user: str
+    """Whose token it is: the owner of jobs and of idempotency keys, whichever token was used."""
     role: Role
+    expires_at: datetime | None = None
 
 
 def new_secret() -> str:
@@ -63,14 +68,14 @@ class Guard:
         """Whose token a request carries. The run database is asked once, and for the bootstrap token not at all.
 
         Raises:
-            Problem: 401; there is no token, or it is unknown or revoked. 503.
+            Problem: 401; there is no token, or it is unknown, revoked or has expired. 503.
         """
         if self._bootstrap is None:
-            return Caller(ANONYMOUS, Role.ADMIN)
+            return Caller(ANONYMOUS, ANONYMOUS, Role.ADMIN)
         secret = _bearer(request)
         digest = sha256(secret)
         if hmac.compare_digest(digest, self._bootstrap):
-            return Caller(BOOTSTRAP, Role.ADMIN)
+            return Caller(BOOTSTRAP, BOOTSTRAP, Role.ADMIN)
         if not _MADE_HERE.fullmatch(secret):
             raise _refused("the token is not known here")
         # A turn of its own, given back before the body is read: a client that sends slowly holds no connection.
@@ -78,15 +83,25 @@ class Guard:
             found = await run_in_threadpool(_find, sessions, digest)
         if found is None:
             raise _refused("the token is not known here")
-        if found.revoked_at is not None:
-            raise _refused(f"the token {found.name} was revoked at {found.revoked_at:%Y-%m-%d %H:%M:%S} UTC")
-        return Caller(found.name, Role(found.role))
+        token, has_expired = found
+        if token.revoked_at is not None:
+            raise _refused(f"the token {token.name} was revoked at {_clock(token.revoked_at)}; ask an admin for one")
+        if has_expired:
+            raise _refused(f"the token {token.name} expired at {_clock(token.expires_at)}; ask an admin for a new one")
+        return Caller(token.name, token.user_name, Role(token.role), token.expires_at)
 
 
-def _find(sessions: sessionmaker[Session], digest: str) -> Token | None:
+def _find(sessions: sessionmaker[Session], digest: str) -> tuple[Token, bool] | None:
+    """The token, and whether it has expired by the clock of the run database, which made it."""
     # By an index, in time that depends on the hash. Who measures it learns about a hash, which leads to no secret.
+    found = select(Token, func.coalesce(Token.expires_at <= func.now(), False)).where(Token.sha256 == digest)
     with sessions() as session:
-        return session.scalar(select(Token).where(Token.sha256 == digest))
+        row = session.execute(found).one_or_none()
+        return None if row is None else (row[0], row[1])
+
+
+def _clock(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _bearer(request: Request) -> str:

@@ -1,5 +1,7 @@
 """Idempotency-Key (follows draft-ietf-httpapi-idempotency-key-header-07): one key and body, one resource.
 
+A key belongs to the user, so that a script that was given a new token meanwhile repeats nothing.
+
 A key is kept for 7 days at least; after that it may make something new.
 """
 

@@ -37,6 +37,7 @@ def job_views(session: Session, settings: Settings, jobs: Sequence[Job]) -> list
             experiment=experiments[job.experiment_id].name,
             name=job.name,
             kind=job.kind,
+            submitted_by=job.user_name,
             state=JobState(job.state),
             reason=reason_view(job),
             place=places.get(job.id),

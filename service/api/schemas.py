@@ -73,6 +73,7 @@ class JobView(BaseModel):
     experiment: str
     name: str
     kind: str
+    submitted_by: str | None = Field(description="The user whose job it is; null when it is older than users are")
     state: JobState
     reason: Reason | None = Field(description="Why it is not running, or why it ended so")
     place: int | None = Field(description="Place in the queue, 1 starts next; null when it is not queued")

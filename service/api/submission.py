@@ -12,6 +12,7 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from service.api import plan
+from service.api.auth import Caller
 from service.api.fleet import faults_in, faults_of_names, load_fleet
 from service.api.presentation import job_view
 from service.api.problems import Problem, invalid_spec
@@ -29,7 +30,7 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _ABSENT = object()
 
 
-def submit_job(session: Session, body: Any, experiment_name: str, *, actor: str) -> Job:
+def submit_job(session: Session, body: Any, experiment_name: str, *, caller: Caller) -> Job:
     """Add one job to an experiment, which is made if it is new.
 
     Raises:
@@ -51,10 +52,10 @@ def submit_job(session: Session, body: Any, experiment_name: str, *, actor: str)
     if faults:
         raise invalid_spec(faults)
     experiment = ledger.ensure_experiment(session, experiment_name)
-    return _submit(session, experiment, spec, spec.name, references, {}, actor)
+    return _submit(session, experiment, spec, spec.name, references, {}, caller)
 
 
-def submit_experiment(session: Session, body: Any, *, actor: str) -> Experiment:
+def submit_experiment(session: Session, body: Any, *, caller: Caller) -> Experiment:
     """Add an experiment with all its jobs, or nothing.
 
     Raises:
@@ -84,17 +85,17 @@ def submit_experiment(session: Session, body: Any, *, actor: str) -> Experiment:
     experiment.spec = body
     ids: dict[str, uuid.UUID] = {}
     for job in sequence:
-        ids[job] = _submit(session, experiment, valid[job], job, references[job], ids, actor).id
+        ids[job] = _submit(session, experiment, valid[job], job, references[job], ids, caller).id
     return experiment
 
 
-def plan_job(session: Session, settings: Settings, body: Any, experiment_name: str, *, actor: str) -> Plan:
+def plan_job(session: Session, settings: Settings, body: Any, experiment_name: str, *, caller: Caller) -> Plan:
     """What `submit_job` would do, found by doing it and taking it back.
 
     Raises:
         Problem: exactly those of `submit_job`.
     """
-    job = submit_job(session, body, experiment_name, actor=actor)
+    job = submit_job(session, body, experiment_name, caller=caller)
     view = job_view(session, settings, job)
     spec = parse_spec(body)
     fleet = load_fleet(session)
@@ -128,7 +129,7 @@ def _submit(
     name: str | None,
     references: References,
     ids: Mapping[str, uuid.UUID],
-    actor: str,
+    caller: Caller,
 ) -> Job:
     def known(reference: uuid.UUID | str) -> uuid.UUID:
         return ids[reference] if isinstance(reference, str) else reference
@@ -141,7 +142,8 @@ def _submit(
             name=name,
             after=[known(reference) for reference in references.after],
             source_job_id=None if references.source is None else known(references.source),
-            actor=actor,
+            actor=caller.name,
+            user=caller.user,
         )
     except JobNameTaken as error:
         raise Problem("name-taken", str(error), faults=[Fault("/name", str(error))]) from None

@@ -2,30 +2,67 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service.api.roles import Role
 from trainer.specs.common import Name
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+LONGEST = timedelta(days=3650)
+DURATION_RULE = "a whole number and m, h, d or w (minutes to weeks) is expected, up to ten years: for example 90d"
+
+
+def duration(text: str) -> timedelta:
+    """The time that a text like 90d means.
+
+    Raises:
+        ValueError: it means none, or one longer than LONGEST.
+    """
+    number, unit = text[:-1], text[-1:]
+    if unit in _UNITS and len(number) <= 7 and number.isascii() and number.isdecimal() and int(number) > 0:
+        found = timedelta(**{_UNITS[unit]: int(number)})
+        if found <= LONGEST:
+            return found
+    raise ValueError(DURATION_RULE)
+
+
+def _is_a_duration(text: str) -> str:
+    duration(text)
+    return text
 
 
 class TokenRequest(BaseModel):
     """A token to make."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"name": "alice", "role": "submitter"}})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {"name": "alice-laptop", "user": "alice", "role": "submitter", "expires_in": "90d"}
+        },
+    )
 
-    name: Name = Field(description="Whose it is: stands in the events of what is done with it; never used again")
+    name: Name = Field(description="Of this token: stands in the events of what is done with it; never used again")
+    user: Name | None = Field(
+        None, description="Whose it is, and whose the jobs are that it submits; left out: a user of the token's name"
+    )
     role: Role
+    expires_in: Annotated[str, AfterValidator(_is_a_duration)] | None = Field(
+        None, description="How long it is valid: a number and m, h, d or w. Left out: until it is revoked"
+    )
 
 
 class TokenView(BaseModel):
     """A token, without its secret."""
 
     name: str
+    user: str = Field(description="Whose it is")
     role: Role
     created_at: datetime
     created_by: str = Field(description="Name of the token it was made with")
+    expires_at: datetime | None = Field(description="When it ends by itself")
     revoked_at: datetime | None
 
 
@@ -45,4 +82,6 @@ class Whoami(BaseModel):
     """Who asks."""
 
     name: str = Field(description="Name of the token; `anonymous` where no tokens are needed")
+    user: str = Field(description="Whose it is: the owner of the jobs that it submits")
     role: Role
+    expires_at: datetime | None = Field(description="When the token ends by itself")

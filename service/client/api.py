@@ -220,9 +220,13 @@ class Client:
         """Whose token this client has, and what it may do."""
         return self._get("/whoami", Whoami)
 
-    def create_token(self, name: str, role: str) -> TokenMade:
-        """Make a token; the answer holds its secret, this once."""
-        return TokenMade.model_validate_json(self._send("POST", "/tokens", json={"name": name, "role": role}).content)
+    def create_token(
+        self, name: str, role: str, *, user: str | None = None, expires_in: str | None = None
+    ) -> TokenMade:
+        """Make a token; the answer holds its secret, this once. Without a `user` it is of one of its own name."""
+        wanted = {"name": name, "role": role, "user": user, "expires_in": expires_in}
+        said = {field: value for field, value in wanted.items() if value is not None}
+        return TokenMade.model_validate_json(self._send("POST", "/tokens", json=said).content)
 
     def tokens(self) -> Tokens:
         """All tokens, without their secrets."""

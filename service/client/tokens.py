@@ -11,7 +11,7 @@ import httpx
 import typer
 
 from service.api.roles import Role
-from service.api.token_views import Whoami
+from service.api.token_views import TokenView, Whoami
 from service.client import token_store
 from service.client.address import DATA, address, connect
 from service.client.api import ApiError, Client, Unauthorized
@@ -22,7 +22,7 @@ _tokens = typer.Typer(
     help="Make, list and revoke tokens for others: for admins.", no_args_is_help=True, rich_markup_mode=None
 )
 
-TokenName = Annotated[str, typer.Argument(metavar="NAME", help="Whose token it is; stands in the events of jobs")]
+TokenName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token; stands in the events of jobs")]
 
 
 def register(app: typer.Typer) -> None:
@@ -77,18 +77,31 @@ def logout(url: Url = None, data: Data = DATA) -> None:
 def create(
     name: TokenName,
     role: Annotated[Role, typer.Option(help="reader looks; submitter also runs jobs; admin also makes tokens")],
+    user: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Whose it is: jobs belong to the user, whichever token they came by; left out: NAME"),
+    ] = None,
+    expires: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="TIME", help="How long it is valid: 12h, 90d or 8w (m: minutes); left out: until it is revoked"
+        ),
+    ] = None,
     url: Url = None,
     data: Data = DATA,
 ) -> None:
     """Make a token and print its secret, this once. Only a hash of it is kept.
 
-    Example: barlow token create alice --role submitter
+    A user may have several, one a computer or one after another: the jobs of one are in the hands of all.
+
+    Example: barlow token create alice-laptop --user alice --role submitter --expires 90d
     """
     with connect(url, data) as client:
-        made = client.create_token(name, role)
+        made = client.create_token(name, role, user=user, expires_in=expires)
         # The secret alone on stdout, so that it can go straight into a file.
         typer.echo(made.secret)
-        typer.echo(f"{made.name} ({made.role}) uses it by: barlow login --url {client.url}", err=True)
+        whose = f"{made.name} ({made.role} of user {made.user}, {_until(made)})"
+        typer.echo(f"{whose} is used by: barlow login --url {client.url}", err=True)
 
 
 @_tokens.command(name="list")
@@ -97,8 +110,8 @@ def list_tokens(url: Url = None, data: Data = DATA) -> None:
     with connect(url, data) as client:
         for token in client.tokens().items:
             made = f"made {token.created_at:%Y-%m-%d %H:%M} by {token.created_by}"
-            ended = f"  revoked {token.revoked_at:%Y-%m-%d %H:%M}" if token.revoked_at else ""
-            typer.echo(f"{token.name}  {token.role}  {made}{ended}")
+            ended = f"revoked {token.revoked_at:%Y-%m-%d %H:%M}" if token.revoked_at else _until(token)
+            typer.echo(f"{token.name}  {token.user}  {token.role}  {made}  {ended}")
 
 
 @_tokens.command()
@@ -106,6 +119,10 @@ def revoke(name: TokenName, url: Url = None, data: Data = DATA) -> None:
     """Revoke a token: its next request is refused. Its jobs go on."""
     with connect(url, data) as client:
         typer.echo(f"{client.revoke_token(name).name}  revoked")
+
+
+def _until(token: TokenView) -> str:
+    return f"until {token.expires_at:%Y-%m-%d %H:%M} UTC" if token.expires_at else "without an end"
 
 
 def _asks_for_none(url: str) -> bool:

@@ -95,6 +95,7 @@ class Job(Base):
     )
     progress: Mapped[dict[str, Any] | None]
     mlflow_run_id: Mapped[str | None]
+    user_name: Mapped[str | None]  # whose it is; None: of before there were users, and in the hands of admins
     event_seq: Mapped[int] = mapped_column(server_default=text("0"))
     cancel_requested_at: Mapped[datetime | None]
     pause_requested_at: Mapped[datetime | None]
@@ -113,6 +114,7 @@ class Job(Base):
         Index("ix_jobs_queue", "slots", "order_key", postgresql_where=text("state = 'queued'")),
         Index("ix_jobs_place", "order_key", "id", postgresql_where=text("state = 'queued'")),
         Index("ix_jobs_state", "state", "id"),
+        Index("ix_jobs_user", "user_name", "id"),
         Index("ix_jobs_waiting", "id", postgresql_where=text("state = 'waiting'")),
         Index("ix_jobs_reserved", "reserved_node", postgresql_where=text("reserved_node IS NOT NULL")),
         Index("ix_jobs_labels", "labels", postgresql_using="gin"),
@@ -292,18 +294,37 @@ class IdempotencyKey(Base):
 
 
 class Token(Base):
-    """An access token of the API, by the hash of its secret. A revoked one keeps its row, so that no other token ever
-    has its name: events and idempotency keys say who it was."""
+    """An access token of the API, by the hash of its secret, and the user it is for. A revoked one keeps its row, so
+    that no other token ever has its name: events and the audit trail say who it was."""
 
     __tablename__ = "tokens"
     name: Mapped[str] = mapped_column(primary_key=True)
+    user_name: Mapped[str]
     sha256: Mapped[str] = mapped_column(unique=True)
     role: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     created_by: Mapped[str]
+    expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 
     __table_args__ = (CheckConstraint("role IN ('reader', 'submitter', 'admin')", name="role"),)
+
+
+class AuditEntry(Base):
+    """What somebody did with a token, a slot or data, append-only: a trigger refuses every change of a row.
+
+    `actor` is the token it was done with, `user_name` whose that is, `address` where the request came from.
+    """
+
+    __tablename__ = "audit"
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    actor: Mapped[str]
+    user_name: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str]
+    address: Mapped[str | None]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
 
 
 class SchedulerSeen(Base):

@@ -38,8 +38,9 @@ def submit(
     after: Sequence[uuid.UUID],
     source_job_id: uuid.UUID | None,
     actor: str,
+    user: str | None,
 ) -> Job:
-    """Add a job; it waits for `after` and for the job whose backbone it takes, if they have not succeeded yet.
+    """Add a job of `user`; it waits for `after` and for the job whose backbone it takes, until they have succeeded.
 
     Without a name here and in the spec it is called by its kind and the end of its id.
 
@@ -60,6 +61,7 @@ def submit(
         "priority": spec.run.priority,
         "slots": spec.resources.slots,
         "nodes": spec.resources.nodes,
+        "user_name": user,
     }
     submitted = _add(session, row, after, source_job_id, actor)
     if submitted is None:
@@ -67,11 +69,12 @@ def submit(
     return submitted
 
 
-def retry(session: Session, job_id: uuid.UUID, *, actor: str) -> Job:
+def retry(session: Session, job_id: uuid.UUID, *, actor: str, user: str | None) -> Job:
     """A new job of the same spec in place of one that failed or was cancelled; its worker starts it from the old
     one's newest valid checkpoint.
 
-    It waits for what the old one waited for; where that has failed and was retried itself, for the newest retry.
+    It waits for what the old one waited for; where that has failed and was retried itself, for the newest retry. It
+    is `user`'s, whoever's the old one was.
 
     Raises:
         NotFound: there is no such job.
@@ -90,7 +93,7 @@ def retry(session: Session, job_id: uuid.UUID, *, actor: str) -> Job:
     for number in itertools.count(1):
         # 100 characters is the longest a name may be.
         suffix = f"-retry{number}"
-        named = {**row, "retry_of": old.id, "name": root[: 100 - len(suffix)] + suffix}
+        named = {**row, "retry_of": old.id, "user_name": user, "name": root[: 100 - len(suffix)] + suffix}
         new = _add(session, named, after, source, actor)
         if new is not None:
             return new

@@ -205,7 +205,7 @@ def test_the_bootstrap_token_is_compared_in_constant_time(ask: Ask, monkeypatch:
         return bool(real(left, right))
 
     monkeypatch.setattr(auth.hmac, "compare_digest", spy)
-    assert ask("GET", "/whoami", ADMIN).json() == {"name": "bootstrap", "role": "admin"}
+    assert ask("GET", "/whoami", ADMIN).json()["name"] == "bootstrap"
     assert ask("GET", "/whoami", ADMIN[:-1]).status_code == 401
     whole = hashlib.sha256(ADMIN.encode()).hexdigest()
     assert compared == [(whole, whole), (hashlib.sha256(ADMIN[:-1].encode()).hexdigest(), whole)]

@@ -6,13 +6,18 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from api_kit import ADMIN, PRETRAIN, bearer, faults_of, guarded, run_server
+from sqlalchemy import func, update
+from sqlalchemy.orm import Session
 
+from service.api.token_views import DURATION_RULE, duration
+from service.database.tables import Token
 from service.settings import Settings
 
 
@@ -24,8 +29,8 @@ def admin(database: Settings, in_process: Callable[[Settings], AbstractContextMa
         yield client
 
 
-def make(client: httpx.Client, name: str, role: str = "reader") -> dict[str, Any]:
-    answer = client.post("/tokens", json={"name": name, "role": role})
+def make(client: httpx.Client, name: str, role: str = "reader", **more: str) -> dict[str, Any]:
+    answer = client.post("/tokens", json={"name": name, "role": role, **more})
     assert answer.status_code == 201, answer.text
     made: dict[str, Any] = answer.json()
     return made
@@ -44,7 +49,9 @@ def test_a_token_is_shown_once_works_and_ends_with_its_revocation(admin: httpx.C
     listed = admin.get("/tokens")
     assert [token["name"] for token in listed.json()["items"]] == ["alice", "bob"]
     assert listed.json()["items"][0] == made
-    assert admin.get("/whoami", headers=bearer(secret)).json() == {"name": "alice", "role": "submitter"}
+    assert admin.get("/whoami", headers=bearer(secret)).json() == {
+        "name": "alice", "user": "alice", "role": "submitter", "expires_at": None,
+    }  # fmt: skip
 
     revoked = admin.delete("/tokens/alice")
     assert (revoked.status_code, revoked.json()["name"]) == (200, "alice")
@@ -54,6 +61,35 @@ def test_a_token_is_shown_once_works_and_ends_with_its_revocation(admin: httpx.C
     assert (refused.status_code, refused.json()["type"]) == (401, "/problems/unauthorized")
     assert "alice was revoked" in refused.json()["detail"]
     assert admin.delete("/tokens/nobody").json()["type"] == "/problems/not-found"
+
+
+def test_a_token_that_has_expired_is_refused_as_a_revoked_one(admin: httpx.Client, session: Session) -> None:
+    made = make(admin, "alice-laptop", user="alice", expires_in="90d")
+    left = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
+    assert (made["user"], left) == ("alice", timedelta(days=90))
+    who = admin.get("/whoami", headers=bearer(made["secret"])).json()
+    assert (who["name"], who["user"], who["expires_at"]) == ("alice-laptop", "alice", made["expires_at"])
+    session.execute(update(Token).values(expires_at=func.now()))
+    session.commit()
+    refused = admin.get("/whoami", headers=bearer(made["secret"]))
+    assert (refused.status_code, refused.json()["type"]) == (401, "/problems/unauthorized")
+    assert "alice-laptop expired at 20" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("30m", timedelta(minutes=30)), ("12h", timedelta(hours=12)), ("90d", timedelta(90)), ("8w", timedelta(56))],
+)
+def test_a_duration_is_a_number_and_a_unit(text: str, meant: timedelta) -> None:
+    assert duration(text) == meant
+
+
+@pytest.mark.parametrize(
+    "text", ["", "d", "0d", "-1d", "1.5d", "90", "90 d", "90D", "1y", "٣d", "3651d", "99999999999w"]
+)
+def test_what_is_no_duration_is_said_so(admin: httpx.Client, text: str) -> None:
+    answer = admin.post("/tokens", json={"name": "x", "role": "reader", "expires_in": text})
+    assert faults_of(answer) == {"/expires_in": DURATION_RULE}
 
 
 def test_a_name_is_used_once_even_after_its_revocation(admin: httpx.Client) -> None:
@@ -68,7 +104,8 @@ def test_a_name_is_used_once_even_after_its_revocation(admin: httpx.Client) -> N
 
 @pytest.mark.parametrize("name", ["bootstrap", "anonymous", "scheduler", "ledger"])
 def test_no_token_passes_for_another_actor(admin: httpx.Client, name: str) -> None:
-    assert "the service's own" in faults_of(admin.post("/tokens", json={"name": name, "role": "reader"}))["/name"]
+    answer = admin.post("/tokens", json={"name": name, "user": name, "role": "reader"})
+    assert faults_of(answer) == dict.fromkeys(("/name", "/user"), f"{name!r} is the service's own; take another name")
     assert admin.get("/tokens").json() == {"items": []}
 
 
@@ -86,6 +123,7 @@ def test_the_bootstrap_token_is_not_revoked_by_the_api(admin: httpx.Client) -> N
         ({"name": "a b", "role": "owner"}, {"/name", "/role"}),
         ({"name": "node:gpu-1", "role": "reader"}, {"/name"}),
         ({"name": "x", "role": "reader", "a/b~": 1}, {"/a~1b~0"}),
+        ({"name": "x", "role": "reader", "user": "a b", "expires_in": "never"}, {"/user", "/expires_in"}),
         (["x"], {""}),
         ("x", {""}),
     ],
@@ -97,7 +135,9 @@ def test_a_bad_request_names_every_fault(admin: httpx.Client, body: Any, pointer
 
 
 def test_without_an_admin_token_everybody_is_anonymous_and_none_is_made(api: httpx.Client) -> None:
-    assert api.get("/whoami").json() == {"name": "anonymous", "role": "admin"}
+    assert api.get("/whoami").json() == {
+        "name": "anonymous", "user": "anonymous", "role": "admin", "expires_at": None,
+    }  # fmt: skip
     assert api.get("/whoami", headers=bearer("whatever")).json()["name"] == "anonymous"
     answer = api.post("/tokens", json={"name": "alice", "role": "admin"})
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/tokens-off")

@@ -89,8 +89,11 @@ def test_the_token_of_the_environment_wins(
     monkeypatch.setenv("BARLOW_TOKEN", ADMIN)
     secret = barlow("token", "create", "carol", "--role", "reader").stdout.strip()
     listed = barlow("token", "list").output
-    assert "carol  reader  made " in listed
-    assert " by bootstrap\n" in listed
+    assert "carol  carol  reader  made " in listed
+    assert " by bootstrap  without an end\n" in listed
+    assert barlow("token", "create", "dora-1", "--role", "reader", "--user", "dora", "--expires", "90d").exit_code == 0
+    assert "dora-1  dora  reader  made " in barlow("token", "list").output
+    assert "for example 90d" in barlow("token", "create", "x", "--role", "reader", "--expires", "long").stderr
     assert secret not in listed
     assert barlow("token", "revoke", "carol").output == "carol  revoked\n"
     assert barlow("token", "revoke", "carol").output == "carol  revoked\n"

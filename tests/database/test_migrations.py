@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from service.database.engine import make_engine, session_factory
 from service.database.migrate import _config, current_and_head, upgrade
-from service.database.tables import Base, Experiment, Job, Token
+from service.database.tables import AuditEntry, Base, Experiment, Job, Token
 from service.local.servers import Postgres
 from service.settings import Settings
 
@@ -130,13 +130,61 @@ def test_a_database_of_the_release_before_tokens_gets_them_and_keeps_its_jobs(em
         session.commit()
         upgrade(empty)
         assert session.query(Experiment).one().name == "kept"
-        session.add(Token(name="alice", sha256="00", role="reader", created_by="bootstrap"))
+        given = {"user_name": "alice", "created_by": "bootstrap"}
+        session.add(Token(name="alice", sha256="00", role="reader", **given))
         session.commit()
         for name, sha256, role in (("bob", "00", "reader"), ("alice", "01", "reader"), ("bob", "01", "owner")):
-            session.add(Token(name=name, sha256=sha256, role=role, created_by="bootstrap"))
+            session.add(Token(name=name, sha256=sha256, role=role, **given))
             with pytest.raises(IntegrityError):
                 session.commit()
             session.rollback()
+    engine.dispose()
+
+
+def test_tokens_of_the_release_before_users_are_users_and_jobs_belong_to_who_submitted_them(empty: Settings) -> None:
+    upgrade(empty, "0004")
+    engine = make_engine(empty)
+    spec = json.dumps({"data": {"name": "digits"}, "run": {"priority": 0}})
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO experiments (name) VALUES ('old')"))
+        connection.execute(
+            text("INSERT INTO tokens (name, sha256, role, created_by) VALUES ('alice', '00', 'submitter', 'bootstrap')")
+        )
+        for submitter in ("alice", "bootstrap", "anonymous", None):
+            job = connection.scalar(
+                text(
+                    "INSERT INTO jobs"
+                    " (experiment_id, kind, name, spec, spec_digest, state, priority, order_key, slots, nodes)"
+                    " SELECT id, 'pretrain', :name, :spec, '', 'queued', 0, 0, 1, 1 FROM experiments RETURNING id"
+                ),
+                {"spec": spec, "name": f"of-{submitter}"},
+            )
+            for seq, actor in enumerate((submitter, "alice"), 1):
+                if submitter is not None:
+                    event = (
+                        "INSERT INTO events (job_id, seq, kind, actor, payload) VALUES (:job, :seq, '', :actor, '{}')"
+                    )
+                    connection.execute(text(event), {"job": job, "seq": seq, "actor": actor})
+    upgrade(empty)
+    with session_factory(engine)() as session:
+        token = session.query(Token).one()
+        assert (token.name, token.user_name, token.expires_at) == ("alice", "alice", None)
+        owners = {job.name: job.user_name for job in session.query(Job)}
+        assert owners == {"of-alice": "alice", "of-bootstrap": None, "of-anonymous": None, "of-None": None}
+    engine.dispose()
+
+
+def test_nobody_changes_the_audit_trail(empty: Settings) -> None:
+    upgrade(empty)
+    engine = make_engine(empty)
+    with session_factory(engine)() as session:
+        session.add(AuditEntry(actor="alice", user_name="alice", action="token.create", subject="bob"))
+        session.commit()
+        for statement in ("UPDATE audit SET actor = 'bob'", "DELETE FROM audit", "TRUNCATE audit"):
+            with pytest.raises(IntegrityError, match="only ever added"):
+                session.execute(text(statement))
+            session.rollback()
+        assert session.query(AuditEntry).one().detail == {}
     engine.dispose()
 
 

@@ -73,6 +73,7 @@ class Lab:
             after=after,
             source_job_id=source,
             actor="test",
+            user=None,
         ).id
 
     def cancel(self, job_id: uuid.UUID, actor: str = "test") -> Job:
@@ -89,7 +90,7 @@ class Lab:
 
     def retry(self, job_id: uuid.UUID, actor: str = "test") -> uuid.UUID:
         with self.sessions.begin() as session:
-            return jobs.retry(session, job_id, actor=actor).id
+            return jobs.retry(session, job_id, actor=actor, user=None).id
 
     def place(self) -> None:
         with self.sessions() as session:

@@ -85,5 +85,5 @@ def judge(lab: Lab, source: UUID, select: str) -> UUID:
     spec = {"kind": "knn", "data": {"name": "digits"}, "backbone_from": {"job": "recorded", "select": select}}
     with lab.sessions.begin() as session:
         experiment = jobs.ensure_experiment(session, "lab")
-        facts: dict[str, Any] = {"name": None, "after": [], "source_job_id": source, "actor": "test"}
+        facts: dict[str, Any] = {"name": None, "after": [], "source_job_id": source, "actor": "test", "user": None}
         return jobs.submit(session, experiment_id=experiment.id, spec=parse_spec(spec), **facts).id

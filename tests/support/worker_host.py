@@ -66,6 +66,7 @@ class Host(Lab):
                 after=[],
                 source_job_id=source,
                 actor="test",
+                user=None,
             )
             return job.id
 

@@ -44,7 +44,7 @@ class Source:
     def post(self, spec: dict, source: uuid.UUID | None) -> Job:
         with self.lab.sessions.begin() as session:
             experiment = jobs.ensure_experiment(session, "lab")
-            facts = {"name": None, "after": [], "source_job_id": source, "actor": "test"}
+            facts = {"name": None, "after": [], "source_job_id": source, "actor": "test", "user": None}
             return jobs.submit(session, experiment_id=experiment.id, spec=parse_spec(spec), **facts)
 
     def resolve(self, select: str) -> dict:

@@ -56,15 +56,15 @@ def submit(
     key: IdempotencyKeyDep,
 ) -> ExperimentDetail:
     """Submit all jobs of an experiment, or none. A job that names another one of it waits for that one."""
-    made = key and replayed(session, owner=caller.name, route="POST /experiments", key=key, request=body)
+    made = key and replayed(session, owner=caller.user, route="POST /experiments", key=key, request=body)
     if made:
         response.headers["Idempotency-Replayed"] = "true"
         experiment = find_experiment(session, made)
     else:
-        experiment = submit_experiment(session, body, actor=caller.name)
+        experiment = submit_experiment(session, body, caller=caller)
         if key:
             resource = str(experiment.id)
-            remember(session, owner=caller.name, route="POST /experiments", key=key, request=body, resource=resource)
+            remember(session, owner=caller.user, route="POST /experiments", key=key, request=body, resource=resource)
     response.headers["Location"] = f"{ROOT}/experiments/{experiment.id}"
     return _detail(session, settings, experiment)
 

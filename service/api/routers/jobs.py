@@ -89,16 +89,16 @@ def submit(
     """Submit a job: the bare spec in, the job out."""
     if validate_only:
         response.status_code = 200
-        return plan_job(session, settings, body, experiment, actor=caller.name)
+        return plan_job(session, settings, body, experiment, caller=caller)
     request = {"experiment": experiment, "spec": body}
-    made = key and replayed(session, owner=caller.name, route="POST /jobs", key=key, request=request)
+    made = key and replayed(session, owner=caller.user, route="POST /jobs", key=key, request=request)
     if made:
         response.headers["Idempotency-Replayed"] = "true"
         job = find_job(session, made)
     else:
-        job = submit_job(session, body, experiment, actor=caller.name)
+        job = submit_job(session, body, experiment, caller=caller)
         if key:
-            remember(session, owner=caller.name, route="POST /jobs", key=key, request=request, resource=str(job.id))
+            remember(session, owner=caller.user, route="POST /jobs", key=key, request=request, resource=str(job.id))
     response.headers["Location"] = f"{ROOT}/jobs/{job.id}"
     return job_view(session, settings, job)
 

@@ -14,7 +14,8 @@ from service.api.bodies import JsonBody
 from service.api.deps import SessionDep
 from service.api.presentation import ROOT
 from service.api.problems import Problem, responses
-from service.api.token_views import TokenMade, TokenRequest, Tokens, TokenView, Whoami
+from service.api.roles import Role
+from service.api.token_views import DURATION_RULE, TokenMade, TokenRequest, Tokens, TokenView, Whoami, duration
 from service.database.tables import Token
 from service.ledger.attempts import SCHEDULER
 from service.ledger.dependants import LEDGER
@@ -24,7 +25,7 @@ from trainer.specs.common import NAME_RULE
 router = APIRouter(tags=["tokens"])
 
 RESERVED = {BOOTSTRAP, ANONYMOUS, SCHEDULER, LEDGER}
-"""Who else stands in events: a token of this name would pass for them."""
+"""Who else stands in events: a token or a user of this name would pass for them."""
 
 _BODY = {
     "requestBody": {
@@ -36,8 +37,8 @@ _BODY = {
 
 @router.get("/whoami", operation_id="whoami", responses=responses())
 def whoami(caller: CallerDep) -> Whoami:
-    """Whose token the request carries, and what it may do."""
-    return Whoami(name=caller.name, role=caller.role)
+    """Whose token the request carries, what it may do and until when."""
+    return Whoami(name=caller.name, user=caller.user, role=caller.role, expires_at=caller.expires_at)
 
 
 @router.post(
@@ -59,7 +60,14 @@ def create_token(
         # Everybody on the machine could make one now that counts once the API is guarded.
         raise Problem("tokens-off", "this API asks for no tokens; set BARLOW_ADMIN_TOKEN and start it again")
     secret = new_secret()
-    row = {"name": wanted.name, "role": wanted.role, "sha256": sha256(secret), "created_by": caller.name}
+    row = {
+        "name": wanted.name,
+        "user_name": wanted.user or wanted.name,
+        "role": wanted.role,
+        "sha256": sha256(secret),
+        "created_by": caller.name,
+        "expires_at": None if wanted.expires_in is None else func.now() + duration(wanted.expires_in),
+    }
     made = session.scalar(insert(Token).values(row).on_conflict_do_nothing(index_elements=["name"]).returning(Token))
     if made is None:
         said = (
@@ -68,7 +76,7 @@ def create_token(
         )
         raise Problem("name-taken", said, faults=[Fault("/name", said)])
     response.headers["Cache-Control"] = "no-store"
-    return TokenMade(**_view(made).model_dump(), secret=secret)
+    return TokenMade(**dict(_view(made)), secret=secret)
 
 
 @router.get("/tokens", operation_id="list_tokens", responses=responses())
@@ -95,9 +103,13 @@ def _read(body: Any) -> TokenRequest:
     except ValidationError as error:
         faults = [Fault("".join(map(_pointer, item["loc"])), _words(item)) for item in error.errors()]
     else:
-        if wanted.name not in RESERVED:
+        faults = [
+            Fault(f"/{field}", f"{value!r} is the service's own; take another name")
+            for field, value in (("name", wanted.name), ("user", wanted.user))
+            if value in RESERVED
+        ]
+        if not faults:
             return wanted
-        faults = [Fault("/name", f"{wanted.name!r} is the service's own; take another name")]
     raise Problem("invalid-token", "; ".join(f"{f.pointer or 'body'}: {f.message}" for f in faults), faults=faults)
 
 
@@ -107,9 +119,21 @@ def _pointer(part: Any) -> str:
 
 def _words(item: Any) -> str:
     if item["type"] == "extra_forbidden":
-        return "unknown field; a token has name and role"
-    return NAME_RULE if item["loc"] == ("name",) and item["type"] != "missing" else str(item["msg"])
+        return "unknown field; a token has name, user, role and expires_in"
+    if item["type"] == "missing":
+        return str(item["msg"])
+    return {("name",): NAME_RULE, ("user",): NAME_RULE, ("expires_in",): DURATION_RULE}.get(
+        item["loc"], str(item["msg"])
+    )
 
 
 def _view(row: Token) -> TokenView:
-    return TokenView.model_validate(row, from_attributes=True)
+    return TokenView(
+        name=row.name,
+        user=row.user_name,
+        role=Role(row.role),
+        created_at=row.created_at,
+        created_by=row.created_by,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+    )

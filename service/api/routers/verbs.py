@@ -88,15 +88,15 @@ def retry(
     It starts from the old one's newest valid checkpoint. Without an Idempotency-Key every request makes a job.
     """
     request = {"job": str(job.id)}
-    made = key and replayed(session, owner=caller.name, route="POST /jobs:retry", key=key, request=request)
+    made = key and replayed(session, owner=caller.user, route="POST /jobs:retry", key=key, request=request)
     if made:
         response.headers["Idempotency-Replayed"] = "true"
         new = find_job(session, made)
     else:
-        new = ledger.retry(session, job.id, actor=caller.name)
+        new = ledger.retry(session, job.id, actor=caller.name, user=caller.user)
         if key:
             remember(
-                session, owner=caller.name, route="POST /jobs:retry", key=key, request=request, resource=str(new.id)
+                session, owner=caller.user, route="POST /jobs:retry", key=key, request=request, resource=str(new.id)
             )
     response.headers["Location"] = f"{ROOT}/jobs/{new.id}"
     return job_view(session, settings, new)
