@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from api_kit import run_server
 from lab import Lab
-from running_stack import Up
+from running_stack import Up, barlow_below
 
 from service.database import migrate
 from service.local.servers import Mlflow, Postgres, Redis
@@ -105,8 +105,14 @@ def mlflow(postgres: Postgres, server_directory: Path) -> Iterator[Mlflow]:
 
 @pytest.fixture
 def fresh_stack(tmp_path: Path) -> Iterator[Up]:
-    """A `barlow up` that is not started yet, on a directory of the test's own."""
-    up = Up(tmp_path / "lab", {"BARLOW_HEARTBEAT_SECONDS": "1", "BARLOW_LEASE_SECONDS": "30"})
+    """A `barlow up` that is not started yet, on a directory of the test's own.
+
+    It lies as on the plainest machine there is, below a home of mode 700, its environment too; in paths with blanks.
+    """
+    home = tmp_path / "a home"
+    home.mkdir(mode=0o700)
+    settings = {"BARLOW_HEARTBEAT_SECONDS": "1", "BARLOW_LEASE_SECONDS": "30"}
+    up = Up(home / "the lab", settings, barlow=barlow_below(home / "its environment"))
     yield up
     if hasattr(up, "process"):
         up.end()

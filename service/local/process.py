@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pwd
 import shutil
@@ -20,6 +21,8 @@ MARK = "BARLOW_LOCAL_DIR"
 """Environment variable that every child and its children carry: the directory of the stack they belong to."""
 
 UNPRIVILEGED = "nobody"
+
+_ACCESS_HEEDS_CAPABILITIES = "--securebits=+no_setuid_fixup"
 
 
 @dataclass
@@ -112,6 +115,21 @@ def run_to_end(command: Sequence[str], *, unprivileged: bool, what: str) -> None
         raise RuntimeError(f"{what} failed with exit code {done.returncode}:\n{done.stdout.decode(errors='replace')}")
 
 
+def require_reachable(program: Path) -> None:
+    """Refuse a program that an `unprivileged` child could not start.
+
+    Raises:
+        RuntimeError: it lies below a folder that is closed to that child; says the ways out.
+    """
+    done = subprocess.run([*_privileges(None, unprivileged=True), "test", "-x", str(program)], check=False)
+    if done.returncode:
+        raise RuntimeError(
+            f"{UNPRIVILEGED}, as which PostgreSQL runs because it refuses root, cannot reach {program}: a folder above"
+            " it is closed to others, and this system does not let root pass on the right to enter it (CAP_SETPCAP,"
+            " CAP_DAC_OVERRIDE); start as an ordinary user, or install where others may enter"
+        )
+
+
 def end_leftovers(directory: Path, *, grace_seconds: float) -> int:
     """End every other process that carries the mark of `directory`: what a killed `barlow up` left.
 
@@ -173,7 +191,17 @@ def _privileges(death_signal: signal.Signals | None, *, unprivileged: bool) -> l
     if owner is not None:
         ids = [f"--reuid={owner[0]}", f"--regid={owner[1]}", "--clear-groups"]
         prefix += [*ids, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+        if _can_set_securebits():
+            # Without it access(2) ignores the capability, and by access(2) PostgreSQL looks for its own programs.
+            prefix.append(_ACCESS_HEEDS_CAPABILITIES)
     return [*prefix, "--"]
+
+
+@functools.cache
+def _can_set_securebits() -> bool:
+    """Some containers' root may not; then only folders that are open to everybody serve."""
+    done = subprocess.run(["setpriv", _ACCESS_HEEDS_CAPABILITIES, "--", "true"], stderr=subprocess.DEVNULL, check=False)
+    return done.returncode == 0
 
 
 def _clean_environment() -> dict[str, str]:

@@ -23,7 +23,7 @@ import psycopg
 import redis
 from psycopg import sql
 
-from service.local.process import Child, port_or_free, run_to_end, unprivileged_owner
+from service.local.process import Child, port_or_free, require_reachable, run_to_end, unprivileged_owner
 
 HOST = "127.0.0.1"
 
@@ -57,10 +57,12 @@ class Postgres:
         """Start on `port`, 0 for a free one (`self.port`); makes the cluster the first time.
 
         Raises:
-            RuntimeError: the server does not come up, the port may be taken; ends with the last lines of its log.
+            RuntimeError: the server does not come up, the port may be taken; ends with the last lines of its log. Or
+                this account cannot reach its programs.
             ValueError: the data directory belongs to another user.
         """
         cluster = self.directory.resolve() / "postgres"
+        require_reachable(_postgres_bin() / "postgres")
         if not (cluster / "PG_VERSION").exists():
             self._create_cluster(cluster)
         _refuse_foreign(cluster)

