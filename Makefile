@@ -1,23 +1,40 @@
 # Two commands matter to a newcomer: `make demo` and `make test`. Both make the environment on demand.
-PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
-BIN := .venv/bin
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14; do $$p -c '' 2>/dev/null && echo $$p && exit; done; echo python3)
+
+# For a checkout that cannot be written: make demo VENV=DIRECTORY DATA=DIRECTORY puts the environment and the stack of
+# the demo elsewhere. Both are given on the command line only.
+VENV := .venv
+DATA :=
+BIN := $(VENV)/bin
+ifneq ($(VENV),.venv)
+$(if $(filter 1,$(words $(VENV))),,$(error VENV is a folder in whose path is no blank))
+export MYPY_CACHE_DIR := $(VENV)/caches/mypy
+export RUFF_CACHE_DIR := $(VENV)/caches/ruff
+export HYPOTHESIS_STORAGE_DIRECTORY := $(VENV)/caches/hypothesis
+export PYTEST_ADDOPTS := -o cache_dir=$(VENV)/caches/pytest
+ARROWS := --cache-dir $(VENV)/caches/imports
+OURS = @test -e $(VENV)/pyvenv.cfg || test ! -d $(VENV) || rmdir $(VENV) 2>/dev/null || { echo '$(VENV) holds something else than an environment; name a new folder: make VENV=...' >&2; exit 1; }
+endif
 
 .PHONY: install demo test test-rooms test-one-of-each-fault test-faults test-long soak bench lint up down test-compose clean
 
-install: .venv/installed
+install: $(VENV)/installed
 
 # The stamp gets its name last. An environment that was left half installed, or whose Python is gone, is made anew; one
-# with other versions than pyproject.toml and constraints.txt now name is brought to them.
-.venv/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Barlow Lab needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
-	@test ! -e .venv/installing || rm -rf .venv
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	@touch .venv/installing
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	@mv .venv/installing $@
+# with other versions than pyproject.toml and constraints.txt now name is brought to them. What setuptools notes of this
+# checkout goes into the environment, not into the checkout.
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 15) else "Barlow Lab needs Python 3.11, 3.12, 3.13 or 3.14, and $(PYTHON) is %d.%d: make PYTHON=/path/to/python3.12 ..." % sys.version_info[:2])'
+	$(OURS)
+	@test ! -e $(VENV)/installing || rm -rf $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@mkdir -p $(VENV)/build && touch $(VENV)/installing
+	@printf '[egg_info]\negg_base = %s\n' "$$(cd $(VENV)/build && pwd)" >$(VENV)/build/setup.cfg
+	DIST_EXTRA_CONFIG="$$(cd $(VENV)/build && pwd)/setup.cfg" $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint constraints.txt --editable '.[dev]'
+	@mv $(VENV)/installing $@
 
 demo: install
-	$(BIN)/barlow demo
+	$(BIN)/barlow demo $(if $(DATA),--data '$(DATA)')
 
 # One fault of each class mostly waits, for leases and restarts, so it runs beside the other tests.
 test: lint
@@ -49,7 +66,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports $(ARROWS)
 
 # The whole system in containers, on this host. `make up GPU=1` gives the worker the NVIDIA GPUs, once and for all:
 # COMPOSE_FILE in .env says which files every docker compose here reads.

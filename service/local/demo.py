@@ -19,6 +19,7 @@ from service.client.progress import watch
 from service.client.render import ending, faults
 from service.ledger.states import JobState
 from service.local.agreement import compare
+from service.local.folder import STATE, make_private
 from service.local.process import Child, end_leftovers
 from service.local.stack import ENDPOINTS, lock
 from trainer.specs import SpecError, load_spec_file
@@ -39,6 +40,7 @@ def run(recipe: Path, directory: Path, *, keep: bool) -> int:
     try:
         body = load_spec_file(recipe)
         _make_fresh(directory)
+        make_private(directory, console.print)
         with _running_stack(console, directory, keep=keep) as endpoints, Client(endpoints["api"]) as client:
             experiment = client.submit_experiment(body)
             jobs = watch(client, [job.id for job in experiment.jobs], console)
@@ -85,7 +87,7 @@ def judge(console: Console, jobs: dict[str, JobDetail]) -> bool:
 def _make_fresh(directory: Path) -> None:
     if not directory.exists() or not any(directory.iterdir()):
         return
-    if not (directory / "local.json").exists():
+    if not (directory / STATE).exists():
         raise ValueError(f"{directory} holds something else than a former demo; choose another --data")
     with lock(directory):
         end_leftovers(directory, grace_seconds=20)

@@ -150,6 +150,7 @@ class Redis:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = port or port_or_free(0)
         settings = folder / "redis.conf"
+        settings.unlink(missing_ok=True)
         settings.touch(mode=0o600)  # a password on the command line would be seen in ps
         # noeviction: an evicting broker loses queues. A title of its own would overwrite the mark in its environment.
         # The folder is the working directory, so that a path with blanks is fine.

@@ -24,6 +24,7 @@ from service.database import migrate
 from service.database.engine import make_engine, session_factory
 from service.database.tables import NOBODY, Node
 from service.ledger import nodes
+from service.local.folder import STATE, make_private
 from service.local.process import Child, end_leftovers, port_or_free
 from service.local.servers import HOST, Mlflow, Postgres, Redis
 from service.settings import Settings
@@ -50,7 +51,7 @@ class _Part:
 class Stack:
     """PostgreSQL, Redis, MLflow, API, scheduler and one worker as children of this process.
 
-    Everything lies in `directory`: postgres/, redis/, mlflow/ (artifacts), runs/ (run directories), data/ (data
+    Everything lies in `directory`, which is closed to others: postgres/, redis/, mlflow/ (artifacts), runs/ (run directories), data/ (data
     sets), logs/, local.json (passwords and ports, mode 600) and, while the stack answers, endpoints.json (mode 600:
     the database's address holds its password, so that the one line is enough to query it).
     """
@@ -209,15 +210,15 @@ class Stack:
         self._report(f"{part.name} {what}; starting it again in {part.pause:g} s (log: {part.child.log})")
 
     def _take_lock(self) -> None:
+        make_private(self.directory, self._report)
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.directory)
         except OSError as error:
             raise ValueError(f"{self.directory} cannot be used: {error}; choose another --data") from error
 
     def _load_state(self) -> dict[str, Any]:
         """Passwords and ports of this directory. A port stays what it was, unless somebody else has it now."""
-        file = self.directory / "local.json"
+        file = self.directory / STATE
         try:
             state: dict[str, Any] = json.loads(file.read_text())
         except FileNotFoundError:

@@ -31,7 +31,8 @@ def test_up_through_its_life(fresh_stack: Up) -> None:
     api = up.endpoints["api"]
     assert set(up.endpoints) == {"api", "mlflow", "database"}
     assert all(up.endpoints[name].startswith("http://127.0.0.1:") for name in ("api", "mlflow"))
-    assert (directory / "endpoints.json").stat().st_mode & 0o077 == 0
+    for private in (directory, *(directory / name for name in ("endpoints.json", "local.json", "redis/redis.conf"))):
+        assert private.stat().st_mode & 0o077 == 0, private
     assert _ready(api)
     made = httpx.post(f"{api}/api/v1/jobs?experiment=kept", json=_JOB)
     assert made.status_code == 201, made.text
@@ -51,8 +52,11 @@ def test_up_through_its_life(fresh_stack: Up) -> None:
     # Nothing outlives a killed `up`, and the next one goes on where it was.
     up.kill()
     before = up.endpoints
+    directory.chmod(0o755)  # as former versions made it
     up.start()
     assert up.endpoints == before
+    assert f"{directory} was open to others (mode 755); its mode is 700 now" in up.output
+    assert directory.stat().st_mode & 0o777 == 0o700
     (kept,) = httpx.get(f"{api}/api/v1/jobs?experiment=kept").json()["items"]
     assert kept["id"] == made.json()["id"]
     job = f"{api}/api/v1/jobs/{kept['id']}"
@@ -61,6 +65,18 @@ def test_up_through_its_life(fresh_stack: Up) -> None:
     assert up.stop() == 0, up.output
     assert up.processes() == []
     assert not (directory / "endpoints.json").exists()
+
+
+def test_a_folder_of_other_things_is_not_closed_to_others(tmp_path: Path) -> None:
+    (shared := tmp_path / "shared").mkdir()
+    shared.chmod(0o755)
+    (shared / "thesis.txt").write_text("three years")
+    barlow = Path(sys.executable).with_name("barlow")
+    done = subprocess.run([barlow, "up", "--data", shared], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"chmod 700 {shared}" in done.stderr
+    assert shared.stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in shared.iterdir()] == ["thesis.txt"]
 
 
 def test_a_missing_extra_is_named() -> None:
