@@ -51,9 +51,9 @@ class _Part:
 class Stack:
     """PostgreSQL, Redis, MLflow, API, scheduler and one worker as children of this process.
 
-    Everything lies in `directory`, which is closed to others: postgres/, redis/, mlflow/ (artifacts), runs/ (run directories), data/ (data
-    sets), logs/, local.json (passwords and ports, mode 600) and, while the stack answers, endpoints.json (mode 600:
-    the database's address holds its password, so that the one line is enough to query it).
+    Everything lies in `directory`, which is closed to others: postgres/, redis/, mlflow/ (artifacts), runs/ (run
+    directories), data/ (data sets), logs/, local.json (passwords and ports, mode 600) and, while the stack answers,
+    endpoints.json (mode 600: the database's address holds its password, so that the one line is enough to query it).
     """
 
     def __init__(

@@ -50,7 +50,7 @@ def test_the_environment_of_a_checkout_that_cannot_be_written_goes_elsewhere(che
     asked = [venv / "bin" / "python", "-P", "-c", "import service; print(service.__file__)"]
     found = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
     assert Path(found) == checkout / "service" / "__init__.py"
-    assert make(checkout, "--question", "install", f"VENV={venv}").returncode == 0, "a second time there is nothing to do"
+    assert make(checkout, "--question", "install", f"VENV={venv}").returncode == 0, "nothing to do twice"
 
     demo = make(checkout, "--dry-run", "demo", f"VENV={venv}", f"DATA={tmp_path}/the data").stdout
     assert demo.strip() == f"{venv}/bin/barlow demo --data '{tmp_path}/the data'"
