@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 
 from trainer.runtime import collectives, signals
+from trainer.specs.given_files import read_json
 
 REASONS = ("signal", "lease", "drain", "preempt", "pause", "cancel")
 """Why a run is asked to stop; a later one wins over an earlier one.
@@ -81,7 +81,7 @@ class StopRequests:
 
     def _read(self) -> str | None:
         try:
-            value = json.loads(self._control_file.read_text("utf-8"))
+            value = read_json(self._control_file)
             reason = value.get("stop") if isinstance(value, dict) else None
             if reason not in REASONS:
                 raise ValueError(f'it is not {{"stop": one of {", ".join(REASONS)}}}')
