@@ -58,7 +58,7 @@ def read_image(folder: bytes, path: bytes) -> NDArray[np.uint8]:
                 raise UnreadableImage(said(path), f"the file is larger than {MAX_FILE_BYTES:,} bytes")
             encoded = file.read(MAX_FILE_BYTES)
     except Refused as error:
-        raise UnreadableImage(said(path), error.strerror) from error
+        raise UnreadableImage(said(path), error.strerror or str(error)) from error
     except OSError as error:
         if error.errno not in _OF_ONE_FILE or not os.path.isdir(folder):
             raise

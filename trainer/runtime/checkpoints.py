@@ -22,12 +22,13 @@ from trainer.disk import naming
 from trainer.runtime import retention
 from trainer.runtime.compiling import Form
 from trainer.runtime.context import Context
-from trainer.specs.backbone_inputs import MANIFEST as MANIFEST_FILE
-from trainer.specs.backbone_inputs import STATE as STATE_FILE
+from trainer.specs import backbone_inputs
 from trainer.specs.common import CheckpointSpec
 from trainer.specs.given_files import checked, open_regular, read_json
 from trainer.specs.retention import Place, Recorded
 
+STATE_FILE = backbone_inputs.STATE
+MANIFEST_FILE = backbone_inputs.MANIFEST
 PIECE_BYTES = 2**24
 
 
