@@ -109,7 +109,9 @@ def under_the_stack(directory: Path, rounds: int, seconds: float) -> dict[str, l
     windows: list[tuple[str, float, float]] = []
     with stack(directory) as (process, endpoints):
         spec = {**SPEC, "name": "cost", "epochs": 100_000}
-        job = httpx.post(f"{endpoints['api']}/api/v1/jobs", json=spec, timeout=30).raise_for_status().json()["id"]
+        headers = {"Authorization": f"Bearer {(directory / 'admin-token').read_text().strip()}"}
+        answer = httpx.post(f"{endpoints['api']}/api/v1/jobs", json=spec, headers=headers, timeout=30)
+        job = answer.raise_for_status().json()["id"]
         (runs,) = [path.parent for path in wait(lambda: list(directory.rglob(job)))]
         journal = attempt_folder(runs / job, 1) / FILE_NAME
         wait(lambda: next(step_times(journal), None))

@@ -28,6 +28,10 @@ BOOTSTRAP = "bootstrap"
 
 _MADE_HERE = re.compile(r"barlow_[A-Za-z0-9_-]{43}")
 _SCHEME = "token"
+_NONE_SENT = (
+    "send a token: Authorization: Bearer TOKEN. An admin makes one; that of a `barlow up` is in the file admin-token "
+    "in its folder, where the command `barlow` finds it by itself"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ def _clock(moment: datetime | None) -> str:
 def _bearer(request: Request) -> str:
     header = request.headers.get("authorization")
     if header is None:
-        raise _refused("send a token: Authorization: Bearer TOKEN", error="")
+        raise _refused(_NONE_SENT, error="")
     scheme, _, secret = header.partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
         raise _refused("the header Authorization is not of the form: Bearer TOKEN")

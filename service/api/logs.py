@@ -8,7 +8,6 @@ from pathlib import Path
 
 from service.run_folders import run_folder
 from service.settings import Settings
-from trainer.specs.given_files import open_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class Log:
         start = 0
         for path, size in self.files:
             if start <= offset < start + size and len(out) < limit:
-                with open_regular(path) as file:
+                with path.open("rb") as file:
                     file.seek(offset - start)
                     piece = file.read(min(limit - len(out), start + size - offset))
                 out += piece

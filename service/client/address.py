@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
-from service.client import token_store
+import httpx
+
+from service.client import own_stack, token_store
 from service.client.api import Client, Unreachable
 
 DATA = Path(".barlow")
+_HERE = "127.0.0.1"
 
 
 def connect(url: str | None, data: Path) -> Client:
     """A client of the API at `url`, or else of the stack whose `barlow up` runs on the directory `data`.
 
+    Its token is, whichever there is first: BARLOW_TOKEN, that of `barlow login`, that of the stack on `data`.
+
     Raises:
         Unreachable: there is no address.
-        ApiError: others can read the stored tokens.
+        ApiError: others can read a stored token.
     """
     found = address(url, data)
-    return Client(found, token_store.token_for(found, named=url is not None))
+    given = token_store.token_for(found, named=url is not None)
+    if given is not None:
+        in_environment = given == os.environ.get(token_store.VARIABLE)
+        source = token_store.VARIABLE if in_environment else "`barlow login`, which `barlow logout` removes"
+        return Client(found, given, remedy=f"that was the token of {source}; {_login(found)}")
+    port = _port_of_own_stack(found, data)
+    kept = None if port is None else own_stack.read(data)
+    if port is None or kept is None:
+        return Client(found, remedy=_login(found) + _or_from_its_folder(found))
+    said = f"that was the token in {data / own_stack.FILE}, and its stack runs with another one, BARLOW_ADMIN_TOKEN"
+    return Client(found, auth=own_stack.OwnStack(kept, port), remedy=f"{said}; {_login(found)}")
 
 
 def address(url: str | None, data: Path) -> str:
@@ -29,6 +45,30 @@ def address(url: str | None, data: Path) -> str:
         Unreachable: there is none.
     """
     return url or _written(data / "endpoints.json")
+
+
+def _port_of_own_stack(found: str, data: Path) -> int | None:
+    """The port of `found`, if that is what this account's own `barlow up` has written into `data`."""
+    file = data / "endpoints.json"
+    try:
+        # Of somebody else's folder neither the address nor the token means anything to us.
+        ours = file.stat().st_uid == os.geteuid()
+        its = token_store.canonical(_written(file))
+    except (OSError, Unreachable):
+        return None
+    parsed = httpx.URL(its)
+    there = ours and its == token_store.canonical(found) and (parsed.scheme, parsed.host) == ("http", _HERE)
+    return parsed.port or 80 if there else None
+
+
+def _login(url: str) -> str:
+    return f"run `barlow login --url {url}`"
+
+
+def _or_from_its_folder(url: str) -> str:
+    if httpx.URL(token_store.canonical(url)).host not in (_HERE, "localhost"):
+        return ""
+    return ". For the stack of a `barlow up` of yours, name its directory with --data DIR: its token is found there"
 
 
 def _written(file: Path) -> str:

@@ -59,6 +59,9 @@ class Unauthorized(ApiError):
 class Client:
     """Talks to one API, with a token where it asks for one. Use it as a context manager, or close it.
 
+    `auth` adds the token in place of `token` where that depends on more than the address; `remedy` is what to do about
+    a token that is missing or refused.
+
     Every call raises ApiError when the API refuses, Unreachable when it does not answer, Unauthorized when it does not
     know the token. The token goes to this address only: redirects are not followed.
     """
@@ -68,10 +71,13 @@ class Client:
         url: str,
         token: str | None = None,
         *,
+        auth: httpx.Auth | None = None,
+        remedy: str | None = None,
         transport: httpx.BaseTransport | None = None,
         timeout: float = 30.0,
     ) -> None:
         self.url = url.rstrip("/")
+        self._remedy = remedy or f"run `barlow login --url {self.url}`"
         if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
             raise Unauthorized("the token holds blanks or characters that no token has; run `barlow login` again")
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
@@ -79,6 +85,7 @@ class Client:
             self._http = httpx.Client(
                 base_url=f"{self.url}/api/v1",
                 headers=headers,
+                auth=auth,
                 transport=transport,
                 timeout=timeout,
                 follow_redirects=False,
@@ -307,9 +314,7 @@ class Client:
         lines = [f"{fault.pointer or fault.parameter or 'body'}: {fault.message}" for fault in problem.errors]
         said = "".join(f"\n  {line}" for line in lines) if lines else f": {problem.detail}"
         if response.status_code == 401:
-            raise Unauthorized(f"{problem.title}{said}; run `barlow login --url {self.url}`", problem)
-        if response.status_code == 421:
-            said += f"; it was asked as {self.url}"
+            raise Unauthorized(f"{problem.title}{said}; {self._remedy}", problem)
         raise ApiError(f"{problem.title}{said}", problem)
 
     def _unreachable(self, error: Exception) -> Unreachable:

@@ -23,18 +23,25 @@ def up(
     slots: Annotated[
         int | None, typer.Option(help="CPU slots of the worker; left out: one per two cores", min=1)
     ] = None,
+    no_token: Annotated[
+        bool, typer.Option("--no-token", help="Ask for no token: every account of this machine is an admin then")
+    ] = False,
 ) -> None:
-    """Run the whole service on this machine: PostgreSQL, Redis, MLflow, API, scheduler and one worker."""
+    """Run the whole service on this machine: PostgreSQL, Redis, MLflow, API, scheduler and one worker.
+
+    The API asks for a token: the one in DATA/admin-token, made once and readable by you alone, which `barlow` finds by
+    itself; or BARLOW_ADMIN_TOKEN, where that is set.
+    """
     try:
         from service.local.stack import ENDPOINTS, Stack
     except ImportError as error:
         raise _missing_extra(error) from error
     _stop_on_signals()
-    stack = Stack(data, api_port=port, mlflow_port=mlflow_port, slots=slots, report=_line)
+    stack = Stack(data, api_port=port, mlflow_port=mlflow_port, slots=slots, guarded=not no_token, report=_line)
     failed = False
     try:
-        endpoints = stack.start()
-        _line(f"addresses are in {stack.directory / ENDPOINTS}; use the stack with BARLOW_URL={endpoints['api']}")
+        stack.start()
+        _line(f"addresses are in {stack.directory / ENDPOINTS}")
         _line("Ctrl-C stops it; the next `barlow up` goes on where it was")
         while True:
             stack.tend()

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.api.schemas import ExperimentDetail, JobDetail
+from service.client.address import connect
 from service.client.api import ApiError, Client
 from service.client.progress import watch
 from service.client.render import ending, faults
@@ -41,7 +42,7 @@ def run(recipe: Path, directory: Path, *, keep: bool) -> int:
         body = load_spec_file(recipe)
         _make_fresh(directory)
         make_private(directory, console.print)
-        with _running_stack(console, directory, keep=keep) as endpoints, Client(endpoints["api"]) as client:
+        with _running_stack(console, directory, keep=keep) as endpoints, connect(None, directory) as client:
             experiment = client.submit_experiment(body)
             jobs = watch(client, [job.id for job in experiment.jobs], console)
             for job in jobs:

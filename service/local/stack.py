@@ -24,6 +24,7 @@ from service.database import migrate
 from service.database.engine import make_engine, session_factory
 from service.database.tables import NOBODY, Node
 from service.ledger import nodes
+from service.local import access
 from service.local.folder import STATE, make_private
 from service.local.process import Child, end_leftovers, port_or_free
 from service.local.servers import HOST, Mlflow, Postgres, Redis
@@ -52,8 +53,9 @@ class Stack:
     """PostgreSQL, Redis, MLflow, API, scheduler and one worker as children of this process.
 
     Everything lies in `directory`, which is closed to others: postgres/, redis/, mlflow/ (artifacts), runs/ (run
-    directories), data/ (data sets), logs/, local.json (passwords and ports, mode 600) and, while the stack answers,
-    endpoints.json (mode 600: the database's address holds its password, so that the one line is enough to query it).
+    directories), data/ (data sets), logs/, local.json (passwords and ports, mode 600), admin-token (mode 600, unless
+    BARLOW_ADMIN_TOKEN is set or the stack is not `guarded`) and, while the stack answers, endpoints.json (mode 600: the
+    database's address holds its password, so that the one line is enough to query it).
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class Stack:
         api_port: int = 8000,
         mlflow_port: int = 5000,
         slots: int | None = None,
+        guarded: bool = True,
         report: Callable[[str], None] = print,
     ) -> None:
         self.directory = directory.resolve()
         self._wanted = {"api": api_port, "mlflow": mlflow_port, "postgres": 0, "redis": 0}
         self._slots = slots
+        self._guarded = guarded
         self._report = report
         self._lock: TextIO | None = None
         self._parts: list[_Part] = []
@@ -79,10 +83,12 @@ class Stack:
             The addresses of endpoints.json: `api`, `mlflow` and `database`.
 
         Raises:
-            ValueError: another `barlow up` runs on this directory, or the directory is not usable.
+            ValueError: another `barlow up` runs on this directory, the directory is not usable, or its admin token
+                is not a secret.
             RuntimeError: a part does not come up; ends with the last lines of its log.
         """
         self._take_lock()
+        token = access.admin_token(self.directory, guarded=self._guarded)
         self._endpoints_file.unlink(missing_ok=True)
         if found := end_leftovers(self.directory, grace_seconds=20):
             self._report(f"ended {found} processes that a killed `barlow up` had left")
@@ -108,7 +114,7 @@ class Stack:
         self._sessions = session_factory(make_engine(settings))
         self._completion = Completion(self.directory / "runs", backoff_seconds=settings.retry_backoff_seconds)
         environment = self._environment(ports["api"], self.mlflow.url)
-        self._start_module("api", "service.api", environment)
+        self._start_module("api", "service.api", {**environment, **token})
         self._start_module("scheduler", "service.scheduling", environment)
         self._start_module("worker", "worker", environment)
         self._child("api").wait_ready(lambda: _ready(api_url), seconds=120)
@@ -120,6 +126,8 @@ class Stack:
 
         endpoints = {"api": api_url, "mlflow": self.mlflow.url, "database": self.postgres.url("barlow")}
         _write_private(self._endpoints_file, endpoints)
+        for line in access.how_to_use(self.directory, api_url, token):
+            self._report(line)
         return endpoints
 
     def tend(self) -> None:

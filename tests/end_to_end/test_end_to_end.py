@@ -26,7 +26,7 @@ IMAGES = {"size": 32, "resize": 32}
 
 @pytest.fixture(scope="module")
 def client(stack: Up) -> Iterator[Client]:
-    with Client(stack.endpoints["api"]) as client:
+    with Client(stack.endpoints["api"], stack.token) as client:
         yield client
 
 
@@ -242,7 +242,7 @@ DIGITS = {"name": "digits", "limit": 400}
 
 def attempts(stack: Up, job_id: UUID) -> list[str | None]:
     """Outcomes of a job's attempts, oldest first."""
-    items = httpx.get(f"{stack.endpoints['api']}/api/v1/jobs/{job_id}/attempts").json()["items"]
+    items = httpx.get(f"{stack.endpoints['api']}/api/v1/jobs/{job_id}/attempts", headers=stack.bearer).json()["items"]
     return [item["outcome"] for item in items]
 
 

@@ -100,7 +100,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_one_post_judges_trained_beside_untrained_by_every_protocol(stack: Up, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Client(stack.endpoints["api"]) as client:
+    with Client(stack.endpoints["api"], stack.token) as client:
         made = client.submit_experiment(experiment())
         jobs = {brief.name: _ended(client, brief.id) for brief in made.jobs}
         assert {name: job.state for name, job in jobs.items()} == dict.fromkeys(jobs, "succeeded"), [
@@ -113,7 +113,7 @@ def test_one_post_judges_trained_beside_untrained_by_every_protocol(stack: Up, m
         assert jobs["ten-percent"].result["labels"]["images"] == 40
         for kept, name in ((True, "linear"), (True, "ten-percent"), (True, "masks"), (False, "knn"), (False, "svm")):
             url = f"{stack.endpoints['api']}/api/v1/jobs/{jobs[name].id}/checkpoints"
-            assert bool(httpx.get(url).json()["items"]) is kept, name
+            assert bool(httpx.get(url, headers=stack.bearer).json()["items"]) is kept, name
 
         compared = client.compare_experiment("suite")
     assert compared.backbones == ["pretrain", "untrained tiny_resnet, seed 0"]
@@ -144,6 +144,7 @@ def test_one_post_judges_trained_beside_untrained_by_every_protocol(stack: Up, m
         assert metrics[f"{jobs[name].kind}_{headline}"] == jobs[name].result["scores"][headline]["last"]
 
     monkeypatch.setenv("BARLOW_URL", stack.endpoints["api"])
+    monkeypatch.setenv("BARLOW_TOKEN", str(stack.token))
     printed = CliRunner().invoke(app, ["compare", "--experiment", "suite"])
     assert printed.exit_code == 0
     for protocol in PROTOCOLS.values():

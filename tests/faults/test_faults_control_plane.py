@@ -62,13 +62,14 @@ def test_the_api_is_killed_during_submits(stack: FaultStack, oracle: Oracle) -> 
     submitted = [stack.submit(knn(), "api-killed", key="0" * 8 + f"-{time.time_ns()}")]
     key = f"again-{time.time_ns()}"
     url, body = f"{stack.endpoints['api']}/api/v1/jobs", {**knn(), "name": "sent-twice"}
+    headers = {**stack.bearer, "Idempotency-Key": key}
     api = stack.part("api")
     with contextlib.suppress(httpx.HTTPError):
         subprocess.Popen(["sh", "-c", f"sleep 0.01; kill -9 {api.pid}"])
-        httpx.post(url, params={"experiment": key}, json=body, headers={"Idempotency-Key": key})
+        httpx.post(url, params={"experiment": key}, json=body, headers=headers)
     await_other(stack, "api", api)
     stack.wait(stack.ready, "the API is back")
-    again = httpx.post(url, params={"experiment": key}, json=body, headers={"Idempotency-Key": key})
+    again = httpx.post(url, params={"experiment": key}, json=body, headers=headers)
     assert again.status_code == 201, again.text
     submitted.append(again.json()["id"])
     made = stack.read(lambda session: session.scalars(select(Job.id).where(Job.name == "sent-twice")).all())

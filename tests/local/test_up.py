@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
+import pytest
+from api_kit import ADMIN
 from running_stack import Up, wait_until
+
+from service.local import access
 
 _JOB = {
     "kind": "knn",
@@ -34,8 +39,11 @@ def test_up_through_its_life(fresh_stack: Up) -> None:
     for private in (directory, *(directory / name for name in ("endpoints.json", "local.json", "redis/redis.conf"))):
         assert private.stat().st_mode & 0o077 == 0, private
     assert _ready(api)
-    made = httpx.post(f"{api}/api/v1/jobs?experiment=kept", json=_JOB)
+    refused = httpx.post(f"{api}/api/v1/jobs?experiment=kept", json=_JOB)
+    assert (refused.status_code, "admin-token" in refused.json()["detail"]) == (401, True)
+    made = httpx.post(f"{api}/api/v1/jobs?experiment=kept", json=_JOB, headers=up.bearer)
     assert made.status_code == 201, made.text
+    _the_token_is_where_it_belongs(up)
 
     barlow = Path(sys.executable).with_name("barlow")
     second = subprocess.run([barlow, "up", "--data", directory], capture_output=True, text=True, check=False)
@@ -53,18 +61,78 @@ def test_up_through_its_life(fresh_stack: Up) -> None:
     up.kill()
     before = up.endpoints
     directory.chmod(0o755)  # as former versions made it
+    own = up.token
+    up.settings = {**up.settings, "BARLOW_ADMIN_TOKEN": ADMIN}
     up.start()
+    assert up.token == own, "it is kept for a start without the variable"
+    up.token = ADMIN
     assert up.endpoints == before
     assert f"{directory} was open to others (mode 755); its mode is 700 now" in up.output
     assert directory.stat().st_mode & 0o777 == 0o700
-    (kept,) = httpx.get(f"{api}/api/v1/jobs?experiment=kept").json()["items"]
+    assert httpx.get(f"{api}/api/v1/whoami", headers={"Authorization": f"Bearer {own}"}).status_code == 401
+    (kept,) = httpx.get(f"{api}/api/v1/jobs?experiment=kept", headers=up.bearer).json()["items"]
     assert kept["id"] == made.json()["id"]
     job = f"{api}/api/v1/jobs/{kept['id']}"
-    wait_until(lambda: httpx.get(job).json()["state"] == "succeeded", 60)
+    wait_until(lambda: httpx.get(job, headers=up.bearer).json()["state"] == "succeeded", 60)
+    _the_token_is_where_it_belongs(up)
 
     assert up.stop() == 0, up.output
     assert up.processes() == []
     assert not (directory / "endpoints.json").exists()
+
+
+def _the_token_is_where_it_belongs(up: Up) -> None:
+    """The command of this account finds the stack's own; nothing that is printed, no log and no other part has any."""
+    kept = up.directory / "admin-token"
+    own = kept.read_text().strip()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    barlow = [Path(sys.executable).with_name("barlow"), "jobs", "--data", up.directory]
+    clean = {name: value for name, value in os.environ.items() if name not in ("BARLOW_TOKEN", "BARLOW_URL")}
+    listed = subprocess.run(barlow, capture_output=True, text=True, check=False, env=clean)
+    if up.token == own:
+        assert (listed.returncode, listed.stderr, "kept/floor" in listed.stdout) == (0, "", True)
+        assert f"/admin-token' | curl -sK - {up.endpoints['api']}/api/v1/jobs" in up.output
+    else:
+        assert "runs with another one, BARLOW_ADMIN_TOKEN; run `barlow login" in listed.stderr
+    written = [up.output_file, *(file for file in up.directory.rglob("*") if file.is_file() and file != kept)]
+    tokens = {own.encode(), str(up.token).encode()}
+    assert [file for file in written if any(token in file.read_bytes() for token in tokens)] == []
+    for name in ("postgres", "redis", "mlflow", "scheduler", "worker"):
+        values = " ".join([*up.part(name).environ().values(), *up.part(name).cmdline()])
+        assert not any(token.decode() in values for token in tokens), name
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("BARLOW_ADMIN_TOKEN", "short"), ("BARLOW_ADMIN_TOKEN", "")])
+def test_an_admin_token_that_is_no_good_ends_it_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, wrong: str
+) -> None:
+    monkeypatch.setenv(name, wrong)
+    with pytest.raises(ValueError, match="must be 32 visible ASCII characters"):
+        access.admin_token(tmp_path, guarded=True)
+
+
+def test_where_the_admin_token_comes_from_and_what_is_said_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BARLOW_ADMIN_TOKEN", raising=False)
+    own = access.admin_token(tmp_path, guarded=True)
+    assert own == {"BARLOW_ADMIN_TOKEN": (tmp_path / "admin-token").read_text().strip()}
+    open_to_all = access.admin_token(tmp_path, guarded=False)
+    assert open_to_all == {}
+    (said,) = access.how_to_use(tmp_path, "http://127.0.0.1:8000", open_to_all)
+    assert "EVERY ACCOUNT OF THIS MACHINE IS AN ADMIN" in said
+    monkeypatch.setenv("BARLOW_ADMIN_TOKEN", ADMIN)
+    given = access.admin_token(tmp_path, guarded=True)
+    assert given == {"BARLOW_ADMIN_TOKEN": ADMIN}
+    for token in (own, given):
+        said = " ".join(access.how_to_use(tmp_path, "http://127.0.0.1:8000", token))
+        assert token["BARLOW_ADMIN_TOKEN"] not in said
+    with pytest.raises(ValueError, match="--no-token says that nobody needs a token, and BARLOW_ADMIN_TOKEN is one"):
+        access.admin_token(tmp_path, guarded=False)
+    monkeypatch.delenv("BARLOW_ADMIN_TOKEN")
+    (tmp_path / "admin-token").chmod(0o644)
+    with pytest.raises(ValueError, match="others can read it"):
+        access.admin_token(tmp_path, guarded=True)
 
 
 def test_a_folder_of_other_things_is_not_closed_to_others(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ class Up:
     arguments: tuple[str, ...] = ()
     endpoints: dict[str, str] = field(default_factory=dict)
     barlow: Sequence[str] = (str(Path(sys.executable).with_name("barlow")),)
+    token: str | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -50,13 +51,20 @@ class Up:
                 [*command, "--port", "0", "--mlflow-port", "0", *self.arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.settings},
+                env={**_without_a_token(), **self.settings},
                 # As a shell starts `barlow up &`: it must stop when it is asked to, all the same.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
             )
         wait_until(lambda: endpoints.exists() or self.process.poll() is not None, seconds=120)
         assert self.process.poll() is None, self.output
         self.endpoints = json.loads(endpoints.read_text())
+        kept = self.directory / "admin-token"
+        self.token = kept.read_text().strip() if kept.exists() else None
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        """The header that its API asks for."""
+        return {"Authorization": f"Bearer {self.token}"}
 
     def stop(self) -> int:
         """Ctrl-C; returns the exit code."""
@@ -132,6 +140,10 @@ def barlow_below(folder: Path) -> list[str]:
         shutil.copytree(here / name, packages / name)
     (packages / "more.pth").write_text(f"{here}\n{Path(__file__).resolve().parents[2]}\n")
     return [str(folder / "bin" / "python"), "-m", "service.command"]
+
+
+def _without_a_token() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "BARLOW_ADMIN_TOKEN"}
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> None:

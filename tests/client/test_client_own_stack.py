@@ -1,0 +1,169 @@
+"""The admin token of one's own `barlow up`: made once, read by nobody else, and sent to nobody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from api_kit import ADMIN, guarded, run_server
+from typer.testing import CliRunner
+
+from service.client import own_stack
+from service.client.address import connect
+from service.client.api import ApiError, Unauthorized
+from service.command import app
+from service.settings import Settings
+
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files and sockets to another account")
+
+
+@pytest.fixture(scope="module")
+def address(served: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an API process that asks for tokens."""
+    with run_server(guarded(served), tmp_path_factory.mktemp("own")) as found:
+        yield found
+
+
+@pytest.fixture
+def folder(address: str, tmp_path: Path) -> Path:
+    """The folder of a stack of ours that answers at `address`, whose token is ADMIN."""
+    made = tmp_path / "lab"
+    made.mkdir()
+    (made / "endpoints.json").write_text(json.dumps({"api": address}))
+    (made / own_stack.FILE).write_text(f"{ADMIN}\n")
+    (made / own_stack.FILE).chmod(0o600)
+    return made
+
+
+def whoami(url: str | None, folder: Path) -> str:
+    with connect(url, folder) as client:
+        return client.whoami().name
+
+
+def test_it_is_made_once_and_for_the_account_alone(tmp_path: Path) -> None:
+    assert own_stack.read(tmp_path) is None
+    before = os.umask(0)
+    try:
+        token = own_stack.make(tmp_path)
+    finally:
+        os.umask(before)
+    assert len(token) > 40
+    assert own_stack.make(tmp_path) == own_stack.read(tmp_path) == token
+    assert stat.S_IMODE((tmp_path / own_stack.FILE).stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == [own_stack.FILE]
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
+def test_one_that_others_can_reach_is_refused_by_both(tmp_path: Path, mode: int) -> None:
+    own_stack.make(tmp_path)
+    (tmp_path / own_stack.FILE).chmod(mode)
+    for use in (own_stack.read, own_stack.make):
+        with pytest.raises(ApiError, match=f"mode {mode:o}.*chmod 600"):
+            use(tmp_path)
+
+
+def _link(path: Path) -> None:
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def _short(path: Path) -> None:
+    path.touch(mode=0o600)
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, _link, _short])
+def test_what_is_no_file_with_a_token_is_refused(tmp_path: Path, put: object) -> None:
+    path = tmp_path / own_stack.FILE
+    put(path)  # type: ignore[operator]
+    if not path.is_symlink():
+        path.chmod(0o600)
+    with pytest.raises(ApiError, match=r"remove it: the next `barlow up` makes a new one"):
+        own_stack.make(tmp_path)
+
+
+@needs_root
+def test_one_of_another_account_is_refused(tmp_path: Path) -> None:
+    own_stack.make(tmp_path)
+    os.chown(tmp_path / own_stack.FILE, NOBODY, NOBODY)
+    with pytest.raises(ApiError, match=f"another account \\(user id {NOBODY}\\)"):
+        own_stack.read(tmp_path)
+
+
+def test_the_command_finds_it_by_the_folder_and_by_the_address_that_stands_there(folder: Path, address: str) -> None:
+    assert whoami(None, folder) == whoami(address, folder) == whoami(address + "/", folder) == "bootstrap"
+    done = CliRunner().invoke(app, ["jobs", "--data", str(folder)])
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
+def test_it_goes_to_no_other_address(folder: Path, address: str) -> None:
+    for other in (address.replace("127.0.0.1", "localhost"), "http://127.0.0.1:9", "https://lab.example.org"):
+        with connect(other, folder) as client:
+            assert client._http.auth is None
+    for named in ("http://192.0.2.1:8000", "http://localhost:8000", "https://127.0.0.1:8000", "http://[::1]:8000"):
+        (folder / "endpoints.json").write_text(json.dumps({"api": named}))
+        with connect(None, folder) as client:
+            assert client._http.auth is None
+
+
+@needs_root
+def test_it_goes_nowhere_that_a_file_of_another_account_names(folder: Path) -> None:
+    os.chown(folder / "endpoints.json", NOBODY, NOBODY)
+    with connect(None, folder) as client:
+        assert client._http.auth is None
+
+
+@needs_root
+def test_it_goes_to_no_server_of_another_account(folder: Path) -> None:
+    """The stack was killed, its addresses still stand there, and somebody has taken the port."""
+    code = (
+        "import os, socket; os.setuid(65534); s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], "
+        "flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as foe:
+        assert foe.stdout is not None
+        port = int(foe.stdout.readline())
+        (folder / "endpoints.json").write_text(json.dumps({"api": f"http://127.0.0.1:{port}"}))
+        assert own_stack.listeners(port) == {NOBODY}
+        with (
+            connect(None, folder) as client,
+            pytest.raises(ApiError, match=r"another account's now .* is not sent there"),
+        ):
+            client.whoami()
+        foe.communicate("\n")
+
+
+def test_whose_a_listener_is_the_kernel_says() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as here, socket.create_server(("0.0.0.0", 0)) as everywhere:
+        for listener in (here, everywhere):
+            assert own_stack.listeners(listener.getsockname()[1]) == {os.geteuid()}
+    assert own_stack.listeners(1) == set()
+
+
+def test_without_a_listener_no_token_is_sent() -> None:
+    request = httpx.Request("GET", "http://127.0.0.1:1")
+    next(own_stack.OwnStack(ADMIN, 1).auth_flow(request))
+    assert "Authorization" not in request.headers
+
+
+def test_what_the_user_gave_wins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BARLOW_TOKEN", "barlow_wrong")
+    with pytest.raises(Unauthorized, match="not known here; that was the token of BARLOW_TOKEN"):
+        whoami(None, folder)
+
+
+def test_a_refusal_names_the_remedy(folder: Path, address: str) -> None:
+    with pytest.raises(Unauthorized, match=r"file admin-token in its folder.*--data DIR"):
+        whoami(address, folder / "elsewhere")
+    (folder / own_stack.FILE).write_text("barlow_" + 43 * "x")
+    with pytest.raises(Unauthorized, match="its stack runs with another one, BARLOW_ADMIN_TOKEN; run `barlow login"):
+        whoami(None, folder)
