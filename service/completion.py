@@ -7,7 +7,6 @@ successor completes the attempt from that file instead of running it again.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -28,6 +27,8 @@ from service.ledger import attempts
 from service.ledger.states import Outcome
 from service.run_folders import attempt_folder, run_folder
 from service.storable import storable
+from trainer.specs.given_files import open_regular, read_json
+from trainer.specs.words import shown
 
 BACKBONE_WEIGHTS = "model.safetensors"
 LOG_TAIL_LINES = 40
@@ -139,7 +140,7 @@ class Completion:
 def read_outcome(folder: Path, token: UUID) -> dict[str, Any] | None:
     """outcome.json, if the attempt with this token wrote it; None: there is none, or it is another attempt's."""
     try:
-        outcome = json.loads((folder / "outcome.json").read_text("utf-8"))
+        outcome = read_json(folder / "outcome.json")
     except FileNotFoundError:
         return None
     return outcome if isinstance(outcome, dict) and outcome.get("token") == str(token) else None
@@ -168,20 +169,20 @@ def publish_backbone(run: Path, exported: Path) -> None:
 
 
 def log_tail(path: Path, lines: int) -> list[str]:
-    """The last `lines` lines of a log, long lines cut; empty if there is no file."""
+    """The last `lines` lines of a log, long lines cut; empty if there is none that can be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 500 * lines))
             text = file.read().decode("utf-8", "replace")
-    except FileNotFoundError:
+    except OSError:
         return []
-    return [line[:1000] for line in text.splitlines()[-lines:]]
+    return [shown(line, keep="\t")[:1000] for line in text.splitlines()[-lines:]]
 
 
 def _backbone_row(session: Session, attempt: Attempt, weights: Path, step: int) -> dict[str, object]:
     sha256 = hashlib.sha256()
-    with weights.open("rb") as file:
+    with open_regular(weights) as file:
         while piece := file.read(PIECE_BYTES):
             sha256.update(piece)
             # The server ends a session that is silent for long within a transaction.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sysconfig
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 from service.settings import Settings
 from trainer.specs import SpecError, load_spec_file, parse_spec
 from trainer.specs.common import PublishedSpec
+from trainer.specs.files import MAX_BYTES
+from trainer.specs.given_files import checked, read_text
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -59,17 +62,32 @@ def find(settings: Settings, name: str) -> Recipe | None:
 
 
 def _files(place: Path) -> Iterator[Path]:
-    return (path for path in place.glob("*.yaml") if path.is_file() and _NAME.fullmatch(path.stem))
+    """Everybody may read them over HTTP: no link to elsewhere is one."""
+    for path in place.glob("*.yaml"):
+        if _NAME.fullmatch(path.stem):
+            with suppress(OSError):
+                checked(path, within=place)
+                yield path
+
+
+def text_of(path: Path) -> str:
+    """The text of a recipe, as it is.
+
+    Raises:
+        OSError: it cannot be read, or is larger than a spec may be.
+    """
+    return read_text(path, most=MAX_BYTES, errors="replace")
 
 
 @lru_cache(maxsize=500)
 def _read(path: Path, _changed: int) -> Recipe:
-    text = path.read_text("utf-8", errors="replace")
+    text = ""
     try:
+        text = text_of(path)
         body = load_spec_file(path)
         jobs: dict[str, Any] = body["jobs"] if isinstance(body, dict) and "jobs" in body else {"": body}
         specs = {name: parse_spec(job) for name, job in jobs.items()}
-    except (SpecError, AttributeError) as error:  # the second where `jobs` is no object
+    except (SpecError, AttributeError, OSError) as error:  # the second where `jobs` is no object
         return Recipe(path.stem, path, _description(text), {}, {}, str(error))
     return Recipe(
         name=path.stem,

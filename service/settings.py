@@ -3,11 +3,14 @@ content of a file barlow_<name> in /run/secrets, where containers find what is n
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+
+from service.web.origins import origin_of, read_hosts, read_origins
 
 SECRETS_DIR = Path("/run/secrets")
 """Where container engines mount secrets as files. Left out where it does not exist."""
@@ -36,6 +39,19 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, ge=0, le=65535)
     admin_token: SecretStr | None = Field(
         None, description="The bootstrap admin token; none: nobody needs a token, and only loopback is listened on"
+    )
+    allowed_hosts: str = Field(
+        "", description="Names that the API is asked by, separated by commas, beside localhost and its addresses"
+    )
+    public_url: str | None = Field(
+        None, description="The API as browsers reach it, where a proxy stands in front: https://lab.example.org"
+    )
+    cors_origins: str = Field(
+        "", description="Origins whose pages may ask the API, separated by commas; none: only pages of its own"
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses and networks, separated by commas, whose X-Forwarded-For and -Proto are believed",
     )
     max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body")
 
@@ -91,6 +107,31 @@ class Settings(BaseSettings):
             )
         return token
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts_are_names(cls, text: str) -> str:
+        read_hosts(text, "BARLOW_ALLOWED_HOSTS")
+        return text
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_whole(cls, text: str) -> str:
+        read_origins(text, "BARLOW_CORS_ORIGINS")
+        return text
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_addresses(cls, text: str) -> str:
+        read_networks(text)
+        return text
+
+    @field_validator("public_url")
+    @classmethod
+    def _a_url_has_an_origin(cls, url: str | None) -> str | None:
+        if url and origin_of(url) is None:
+            raise ValueError(f"BARLOW_PUBLIC_URL is an address like https://lab.example.org; {url!a} is none")
+        return url or None
+
     @model_validator(mode="after")
     def _the_lease_has_room(self) -> Settings:
         late = {
@@ -110,3 +151,20 @@ class Settings(BaseSettings):
         """The run database for SQLAlchemy with psycopg 3, whatever dialect the URL was written with."""
         url = self.database_url.get_secret_value()
         return "postgresql+psycopg://" + url.split("://", 1)[1]
+
+
+def read_networks(text: str) -> list[str]:
+    """The addresses and networks in a setting, which separates them by commas.
+
+    Raises:
+        ValueError: something in it is neither.
+    """
+    said = [part.strip() for part in text.split(",") if part.strip()]
+    for part in said:
+        try:
+            ipaddress.ip_network(part)
+        except ValueError as error:
+            raise ValueError(
+                f"BARLOW_TRUSTED_PROXIES lists addresses and networks, like 127.0.0.1,172.16.0.0/12: {error}"
+            ) from None
+    return said

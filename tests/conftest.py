@@ -55,7 +55,7 @@ def database(postgres: Postgres, tmp_path: Path) -> Iterator[Settings]:
     """Settings of a fresh, migrated database of the test's own, with a `runs_dir` of its own."""
     name = f"test_{secrets.token_hex(6)}"
     postgres.create_database(name, template=_TEMPLATE)
-    yield Settings(database_url=postgres.url(name), runs_dir=tmp_path / "runs")
+    yield Settings(database_url=postgres.url(name), runs_dir=tmp_path / "runs", allowed_hosts="barlow")
     postgres.drop_database(name)
 
 
@@ -64,7 +64,7 @@ def served(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """Settings of a migrated database that all tests of a module share."""
     name = f"served_{secrets.token_hex(6)}"
     postgres.create_database(name, template=_TEMPLATE)
-    yield Settings(database_url=postgres.url(name), runs_dir=tmp_path_factory.mktemp("runs"))
+    yield Settings(database_url=postgres.url(name), runs_dir=tmp_path_factory.mktemp("runs"), allowed_hosts="barlow")
     postgres.drop_database(name)
 
 

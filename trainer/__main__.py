@@ -22,8 +22,8 @@ Run one job without any service: pretrain a backbone with Barlow Twins, or evalu
   python -m trainer voc.yaml --run-dir runs/voc --datasets /data/datasets.yaml
 
 The same command on the same run directory goes on from the newest checkpoint that is whole, as a new attempt. Ctrl-C
-writes a checkpoint first; a second Ctrl-C does not. The result of a run depends on the spec alone, not on the number
-of ranks: batch_size is that of all ranks together.
+writes a checkpoint first, and so does TERM or the end of an SSH session (under nohup it goes on); a second Ctrl-C does
+not. The result of a run depends on the spec alone, not on how many ranks: batch_size is that of all ranks together.
 """
 
 EPILOG = """\

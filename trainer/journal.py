@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainer.disk import naming
+from trainer.specs.given_files import open_regular, parse_json
 
 Kind = Literal[
     "started", "progress", "metrics", "correlation", "checkpoint", "image", "result", "warning",
@@ -104,7 +105,7 @@ def read_events(path: Path, offset: int = 0, limit: int | None = None) -> Iterat
         ValueError: a line is not a journal event; names the file and the byte.
     """
     try:
-        file = path.open("rb")
+        file = open_regular(path)
     except FileNotFoundError:
         return
     with file:
@@ -113,7 +114,7 @@ def read_events(path: Path, offset: int = 0, limit: int | None = None) -> Iterat
             if not raw.endswith(b"\n") or count == limit:
                 return
             try:
-                line: dict[str, Any] = json.loads(raw)
+                line: dict[str, Any] = parse_json(raw)
                 fields = {k: line.pop(k) for k in ("seq", "at", "kind", "step", "epoch")}
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise ValueError(f"{path}: byte {offset} does not begin a journal event: {error}") from error

@@ -21,6 +21,7 @@ import torch
 from trainer import disk
 from trainer.data.errors import DataError
 from trainer.specs import SpecError
+from trainer.specs.given_files import read_json
 
 OutcomeName = Literal["ok", "stopped", "bad_spec", "bad_data", "out_of_memory", "diverged", "crashed"]
 
@@ -110,7 +111,7 @@ def read(folder: Path, wait_seconds: float = 0.0) -> dict[str, Any] | None:
     deadline = time.monotonic() + wait_seconds
     while True:
         with contextlib.suppress(FileNotFoundError):
-            value: dict[str, Any] = json.loads((folder / FILE_NAME).read_text("utf-8"))
+            value: dict[str, Any] = read_json(folder / FILE_NAME)
             return value
         if time.monotonic() >= deadline:
             return None

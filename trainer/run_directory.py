@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from trainer.specs import PretrainSpec, Spec, SpecError, digest, parse_spec
 from trainer.specs.backbone_inputs import backbone_input
 from trainer.specs.catalogue import built_in_data_sets
 from trainer.specs.data_sets import DataSource, ImageFolderSource, load_data_sets
+from trainer.specs.given_files import read_json
 
 SPEC_FILE = "spec.json"
 INPUTS_FILE = "inputs.json"
@@ -90,7 +90,7 @@ def data_by_hand(folders: Mapping[str, Path], data_sets: Path | None) -> dict[st
 
 def read_inputs(folder: Path) -> dict[str, Any]:
     """inputs.json of the attempt in `folder`."""
-    value: dict[str, Any] = json.loads((folder / INPUTS_FILE).read_text("utf-8"))
+    value: dict[str, Any] = read_json(folder / INPUTS_FILE)
     return value
 
 
@@ -114,7 +114,7 @@ def _keep_spec(run_folder: Path, spec: Spec) -> None:
         write_json(path, spec.resolved())
         return
     try:
-        there = digest(parse_spec(json.loads(path.read_text("utf-8"))))
+        there = digest(parse_spec(read_json(path)))
     except ValueError as error:
         raise BadSpec(f"{path} is not a spec that this version reads ({error}); use another --run-dir") from error
     if there != digest(spec):

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> int:
-    """Work until TERM or INT, then drain; returns the exit status.
+    """Work until TERM, INT or HUP, then drain; returns the exit status.
 
     Celery asks for its broker for ever; should it end by a fault all the same, it is started again. The supervisor
     does not notice: it finds what is placed on this node by asking the database.
@@ -47,6 +47,8 @@ def run(settings: Settings) -> int:
     # need half a minute to take leave of a Redis that does not answer.
     signal.signal(signal.SIGTERM, hear)
     signal.signal(signal.SIGINT, hear)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # so that nohup leaves it
+        signal.signal(signal.SIGHUP, hear)
     signals.worker_shutting_down.connect(heard_by_celery)
     node.start()
     app = _make_app(settings, node)
@@ -58,6 +60,7 @@ def run(settings: Settings) -> int:
     # One signal says it all: the drain has its own end. QUIT still ends the process at once.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     node.drain()
     engine.dispose()
@@ -78,7 +81,14 @@ def _make_app(settings: Settings, node: Node) -> Celery:
 
 def _consume(app: Celery, node: str) -> None:
     """Read the node's queue until a signal. Solo: a task takes no time, and a fork would copy the supervisor."""
-    app.Worker(
+
+    class Consumer(app.Worker):  # type: ignore[misc]
+        def install_platform_tweaks(self, worker: object) -> None:
+            hangup = signal.getsignal(signal.SIGHUP)
+            super().install_platform_tweaks(worker)
+            signal.signal(signal.SIGHUP, hangup)  # Celery would have it start a copy of this process
+
+    Consumer(
         hostname=f"barlow@{node}",
         pool="solo",
         concurrency=1,
@@ -91,7 +101,7 @@ def _consume(app: Celery, node: str) -> None:
 
 
 def _told_to_go() -> bool:
-    """Whether a signal handler heard TERM, INT or QUIT."""
+    """Whether a signal handler heard TERM, INT, HUP or QUIT."""
     return any(said is not None and said is not False for said in (state.should_stop, state.should_terminate))
 
 

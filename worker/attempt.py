@@ -26,6 +26,7 @@ from trainer.specs import canonical_json
 from worker import clock, devices, folders, inputs
 from worker.ending import STOPPED_BY, ending
 from worker.lease import Lease
+from worker.preparing import Preparation
 from worker.process import MARK, NODE, PARENT, SECRETS, Ranks, end_marked
 from worker.progress import Progress
 from worker.recorder.loops import Recorder
@@ -36,6 +37,10 @@ LOOK_SECONDS = 0.2
 PEER_SECONDS = 5.0
 """What is left to the other ranks when one died without a word."""
 RETRY_SECONDS = 1.0
+NO_INPUTS = (
+    "no progress for {:g} s before the trainer was started: a disk with its data set, its backbone or the runs does "
+    "not answer; look at the volumes of this host"
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -113,14 +118,9 @@ class AttemptRun:
             self._lease.end()
 
     def _run_ranks(self) -> Ending:
-        job, slots = self._until_answered(self._prepare)
-        # It may have taken long, with the database away or large files to read: is the attempt still ours to start?
-        if self._lease.ghost:
-            raise _Ghost
-        drain, late = "drain" if self._draining else None, "lease" if self._lease.left() < 0 else None
-        for reason in (self._lease.stop, drain, late):
-            if reason is not None:
-                return Ending(*STOPPED_BY[reason])
+        job, slots, wanted = self._until_answered(self._look_up)
+        if (end := self._prepare(job, wanted)) is not None:
+            return end
         command = [sys.executable, "-m", "trainer", str(self._run_folder / "spec.json")]
         command += ["--run-dir", str(self._run_folder), "--attempt", str(self._attempt.number)]
         ranks = Ranks(command, [self._environment(rank, slots) for rank in range(len(slots))], self._log)
@@ -136,16 +136,36 @@ class AttemptRun:
         why = ladder.why or ("lease" if self._lease.lapsed else None)
         return ending(outcome, statuses, why, signalled=ladder.signalled, stall_seconds=stall_seconds)
 
-    def _prepare(self) -> tuple[Job, Sequence[Slot]]:
+    def _look_up(self) -> tuple[Job, Sequence[Slot], inputs.Wanted]:
         with self._sessions() as session:
-            # No transaction: large files are hashed in between, and the server ends one that stands still.
-            session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
             job = session.get_one(Job, self._attempt.job_id)
             slots = session.scalars(select(Slot).where(Slot.attempt_id == self._attempt.id).order_by(Slot.index)).all()
-            resolved = inputs.resolve(session, job, self._settings)
-        folders.write_atomic(self._run_folder / "spec.json", canonical_json(job.spec))
-        folders.write_atomic(self._folder / "inputs.json", canonical_json(resolved))
-        return job, slots
+            return job, slots, inputs.look_up(session, job, self._settings)
+
+    def _prepare(self, job: Job, wanted: inputs.Wanted) -> Ending | None:
+        """Write what the ranks read first. It takes long where files are large, or their disk does not answer: the end
+        of an attempt that was stopped meanwhile, stands still, or is not ours any more; None: it is to be started."""
+
+        def write(tick: Callable[[], None]) -> None:
+            resolved = wanted.resolve(tick)
+            folders.write_atomic(self._run_folder / "spec.json", canonical_json(job.spec))
+            folders.write_atomic(self._folder / "inputs.json", canonical_json(resolved))
+
+        stall_seconds = job.spec["run"]["stall_seconds"]
+        preparation = Preparation(write, stall_seconds, f"inputs-{self._attempt.id}")
+        while True:
+            finished = preparation.wait(LOOK_SECONDS)
+            if self._lease.ghost:
+                raise _Ghost
+            drain, late = "drain" if self._draining else None, "lease" if self._lease.left() < 0 else None
+            for reason in (self._lease.stop, drain, late):
+                if reason is not None:
+                    return Ending(*STOPPED_BY[reason])
+            if finished:
+                preparation.result()
+                return None
+            if preparation.stalled():
+                return Ending(Outcome.STALLED, NO_INPUTS.format(stall_seconds))
 
     def _environment(self, rank: int, slots: Sequence[Slot]) -> dict[str, str]:
         slot = slots[rank]

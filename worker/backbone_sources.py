@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.specs.backbone_inputs import backbone_input
+from trainer.specs.given_files import Refused, inside
+from trainer.specs.words import shown
 
 NAMES_READ = 10_000
 """Of a folder, when one that was not found is looked for among its neighbours."""
@@ -32,12 +34,19 @@ def backbone_on_host(source: dict[str, Any], root: Path | None) -> dict[str, str
     root = root.resolve()
     if name is None:
         return {"folder": str(root)}
-    path = (root / name).resolve()
-    if not path.is_relative_to(root):
-        raise ValueError(f"{name} leads out of BARLOW_BACKBONES_DIR; put the file itself there, not a link to it")
-    if not path.exists():
-        raise ValueError(f"{name} is not below BARLOW_BACKBONES_DIR of this host; {_near(root, name)}")
-    return backbone_input(path)
+    try:
+        path = inside(root / name, root)
+    except Refused as error:
+        raise ValueError(
+            f"{shown(name)} leads out of BARLOW_BACKBONES_DIR; put the file itself there, not a link to it"
+        ) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(
+            f"{shown(name)} is not below BARLOW_BACKBONES_DIR of this host; {_near(root, name)}"
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{shown(name)} cannot be opened below BARLOW_BACKBONES_DIR: {error.strerror}") from error
+    return backbone_input(path, root)
 
 
 def _near(root: Path, name: str) -> str:
@@ -47,4 +56,4 @@ def _near(root: Path, name: str) -> str:
         folder = folder.parent
     below = [str(entry.relative_to(root)) for entry in islice(folder.iterdir(), NAMES_READ) if entry.name[0] != "."]
     near = difflib.get_close_matches(name, below, n=3) or sorted(below)[:3]
-    return f"did you mean {' or '.join(near)}?" if near else "put it there: it has none yet"
+    return f"did you mean {shown(' or '.join(near))}?" if near else "put it there: it has none yet"

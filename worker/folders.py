@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+from trainer.specs.given_files import open_regular
+
+PIECE_BYTES = 1 << 24
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -17,7 +22,11 @@ def write_atomic(path: Path, text: str) -> None:
     temporary.rename(path)
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of(path: Path, tick: Callable[[], None] = lambda: None) -> str:
+    """SHA-256 (hex) of a regular file; `tick` is called for every piece of it."""
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        while piece := file.read(PIECE_BYTES):
+            digest.update(piece)
+            tick()
+    return digest.hexdigest()

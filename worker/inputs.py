@@ -1,11 +1,16 @@
-"""What an attempt needs from outside its folder, resolved and checked before anything is started."""
+"""What an attempt needs from outside its folder, resolved and checked before anything is started.
+
+First what the database says, then what the files say: a disk may keep one waiting, and holds no session meanwhile.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -15,73 +20,125 @@ from service.database.tables import Checkpoint, Job
 from service.evaluations import goes_on
 from service.run_folders import checkpoint_folders, run_folder
 from service.settings import Settings
+from trainer.specs.backbone_inputs import CONFIG, MANIFEST, STATE
+from trainer.specs.given_files import read_json
 from worker.backbone_sources import backbone_on_host
 from worker.data_sets import source_on_host
 from worker.folders import sha256_of
 
-CHECKPOINT_STATE = "state.pt"
-MANIFEST = "manifest.json"
+Tick = Callable[[], None]
 
 
 class BadInput(ValueError):
     """An input that is missing or damaged; the message carries the remedy."""
 
 
-def resolve(session: Session, job: Job, settings: Settings) -> dict[str, Any]:
-    """The content of inputs.json: {"backbone": ... | null, "data": {name: source | null}, "resume": [...]}.
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """What another job left, as the database knows it: the file of its weights with its digest."""
 
-    A source is the data set's entry of this host's datasets.yaml, null for one that is built in.
+    step: int | None
+    """None: its published backbone."""
+    file: Path
+    sha256: str
+    job: str
 
-    A backbone is {"path": published folder} or {"checkpoint": step folder}, each with the sha256 it names itself by,
-    {"file": weights on this host}, or {"folder": where torchvision's weights are on it}.
-    `resume` stands in the inputs of a retry only, of a job that writes checkpoints: see `_checkpoints_of_retried`.
+    def resolve(self, tick: Tick) -> dict[str, str]:
+        folder = self.file.parent
+        if self.step is not None:
+            what, remedy = f"the checkpoint of step {self.step} of job {self.job}", "select `last`"
+            _verify(self.file, self.sha256, what, remedy, tick)
+            return {"checkpoint": str(folder), "sha256": self.sha256}
+        what, remedy = f"the backbone of job {self.job}", "run that job again"
+        _verify(self.file, self.sha256, what, remedy, tick)
+        try:
+            return {"path": str(folder), "sha256": str(read_json(folder / CONFIG, within=folder)["sha256"])}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"{what} is damaged: {CONFIG} does not describe it ({error}); {remedy}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The inputs of one attempt, looked up in the database and not yet on the disk."""
+
+    settings: Settings
+    data: str
+    backbone_from: dict[str, Any]
+    source: _Recorded | None
+    """What `backbone_from` names of another job."""
+    retried: Sequence[UUID] | None
+    """The job that this one is the retry of, and those that one was a retry of, newest first; None: it starts over."""
+
+    def resolve(self, tick: Tick = lambda: None) -> dict[str, Any]:
+        """The content of inputs.json: {"backbone": ... | null, "data": {name: source | null}, "resume": [...]}.
+
+        A source is the data set's entry of this host's datasets.yaml, null for one that is built in.
+
+        A backbone is {"path": published folder} or {"checkpoint": step folder}, each with the sha256 it names itself
+        by, {"file": weights on this host}, or {"folder": where torchvision's weights are on it}.
+        `resume` stands in the inputs of a retry only, of a job that writes checkpoints. `tick` is called for every
+        piece of a file that is read.
+
+        Raises:
+            BadInput: the source's backbone or checkpoint is not there or not what was recorded, or the data set is
+                not on this host.
+        """
+        try:
+            data = {self.data: source_on_host(self.data, self.settings)}
+            tick()
+            backbone = backbone_on_host(self.backbone_from, self.settings.backbones_dir)
+        except ValueError as error:
+            raise BadInput(str(error)) from error
+        tick()
+        if self.source is not None:
+            backbone = self.source.resolve(tick)
+        resolved: dict[str, Any] = {"backbone": backbone, "data": data}
+        return resolved if self.retried is None else resolved | {"resume": self._checkpoints_of(self.retried, tick)}
+
+    def _checkpoints_of(self, retried: Sequence[UUID], tick: Tick) -> list[dict[str, str]]:
+        """Checkpoints of these jobs, newest step first: {"path": step folder, "sha256": as its manifest names it}. The
+        trainer takes the first whose bytes are those."""
+        found: list[tuple[int, int, str, str]] = []
+        for generation, job in enumerate(retried, start=1):
+            for folder in checkpoint_folders(run_folder(self.settings.runs_dir, job)).values():
+                tick()
+                with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                    manifest = read_json(folder / MANIFEST)
+                    found.append((int(manifest["step"]), -generation, str(folder), str(manifest["sha256"])))
+        return [{"path": path, "sha256": sha256} for *_, path, sha256 in sorted(found, reverse=True)]
+
+
+def look_up(session: Session, job: Job, settings: Settings) -> Wanted:
+    """What the database says of a job's inputs; no file is looked at.
 
     Raises:
-        BadInput: the source's backbone or checkpoint is not there or not what was recorded, or the data set is
-            not on this host.
+        BadInput: the job that it takes its backbone from has none to give.
     """
-    name = job.spec["data"]["name"]
-    try:
-        source_of_data = source_on_host(name, settings)
-    except ValueError as error:
-        raise BadInput(str(error)) from error
-    runs_dir = settings.runs_dir
     wanted = job.spec.get("backbone_from") or {}
-    try:
-        backbone = backbone_on_host(wanted, settings.backbones_dir)
-    except ValueError as error:
-        raise BadInput(str(error)) from error
+    source = None
     if wanted.get("job") is not None:
         assert job.source_job_id is not None, "a job that names a source was submitted with it"
-        source = session.get_one(Job, job.source_job_id)
-        select_step = wanted["select"].removeprefix("step ")
-        backbone = (
-            _published(session, source, runs_dir)
-            if select_step == "last"
-            else _checkpoint(session, source, int(select_step), runs_dir)
+        of = session.get_one(Job, job.source_job_id)
+        step = wanted["select"].removeprefix("step ")
+        source = (
+            _published(session, of, settings.runs_dir)
+            if step == "last"
+            else _checkpoint(session, of, int(step), settings.runs_dir)
         )
-    resolved: dict[str, Any] = {"backbone": backbone, "data": {name: source_of_data}}
-    if goes_on(job.spec) and job.retry_of is not None:
-        resolved["resume"] = _checkpoints_of_retried(session, job, runs_dir)
-    return resolved
+    retried = _retried(session, job) if goes_on(job.spec) and job.retry_of is not None else None
+    return Wanted(settings, job.spec["data"]["name"], wanted, source, retried)
 
 
-def _checkpoints_of_retried(session: Session, job: Job, runs_dir: Path) -> list[dict[str, str]]:
-    """Checkpoints of the job that this one is the retry of, and of those that one was a retry of, newest step first:
-    {"path": step folder, "sha256": as its manifest names it}. The trainer takes the first whose bytes are those."""
-    found: list[tuple[int, int, str, str]] = []
-    generation, former = 0, job.retry_of
+def _retried(session: Session, job: Job) -> list[UUID]:
+    found = []
+    former = job.retry_of
     while former is not None:
-        generation -= 1
-        for folder in checkpoint_folders(run_folder(runs_dir, former)).values():
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-                found.append((int(manifest["step"]), generation, str(folder), str(manifest["sha256"])))
+        found.append(former)
         former = session.get_one(Job, former).retry_of
-    return [{"path": path, "sha256": sha256} for *_, path, sha256 in sorted(found, reverse=True)]
+    return found
 
 
-def _published(session: Session, source: Job, runs_dir: Path) -> dict[str, str]:
+def _published(session: Session, source: Job, runs_dir: Path) -> _Recorded:
     row = session.scalar(
         select(Checkpoint)
         .where(Checkpoint.job_id == source.id, Checkpoint.kind == "backbone", Checkpoint.deleted_at.is_(None))
@@ -90,13 +147,10 @@ def _published(session: Session, source: Job, runs_dir: Path) -> dict[str, str]:
     )
     if row is None:
         raise BadInput(f"job {source.name} ({source.id}) is {source.state} and has published no backbone; run it again")
-    folder = run_folder(runs_dir, source.id) / row.uri
-    _verify(folder / BACKBONE_WEIGHTS, row.sha256, f"the backbone of job {source.name}", "run that job again")
-    named = json.loads((folder / "config.json").read_text("utf-8"))["sha256"]
-    return {"path": str(folder), "sha256": named}
+    return _Recorded(None, run_folder(runs_dir, source.id) / row.uri / BACKBONE_WEIGHTS, row.sha256, source.name)
 
 
-def _checkpoint(session: Session, source: Job, step: int, runs_dir: Path) -> dict[str, str]:
+def _checkpoint(session: Session, source: Job, step: int, runs_dir: Path) -> _Recorded:
     rows = session.scalars(
         select(Checkpoint)
         .where(Checkpoint.job_id == source.id, Checkpoint.kind != "backbone", Checkpoint.deleted_at.is_(None))
@@ -110,15 +164,11 @@ def _checkpoint(session: Session, source: Job, step: int, runs_dir: Path) -> dic
             "`last`, or raise run.checkpoint.keep_last of that job"
         )
     row = found[-1]
-    folder = run_folder(runs_dir, source.id) / row.uri
-    _verify(
-        folder / CHECKPOINT_STATE, row.sha256, f"the checkpoint of step {step} of job {source.name}", "select `last`"
-    )
-    return {"checkpoint": str(folder), "sha256": row.sha256}
+    return _Recorded(step, run_folder(runs_dir, source.id) / row.uri / STATE, row.sha256, source.name)
 
 
-def _verify(file: Path, sha256: str, what: str, remedy: str) -> None:
+def _verify(file: Path, sha256: str, what: str, remedy: str, tick: Tick) -> None:
     if not file.is_file():
         raise BadInput(f"{what} is not at its place in the run directory ({file.name} is missing); {remedy}")
-    if sha256_of(file) != sha256:
+    if sha256_of(file, tick) != sha256:
         raise BadInput(f"{what} is damaged: {file.name} is not the file that was recorded; {remedy}")

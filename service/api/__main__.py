@@ -10,7 +10,7 @@ import uvicorn
 
 from service.api.app import create_app
 from service.loopback import is_loopback
-from service.settings import MAKE_TOKEN, Settings
+from service.settings import MAKE_TOKEN, Settings, read_networks
 
 
 def main() -> None:
@@ -26,7 +26,18 @@ def main() -> None:
         sys.exit(f"barlow api: {error}")
     print(f"Barlow Lab API: {address(listener)}", flush=True)
     # Streams never end by themselves, so a stop waits for them no longer than this.
-    config = uvicorn.Config(create_app(settings), log_level="warning", timeout_graceful_shutdown=3)
+    config = uvicorn.Config(
+        create_app(settings.model_copy(update={"api_host": options.host})),
+        log_level="warning",
+        timeout_graceful_shutdown=3,
+        # It reads 64 kB of headers and no more, where the other reader takes in what somebody sends without end.
+        http="h11",
+        server_header=False,
+        # What these headers say of a client and its scheme is believed of whom we are told to believe, by our settings
+        # alone.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=read_networks(settings.trusted_proxies),
+    )
     uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from service.api.problems import Problem
 from service.run_folders import run_folder
 from service.settings import Settings
+from trainer.specs.given_files import inside
 
 
 def confined(settings: Settings, job_id: uuid.UUID, relative: str) -> Path:
@@ -18,10 +19,10 @@ def confined(settings: Settings, job_id: uuid.UUID, relative: str) -> Path:
         Problem: 404; there is none, or the path leads out of the job's run directory.
     """
     root = run_folder(settings.runs_dir, job_id).resolve()
-    path = (root / relative).resolve()
-    if not path.is_relative_to(root) or not path.exists():
-        raise Problem("not-found", f"the run directory of job {job_id} has no such file")
-    return path
+    try:
+        return inside(root / relative, root)
+    except OSError as error:
+        raise Problem("not-found", f"the run directory of job {job_id} has no such file") from error
 
 
 def confined_file(settings: Settings, job_id: uuid.UUID, relative: str) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from service.run_folders import run_folder
 from service.settings import Settings
+from trainer.specs.given_files import open_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Log:
         start = 0
         for path, size in self.files:
             if start <= offset < start + size and len(out) < limit:
-                with path.open("rb") as file:
+                with open_regular(path) as file:
                     file.seek(offset - start)
                     piece = file.read(min(limit - len(out), start + size - offset))
                 out += piece

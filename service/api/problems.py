@@ -48,6 +48,13 @@ KINDS = {
             "Send Authorization: Bearer TOKEN with a token that an admin has made and nobody has revoked.",
         ),
         Kind("forbidden", 403, "The token's role is too low for this", "`detail` names the role that is needed."),
+        Kind(
+            "foreign-page",
+            403,
+            "A page of another origin asks for this",
+            "A browser told where the page is from, by Origin or Sec-Fetch-Site; programs send neither. Behind a proxy "
+            "BARLOW_PUBLIC_URL is this API's own address; pages of yours elsewhere stand in BARLOW_CORS_ORIGINS.",
+        ),
         Kind("not-found", 404, "There is no such thing here", "The id, the name or the path is not known."),
         Kind("method-not-allowed", 405, "This path has no such method", "The header `Allow` lists those it has."),
         Kind(
@@ -91,6 +98,12 @@ KINDS = {
         Kind("deleted", 410, "The file was deleted", "The record stands; the file was removed to make room."),
         Kind("body-too-large", 413, "The body is too large", "The limit is BARLOW_MAX_BODY_BYTES of the server."),
         Kind("unsupported-media-type", 415, "The body must be JSON", "Send Content-Type: application/json."),
+        Kind(
+            "unknown-host",
+            421,
+            "The API is not known by this name",
+            "The header Host names something else than localhost, an address, or a name in BARLOW_ALLOWED_HOSTS.",
+        ),
         Kind(
             "invalid-spec",
             422,
@@ -173,7 +186,7 @@ def answer(request: Request, problem: Problem) -> JSONResponse:
         title=problem.kind.title,
         status=problem.kind.status,
         detail=problem.detail,
-        instance=request.url.path,
+        instance=_path(request),
         errors=problem.errors,
         state=problem.refused.state if problem.refused else None,
         legal_verbs=problem.refused.legal if problem.refused else None,
@@ -184,6 +197,12 @@ def answer(request: Request, problem: Problem) -> JSONResponse:
         headers=problem.headers,
         media_type=MEDIA_TYPE,
     )
+
+
+def _path(request: Request) -> str:
+    # Not of request.url, which is put together with the header Host, whatever stands in that.
+    path: str = request.scope["path"]
+    return path
 
 
 def responses(*codes: str) -> dict[int | str, dict[str, object]]:
@@ -215,11 +234,11 @@ def install(app: FastAPI) -> None:
     async def on_http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = _methods(app, request.url.path)
+            allowed = _methods(app, _path(request))
             detail = f"{request.method} is not one of its methods ({allowed})"
             return answer(request, Problem("method-not-allowed", detail, headers={"Allow": allowed}))
         if error.status_code == HTTPStatus.NOT_FOUND:
-            return answer(request, Problem("not-found", f"there is no path {request.url.path}; /docs lists them all"))
+            return answer(request, Problem("not-found", f"there is no path {_path(request)}; /docs lists them all"))
         return answer(request, Problem("bad-request", str(error.detail)))
 
     async def on_invalid(request: Request, error: Exception) -> JSONResponse:
@@ -230,7 +249,7 @@ def install(app: FastAPI) -> None:
             if item["loc"][0] in ("query", "header")
         ]
         if len(faults) < len(error.errors()):  # a path whose parts do not even have the right form names nothing
-            return answer(request, Problem("not-found", f"nothing is called {request.url.path}"))
+            return answer(request, Problem("not-found", f"nothing is called {_path(request)}"))
         detail = "; ".join(f"{f.parameter}: {f.message}" for f in faults)
         return answer(request, Problem("invalid-parameters", detail, faults=faults))
 
@@ -242,9 +261,7 @@ def install(app: FastAPI) -> None:
         return answer(request, Problem("unavailable", detail, headers={"Retry-After": "2"}))
 
     async def on_bug(request: Request, error: Exception) -> JSONResponse:
-        return answer(
-            request, Problem("internal", f"{request.method} {request.url.path} failed; the log has the cause")
-        )
+        return answer(request, Problem("internal", f"{request.method} {_path(request)} failed; the log has the cause"))
 
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(IllegalVerb, on_illegal_verb)

@@ -58,6 +58,6 @@ LEAST_ROLE = {
 OPEN = {
     "/healthz", "/readyz",  # load balancers and container engines have no token
     # Nothing of this installation: what stands in them stands in the source, and they say how to send a token.
-    "/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/problems", "/problems/{code}",
+    "/", "/docs", "/docs/{asset}", "/openapi.json", "/problems", "/problems/{code}",
 }  # fmt: skip
 """The paths that ask for no token."""

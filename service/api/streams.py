@@ -29,7 +29,7 @@ Position = int
 Read = Callable[[Position], tuple[list[tuple[Position, bytes]], JobState | None]]
 """From a position: what is new, each with the position after it, and the job's state if it can change no more."""
 
-HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 def stream(read: Read, position: Position, *, follow: bool) -> EventSourceResponse:

@@ -315,6 +315,8 @@ class Client:
         said = "".join(f"\n  {line}" for line in lines) if lines else f": {problem.detail}"
         if response.status_code == 401:
             raise Unauthorized(f"{problem.title}{said}; {self._remedy}", problem)
+        if response.status_code == 421:
+            said += f"; it was asked as {self.url}"
         raise ApiError(f"{problem.title}{said}", problem)
 
     def _unreachable(self, error: Exception) -> Unreachable:

@@ -75,7 +75,7 @@ def submit(
 
     Example: barlow submit recipes/demo.yaml --experiment my-demo --watch
     """
-    body = load_spec_file(file)
+    body = load_spec_file(file, from_shell=True)
     with connect(url, data) as client:
         if isinstance(body, dict) and "jobs" in body:
             made = client.submit_experiment({**body, "name": experiment} if experiment else body)
@@ -233,7 +233,7 @@ def spec(file: SpecFile) -> None:
 
     Exit code 1 when it has faults; all of them are named.
     """
-    body = load_spec_file(file)
+    body = load_spec_file(file, from_shell=True)
     whole = isinstance(body, dict) and "jobs" in body
     for name, value in render.specs_in(body).items():
         resolved = parse_spec(value)

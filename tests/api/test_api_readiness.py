@@ -48,7 +48,9 @@ def settings(parts: tuple[Postgres, Redis], tmp_path: Path) -> Settings:
     postgres, redis = parts
     name = f"ready_{secrets.token_hex(6)}"
     postgres.create_database(name)
-    return Settings(database_url=postgres.url(name), redis_url=redis.url, runs_dir=tmp_path / "runs")
+    return Settings(
+        database_url=postgres.url(name), redis_url=redis.url, runs_dir=tmp_path / "runs", allowed_hosts="barlow"
+    )
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_pending_migrations_and_no_database_are_told(database: Settings, in_proc
         pending = client.get("http://barlow/readyz")
         assert pending.status_code == 503
         assert "python -m service.database upgrade" in pending.json()["checks"]["migrations"]["detail"]
-    nowhere = Settings(database_url=SecretStr("postgresql://u:secret@127.0.0.1:1/x"), runs_dir=database.runs_dir)
+    nowhere = database.model_copy(update={"database_url": SecretStr("postgresql://u:secret@127.0.0.1:1/x")})
     with in_process(nowhere) as client:
         assert client.get("http://barlow/healthz").status_code == 200
         away = client.get("http://barlow/readyz")

@@ -58,6 +58,7 @@ def run_server(settings: Settings, folder: Path) -> Iterator[str]:
         "BARLOW_DATABASE_URL": settings.database_url.get_secret_value(),
         "BARLOW_REDIS_URL": settings.redis_url.get_secret_value(),
         "BARLOW_RUNS_DIR": str(settings.runs_dir),
+        "BARLOW_TRUSTED_PROXIES": settings.trusted_proxies,
     }
     if settings.admin_token is not None:
         environment["BARLOW_ADMIN_TOKEN"] = settings.admin_token.get_secret_value()

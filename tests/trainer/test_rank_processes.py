@@ -70,14 +70,44 @@ def test_a_rank_gone_before_the_ranks_met_does_not_keep_the_other_which_tells_it
     assert (end["outcome"], end["message"]) == ("crashed", "rank 1 ended before the ranks had met, perhaps killed")
 
 
-def test_asked_to_stop_while_torch_is_loaded_it_stops_before_its_first_step(tmp_path):
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_stop_while_torch_is_loaded_it_stops_before_its_first_step(tmp_path, asked):
     run = tmp_path / "run"
     early = ranks.start(["-m", "trainer", *_attempt_of_a_worker(run)], 1, tmp_path)
     _wait_until(lambda: bool(list(tmp_path.glob("rendezvous-*.rank-0"))))
-    early[0].send_signal(signal.SIGTERM)
+    early[0].send_signal(asked)
     assert ranks.finish(early) == [0], ranks.log(tmp_path)
     end = runs.outcome_of(run)
     assert (end["outcome"], end["message"]) == ("stopped", "stopped at step 0: signal")
+
+
+@pytest.mark.parametrize(("nohup", "heard"), [([], "True"), (["nohup"], "False")])
+def test_the_end_of_the_terminal_asks_for_a_stop_but_not_under_nohup(nohup, heard):
+    script = (
+        "import os, signal; from trainer.runtime import signals; signals.hear_stop();"
+        "os.kill(os.getpid(), signal.SIGHUP); print(signals.stop_heard())"
+    )
+    said = subprocess.check_output(
+        [*nohup, sys.executable, "-c", script], env=ranks.environment(), stdin=subprocess.DEVNULL, text=True
+    )
+    assert said.strip() == heard
+
+
+@pytest.mark.faults
+def test_a_torchrun_whose_terminal_is_gone_writes_a_checkpoint_and_says_stopped(tmp_path):
+    run = tmp_path / "run"
+    (tmp_path / "spec.json").write_text(json.dumps({**SPEC.resolved(), "epochs": 10_000}))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer"]
+    with (tmp_path / "torchrun.log").open("wb") as log:
+        torchrun = subprocess.Popen(
+            [*command, str(tmp_path / "spec.json"), "--run-dir", str(run)],
+            env=ranks.environment(), stdout=log, stderr=log,
+        )  # fmt: skip
+    wait_for(run, "metrics", 2)
+    torchrun.send_signal(signal.SIGHUP)
+    torchrun.wait(60)
+    assert runs.outcome_of(run)["outcome"] == "stopped", (tmp_path / "torchrun.log").read_text()
+    assert list((run / "attempts/0001/checkpoints").glob("step-*"))
 
 
 def test_a_second_interrupt_ends_a_run_at_once_in_one_line(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis as redis_client
 from sqlalchemy import text
 from worker_host import small_pretraining
 from worker_process import NODE, Worker
@@ -65,6 +66,36 @@ def test_a_message_starts_a_job_at_once_and_term_drains_it(redis: Redis, databas
         worker.end()
 
 
+def test_nobody_ends_or_asks_a_worker_through_the_broker_and_the_end_of_its_terminal_drains_it(
+    redis: Redis, database: Settings, tmp_path: Path
+) -> None:
+    settings = database.model_copy(update={"redis_url": type(database.redis_url)(redis.url)})
+    worker = Worker(settings, tmp_path, poll_seconds=3600.0, lease_seconds=7200.0)
+    host, app = worker.host, make_celery(settings)
+    try:
+        worker.registered()
+
+        def woken() -> None:
+            job_id = host.post(small_pretraining(epochs=5000))
+            host.place()
+            send_wake(app, NODE, host.attempt(job_id).id)
+            worker.until(lambda: host.job(job_id).state == "running")
+
+        woken()  # by now it listens to whatever it will listen to
+        with redis_client.Redis.from_url(redis.url) as client:
+            assert not client.exists("_kombu.binding.celery.pidbox")
+            assert client.pubsub_numpat() == 0, "nobody listens to what is said to all workers"
+        for order in ("ping", "pool_shrink", "shutdown"):
+            app.control.broadcast(order)
+        woken()
+        assert "draining" not in worker.log.read_text()
+        worker.processes[0].send_signal(signal.SIGHUP)
+        assert worker.processes[0].wait(60) == 0
+        assert "draining" in worker.log.read_text()
+    finally:
+        worker.end()
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("worker", [{"poll_seconds": 0.5, "lease_seconds": 3.0}], indirect=True)
 def test_without_redis_jobs_run_by_polling_and_a_second_worker_of_the_name_is_refused(worker: Worker) -> None:
@@ -80,13 +111,14 @@ def test_without_redis_jobs_run_by_polling_and_a_second_worker_of_the_name_is_re
     assert worker.drain(worker.processes[0]) == 0
 
 
-def test_a_term_as_soon_as_it_is_there_and_a_second_one_drain_a_worker(worker: Worker) -> None:
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGHUP])
+def test_a_term_as_soon_as_it_is_there_and_a_second_one_drain_a_worker(worker: Worker, asked: signal.Signals) -> None:
     process = worker.processes[0]
     deadline = time.monotonic() + 60
     while "node process-1: cpu" not in worker.log.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.001)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(asked)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     assert "draining" in worker.log.read_text()

@@ -1,6 +1,8 @@
 """Backbones of a host by name: found below its folder, and nowhere else."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_a_file_is_an_absolute_path_below_the_root_and_torchvision_the_root_itself(root: Path) -> None:
     found = backbone_on_host({"file": "published/resnet50.pth"}, root)
-    assert found == {"file": str(root / "published" / "resnet50.pth")}
+    assert found == {"file": str(root / "published" / "resnet50.pth"), "root": str(root)}
     assert backbone_on_host({"torchvision": "ResNet50_Weights.IMAGENET1K_V2"}, root) == {"folder": str(root)}
 
 
@@ -32,7 +34,7 @@ def test_other_sources_need_no_folder(source: dict) -> None:
 def test_folders_of_ours_name_their_digest(root: Path, kind: str, name: str) -> None:
     (root / "ours").mkdir()
     (root / "ours" / name).write_text(json.dumps({"sha256": "abc"}))
-    assert backbone_on_host({"file": "ours"}, root) == {kind: str(root / "ours"), "sha256": "abc"}
+    assert backbone_on_host({"file": "ours"}, root) == {kind: str(root / "ours"), "sha256": "abc", "root": str(root)}
     (root / "ours" / name).write_text("{")
     with pytest.raises(ValueError, match=f"ours/{name} does not describe a backbone"):
         backbone_on_host({"file": "ours"}, root)
@@ -83,4 +85,56 @@ def test_nothing_outside_is_reached(root: Path, name: str) -> None:
 
 def test_a_link_within_the_folder_is_followed(root: Path) -> None:
     (root / "best.pth").symlink_to(root / "published" / "resnet50.pth")
-    assert backbone_on_host({"file": "best.pth"}, root) == {"file": str(root / "published" / "resnet50.pth")}
+    assert backbone_on_host({"file": "best.pth"}, root) == {
+        "file": str(root / "published/resnet50.pth"),
+        "root": str(root),
+    }
+
+
+@pytest.mark.parametrize(("config", "weights"), [("config.json", "model.safetensors"), ("manifest.json", "state.pt")])
+def test_no_file_of_a_folder_leads_out_of_the_root(root: Path, config: str, weights: str) -> None:
+    outside = root.parent / "secret"
+    outside.write_text(json.dumps({"sha256": "abc"}))
+    (root / "ours").mkdir()
+    (root / "ours" / config).symlink_to(outside)
+    with pytest.raises(ValueError, match=f"ours/{config} does not describe a backbone .*it leads out of "):
+        backbone_on_host({"file": "ours"}, root)
+    (root / "ours" / config).unlink()
+    (root / "ours" / config).write_text(json.dumps({"sha256": "abc"}))
+    (root / "ours" / weights).symlink_to(outside)
+    with pytest.raises(ValueError, match="it leads out of "):
+        backbone_on_host({"file": "ours"}, root)
+    (root / "ours" / weights).unlink()
+    (root / "weights").write_text("elsewhere below the root")
+    (root / "ours" / weights).symlink_to(root / "weights")
+    assert backbone_on_host({"file": "ours"}, root) is not None
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "it is a named pipe, and a regular file is expected"),
+        (lambda path: path.symlink_to("/dev/zero"), "it leads out of"),
+        (lambda path: path.mkdir(), "it is a folder, and a regular file is expected"),
+        (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
+        (lambda path: path.write_text("[" * 100_000), "it is nested too deeply"),
+        (lambda path: path.write_bytes(b"\xff"), "can't decode"),
+        (lambda path: (path.touch(), os.truncate(path, 1 << 40)), "it is larger than 16,777,216 bytes"),
+    ],
+)
+def test_what_stands_for_a_config_is_never_waited_for_or_read_without_end(
+    root: Path, make: Callable[[Path], None], said: str
+) -> None:
+    (root / "ours").mkdir()
+    make(root / "ours" / "config.json")
+    with pytest.raises(ValueError, match=f"ours/config.json does not describe a backbone .*{said}"):
+        backbone_on_host({"file": "ours"}, root)
+
+
+def test_a_pipe_in_the_place_of_a_file_of_weights_is_named(root: Path) -> None:
+    os.mkfifo(root / "weights.pth")
+    with pytest.raises(ValueError, match="it is a named pipe"):
+        backbone_on_host({"file": "weights.pth"}, root)
+    (root / "circle").symlink_to("circle")
+    with pytest.raises(ValueError, match="circle cannot be opened below BARLOW_BACKBONES_DIR"):
+        backbone_on_host({"file": "circle"}, root)

@@ -5,9 +5,11 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab import Lab
+from sqlalchemy.orm import Session
 from worker_host import small_pretraining
 
 from service.database.tables import Checkpoint, Job
@@ -17,7 +19,12 @@ from service.run_folders import run_folder
 from service.settings import Settings
 from trainer.specs import parse_spec
 from worker.folders import sha256_of
-from worker.inputs import BadInput, resolve
+from worker.inputs import BadInput, look_up
+
+
+def resolve(session: Session, job: Job, settings: Settings) -> dict[str, Any]:
+    """What the database says of an attempt's inputs, and then what the files say."""
+    return look_up(session, job, settings).resolve()
 
 
 class Source:
@@ -159,7 +166,7 @@ def test_a_backbone_of_others_is_looked_for_in_this_hosts_folder(source: Source,
     absent = source.post({**judging, "backbone_from": {"file": "resnet51.pth"}}, None).id
     with source.lab.sessions() as session:
         found = resolve(session, session.get_one(Job, there), settings)["backbone"]
-        assert found == {"file": str(tmp_path / "resnet50.pth")}
+        assert found == {"file": str(tmp_path / "resnet50.pth"), "root": str(tmp_path)}
         with pytest.raises(BadInput, match=r"did you mean resnet50.pth"):
             resolve(session, session.get_one(Job, absent), settings)
         with pytest.raises(BadInput, match="BARLOW_BACKBONES_DIR, which is not set"):

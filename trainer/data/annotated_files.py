@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trainer.data.datasets import Annotation
 from trainer.data.errors import DataError, UnreadableImage
-from trainer.data.image_files import Names, base_name, digest_of_files, printable, read_image
+from trainer.data.image_files import Names, base_name, digest_of_files, read_image, said
 
 Masks = Callable[[int, int, int], NDArray[np.bool_]]
 """(place of an object, height, width of its image) -> (H, W). Raises ValueError: there is none, says why."""
@@ -103,8 +103,8 @@ class AnnotatedFiles:
         image = read_image(self._folder, name)
         height, width = self.size(index)
         if image.shape[:2] != (height, width):
-            said = f"it has {image.shape[1]} x {image.shape[0]} pixels, and its annotation says {width} x {height}"
-            raise UnreadableImage(printable(name), said)
+            why = f"it has {image.shape[1]} x {image.shape[0]} pixels, and its annotation says {width} x {height}"
+            raise UnreadableImage(said(name), why)
         return image
 
     def name(self, index: int) -> str:
@@ -129,8 +129,8 @@ class AnnotatedFiles:
         outside = ~((given >= -SLACK) & (given <= edge + SLACK)).all(axis=1) | (given[:, :2] > given[:, 2:]).any(axis=1)
         if outside.any():
             box = ", ".join(f"{number:g}" for number in given[outside][0])
-            said = f"the box ({box}; left, top, right, bottom) is not in the image of {width} x {height} pixels"
-            raise UnreadableImage(printable(self._names[index]), said)
+            why = f"the box ({box}; left, top, right, bottom) is not in the image of {width} x {height} pixels"
+            raise UnreadableImage(said(self._names[index]), why)
         boxes = np.clip(given, 0, edge)
         return Annotation(
             boxes=boxes,
@@ -154,5 +154,5 @@ class AnnotatedFiles:
             for row, place in enumerate(range(rows.start, rows.stop)):
                 masks[row] = mask(place, height, width)
         except ValueError as error:
-            raise UnreadableImage(printable(self._names[index]), f"its masks: {error}") from error
+            raise UnreadableImage(said(self._names[index]), f"its masks: {error}") from error
         return masks

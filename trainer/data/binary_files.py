@@ -14,6 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
+from trainer.specs.given_files import open_descriptor, read_text
+
+MAX_NAMES_BYTES = 1 << 20
+"""Of a list of classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +138,16 @@ def class_names(file: Path, count: int) -> tuple[str, ...]:
 
     Raises:
         DataError: there are not so many.
-        OSError: the file is not there.
+        OSError: the file cannot be read.
     """
-    names = tuple(line.strip() for line in file.read_text("utf-8", "backslashreplace").splitlines() if line.strip())
+    lines = read_text(file, most=MAX_NAMES_BYTES, errors="backslashreplace").splitlines()
+    names = tuple(line.strip() for line in lines if line.strip())
     if len(names) != count:
         raise DataError(f"{file} names {len(names)} classes, and there are {count}; unpack the archive again")
     return names
 
 
 def _opened(owner: BinaryImages, file: Path) -> int:
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_descriptor(file)
     weakref.finalize(owner, os.close, descriptor)
     return descriptor

@@ -14,8 +14,11 @@ import numpy as np
 from trainer.data.binary_files import LabelledBinaryImages, Layout, check_labels, class_names
 from trainer.data.errors import DataError
 from trainer.specs.data_sets import CifarSource
+from trainer.specs.given_files import read_bytes
 
 SIDE = 32
+MAX_BYTES = 1 << 28
+"""Of one file: the largest published one has 154 MB."""
 
 
 def open_cifar(source: CifarSource, split: str, *, tick: Callable[[], None]) -> LabelledBinaryImages:
@@ -35,7 +38,7 @@ def open_cifar(source: CifarSource, split: str, *, tick: Callable[[], None]) -> 
     labels = []
     for file in files:
         tick()
-        records = np.fromfile(file, np.uint8)
+        records = np.frombuffer(read_bytes(file, most=MAX_BYTES), np.uint8)
         records = records[: len(records) // layout.record_bytes * layout.record_bytes].reshape(-1, layout.record_bytes)
         labels.append(records[:, layout.header - 1].astype(np.int64))
         check_labels(labels[-1], len(classes), file)

@@ -9,7 +9,6 @@ Only boxes and places in the file stay in memory; the masks of an image are read
 
 from __future__ import annotations
 
-import json
 import os
 import weakref
 from array import array
@@ -26,6 +25,7 @@ from trainer.data.image_files import Names
 from trainer.data.json_stream import Item, JsonLists
 from trainer.data.records import Categories, field, places_of
 from trainer.specs.data_sets import CocoSource
+from trainer.specs.given_files import open_descriptor, parse_json
 
 LONGEST_SIDE = 1 << 16
 
@@ -119,7 +119,7 @@ class _MasksInFile:
     def __init__(self, path: Path, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
         self._starts = starts
         self._lengths = lengths
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._file = open_descriptor(path)
         weakref.finalize(self, os.close, self._file)
 
     def __call__(self, place: int, height: int, width: int) -> NDArray[np.bool_]:
@@ -130,7 +130,7 @@ class _MasksInFile:
             OSError: the disk does not give it.
         """
         text = os.pread(self._file, int(self._lengths[place]), int(self._starts[place]))
-        return mask_of(json.loads(text).get("segmentation"), height, width)
+        return mask_of(parse_json(text).get("segmentation"), height, width)
 
 
 def mask_of(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:

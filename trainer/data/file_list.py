@@ -14,8 +14,10 @@ from trainer.data.errors import DataError
 from trainer.data.image_files import Names, printable
 from trainer.data.labelled_files import LabelledFiles
 from trainer.specs.data_sets import FileListSource
+from trainer.specs.given_files import open_regular
 
 FORMAT = "a line is the path of an image, a blank and the number of its class from 0, as `a/abbey/1.jpg 0`"
+LONGEST_LINE = 1 << 16
 
 
 def open_file_list(
@@ -40,9 +42,11 @@ def open_file_list(
 
 def _read(path: Path, classes: int | None, tick: Callable[[], None]) -> tuple[Names, NDArray[np.int64]]:
     names, labels = Names(), array("q")
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+    with open_regular(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
             tick()
+            if len(line) == LONGEST_LINE:
+                raise DataError(f"{path}, line {number} has {LONGEST_LINE:,} bytes or more; {FORMAT}")
             parts = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).rsplit(None, 1)
             if not parts:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Iterable
 from typing import assert_never
 
@@ -20,6 +21,7 @@ from trainer.specs.data_sets import (
     expected_classes,
 )
 from trainer.specs.known_data_sets import where_from
+from trainer.specs.words import shown
 
 Tick = Callable[[], None]
 """Called for every unit of work, say an image: a hundred thousand times a second costs nothing that counts."""
@@ -45,10 +47,8 @@ def open_source(name: str, source: DataSource, split: str, *, tick: Tick, warn: 
     try:
         return _open(name, source, split, tick, warn)
     except OSError as error:
-        place = error.filename.decode("utf-8", "backslashreplace") if isinstance(error.filename, bytes) else None
-        raise DataError(
-            f"data set {name!r} cannot be read: {error.strerror or error}: {place or error.filename}"
-        ) from error
+        place = shown(os.fsdecode(error.filename)) if error.filename is not None else None
+        raise DataError(f"data set {name!r} cannot be read: {error.strerror or error}: {place}") from error
 
 
 def splits_of(source: DataSource) -> list[str] | None:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from trainer.data.decoding import decode
 from trainer.data.errors import DataError, UnreadableImage
+from trainer.specs.given_files import Refused, open_regular
+from trainer.specs.words import shown
 
 MAX_FILE_BYTES = 2**30
 
@@ -51,15 +53,17 @@ def read_image(folder: bytes, path: bytes) -> NDArray[np.uint8]:
         OSError: the disk does not give it, or is not there any more.
     """
     try:
-        with open(os.path.join(folder, path), "rb") as file:
+        with open_regular(os.path.join(folder, path)) as file:
             if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
-                raise UnreadableImage(printable(path), f"the file is larger than {MAX_FILE_BYTES:,} bytes")
-            encoded = file.read()
+                raise UnreadableImage(said(path), f"the file is larger than {MAX_FILE_BYTES:,} bytes")
+            encoded = file.read(MAX_FILE_BYTES)
+    except Refused as error:
+        raise UnreadableImage(said(path), error.strerror or str(error)) from error
     except OSError as error:
         if error.errno not in _OF_ONE_FILE or not os.path.isdir(folder):
             raise
-        raise UnreadableImage(printable(path), error.strerror or str(error)) from error
-    return decode(encoded, printable(path))
+        raise UnreadableImage(said(path), error.strerror or str(error)) from error
+    return decode(encoded, said(path))
 
 
 def digest_of_files(whose: str, folder: bytes, names: Names, tick: Callable[[], None]) -> bytes:
@@ -74,29 +78,34 @@ def digest_of_files(whose: str, folder: bytes, names: Names, tick: Callable[[], 
         name = names[place]
         tick()
         if name.startswith(b"/") or b".." in name.split(b"/"):
-            raise DataError(f"{whose} names {printable(name)}, which is outside the folder of the images")
+            raise DataError(f"{whose} names {said(name)}, which is outside the folder of the images")
         try:
             status = os.stat(os.path.join(folder, name))
         except (FileNotFoundError, NotADirectoryError):
             missing.append(name)
             continue
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-            said = error.strerror if isinstance(error, OSError) else error
-            raise DataError(f"{whose}: {printable(name)!r} cannot be looked at: {said}") from error
+            why = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"{whose}: {printable(name)!r} cannot be looked at: {why}") from error
         if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{whose} names {printable(name)}, which is no file in {printable(folder)}")
+            raise DataError(f"{whose} names {said(name)}, which is no file in {said(folder)}")
         digest.update(b"%b\0%d\0" % (name, status.st_size))
     if missing:
         raise DataError(
-            f"{len(missing):,} of the {len(names):,} images that {whose} names are not in {printable(folder)}, first "
-            f"{printable(missing[0])}: complete the data set, or correct its folders in datasets.yaml"
+            f"{len(missing):,} of the {len(names):,} images that {whose} names are not in {said(folder)}, first "
+            f"{said(missing[0])}: complete the data set, or correct its folders in datasets.yaml"
         )
     return digest.digest()
 
 
 def printable(name: bytes) -> str:
-    """A file's name as text that can be written anywhere; bytes that are no UTF-8 as \\xNN."""
+    """A file's name as text by which it is known, in class names and lists; bytes that are no UTF-8 as \\xNN."""
     return name.decode("utf-8", "backslashreplace")
+
+
+def said(name: bytes) -> str:
+    """The same in a message: nothing in it ends the line or drives a terminal."""
+    return shown(printable(name))
 
 
 def base_name(path: bytes) -> str:

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
-from trainer.data.image_files import base_name, printable, read_image
+from trainer.data.image_files import base_name, printable, read_image, said
+from trainer.specs.words import shown
 
 ENDINGS = (b"jpg", b"jpeg", b"png", b"webp", b"bmp", b"gif", b"tif", b"tiff", b"ppm", b"pgm", b"pbm")
 """Endings of image files, in any case. They decide what is an image; its content decides how it is decoded."""
@@ -121,16 +122,16 @@ def open_image_folder(
         found = {each: _images(os.path.join(os.fsencode(folder), each), tick, passed_over) for each in classes}
     except OSError as error:
         raise DataError(f"data set {name!r} cannot be read: {error.strerror}: {_shown(error.filename)}") from error
-    said = f"passed over: {_counted(passed_over)}; endings of images are {_endings()}" if passed_over else ""
+    others = f"passed over: {_counted(passed_over)}; endings of images are {_endings()}" if passed_over else ""
     empty = [printable(each) for each, images in found.items() if not len(images.lengths)]
     if empty:
         more = f" and in {len(empty) - 3} more" if len(empty) > 3 else ""
         raise DataError(
             f"no image in class folder {', '.join(map(repr, empty[:3]))}{more} of {folder}: put images there, or take "
-            f"the folder away{f' ({said})' if said else ''}"
+            f"the folder away{f' ({others})' if others else ''}"
         )
-    if said:
-        warn(f"data set {name!r}, split {split!r}: files {said}")
+    if others:
+        warn(f"data set {name!r}, split {split!r}: files {others}")
     return ImageFolder(folder, found)
 
 
@@ -144,7 +145,7 @@ def _classes(name: str, root: Path, split: str) -> list[bytes]:
         raise DataError(f"data set {name!r} has no folder {root} on this host; correct its path, or mount the disk")
     folder = root / split
     if not folder.is_dir():
-        there = sorted(printable(entry.name) for entry in _entries(os.fsencode(root)) if entry.is_dir())
+        there = sorted(said(entry.name) for entry in _entries(os.fsencode(root)) if entry.is_dir())
         near = difflib.get_close_matches(split, there, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"its folders: {', '.join(there[:10]) or 'none'}"
         raise DataError(f"data set {name!r} has no split {split!r} in {root}; {hint} ({LAYOUT})")
@@ -172,7 +173,7 @@ def _images(folder: bytes, tick: Callable[[], None], passed_over: Counter[str]) 
                 continue
             ending = _ending(entry.name)
             if ending not in ENDINGS:
-                passed_over[f".{printable(ending)}" if ending else "no ending"] += 1
+                passed_over[f".{said(ending)}" if ending else "no ending"] += 1
                 continue
             try:
                 status = entry.stat()
@@ -204,4 +205,4 @@ def _counted(counts: Counter[str]) -> str:
 
 
 def _shown(path: object) -> str:
-    return printable(path) if isinstance(path, bytes) else str(path)
+    return said(path) if isinstance(path, bytes) else shown(str(path))

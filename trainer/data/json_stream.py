@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data.errors import DataError
+from trainer.specs.given_files import open_regular, parse_json
 
 _BLANK = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder()
 PIECE = 1 << 20
+MAX_VALUE = 1 << 30
+"""Bytes of one object of a list, or of a value that is passed over: it is held in memory as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class JsonLists:
             DataError: the file is no such JSON, or it ends too early.
             OSError: it cannot be read.
         """
-        with self.path.open("rb") as self._file:
+        with open_regular(self.path) as self._file:
             self._expect("{")
             if self._next() == "}":
                 self._place += 1
@@ -95,9 +98,13 @@ class JsonLists:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._place)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 # Perhaps only cut by the end of what has been read: twice as much each time, or it would be quadratic.
-                if isinstance(error, RecursionError) or not self._more(len(self._text) - self._place):
+                if isinstance(error, RecursionError):
+                    raise self._fault("it is nested too deeply") from error
+                if len(self._text) - self._place > MAX_VALUE:
+                    raise self._fault(f"one value of it has more than {MAX_VALUE:,} bytes") from error
+                if not self._more(len(self._text) - self._place):
                     raise self._fault(f"{error}") from error
                 continue
             if end == len(self._text) and self._more(0):
@@ -108,7 +115,7 @@ class JsonLists:
 
     def _as_utf8(self, text: str) -> Any:
         try:
-            return json.loads(text.encode("latin-1"))
+            return parse_json(text.encode("latin-1"))
         except ValueError as error:
             raise self._fault(f"{error}") from error
 

@@ -10,8 +10,11 @@ import numpy as np
 from trainer.data.binary_files import BinaryImages, LabelledBinaryImages, Layout, check_labels, class_names
 from trainer.data.errors import DataError
 from trainer.specs.data_sets import Stl10Source
+from trainer.specs.given_files import read_bytes
 
 LAYOUT = Layout(96, "columns")
+MAX_LABELS = 1 << 20
+"""Of a file with a byte for each image: the largest published one has 8,000."""
 
 
 def open_stl10(source: Stl10Source, split: str, *, tick: Callable[[], None]) -> BinaryImages:
@@ -34,6 +37,6 @@ def open_stl10(source: Stl10Source, split: str, *, tick: Callable[[], None]) -> 
         return BinaryImages([images], LAYOUT, classes)
     tick()
     file = source.root / names[2]
-    labels = np.fromfile(file, np.uint8).astype(np.int64) - 1
+    labels = np.frombuffer(read_bytes(file, most=MAX_LABELS), np.uint8).astype(np.int64) - 1
     check_labels(labels, len(classes), file, first=1)
     return LabelledBinaryImages([images], LAYOUT, classes, labels)

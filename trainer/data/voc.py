@@ -20,12 +20,15 @@ from trainer.data.annotated_files import AnnotatedFiles, Objects
 from trainer.data.errors import DataError
 from trainer.data.image_files import Names
 from trainer.specs.data_sets import VocSource
+from trainer.specs.given_files import read_bytes, read_text
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 """VOC's own, in its order."""
+MAX_ANNOTATION_BYTES = 1 << 24
+"""Of one image: VOC's have some kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,8 @@ def _listed(source: VocSource, split: str) -> Iterator[tuple[str, str]]:
     for part in source.splits[split]:
         folder, _, name = part.rpartition("/")
         path = source.root / folder / "ImageSets" / "Main" / f"{name}.txt"
-        for number, line in enumerate(path.read_text("utf-8-sig", "surrogateescape").splitlines(), start=1):
+        lines = read_text(path, encoding="utf-8-sig", errors="surrogateescape").splitlines()
+        for number, line in enumerate(lines, start=1):
             words = line.split()
             if not words:
                 continue
@@ -117,7 +121,7 @@ def _read(path: Path) -> _Image:
         DataError: it is not there, no XML, or not VOC's.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, most=MAX_ANNOTATION_BYTES)
         root = ElementTree.fromstring(content, ElementTree.XMLParser(target=_WithoutDoctype()))
         size = root.find("size")
         height, width = (_number(size, side) for side in ("height", "width"))

@@ -18,6 +18,7 @@ from trainer.outcome import BadSpec
 from trainer.runtime import checkpoints
 from trainer.runtime.context import Context
 from trainer.specs import BackboneJudged, BackboneSpec, EvaluationSpec
+from trainer.specs.given_files import checked
 
 PHASE = "opening the backbone"
 NAMED = 20
@@ -59,7 +60,7 @@ def open_backbone(spec: BackboneJudged, context: Context) -> FrozenBackbone:
 
     `inputs["backbone"]` is what the worker resolved `backbone_from` to: {"path": a published folder} or {"checkpoint":
     a checkpoint folder of a pretraining}, with the sha256 that each names itself by; {"file": weights}; or
-    {"folder": where torchvision's files are}.
+    {"folder": where torchvision's files are}. No file lies outside of the "root" that stands beside it.
 
     Raises:
         BadSpec: there is no such backbone, or it is not what was written, or it takes no images of that size.
@@ -97,15 +98,17 @@ def _open(spec: BackboneJudged, context: Context) -> _Opened:
         module = build_backbone(spec.backbone, seed=source.random)
         return _Opened(module, spec.backbone, {"name": spec.backbone.name})
     resolved = context.inputs.get("backbone") or {}
+    root = Path(resolved["root"]) if "root" in resolved else None
     try:
         if source.torchvision is not None:
             return _of_torchvision(source.torchvision, resolved, context)
         if "path" in resolved:
-            return _brings_its_own(_published(Path(resolved["path"]), resolved.get("sha256")), spec)
+            return _brings_its_own(_published(Path(resolved["path"]), resolved.get("sha256"), root), spec)
         if "checkpoint" in resolved:
-            return _brings_its_own(_of_checkpoint(Path(resolved["checkpoint"]), resolved.get("sha256"), context), spec)
+            folder = Path(resolved["checkpoint"])
+            return _brings_its_own(_of_checkpoint(folder, resolved.get("sha256"), root, context), spec)
         if source.file is not None and "file" in resolved:
-            return _of_file(Path(resolved["file"]), spec.backbone, context)
+            return _of_file(checked(Path(resolved["file"]), within=root), spec.backbone, context)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise BadSpec(f"the backbone cannot be read: {error}") from error
     if source.job is not None:
@@ -123,16 +126,16 @@ def _brings_its_own(opened: _Opened, spec: BackboneJudged) -> _Opened:
     return opened
 
 
-def _published(folder: Path, sha256: str | None) -> _Opened:
-    module = load_backbone(folder)
+def _published(folder: Path, sha256: str | None, root: Path | None) -> _Opened:
+    module = load_backbone(folder, root)
     if sha256 not in (None, _digest(module)):
         raise ValueError(f"{folder.name} was published anew after this job was placed; retry the job")
-    return _Opened(module, read_architecture(folder), {})
+    return _Opened(module, read_architecture(folder, root), {})
 
 
-def _of_checkpoint(folder: Path, sha256: str | None, context: Context) -> _Opened:
-    manifest = checkpoints.read_manifest(folder)
-    found = checkpoints.sha256_of(folder / checkpoints.STATE_FILE, partial(context.working, PHASE))
+def _of_checkpoint(folder: Path, sha256: str | None, root: Path | None, context: Context) -> _Opened:
+    manifest = checkpoints.read_manifest(folder, root)
+    found = checkpoints.sha256_of(folder / checkpoints.STATE_FILE, partial(context.working, PHASE), root)
     if found != manifest.sha256 or sha256 not in (None, found):
         raise ValueError(f"{folder.name}/{checkpoints.STATE_FILE} is not the file that was written; use another step")
     architecture = BackboneSpec.model_validate(manifest.spec["backbone"])
@@ -158,7 +161,7 @@ def _of_torchvision(name: str, resolved: dict[str, str], context: Context) -> _O
 
     weights = torchvision_weights(name)
     if "file" in resolved:
-        path = Path(resolved["file"])
+        path = checked(Path(resolved["file"]))
     elif "folder" in resolved:
         path = find_in(Path(resolved["folder"]), weights)
     else:

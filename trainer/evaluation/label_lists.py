@@ -17,6 +17,8 @@ from trainer.data.datasets import ImageDataSet
 from trainer.data.errors import DataError
 from trainer.specs.classification import LabelsSpec
 from trainer.specs.data_sets import DataSource
+from trainer.specs.given_files import read_text
+from trainer.specs.words import shown
 
 NAMED = 5
 """Names that an error gives."""
@@ -101,8 +103,8 @@ def listed(file: Path, names: Sequence[str]) -> NDArray[np.int64]:
             image; names the first of them.
     """
     try:
-        lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.strip() for line in read_text(file, encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
         raise DataError(f"the list of labelled images cannot be read: {error}") from error
     if not lines:
         raise DataError(f"{file.name} names no image")
@@ -116,11 +118,13 @@ def listed(file: Path, names: Sequence[str]) -> NDArray[np.int64]:
         ("the name of several images; put the folder of the class before it", [n for n in lines if len(found[n]) > 1]),
     ):
         if wrong:
-            raise DataError(f"{file.name}: {', '.join(wrong[:NAMED])}: {said} ({len(wrong):,} of {len(lines):,} lines)")
+            raise DataError(
+                f"{file.name}: {shown(', '.join(wrong[:NAMED]))}: {said} ({len(wrong):,} of {len(lines):,} lines)"
+            )
     indices: set[int] = set()
     for line in lines:
         (index,) = found[line]
         if index in indices:
-            raise DataError(f"{file.name}: {line} is there twice")
+            raise DataError(f"{file.name}: {shown(line)} is there twice")
         indices.add(index)
     return np.array(sorted(indices), dtype=np.int64)

@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainer.data.pixels import PIXEL_MEAN, PIXEL_STD
 from trainer.models.backbones import build_backbone
+from trainer.specs.backbone_inputs import CONFIG, WEIGHTS
 from trainer.specs.common import BackboneSpec
+from trainer.specs.given_files import checked, read_json
 
 FORMAT_VERSION = 1
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 REMEDY = "export it again from its job's checkpoint"
 
 
@@ -72,15 +71,16 @@ def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, *, deta
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def load_backbone(folder: Path) -> nn.Module:
-    """The published backbone, float32 on the CPU, in evaluation mode. Nothing of the folder is executed.
+def load_backbone(folder: Path, root: Path | None = None) -> nn.Module:
+    """The published backbone, float32 on the CPU, in evaluation mode. Nothing of the folder is executed, and with
+    `root` none of its files lies outside of that.
 
     Raises:
         ValueError: the folder is not a whole published backbone, or its weights are not what was published.
     """
-    spec, published = _read_config(folder)
+    spec, published = _read_config(folder, root)
     try:
-        weights = load_file(folder / WEIGHTS)
+        weights = load_file(checked(folder / WEIGHTS, within=root))
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{folder.name}/{WEIGHTS} cannot be read ({error}); {REMEDY}") from error
     found = backbone_digest(weights)
@@ -94,23 +94,23 @@ def load_backbone(folder: Path) -> nn.Module:
     return backbone.eval()
 
 
-def read_architecture(folder: Path) -> BackboneSpec:
-    """The network that the published backbone in `folder` is.
+def read_architecture(folder: Path, root: Path | None = None) -> BackboneSpec:
+    """The network that the published backbone in `folder` is; `root` as for `load_backbone`.
 
     Raises:
         ValueError: the folder does not describe one.
     """
-    return _read_config(folder)[0]
+    return _read_config(folder, root)[0]
 
 
-def _read_config(folder: Path) -> tuple[BackboneSpec, str]:
+def _read_config(folder: Path, root: Path | None) -> tuple[BackboneSpec, str]:
     """Architecture, and digest of the weights."""
     try:
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
+        config = read_json(folder / CONFIG, within=root)
         version = config["format_version"]
         spec = BackboneSpec.model_validate(config["backbone"])
         published = str(config["sha256"])
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder.name}/{CONFIG} does not describe a backbone ({error}); {REMEDY}") from error
     if version != FORMAT_VERSION:
         raise ValueError(f"{folder.name} has format {version}, this version reads {FORMAT_VERSION}; {REMEDY}")

@@ -24,6 +24,7 @@ from trainer.models.backbones import build_backbone, empty_backbone
 from trainer.models.foreign_files import read_tensors
 from trainer.specs.catalogue import backbones
 from trainer.specs.common import BackboneSpec
+from trainer.specs.words import shown
 
 PREFIX_WORDS = frozenset({"module", "_orig_mod", "model", "backbone", "encoder", "encoder_q", "base_encoder"})
 NAMED = 5
@@ -232,4 +233,4 @@ def _fitting(tensors: Mapping[str, Tensor], near: str, tick: Callable[[], None])
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    return ", ".join(map(shown, names[:NAMED])) + more

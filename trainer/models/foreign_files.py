@@ -17,6 +17,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from trainer.specs.given_files import checked
+from trainer.specs.words import shown
+
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
 MAX_BYTES = 2**34
 """Twice the largest network of the catalogue with the state of its optimiser."""
@@ -37,13 +40,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     value = _named(_read(path), path.name)
     tensors = {str(name): item for name, item in value.items() if isinstance(item, Tensor)}
     if not tensors:
-        some = ", ".join([str(key) for key in value][:NAMED]) if value else "nothing"
+        some = ", ".join([shown(str(key)) for key in value][:NAMED]) if value else "nothing"
         raise ValueError(f"{path.name} holds no named tensors but {some}; save the network's state_dict")
     return tensors
 
 
 def _read(path: Path) -> Any:
     try:
+        path = checked(path)  # what reads it opens it by name
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES >> 30} GiB; save the network's state_dict alone")
         if path.suffix == ".safetensors":
@@ -70,7 +74,7 @@ def _refusal(error: Exception) -> str:
             f"holds {what[1]} beside tensors, numbers and texts, and is not opened: that could execute anything; "
             "where the file is trusted, save its state_dict alone"
         )
-    why = "" if isinstance(error, pickle.UnpicklingError) else " ".join(str(error).split())[:200]
+    why = "" if isinstance(error, pickle.UnpicklingError) else shown(" ".join(str(error).split())[:200])
     said = f" ({why})" if why else ""
     return f"is damaged, or no file of torch.save or safetensors{said}; get it again from where it is published"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import platform
@@ -23,11 +22,13 @@ from trainer.disk import naming
 from trainer.runtime import retention
 from trainer.runtime.compiling import Form
 from trainer.runtime.context import Context
+from trainer.specs import backbone_inputs
 from trainer.specs.common import CheckpointSpec
+from trainer.specs.given_files import checked, open_regular, read_json
 from trainer.specs.retention import Place, Recorded
 
-STATE_FILE = "state.pt"
-MANIFEST_FILE = "manifest.json"
+STATE_FILE = backbone_inputs.STATE
+MANIFEST_FILE = backbone_inputs.MANIFEST
 PIECE_BYTES = 2**24
 
 
@@ -154,25 +155,25 @@ def _write_state(path: Path, state: dict[str, Any], tick: Callable[[], None]) ->
     return writer.digest.hexdigest()
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of the checkpoint in `folder`.
+def read_manifest(folder: Path, root: Path | None = None) -> Manifest:
+    """The manifest of the checkpoint in `folder`; with `root` it lies below that, links followed.
 
     Raises:
         OSError, ValueError, TypeError: there is none, or it is not a manifest.
     """
-    return Manifest(**json.loads((folder / MANIFEST_FILE).read_text("utf-8")))
+    return Manifest(**read_json(folder / MANIFEST_FILE, within=root))
 
 
 def read_state(folder: Path, device: torch.device) -> dict[str, Any]:
     """The state of a checkpoint, its tensors on `device`. Nothing in the file is executed."""
-    state: dict[str, Any] = torch.load(folder / STATE_FILE, map_location=device, weights_only=True)
+    state: dict[str, Any] = torch.load(checked(folder / STATE_FILE), map_location=device, weights_only=True)
     return state
 
 
-def sha256_of(path: Path, tick: Callable[[], None]) -> str:
-    """SHA-256 (hex) of a file; `tick` is called for every piece of it."""
+def sha256_of(path: Path, tick: Callable[[], None], root: Path | None = None) -> str:
+    """SHA-256 (hex) of a file; `tick` is called for every piece of it. `root` as for `read_manifest`."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path, within=root) as file:
         while piece := file.read(PIECE_BYTES):
             digest.update(piece)
             tick()

@@ -16,9 +16,14 @@ def stacks_on_signal() -> None:
 
 
 def hear_stop() -> None:
-    """Take SIGTERM and SIGINT as requests to stop (`stopping`); a second SIGINT ends the process at once."""
+    """Take SIGTERM, SIGINT and SIGHUP as requests to stop (`stopping`); a second SIGINT ends the process at once.
+
+    A SIGHUP says that the terminal is gone. Who started this process with nohup wants it to go on, and it does.
+    """
     signal.signal(signal.SIGTERM, _on_stop)
     signal.signal(signal.SIGINT, _on_stop)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _on_stop)
 
 
 def stop_heard() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -10,11 +9,12 @@ from pathlib import Path
 import torch
 
 from trainer.runtime import collectives, signals
+from trainer.specs.given_files import read_json
 
 REASONS = ("signal", "lease", "drain", "preempt", "pause", "cancel")
 """Why a run is asked to stop; a later one wins over an earlier one.
 
-`signal`: SIGTERM or SIGINT to any rank; `lease`: the run database is away for too long; `drain`: the worker goes;
+`signal`: TERM, INT or HUP to any rank; `lease`: the run database is away for too long; `drain`: the worker goes;
 `preempt`: the slots are for a job of higher priority; `pause`, `cancel`: a user asked for it.
 """
 
@@ -25,7 +25,7 @@ MOST_STEPS_BETWEEN = 1000
 class StopRequests:
     """Agrees on stop requests without a collective in the other steps.
 
-    Rank 0 reads `control_file` ({"stop": reason}, written by rename); any rank may get SIGTERM or SIGINT. A file that
+    Rank 0 reads `control_file` ({"stop": reason}, written by rename); any rank may get a signal. A file that
     says nothing of the kind, as a full disk may leave it, asks for nothing: one line in the log. At the step of an
     agreement the ranks take the maximum of (reason, steps to the next agreement); only rank 0, which has
     the clock, gives the second, so every rank knows the step of the next one.
@@ -81,7 +81,7 @@ class StopRequests:
 
     def _read(self) -> str | None:
         try:
-            value = json.loads(self._control_file.read_text("utf-8"))
+            value = read_json(self._control_file)
             reason = value.get("stop") if isinstance(value, dict) else None
             if reason not in REASONS:
                 raise ValueError(f'it is not {{"stop": one of {", ".join(REASONS)}}}')

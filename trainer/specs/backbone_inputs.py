@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 
+from trainer.specs.given_files import checked, inside, read_json
+
 CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
 MANIFEST = "manifest.json"
+STATE = "state.pt"
 
 
-def backbone_input(path: Path) -> dict[str, str]:
+def backbone_input(path: Path, root: Path | None = None) -> dict[str, str]:
     """A published folder as {"path", "sha256"} and a pretraining's checkpoint folder as {"checkpoint", "sha256"}, each
     with the digest that it names itself by; a file of weights as {"file"}.
 
+    With `root`, below which `path` is, all has {"root"} as well: no file of the folder leads out of it either, now or
+    when it is opened.
+
     Raises:
-        ValueError: it is none of them.
+        ValueError: it is none of them, or leads out of the root.
     """
-    path = path.resolve()
-    if not path.exists():
-        raise ValueError(f"{path} is not there")
-    if path.is_file():
-        return {"file": str(path)}
+    bounds = {} if root is None else {"root": str(root.resolve())}
     try:
-        for kind, name in (("checkpoint", MANIFEST), ("path", CONFIG)):
-            if (path / name).exists():
-                return {kind: str(path), "sha256": str(json.loads((path / name).read_text("utf-8"))["sha256"])}
+        path = inside(path, root or Path("/"))
+        if not path.is_dir():
+            return {"file": str(checked(path, within=root))} | bounds
+    except OSError as error:
+        raise ValueError(f"{path} is not there" if isinstance(error, FileNotFoundError) else str(error)) from error
+    try:
+        for kind, name, weights in (("checkpoint", MANIFEST, STATE), ("path", CONFIG, WEIGHTS)):
+            if os.path.lexists(path / name):
+                sha256 = str(read_json(path / name, within=root)["sha256"])
+                if os.path.lexists(path / weights):  # where it is missing, the trainer says so
+                    checked(path / weights, within=root)
+                return {kind: str(path), "sha256": sha256} | bounds
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path.name}/{name} does not describe a backbone ({error}); export it again") from error
     raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from trainer.specs.given_files import open_regular
 from trainer.specs.parsing import Fault, SpecError
 
 MAX_BYTES = 1 << 20
@@ -17,8 +18,8 @@ MAX_VALUES = 50_000
 MAX_DEPTH = 50
 
 
-def load_spec_file(path: Path) -> Any:
-    """The plain value of a YAML or JSON file.
+def load_spec_file(path: Path, *, from_shell: bool = False) -> Any:
+    """The plain value of a YAML or JSON file; `from_shell`: one that is named on a command line may be a pipe, too.
 
     YAML is read by the core schema of YAML 1.2, so `3e-3` is a number and `on` and 2026-01-01 are texts. A key that
     stands twice is refused: which of the two was meant is not ours to guess.
@@ -27,7 +28,7 @@ def load_spec_file(path: Path) -> Any:
         SpecError: the text is not YAML or JSON, repeats a key, or is too large (aliases count as what they stand for).
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with path.open("rb") if from_shell else open_regular(path) as file:
         raw = file.read(MAX_BYTES + 1)
     read: Callable[[str], Any] = _read_json if path.suffix == ".json" else _read_yaml
     try:

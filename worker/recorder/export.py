@@ -24,6 +24,7 @@ from service.recording import mlflow_params
 from service.run_folders import attempt_folder
 from service.storable import storable
 from trainer.journal import FILE_NAME, read_events
+from trainer.specs.given_files import checked
 from worker.recorder.mlflow_run import POINTS, MlflowRun, Point
 from worker.recorder.position import Position
 
@@ -118,7 +119,9 @@ class Export:
     def _files(self) -> Iterator[Path]:
         backbone = self._folder / "backbone"
         if self._job.state == JobState.SUCCEEDED and backbone.is_dir():
-            yield from sorted(backbone.iterdir())
+            for file in sorted(backbone.iterdir()):
+                with contextlib.suppress(OSError):  # what is no file of this run is not sent to another server
+                    yield checked(file, within=self._folder)
 
     def _turn_is_over(self) -> bool:
         return time.monotonic() > self._turn_ends

@@ -9,10 +9,13 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from trainer.specs.given_files import read_bytes
 
 POINTS = 1000
 """The most points that one request may hold."""
@@ -23,6 +26,7 @@ UPLOAD_BYTES_PER_SECOND = 2**20
 """The slowest server that is waited for: it stores an upload after it has received all of it, in silence."""
 LONGEST_TAG = 5000
 THUMBNAIL = 256
+MAX_PICTURE_BYTES = 1 << 26
 
 _IMAGE = re.compile(r"^images/(?P<key>[^+]+)\+step\+(?P<step>\d+)\+.*(?P<end>\.png|\+compressed\.webp)$")
 
@@ -203,10 +207,12 @@ def _patience(size: int) -> Iterator[None]:
 
 def _read_picture(path: Path) -> Image.Image | None:
     try:
-        with Image.open(path) as image:
+        raw = read_bytes(path, most=MAX_PICTURE_BYTES)
+        with Image.open(BytesIO(raw), formats=("PNG",)) as image:
             image.load()
             return image
-    except (OSError, SyntaxError) as error:  # the second is Pillow's word for a broken PNG
+    # The second is Pillow's word for a broken PNG, the others for one that would take too much memory.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         log.warning("a picture cannot be read and is left out: %s", error)
         return None
 

@@ -19,6 +19,7 @@ from service.recording import POSTGRES
 from service.run_folders import attempt_folder, attempt_folders, run_folder
 from service.storable import storable
 from trainer.journal import FILE_NAME, Event, read_events
+from trainer.specs.given_files import open_regular
 from worker.recorder.rows import Rows
 
 BATCH = 2000
@@ -90,7 +91,7 @@ class _Piece:
         except ValueError as error:
             if not self.lines:
                 self.damaged = str(error.__cause__ or error)
-                with journal.open("rb") as file:
+                with open_regular(journal) as file:
                     file.seek(begin)
                     self.end = begin + len(file.readline())
 

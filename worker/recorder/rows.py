@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -174,8 +175,12 @@ class Rows:
         )
 
     def _relative(self, path: str) -> str:
-        """A path in the attempt's folder, as seen from the run directory."""
-        return str((attempt_folder(self._run, self._number) / path).relative_to(self._run))
+        """A path in the attempt's folder or in one of another attempt, as seen from the run directory.
+
+        Raises:
+            ValueError: it leads out of that.
+        """
+        return str(Path(os.path.normpath(attempt_folder(self._run, self._number) / path)).relative_to(self._run))
 
 
 def _time(line: Event) -> datetime:

@@ -38,7 +38,7 @@ def get_recipe(
     recipe = recipes.find(settings, name)
     if recipe is None:
         raise Problem("not-found", f"there is no recipe {name[:100]!r}; GET {ROOT}/recipes lists them all")
-    return PlainTextResponse(recipe.path.read_text("utf-8", errors="replace"), media_type="application/yaml")
+    return PlainTextResponse(recipes.text_of(recipe.path), media_type="application/yaml")
 
 
 def _view(recipe: recipes.Recipe) -> RecipeView:
