@@ -30,6 +30,8 @@ def main() -> None:
         create_app(settings.model_copy(update={"api_host": options.host})),
         log_level="warning",
         timeout_graceful_shutdown=3,
+        # Longer than proxies keep theirs: who closes first never cuts off a request that is on its way.
+        timeout_keep_alive=75,
         # It reads 64 kB of headers and no more, where the other reader takes in what somebody sends without end.
         http="h11",
         server_header=False,
