@@ -53,6 +53,9 @@ class Settings(BaseSettings):
         "",
         description="Addresses and networks, separated by commas, whose X-Forwarded-For and -Proto are believed",
     )
+    submitters_change_all: bool = Field(
+        False, description="Submitters cancel, pause, resume and retry the jobs of all users, not only their own"
+    )
     max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body")
 
     recipes_dir: Path | None = Field(

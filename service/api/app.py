@@ -18,7 +18,7 @@ from service.api.figures import Figures, MeasureRequests
 from service.api.parameters import refuse_unknown
 from service.api.presentation import ROOT
 from service.api.readiness import Parts
-from service.api.routers import experiments, fleet, health, jobs, recipes, records, streams, tokens, verbs
+from service.api.routers import audit, experiments, fleet, health, jobs, recipes, records, streams, tokens, verbs
 from service.api.token_views import TokenRequest
 from service.database.engine import make_engine, session_factory
 from service.settings import Settings
@@ -65,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.include_router(health.router)
     app.include_router(documentation.router)
-    for module in (jobs, verbs, experiments, records, streams, fleet, recipes, tokens):
+    for module in (jobs, verbs, experiments, records, streams, fleet, recipes, tokens, audit):
         guards = [Depends(auth.authorize), Depends(refuse_unknown)]
         app.include_router(module.router, prefix=ROOT, dependencies=guards)
     app.add_middleware(_RefuseNul)

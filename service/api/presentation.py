@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from service.api.auth import Caller
+from service.api.ownership import may_change
 from service.api.schemas import JobDetail, JobLinks, JobView, LastMetric, Progress, Reason, Recording
 from service.database.tables import Attempt, Experiment, Job, Watermark
 from service.evaluations import goes_on
@@ -20,8 +22,8 @@ from service.settings import Settings
 ROOT = "/api/v1"
 
 
-def job_views(session: Session, settings: Settings, jobs: Sequence[Job]) -> list[JobView]:
-    """The jobs as answers, in their order."""
+def job_views(session: Session, settings: Settings, jobs: Sequence[Job], caller: Caller) -> list[JobView]:
+    """The jobs as answers for a caller, in their order."""
     ids = [job.id for job in jobs]
     wanted = {job.experiment_id for job in jobs}
     experiments = {e.id: e for e in session.scalars(select(Experiment).where(Experiment.id.in_(wanted)))}
@@ -43,7 +45,7 @@ def job_views(session: Session, settings: Settings, jobs: Sequence[Job]) -> list
             place=places.get(job.id),
             cancel_requested=job.cancel_requested_at is not None,
             pause_requested=job.pause_requested_at is not None,
-            verbs=sorted(verbs_of(job)),
+            verbs=sorted(verbs_of(job)) if may_change(caller, settings, job) else [],
             goes_on=goes_on(job.spec),
             retry_of=job.retry_of,
             retries=retries.get(job.id, []),
@@ -68,15 +70,15 @@ def job_views(session: Session, settings: Settings, jobs: Sequence[Job]) -> list
     ]
 
 
-def job_view(session: Session, settings: Settings, job: Job) -> JobView:
-    """One job as an answer."""
-    return job_views(session, settings, [job])[0]
+def job_view(session: Session, settings: Settings, job: Job, caller: Caller) -> JobView:
+    """One job as an answer for a caller."""
+    return job_views(session, settings, [job], caller)[0]
 
 
-def job_detail(session: Session, settings: Settings, job: Job) -> JobDetail:
+def job_detail(session: Session, settings: Settings, job: Job, caller: Caller) -> JobDetail:
     """One job with the newest point of each metric."""
     newest = last_metrics(session, job.id)
-    return JobDetail(**dict(job_view(session, settings, job)), last_metrics=newest)
+    return JobDetail(**dict(job_view(session, settings, job, caller)), last_metrics=newest)
 
 
 def reason_view(job: Job) -> Reason | None:

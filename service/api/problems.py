@@ -55,6 +55,9 @@ KINDS = {
             "A browser told where the page is from, by Origin or Sec-Fetch-Site; programs send neither. Behind a proxy "
             "BARLOW_PUBLIC_URL is this API's own address; pages of yours elsewhere stand in BARLOW_CORS_ORIGINS.",
         ),
+        Kind(
+            "not-the-owner", 403, "The job is another user's", "`detail` names the user; that one and admins change it."
+        ),
         Kind("not-found", 404, "There is no such thing here", "The id, the name or the path is not known."),
         Kind("method-not-allowed", 405, "This path has no such method", "The header `Allow` lists those it has."),
         Kind(

@@ -49,6 +49,7 @@ LEAST_ROLE = {
     "POST /jobs/{job_id}:rebuild-mlflow": Role.SUBMITTER,
     "POST /experiments": Role.SUBMITTER,
     "POST /nodes/{node}/slots/{index}:release": Role.ADMIN,
+    "GET /audit": Role.ADMIN,
     "GET /tokens": Role.ADMIN,
     "POST /tokens": Role.ADMIN,
     "DELETE /tokens/{name}": Role.ADMIN,

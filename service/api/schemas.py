@@ -79,7 +79,7 @@ class JobView(BaseModel):
     place: int | None = Field(description="Place in the queue, 1 starts next; null when it is not queued")
     cancel_requested: bool
     pause_requested: bool
-    verbs: list[Verb] = Field(description="What may be asked of it now: POST /jobs/{id}:VERB")
+    verbs: list[Verb] = Field(description="What you may ask of it now: POST /jobs/{id}:VERB")
     goes_on: bool = Field(
         description="It writes checkpoints and goes on from them; else an interrupted one starts over"
     )

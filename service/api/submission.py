@@ -96,7 +96,7 @@ def plan_job(session: Session, settings: Settings, body: Any, experiment_name: s
         Problem: exactly those of `submit_job`.
     """
     job = submit_job(session, body, experiment_name, caller=caller)
-    view = job_view(session, settings, job)
+    view = job_view(session, settings, job, caller)
     spec = parse_spec(body)
     fleet = load_fleet(session)
     backbone = _backbone(session, spec, job)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -85,3 +85,16 @@ class Whoami(BaseModel):
     user: str = Field(description="Whose it is: the owner of the jobs that it submits")
     role: Role
     expires_at: datetime | None = Field(description="When the token ends by itself")
+
+
+class AuditView(BaseModel):
+    """One act."""
+
+    id: int
+    at: datetime
+    actor: str = Field(description="Name of the token it was done with")
+    user: str = Field(description="Whose token that is")
+    action: str = Field(description="token.create, token.revoke, slot.release, mlflow.rebuild")
+    subject: str = Field(description="What it was done to")
+    address: str | None = Field(description="Where the request came from")
+    detail: dict[str, Any]

@@ -30,7 +30,7 @@ from service.api.schemas import (
     Recipes,
     SlotView,
 )
-from service.api.token_views import TokenMade, Tokens, TokenView, Whoami
+from service.api.token_views import AuditView, TokenMade, Tokens, TokenView, Whoami
 from service.client.sse import Message, messages
 from service.ledger.states import Verb
 
@@ -238,6 +238,10 @@ class Client:
     def tokens(self) -> Tokens:
         """All tokens, without their secrets."""
         return self._get("/tokens", Tokens)
+
+    def audit(self, *, page_size: int = 50) -> Page[AuditView]:
+        """What was done with tokens and slots and what was deleted, newest first."""
+        return self._get("/audit", Page[AuditView], {"page_size": page_size})
 
     def revoke_token(self, name: str) -> TokenView:
         """Revoke a token; one that is revoked stays so."""

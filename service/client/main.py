@@ -95,6 +95,8 @@ def jobs(
     kind: Annotated[Optional[list[str]], typer.Option(help="Only these kinds")] = None,  # noqa: UP045
     experiment: Annotated[Optional[str], typer.Option(help="Only of this experiment")] = None,  # noqa: UP045
     label: Annotated[Optional[list[str]], typer.Option(help="Only with this KEY=VALUE")] = None,  # noqa: UP045
+    mine: Annotated[bool, typer.Option("--mine", help="Only those of the user whose token this is")] = False,
+    user: Annotated[Optional[str], typer.Option(help="Only those of this user")] = None,  # noqa: UP045
     limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many")] = 50,
     url: Url = None,
     data: Data = DATA,
@@ -103,6 +105,8 @@ def jobs(
 
     Example: barlow jobs --experiment demo --state running --state queued
     """
+    if mine and user is not None:
+        raise typer.BadParameter("--mine is --user of your own; give one of them")
     with connect(url, data) as client:
         page = client.jobs(
             page_size=limit,
@@ -110,6 +114,7 @@ def jobs(
             kind=kind or None,
             experiment=experiment,
             label=label or None,
+            user=client.whoami().user if mine else user,
         )
     render.jobs(_console(), page.items, more=page.next_page_token is not None)
 

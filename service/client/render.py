@@ -61,11 +61,12 @@ def submitted(console: Console, experiment: str, jobs: Sequence[JobView | JobBri
 
 def jobs(console: Console, items: Iterable[JobView], *, more: bool) -> None:
     """A table of jobs."""
-    table = plain_table("id", "job", "kind", "state", "progress", "created")
+    table = plain_table("id", "job", "user", "kind", "state", "progress", "created")
     for job in items:
         table.add_row(
             str(job.id),
             f"{job.experiment}/{job.name}",
+            job.submitted_by or "-",
             job.kind,
             _state(job.state),
             _progress(job),
@@ -81,6 +82,7 @@ def job(console: Console, job: JobDetail, url: str) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_row("job", f"{job.experiment}/{job.name} ({job.kind})")
     table.add_row("id", str(job.id))
+    table.add_row("user", job.submitted_by or "-")
     table.add_row("state", _state(job.state))
     if job.reason:
         table.add_row("why", Text(job.reason.words))

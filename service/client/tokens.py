@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this room to the `barlow` command."""
     app.command()(login)
     app.command()(logout)
+    app.command()(audit)
     app.add_typer(_tokens, name="token")
 
 
@@ -71,6 +72,23 @@ def logout(url: Url = None, data: Data = DATA) -> None:
     found = address(url, data)
     there = token_store.forget(found)
     typer.echo(f"the token for {found} is removed" if there else f"there is no token for {found}")
+
+
+def audit(
+    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many")] = 50,
+    url: Url = None,
+    data: Data = DATA,
+) -> None:
+    """List what was done with tokens and slots and what was deleted, newest first: for admins."""
+    with connect(url, data) as client:
+        page = client.audit(page_size=limit)
+        for act in page.items:
+            by = act.actor if act.actor == act.user else f"{act.actor} of {act.user}"
+            detail = "".join(f"  {key} {value}" for key, value in sorted(act.detail.items()))
+            where = f" from {act.address}" if act.address else ""
+            typer.echo(f"{act.at:%Y-%m-%d %H:%M:%S}  {act.action}  {act.subject}  by {by}{where}{detail}")
+        if page.next_page_token is not None:
+            typer.echo("there are more; raise --limit")
 
 
 @_tokens.command()

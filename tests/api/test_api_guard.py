@@ -137,7 +137,7 @@ def test_each_role_may_what_it_may(app: FastAPI, ask: Ask, make: Callable[[str, 
                 refused[role] += 1
                 assert problem(answer) == (403, "/problems/forbidden"), (role, path)
                 assert f"takes the role {least}" in answer.json()["detail"]
-    assert (refused[Role.ADMIN], refused[Role.SUBMITTER], refused[Role.READER]) == (0, 4, 11)
+    assert (refused[Role.ADMIN], refused[Role.SUBMITTER], refused[Role.READER]) == (0, 5, 12)
 
 
 def test_a_route_without_a_role_answers_nobody(app: FastAPI) -> None:
@@ -168,9 +168,9 @@ def test_the_actor_and_the_owner_of_keys_is_the_token(ask: Ask, make: Callable[[
     assert problem(ask("POST", "/experiments", bob, json=body, headers={"Idempotency-Key": "2"})) == (
         409, "/problems/name-taken",
     )  # fmt: skip
-    assert ask("POST", f"/jobs/{made}:pause", bob).json()["reason"]["words"] == "paused by bob"
+    assert ask("POST", f"/jobs/{made}:pause", alice).json()["reason"]["words"] == "paused by alice"
     events = ask("GET", f"/jobs/{made}/events", bob).json()["items"]
-    assert [(e["kind"], e["actor"]) for e in events] == [("submitted", "alice"), ("paused", "bob")]
+    assert [(e["kind"], e["actor"]) for e in events] == [("submitted", "alice"), ("paused", "alice")]
     ask("POST", f"/jobs/{made}:cancel", ADMIN)
     assert ask("GET", f"/jobs/{made}/events", ADMIN).json()["items"][-1]["actor"] == "bootstrap"
 

@@ -69,6 +69,10 @@ def test_an_admin_makes_a_token_and_another_logs_in_with_it(barlow: Any, address
     assert "as alice (submitter)" in barlow("login", typed=secret + "\n").output
     assert barlow("submit", "recipe.yaml").exit_code == 0
     assert barlow("cancel", "by-alice").output == "by-alice  cancelled by alice\n"
+    assert "default/by-alice alice pretrain cancelled" in " ".join(barlow("jobs", "--mine").output.split())
+    assert "by-alice" in barlow("jobs", "--user", "alice").output
+    assert "by-alice" not in barlow("jobs", "--user", "nobody").output
+    assert barlow("jobs", "--mine", "--user", "alice").exit_code == 2
     low = barlow("token", "list")
     assert low.exit_code == 1
     assert "takes the role admin, and the token alice is a submitter" in low.stderr
@@ -98,6 +102,9 @@ def test_the_token_of_the_environment_wins(
     assert barlow("token", "revoke", "carol").output == "carol  revoked\n"
     assert barlow("token", "revoke", "carol").output == "carol  revoked\n"
     assert "  revoked " in barlow("token", "list").output
+    acts = barlow("audit").output.splitlines()
+    assert "  token.revoke  carol  by bootstrap from 127.0.0.1  role reader  user carol" in acts[0]
+    assert "  token.create  dora-1  by bootstrap from 127.0.0.1  expires_at " in acts[1]
     monkeypatch.setenv("BARLOW_TOKEN", secret)
     assert "carol was revoked" in barlow("jobs").stderr
 

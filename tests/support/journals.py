@@ -36,7 +36,7 @@ class RecordedJob:
         """`spec`: left out, a small pretraining with these labels."""
         self.lab = lab
         with lab.sessions.begin() as session:
-            facts: dict[str, Any] = {"name": name, "after": [], "source_job_id": source, "actor": "test", "user": None}
+            facts: dict[str, Any] = {"name": name, "after": [], "source_job_id": source, "actor": "test", "user": "ana"}
             experiment = jobs.ensure_experiment(session, f"lab-{lab.engine.url.database}")
             self.id = jobs.submit(
                 session,

@@ -216,6 +216,7 @@ def test_every_label_that_a_spec_may_have_reaches_mlflow(lab: Lab, database: Set
     exporter(job, client).export(job.id)
     data = client.get_run(job.row().mlflow_run_id).data
     assert {key.removeprefix("label."): value for key, value in data.tags.items() if "label." in key} == labels
+    assert data.tags["mlflow.user"] == "ana"
     assert {key: data.params[f"run.labels.{key}"] for key in labels} == labels
 
 

@@ -144,6 +144,8 @@ class Export:
         job = self._job
         tags = {"barlow.kind": job.kind, "barlow.spec_digest": job.spec_digest, "barlow.state": job.state}
         tags |= {f"label.{key}": str(value) for key, value in job.labels.items()}
+        if job.user_name is not None:
+            tags["mlflow.user"] = job.user_name  # MLflow shows it beside the run
         attempts = self._session.scalars(
             select(Attempt).where(Attempt.job_id == job.id, Attempt.started_at.is_not(None)).order_by(Attempt.number)
         ).all()

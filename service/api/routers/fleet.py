@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.api import audit
 from service.api.auth import CallerDep
 from service.api.deps import SessionDep, SettingsDep
 from service.api.fleet import load_fleet
@@ -61,6 +62,7 @@ def list_nodes(session: SessionDep, settings: SettingsDep) -> Nodes:
 def release_slot(
     node: Annotated[str, Path(description="Name of a node")],
     index: Annotated[int, Path(ge=0, lt=2**63, description="Number of one of its slots")],
+    request: Request,
     session: SessionDep,
     caller: CallerDep,
 ) -> SlotView:
@@ -74,6 +76,7 @@ def release_slot(
         raise Problem("not-found", f"{error}; GET {ROOT}/nodes lists them all") from None
     except SlotInUse as error:
         raise Problem("slot-not-quarantined", str(error)) from None
+    audit.record(session, request, caller, audit.SLOT_RELEASED, f"{node}/{index}")
     return _slot_view(_slot(session, node, index), None)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Select, String, cast, or_, select
 from sqlalchemy.orm import Session
 
 from service.api import examples
-from service.api.auth import CallerDep
+from service.api.auth import Caller, CallerDep
 from service.api.bodies import JsonBody
 from service.api.comparison import compare, line_up
 from service.api.comparison_schemas import Comparison
@@ -100,16 +100,18 @@ def submit(
         if key:
             remember(session, owner=caller.user, route="POST /jobs", key=key, request=request, resource=str(job.id))
     response.headers["Location"] = f"{ROOT}/jobs/{job.id}"
-    return job_view(session, settings, job)
+    return job_view(session, settings, job, caller)
 
 
 @router.get("/jobs", operation_id="list_jobs", responses=responses("not-found", "invalid-parameters"))
 def list_jobs(
     session: SessionDep,
     settings: SettingsDep,
+    caller: CallerDep,
     state: Annotated[list[JobState] | None, Query(description="Any of these states")] = None,
     kind: Annotated[list[str] | None, Query(description=f"Any of these kinds: {', '.join(KINDS)}")] = None,
     experiment: Annotated[str | None, Query(max_length=100, description="Id or name of an experiment")] = None,
+    user: Annotated[str | None, Query(max_length=100, description="Only jobs of this user")] = None,
     label: Annotated[list[str] | None, Query(description="KEY=VALUE; all of them")] = None,
     match: Annotated[
         str | None,
@@ -126,6 +128,8 @@ def list_jobs(
         conditions.append(Job.state.in_(state))
     if kind:
         conditions.append(Job.kind.in_([_known_kind(name) for name in kind]))
+    if user is not None:
+        conditions.append(Job.user_name == user)
     if label:
         conditions.append(Job.labels.contains(dict(_label(item) for item in label)))
     if match:
@@ -136,13 +140,13 @@ def list_jobs(
         conditions.append(Job.created_at >= created_after)
     if created_before:
         conditions.append(Job.created_at < created_before)
-    return _page(session, settings, select(Job).where(*conditions), experiment, page_size, page_token)
+    return _page(session, settings, caller, select(Job).where(*conditions), experiment, page_size, page_token)
 
 
 @router.get("/jobs/{job_id}", operation_id="get_job", responses=responses("not-found"))
-def get_job(job: JobDep, session: SessionDep, settings: SettingsDep) -> JobDetail:
+def get_job(job: JobDep, session: SessionDep, settings: SettingsDep, caller: CallerDep) -> JobDetail:
     """Show a job with its state, its progress and the newest point of each metric."""
-    return job_detail(session, settings, job)
+    return job_detail(session, settings, job, caller)
 
 
 @router.get("/jobs/{job_id}/attempts", operation_id="list_attempts", responses=responses("not-found"))
@@ -179,6 +183,7 @@ def compare_jobs(
 def _page(
     session: Session,
     settings: SettingsDep,
+    caller: Caller,
     query: Select[Job],
     experiment: str | None,
     page_size: int,
@@ -193,7 +198,7 @@ def _page(
     # Ids are made of the time (uuidv7), so the newest is the largest.
     jobs = session.scalars(query.order_by(Job.id.desc()).limit(size + 1)).all()
     more = len(jobs) > size
-    items = job_views(session, settings, jobs[:size])
+    items = job_views(session, settings, jobs[:size], caller)
     return Page[JobView](items=items, next_page_token=write_token(jobs[size - 1].id) if more else None)
 
 

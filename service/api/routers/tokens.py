@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import ValidationError
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from service.api import audit
 from service.api.auth import ANONYMOUS, BOOTSTRAP, CallerDep, Guard, new_secret, sha256
 from service.api.bodies import JsonBody
 from service.api.deps import SessionDep
@@ -75,6 +76,9 @@ def create_token(
             f"revoke it: DELETE {ROOT}/tokens/{wanted.name}"
         )
         raise Problem("name-taken", said, faults=[Fault("/name", said)])
+    expires = {} if made.expires_at is None else {"expires_at": made.expires_at.isoformat()}
+    detail = {"user": made.user_name, "role": made.role, **expires}
+    audit.record(session, request, caller, audit.TOKEN_CREATED, made.name, detail)
     response.headers["Cache-Control"] = "no-store"
     return TokenMade(**dict(_view(made)), secret=secret)
 
@@ -86,14 +90,18 @@ def list_tokens(session: SessionDep) -> Tokens:
 
 
 @router.delete("/tokens/{name}", operation_id="revoke_token", responses=responses("not-found", "bootstrap-token"))
-def revoke_token(name: Annotated[str, Path(description="Name of a token")], session: SessionDep) -> TokenView:
+def revoke_token(
+    request: Request, name: Annotated[str, Path(description="Name of a token")], session: SessionDep, caller: CallerDep
+) -> TokenView:
     """Revoke a token: its next request is refused. A stream or a download that is under way goes on to its end."""
     if name == BOOTSTRAP:
         raise Problem("bootstrap-token", "change BARLOW_ADMIN_TOKEN and start the API again: the old one ends with it")
-    revoke = update(Token).where(Token.name == name).values(revoked_at=func.coalesce(Token.revoked_at, func.now()))
-    row = session.scalar(revoke.returning(Token))
+    row = session.scalar(select(Token).where(Token.name == name).with_for_update())
     if row is None:
         raise Problem("not-found", f"there is no token {name!r}; GET {ROOT}/tokens lists them all")
+    if row.revoked_at is None:
+        row.revoked_at = session.scalars(select(func.now())).one()
+        audit.record(session, request, caller, audit.TOKEN_REVOKED, name, {"user": row.user_name, "role": row.role})
     return _view(row)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
+from service.api import audit
 from service.api.auth import CallerDep
-from service.api.deps import JobDep, SessionDep, SettingsDep, find_job
+from service.api.deps import SessionDep, SettingsDep, find_job
 from service.api.idempotency import IdempotencyKeyDep, remember, replayed
+from service.api.ownership import OwnJobDep
 from service.api.presentation import ROOT, job_view
 from service.api.problems import Problem, responses
 from service.api.schemas import JobView
@@ -22,7 +24,7 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 
 
 def _responses(unchanged: str, *codes: str) -> dict[int | str, dict[str, Any]]:
-    return {200: {"model": JobView, "description": unchanged}, **responses("not-found", *codes)}
+    return {200: {"model": JobView, "description": unchanged}, **responses("not-the-owner", "not-found", *codes)}
 
 
 @router.post(
@@ -31,11 +33,13 @@ def _responses(unchanged: str, *codes: str) -> dict[int | str, dict[str, Any]]:
     status_code=202,
     responses=_responses("The job had ended before; nothing was changed"),
 )
-def cancel(job: JobDep, session: SessionDep, settings: SettingsDep, caller: CallerDep, response: Response) -> JobView:
+def cancel(
+    job: OwnJobDep, session: SessionDep, settings: SettingsDep, caller: CallerDep, response: Response
+) -> JobView:
     """Cancel a job: at once if it is not running, else its trainer is told to stop."""
     if JobState(lock_job(session, job.id).state).terminal:
         response.status_code = 200
-    return job_view(session, settings, requests.request_cancel(session, job.id, actor=caller.name))
+    return job_view(session, settings, requests.request_cancel(session, job.id, actor=caller.name), caller)
 
 
 @router.post(
@@ -44,17 +48,22 @@ def cancel(job: JobDep, session: SessionDep, settings: SettingsDep, caller: Call
     status_code=202,
     responses=_responses("The job was paused before; nothing was changed", "illegal-verb"),
 )
-def pause(job: JobDep, session: SessionDep, settings: SettingsDep, caller: CallerDep, response: Response) -> JobView:
+def pause(job: OwnJobDep, session: SessionDep, settings: SettingsDep, caller: CallerDep, response: Response) -> JobView:
     """Pause a job: at once if it is not running, else its trainer writes a checkpoint and frees the slots first."""
     if lock_job(session, job.id).state == JobState.PAUSED:
         response.status_code = 200
-    return job_view(session, settings, requests.request_pause(session, job.id, actor=caller.name))
+    return job_view(session, settings, requests.request_pause(session, job.id, actor=caller.name), caller)
 
 
-@router.post(":resume", operation_id="resume_job", status_code=202, responses=responses("not-found", "illegal-verb"))
-def resume(job: JobDep, session: SessionDep, settings: SettingsDep, caller: CallerDep) -> JobView:
+@router.post(
+    ":resume",
+    operation_id="resume_job",
+    status_code=202,
+    responses=responses("not-the-owner", "not-found", "illegal-verb"),
+)
+def resume(job: OwnJobDep, session: SessionDep, settings: SettingsDep, caller: CallerDep) -> JobView:
     """Have a paused job go on from its newest checkpoint: it is queued again. A pause under way is withdrawn."""
-    return job_view(session, settings, requests.resume(session, job.id, actor=caller.name))
+    return job_view(session, settings, requests.resume(session, job.id, actor=caller.name), caller)
 
 
 @router.post(
@@ -70,13 +79,13 @@ def resume(job: JobDep, session: SessionDep, settings: SettingsDep, caller: Call
             },
         },
         **responses(
-            "not-found", "illegal-verb", "dependency-failed", "submit-in-progress",
+            "not-the-owner", "not-found", "illegal-verb", "dependency-failed", "submit-in-progress",
             "invalid-parameters", "idempotency-key-reused",
         ),
     },
 )  # fmt: skip
 def retry(
-    job: JobDep,
+    job: OwnJobDep,
     session: SessionDep,
     settings: SettingsDep,
     caller: CallerDep,
@@ -99,21 +108,25 @@ def retry(
                 session, owner=caller.user, route="POST /jobs:retry", key=key, request=request, resource=str(new.id)
             )
     response.headers["Location"] = f"{ROOT}/jobs/{new.id}"
-    return job_view(session, settings, new)
+    return job_view(session, settings, new, caller)
 
 
 @router.post(
     ":rebuild-mlflow",
     operation_id="rebuild_mlflow",
     status_code=202,
-    responses=responses("not-found", "nothing-recorded"),
+    responses=responses("not-the-owner", "not-found", "nothing-recorded"),
 )
-def rebuild_mlflow(job: JobDep, session: SessionDep, settings: SettingsDep, caller: CallerDep) -> JobView:
+def rebuild_mlflow(
+    request: Request, job: OwnJobDep, session: SessionDep, settings: SettingsDep, caller: CallerDep
+) -> JobView:
     """Have the job's MLflow run deleted and made again from the run database and the run directory, in any state.
 
     `recording.mlflow` is `complete` again when all of it is there.
     """
     try:
-        return job_view(session, settings, request_rebuild(session, job.id, actor=caller.name))
+        rebuilt = request_rebuild(session, job.id, actor=caller.name)
     except NothingRecorded as error:
         raise Problem("nothing-recorded", str(error)) from None
+    audit.record(session, request, caller, audit.MLFLOW_REBUILT, str(job.id), {"name": job.name})
+    return job_view(session, settings, rebuilt, caller)
