@@ -85,7 +85,7 @@ class Names:
         if not (name == "localhost" or _is_address(name) or name in self.hosts):
             words = (
                 f"this server does not answer to the name {_shown(name)}; if it is one of its names, add it to "
-                f"{self.hosts_setting} where the server is started. Localhost and its addresses need not be there"
+                f"{self.hosts_setting} where the server is started. Localhost and addresses need not be there"
             )
             return Refusal(MISDIRECTED, words)
         return self._foreign_page(scope, received)

@@ -7,12 +7,14 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote_from_bytes, urlsplit
 
 import httpx
 import pytest
 from api_kit import ADMIN, PRETRAIN, bearer, guarded
 from fastapi.routing import iter_route_contexts
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from service.api.app import create_app
 from service.client.api import ApiError, Client
@@ -52,9 +54,9 @@ def every_operation() -> list[tuple[str, str]]:
     return [(method, re.sub(r"\{[^}]*\}", "7", path)) for method, path in routes]
 
 
-@pytest.mark.parametrize("settings", [NOBODY, guarded(NOBODY)], ids=["open", "guarded"])
-def test_no_operation_is_reached_by_another_name(in_process: InProcess, settings: Settings) -> None:
-    with in_process(settings) as client:
+@pytest.mark.parametrize("asked", [NOBODY, guarded(NOBODY)], ids=["open", "guarded"])
+def test_no_operation_is_reached_by_another_name(in_process: InProcess, asked: Settings) -> None:
+    with in_process(asked) as client:
         for method, path in every_operation():
             answer = client.request(method, ROOT + path, headers={"Host": "evil.example:8000", **bearer(ADMIN)})
             assert answer.status_code == 421, path
@@ -91,9 +93,9 @@ def test_names_of_the_settings_are_answered_to(in_process: InProcess) -> None:
 @pytest.mark.parametrize(
     "headers", [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}]
 )
-@pytest.mark.parametrize("settings", [NOBODY, guarded(NOBODY)], ids=["open", "guarded"])
-def test_no_page_of_another_site_writes(in_process: InProcess, settings: Settings, headers: dict[str, str]) -> None:
-    with in_process(settings) as client:
+@pytest.mark.parametrize("asked", [NOBODY, guarded(NOBODY)], ids=["open", "guarded"])
+def test_no_page_of_another_site_writes(in_process: InProcess, asked: Settings, headers: dict[str, str]) -> None:
+    with in_process(asked) as client:
         for method, path in every_operation():
             answer = client.request(method, ROOT + path, headers={**headers, **bearer(ADMIN)})
             if method in ("GET", "HEAD", "OPTIONS"):
@@ -322,6 +324,23 @@ def test_nothing_that_is_sent_is_a_server_error(server: str, request_bytes: byte
     assert httpx.get(f"{server}/healthz").status_code == 200
 
 
+BYTES = st.binary(max_size=12).map(lambda raw: raw.translate(None, b"\r\n\0"))
+READ_BY_US = ("Last-Event-ID", "Idempotency-Key", "Content-Type", "Accept", "Authorization", "Origin", "Sec-Fetch-Site")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(operation=st.sampled_from(every_operation()), name=st.sampled_from(READ_BY_US), value=BYTES, path=BYTES)
+def test_no_header_and_no_path_is_a_server_error(
+    api: httpx.Client, operation: tuple[str, str], name: str, value: bytes, path: bytes
+) -> None:
+    method, known = operation
+    if known == "/readyz":
+        return  # its 503 says what is not there
+    for where in (known, known.replace("7", quote_from_bytes(path) or "7")):
+        answer = api.request(method, f"http://barlow{where}", headers={name: value})
+        assert answer.status_code < 500, (where, answer.text)
+
+
 def test_what_a_proxy_says_is_believed_of_those_that_are_listed_alone(
     served: Settings, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,7 +349,7 @@ def test_what_a_proxy_says_is_believed_of_those_that_are_listed_alone(
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
     said: dict[str, Any] = {"X-Forwarded-Proto": "https", "Host": "localhost", "Origin": "https://localhost"}
     for believed in (False, True):
-        settings = served.model_copy(update={"trusted_proxies": "127.0.0.0/8"}) if believed else served
-        with run_server(settings, tmp_path_factory.mktemp("server")) as address:
+        lent = served.model_copy(update={"trusted_proxies": "127.0.0.0/8"}) if believed else served
+        with run_server(lent, tmp_path_factory.mktemp("server")) as address:
             answer = httpx.post(f"{address}/api/v1/jobs", headers=said)
         assert answer.status_code == (415 if believed else 403)

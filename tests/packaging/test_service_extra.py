@@ -61,6 +61,7 @@ def test_the_api_starts_and_is_ready_for_requests(service_only: Path, database: 
         port = api.stdout.readline().strip()
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(retries=5)) as client:
             assert client.get("/healthz", timeout=30).status_code == 200
+            assert client.get("/docs/swagger-ui-bundle.js", timeout=30).status_code == 200
             spec = {"kind": "pretrain", "data": "digits", "backbone": {"name": "tiny"}, "batch_size": 64}
             answer = client.post("/api/v1/jobs", json=spec, timeout=30)
             assert answer.status_code == 201, answer.text
