@@ -133,7 +133,6 @@ class Lab:
             name,
             [sys.executable, "-m", module],
             log=self.directory / f"{name}.log",
-            directory=self.directory,
             environment={**self._environment, **environment},
         )
         child.start()

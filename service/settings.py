@@ -6,9 +6,16 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 from service.web.origins import origin_of, read_hosts, read_origins
 
@@ -70,6 +77,13 @@ class Settings(BaseSettings):
     )
     backbones_dir: Path | None = Field(
         None, description="Folder of weights on this host that evaluations name: files of others, torchvision's, ours"
+    )
+
+    cache_dir: Path | None = Field(
+        None, description="Where ranks keep what torch compiles; left out: ~/.cache/barlow-lab, closed to others"
+    )
+    rank_environment: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Environment variables that ranks get besides those for computing: NAME,NAME"
     )
 
     tick_seconds: float = Field(2.0, gt=0, description="The scheduler looks at least this often")
@@ -134,6 +148,18 @@ class Settings(BaseSettings):
         if url and origin_of(url) is None:
             raise ValueError(f"BARLOW_PUBLIC_URL is an address like https://lab.example.org; {url!a} is none")
         return url or None
+
+    @field_validator("rank_environment", mode="before")
+    @classmethod
+    def _names_of_variables(cls, given: object) -> object:
+        names = tuple(part for part in re.split(r"[,\s]+", given) if part) if isinstance(given, str) else given
+        for name in names if isinstance(names, tuple) else ():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name.startswith("BARLOW_"):
+                raise ValueError(
+                    f"{name!r} cannot be passed on to ranks: name environment variables, separated by commas, and none "
+                    "of this service's own (BARLOW_...), which hold its passwords"
+                )
+        return names
 
     @model_validator(mode="after")
     def _the_lease_has_room(self) -> Settings:

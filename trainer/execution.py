@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Mapping
@@ -159,6 +160,8 @@ def _conclude(context: Context, end: Outcome, *, by_hand: bool) -> None:
 
 def _fail(error: BaseException, folder: Path | None, context: Context | None) -> None:
     """Publish what the failure means, if no other rank knew a cause before, and say it in the journal."""
+    if watchdog.PARENT_PID in os.environ and _asks_environment(error):
+        error.add_note("ranks get of a worker's environment what computing needs; BARLOW_RANK_ENVIRONMENT names more")
     end = outcome.of_exception(error, context.step if context is not None else None)
     if isinstance(error, SpecError):
         print("\n".join(f"{fault.pointer or '(spec)'}: {fault.message}" for fault in error.faults), file=sys.stderr)
@@ -176,3 +179,9 @@ def _fail(error: BaseException, folder: Path | None, context: Context | None) ->
         context.journal.append("failed", step=first["step"], outcome=first["outcome"], message=first["message"])
         context.journal.sync()
         context.say(f"{first['outcome']}: {first['message']}")
+
+
+def _asks_environment(error: BaseException) -> bool:
+    """Whether a variable that is not set was read."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, KeyError) and bool(frames) and frames[-1].filename == os.__file__

@@ -57,6 +57,7 @@ def run(settings: Settings) -> int:
         if not _told_to_go():
             log.error("Celery ended by itself; it starts again in %g s", RESTART_SECONDS)
             time.sleep(RESTART_SECONDS)
+    log.info("Celery has taken leave")
     # One signal says it all: the drain has its own end. QUIT still ends the process at once.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from service import marks
 from service.completion import Completion, Ending, read_outcome
 from service.database.away import is_away
 from service.database.tables import Attempt, Job, Slot
@@ -25,9 +26,10 @@ from trainer.journal import FILE_NAME
 from trainer.specs import canonical_json
 from worker import clock, devices, folders, inputs
 from worker.ending import STOPPED_BY, ending
+from worker.environment import passed_on
 from worker.lease import Lease
 from worker.preparing import Preparation
-from worker.process import MARK, NODE, PARENT, SECRETS, Ranks, end_marked
+from worker.process import HIDE, PARENT, Ranks, end_marked, mark_for
 from worker.progress import Progress
 from worker.recorder.loops import Recorder
 from worker.stopping import StopLadder
@@ -123,7 +125,8 @@ class AttemptRun:
             return end
         command = [sys.executable, "-m", "trainer", str(self._run_folder / "spec.json")]
         command += ["--run-dir", str(self._run_folder), "--attempt", str(self._attempt.number)]
-        ranks = Ranks(command, [self._environment(rank, slots) for rank in range(len(slots))], self._log)
+        mark = mark_for(self._attempt.id, self._attempt.node)
+        ranks = Ranks(command, [self._environment(rank, slots) for rank in range(len(slots))], self._log, mark)
         try:
             self._lease.running()
             stall_seconds = job.spec["run"]["stall_seconds"]
@@ -131,7 +134,7 @@ class AttemptRun:
             self._watch(ranks, ladder, stall_seconds)
         finally:
             statuses = ranks.close()
-            self._vacated = end_marked(str(self._attempt.id)) and _answer(slots)  # else quarantined
+            self._vacated = end_marked(self._attempt.id) and _answer(slots)  # else quarantined
         outcome = read_outcome(self._folder, self._attempt.token)
         why = ladder.why or ("lease" if self._lease.lapsed else None)
         return ending(outcome, statuses, why, signalled=ladder.signalled, stall_seconds=stall_seconds)
@@ -169,9 +172,8 @@ class AttemptRun:
 
     def _environment(self, rank: int, slots: Sequence[Slot]) -> dict[str, str]:
         slot = slots[rank]
-        return {key: value for key, value in os.environ.items() if key not in SECRETS} | {
-            MARK: str(self._attempt.id),
-            NODE: self._attempt.node,
+        return passed_on(self._settings) | {
+            **({HIDE: "1"} if marks.sees_hidden() else {}),
             PARENT: str(os.getpid()),
             "BARLOW_ATTEMPT_TOKEN": str(self._attempt.token),
             "BARLOW_ALIVE_FILE": str(self._alive),

@@ -18,7 +18,8 @@ from trainer.specs import SpecError
 from trainer.specs.catalogue import DataSetEntry, built_in_data_sets
 from trainer.specs.data_sets import DataSource, load_data_sets, read_data_sets, unchecked
 from trainer.specs.known_data_sets import where_from
-from worker.process import PARENT, SECRETS
+from worker.environment import passed_on
+from worker.process import PARENT
 
 FILE_NAME = "datasets.yaml"
 END_SECONDS = 5.0
@@ -87,6 +88,7 @@ class Survey:
             ValueError: datasets.yaml cannot be read; names all its faults.
         """
         self._file = data_sets_file(settings)
+        self._environment = passed_on(settings)
         self._report = report
         self._entries = {name: unchecked(source) for name, source in configured(settings).items()}
         self._process: subprocess.Popen[str] | None = None
@@ -121,8 +123,7 @@ class Survey:
 
     def _run(self) -> None:
         # This thread lives as long as the process: the kernel ends it with the thread that began it.
-        environment = {key: value for key, value in os.environ.items() if key not in SECRETS}
-        environment |= {PARENT: str(os.getpid()), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment = self._environment | {PARENT: str(os.getpid()), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, "-m", "trainer.survey", str(self._file)]
         try:
             with subprocess.Popen(

@@ -45,12 +45,13 @@ class Device:
     baseline_bytes: int | None = None
 
 
-def discover(node: str, cpu_slots: int | None) -> list[Device]:
+def discover(node: str, cpu_slots: int | None, environment: Mapping[str, str]) -> list[Device]:
     """The GPUs of this host that CUDA_VISIBLE_DEVICES lets us see; without any, CPU slots.
 
     Args:
         node: name of this host, part of the name of a CPU slot.
         cpu_slots: number of CPU slots; None: one per two cores.
+        environment: that of ranks, in which torch is asked whether it can use the GPUs.
 
     Raises:
         ValueError: this host has a driver that does not work, GPUs of which none answers, or a torch that cannot use
@@ -58,7 +59,7 @@ def discover(node: str, cpu_slots: int | None) -> list[Device]:
     """
     gpus = _gpus()
     if gpus:
-        if refusal := refusal_of_torch([gpu.uuid for gpu in gpus]):
+        if refusal := refusal_of_torch([gpu.uuid for gpu in gpus], environment):
             raise ValueError(
                 f"torch cannot use the GPUs of this host: {refusal}. "
                 "To compute on the CPU, set CUDA_VISIBLE_DEVICES to nothing"
@@ -69,14 +70,14 @@ def discover(node: str, cpu_slots: int | None) -> list[Device]:
     return [Device(index, "cpu", f"cpu-{node}-{index}", share) for index in range(count)]
 
 
-def refusal_of_torch(uuids: Sequence[str]) -> str | None:
+def refusal_of_torch(uuids: Sequence[str], environment: Mapping[str, str]) -> str | None:
     """Why torch cannot compute on all of these GPUs, None if it can.
 
     A process of its own is asked: this one shall hold no CUDA context, and nothing ends a wait in a driver that hangs.
     """
     asked = subprocess.Popen(
         [sys.executable, "-c", QUESTION, str(len(uuids))],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(uuids)},
+        env={**environment, "CUDA_VISIBLE_DEVICES": ",".join(uuids)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

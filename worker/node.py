@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
 import os
-import platform
 import queue
 import signal
 import threading
@@ -15,7 +13,9 @@ from typing import Any
 
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
+from service import marks
 from service.completion import Completion
 from service.database.engine import session_factory
 from service.database.migrate import require_head
@@ -24,15 +24,15 @@ from service.database.tables import Slot
 from service.ledger import attempts, nodes
 from service.ledger.errors import NodeNameTaken
 from service.settings import Settings
-from worker import clock, devices
+from worker import clock, devices, versions
 from worker.attempt import AttemptRun
 from worker.data_sets import Entries, Survey
-from worker.process import devices_in_use, end_orphans, marked
+from worker.environment import passed_on
+from worker.process import devices_in_use, end_orphans, is_gone
 from worker.recorder.loops import Recorder
 from worker.retention import Janitor
 from worker.words import first_line
 
-VERSIONS_OF = ("barlow-lab", "torch", "torchvision")
 RETRY_SECONDS = 2.0
 STOP_LOOK_SECONDS = 1.0
 """Between two looks at what the users of the running jobs ask for: one small read for the whole host."""
@@ -51,9 +51,14 @@ class Node:
     """
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
-        """Raises ValueError: the node has no name, or its datasets.yaml has faults."""
+        """Raises ValueError: the node has no name, its datasets.yaml has faults, or its ranks could not be marked."""
         if settings.node_name is None:
             raise ValueError("this host has no name: set BARLOW_NODE_NAME to one that no other worker uses")
+        if not marks.can_mark(marks.ATTEMPT):
+            raise ValueError(
+                "the limit of file locks is set for this process, and the worker marks its ranks in its place: start "
+                "it with `ulimit -x unlimited`, LimitLOCKS=infinity in a systemd unit"
+            )
         self.name = settings.node_name
         self.replaced = False
         self._settings = settings
@@ -83,7 +88,7 @@ class Node:
         if orphans := end_orphans(self.name):
             log.warning("ended processes that a dead worker left: %s", orphans)
         # Only now: the memory of an orphan must not pass for the idle state of its GPU.
-        self._devices = devices.discover(self.name, self._settings.slots)
+        self._devices = devices.discover(self.name, self._settings.slots, passed_on(self._settings))
         patience = clock.now() + self._settings.lease_seconds + RETRY_SECONDS
         pause = threading.Event()
         while True:
@@ -130,13 +135,11 @@ class Node:
             log.warning("could not take leave of the database: %s", first_line(error))
 
     def _take_name(self) -> None:
-        self._devices = devices.measure(self._devices, devices_in_use())
         with self._sessions.begin() as session:
-            uuids = [device.uuid for device in self._devices]
-            held = select(Slot.device_uuid, Slot.attempt_id).where(Slot.device_uuid.in_(uuids))
-            former = {row.device_uuid: row.attempt_id for row in session.execute(held)}
+            former = self._held(session)
+            self._devices = devices.measure(self._devices, devices_in_use(self.name, former))
             report = [
-                nodes.SlotReport(d.index, d.kind, d.uuid, d.memory_bytes, empty=_is_empty(d, former.get(d.uuid)))
+                nodes.SlotReport(d.index, d.kind, d.uuid, d.memory_bytes, empty=_is_empty(d, former[d.uuid]))
                 for d in self._devices
             ]
             self._survey.remember(session.scalar(select(NodeRow.data_sets).where(NodeRow.name == self.name)) or {})
@@ -144,7 +147,7 @@ class Node:
                 session,
                 name=self.name,
                 instance=self._instance,
-                versions=_versions(),
+                versions=versions.installed(),
                 data_sets=_as_row(self._survey.entries),
                 cores=devices.cores(),
                 memory_bytes=devices.memory_bytes(),
@@ -224,16 +227,23 @@ class Node:
                 self._replaced()
                 return
             waiting = nodes.quarantined(session, self.name)
+            held = self._held(session)
             if self._draining:
                 nodes.begin_drain(session, self.name, self._instance)
         if not waiting:
             return
-        self._devices = devices.measure(self._devices, devices_in_use())
+        self._devices = devices.measure(self._devices, devices_in_use(self.name, held))
         ours = {device.index: device for device in self._devices}
         empty = [slot.index for slot in waiting if slot.index in ours and _is_empty(ours[slot.index], slot.attempt_id)]
         if empty:
             with self._sessions.begin() as session:
                 nodes.release_quarantined(session, self.name, empty)
+
+    def _held(self, session: Session) -> dict[str, uuid.UUID | None]:
+        """UUID of each device here → the attempt that was given it last."""
+        uuids = [device.uuid for device in self._devices]
+        rows = session.execute(select(Slot.device_uuid, Slot.attempt_id).where(Slot.device_uuid.in_(uuids)))
+        return dict.fromkeys(uuids, None) | {row.device_uuid: row.attempt_id for row in rows}
 
     def _replaced(self) -> None:
         """Another worker has our name, so our attempts are lost already: their leases will say so. We go."""
@@ -285,14 +295,4 @@ def _as_row(entries: Entries) -> dict[str, Any]:
 
 def _is_empty(device: devices.Device, attempt_id: uuid.UUID | None) -> bool:
     """Whether nothing of the attempt that held the device is left on this host."""
-    return devices.is_empty(device) and not (attempt_id is not None and marked(str(attempt_id)))
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in VERSIONS_OF:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return devices.is_empty(device) and (attempt_id is None or is_gone(attempt_id))

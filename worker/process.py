@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
 import threading
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import psutil
 
+from service import marks
+from service.marks import ATTEMPT, Look, Mark
 from worker import clock
 
-MARK = "BARLOW_ATTEMPT_ID"
-"""Every process of an attempt carries the attempt's id in this environment variable."""
-NODE = "BARLOW_NODE_NAME"
 PARENT = "BARLOW_PARENT_PID"
-"""The worker's process id, and its host's name: whose process it is."""
-SECRETS = ("BARLOW_DATABASE_URL", "BARLOW_REDIS_URL", "BARLOW_MLFLOW_URL")
-"""Settings of a worker that what it starts has no use for."""
+"""The worker's process id, in the environment of what dies with it."""
+HIDE = "BARLOW_HIDE"
+"""In the environment of a rank: it lets no other process of its account read its memory."""
+NODE_BITS, PID_BITS = 39, 22
+"""Of the mark's detail: the node's name, and the worker's process id (Linux gives numbers below 2^22)."""
 
 LONGEST_PIECE = 1 << 16
 JOIN_SECONDS = 2.0
 END_SECONDS = 30.0
 """A process that was killed is gone by then, unless it is stuck in the kernel."""
+
+log = logging.getLogger(__name__)
 
 
 class Ranks:
@@ -37,8 +42,12 @@ class Ranks:
     run Python between fork and exec in a process with many threads.
     """
 
-    def __init__(self, command: Sequence[str], environments: Sequence[Mapping[str, str]], log: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], environments: Sequence[Mapping[str, str]], log: Path, mark: Mark
+    ) -> None:
         """Start one process per environment; their stdout and stderr go to `log`, each line with its `[rank] `.
+
+        They and what they start carry `mark`, before the interpreter of a rank has begun.
 
         Raises:
             OSError: the command cannot be started; no rank is left behind.
@@ -57,6 +66,7 @@ class Ranks:
                     start_new_session=True,
                 )
                 self._processes.append(process)
+                marks.mark(process.pid, ATTEMPT, mark)
                 pump = threading.Thread(target=self._pump, args=(rank, process), name=f"log-{process.pid}", daemon=True)
                 pump.start()
                 self._pumps.append(pump)
@@ -125,53 +135,84 @@ class _Log:
                 self._file = None
 
 
-def marked(attempt_id: str) -> list[int]:
+def mark_for(attempt_id: uuid.UUID, node: str) -> Mark:
+    """What the ranks of an attempt carry, and all that they start: the attempt, this host's name and this process."""
+    return Mark(marks.name_of(str(attempt_id)), (marks.digest(node, NODE_BITS) << PID_BITS) + os.getpid())
+
+
+def marked(attempt_id: uuid.UUID) -> list[int]:
     """Processes of this host that carry the mark of the attempt."""
-    return [process.pid for process, env in _with_mark() if env[MARK] == attempt_id]
+    return [process.pid for process, mark in marks.look(ATTEMPT).marked if mark.name == marks.name_of(str(attempt_id))]
 
 
-def end_marked(attempt_id: str) -> bool:
+def is_gone(attempt_id: uuid.UUID) -> bool:
+    """Whether no process of the attempt is left on this host: not while there is one that cannot be asked."""
+    look = marks.look(ATTEMPT)
+    _complain(look)
+    return not look.unknown and all(mark.name != marks.name_of(str(attempt_id)) for _, mark in look.marked)
+
+
+def end_marked(attempt_id: uuid.UUID) -> bool:
     """Kill what carries the mark of the attempt, also what left its rank's session; says whether all of it is gone."""
-    return not _end_all(lambda process, env: env[MARK] == attempt_id)[1]
+    name = marks.name_of(str(attempt_id))
+    _end_all(lambda process, mark: mark.name == name)
+    return is_gone(attempt_id)
 
 
 def end_orphans(node: str) -> list[int]:
     """Kill the ranks that a dead worker of this node left behind, and what they started, and wait until they are gone.
 
-    An orphan carries the mark and the node's name, and the worker that started it is no more. Ranks of a living
-    worker are never touched.
+    An orphan carries the mark of this node, and the worker that started it is no more. Ranks of a living worker are
+    never touched.
 
     Returns the process ids that were ended.
     """
 
-    def orphan(process: psutil.Process, env: Mapping[str, str]) -> bool:
-        parent = env.get(PARENT, "")
-        return env.get(NODE) == node and parent.isdecimal() and not _older_process(int(parent), process)
+    def orphan(process: psutil.Process, mark: Mark) -> bool:
+        its_node, parent = divmod(mark.detail, 1 << PID_BITS)
+        return its_node == marks.digest(node, NODE_BITS) and not _older_process(parent, process)
 
-    return _end_all(orphan)[0]
-
-
-def devices_in_use() -> set[str]:
-    """UUIDs of the GPUs that processes of attempts on this host were given."""
-    return {uuid for _, env in _with_mark() for uuid in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if uuid}
+    return _end_all(orphan)
 
 
-def _end_all(wanted: Callable[[psutil.Process, Mapping[str, str]], bool]) -> tuple[list[int], list[int]]:
-    """Kill until a look finds nothing more: what is being killed may start others. Returns (found, still there)."""
+def devices_in_use(node: str, held: Mapping[str, uuid.UUID | None]) -> set[str]:
+    """The GPUs of this node that processes of attempts may use.
+
+    Args:
+        held: UUID of each GPU here → the attempt that was given it last, None where nobody knows of one.
+
+    Where a process of another attempt of this node runs on, or one that cannot be asked, it may be at any of them.
+    """
+    look = marks.look(ATTEMPT)
+    _complain(look)
+    names = {mark.name for _, mark in look.marked if mark.detail >> PID_BITS == marks.digest(node, NODE_BITS)}
+    known = {gpu: marks.name_of(str(attempt)) for gpu, attempt in held.items() if attempt is not None}
+    if look.unknown or names - set(known.values()):
+        return set(held)
+    return {gpu for gpu, name in known.items() if name in names}
+
+
+def _end_all(wanted: Callable[[psutil.Process, Mark], bool]) -> list[int]:
+    """Kill until a look finds nothing more: what is being killed may start others. Returns what was found."""
     found: set[int] = set()
     deadline = clock.now() + END_SECONDS
     while True:
         there = []
-        for process, env in _with_mark():
+        for process, mark in marks.look(ATTEMPT).marked:
             with contextlib.suppress(psutil.Error):
-                if wanted(process, env):
-                    process.kill()
+                if wanted(process, mark):
                     there.append(process)
+                    process.kill()
         found.update(process.pid for process in there)
         left = deadline - clock.now()
         if not there or left < 0:
-            return sorted(found), [process.pid for process in there]
+            return sorted(found)
         psutil.wait_procs(there, timeout=left)
+
+
+def _complain(look: Look) -> None:
+    if look.unknown:
+        log.warning("processes that cannot be looked at may belong to an attempt: %s", look.unknown)
 
 
 def _older_process(pid: int, child: psutil.Process) -> bool:
@@ -180,19 +221,6 @@ def _older_process(pid: int, child: psutil.Process) -> bool:
         return bool(psutil.Process(pid).create_time() <= child.create_time())
     except psutil.NoSuchProcess:
         return False
-
-
-def _with_mark() -> list[tuple[psutil.Process, dict[str, str]]]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            env = process.environ()
-            gone = process.status() == psutil.STATUS_ZOMBIE
-        except (psutil.Error, OSError):
-            continue
-        if MARK in env and not gone:
-            found.append((process, env))
-    return found
 
 
 def _is_zombie(pid: int) -> bool:

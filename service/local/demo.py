@@ -103,7 +103,6 @@ def _running_stack(console: Console, directory: Path, *, keep: bool) -> Iterator
         "barlow up",
         [*command, "--port", "0", "--mlflow-port", "0"],
         log=directory / "logs" / "up.log",
-        directory=directory,
         grace_seconds=180,
         dies_with_parent=not keep,
     )

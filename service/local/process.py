@@ -17,8 +17,8 @@ from pathlib import Path
 
 import psutil
 
-MARK = "BARLOW_LOCAL_DIR"
-"""Environment variable that every child and its children carry: the directory of the stack they belong to."""
+from service import marks
+from service.marks import STACK, Mark
 
 UNPRIVILEGED = "nobody"
 
@@ -37,7 +37,6 @@ class Child:
     name: str
     command: Sequence[str]
     log: Path
-    directory: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     unprivileged: bool = False
     stop_signal: signal.Signals = signal.SIGTERM
@@ -55,7 +54,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**_clean_environment(), **self.environment, MARK: str(self.directory.resolve())},
+                env={**_clean_environment(), **self.environment},
                 start_new_session=True,
             )
 
@@ -130,6 +129,26 @@ def require_reachable(program: Path) -> None:
         )
 
 
+def belong_to(directory: Path) -> None:
+    """Mark this process, and all that it starts from now on, as the stack of `directory`.
+
+    Raises:
+        ValueError: a limit of this process keeps it from that.
+    """
+    if not marks.can_mark(STACK):
+        raise ValueError(
+            "the limit of real-time scheduling is set for this process, and `barlow up` marks its processes in its "
+            "place: start it where `ulimit -R` is unlimited"
+        )
+    marks.mark(0, STACK, Mark(marks.name_of(str(directory.resolve()))))
+
+
+def belonging_to(directory: Path) -> list[psutil.Process]:
+    """The processes of this host that carry the mark of the stack of `directory`."""
+    name = marks.name_of(str(directory.resolve()))
+    return [process for process, mark in marks.look(STACK).marked if mark.name == name]
+
+
 def end_leftovers(directory: Path, *, grace_seconds: float) -> int:
     """End every other process that carries the mark of `directory`: what a killed `barlow up` left.
 
@@ -137,7 +156,7 @@ def end_leftovers(directory: Path, *, grace_seconds: float) -> int:
         How many were found.
     """
     ours = {os.getpid(), *(p.pid for p in psutil.Process().parents())}
-    found = [p for p in psutil.process_iter() if p.pid not in ours and _mark_of(p) == str(directory.resolve())]
+    found = [process for process in belonging_to(directory) if process.pid not in ours]
     for process in found:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -208,11 +227,3 @@ def _clean_environment() -> dict[str, str]:
     """Our environment without what would point a server somewhere else than this stack, or lock its user out of it."""
     foreign = ("PG", "MLFLOW_", "_MLFLOW_", "BARLOW_ADMIN_TOKEN")
     return {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
-
-
-def _mark_of(process: psutil.Process) -> str | None:
-    try:
-        environment: dict[str, str] = process.environ()
-    except (psutil.Error, OSError):
-        return None
-    return environment.get(MARK)

