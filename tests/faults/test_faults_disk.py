@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fault_stack import FaultStack, pretrain
-from faults import fill_disk, flip_a_byte, frozen, kill, newest_checkpoint, truncate
+from faults import fill_disk, flip_a_byte, frozen_at, kill, newest_checkpoint, truncate
 from oracle import Oracle
 
 
@@ -34,9 +34,9 @@ def test_a_checkpoint_with_a_flipped_byte_is_passed_over(stack: FaultStack, orac
 
 def _the_one_before_is_taken(stack: FaultStack, oracle: Oracle, damage: Callable[[Path], None]) -> None:
     job = stack.submit(pretrain(2), f"damaged-by-{damage.__name__.replace('_', '-')}")
-    stack.wait_for_line(job, "checkpoint", step=32)
+    stack.wait_for_line(job, "started")
     ranks = stack.ranks(job)
-    with frozen(ranks):
+    with frozen_at(ranks, lambda: any(line.kind == "checkpoint" and line.step >= 32 for line in stack.lines(job, 1))):
         steps = sorted(int(folder.name[5:]) for folder in newest_checkpoint(stack, job).parent.glob("step-*"))
         damage(newest_checkpoint(stack, job))
         kill(ranks)

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -55,6 +55,18 @@ def frozen(processes: Sequence[psutil.Process]) -> Iterator[None]:
         yield
     finally:
         send(processes, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def frozen_at(processes: Sequence[psutil.Process], reached: Callable[[], bool]) -> Iterator[None]:
+    """`frozen` as soon as `reached`: until then they run in short pieces, so that no busy machine lets them run past it
+    while nobody looks."""
+    while True:
+        with frozen(processes):
+            if reached():
+                yield
+                return
+        time.sleep(0.05)
 
 
 def whole(process: psutil.Process) -> list[psutil.Process]:

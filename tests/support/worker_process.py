@@ -51,7 +51,7 @@ class Worker:
 
         self.until(there)
 
-    def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 120.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"waited in vain; the worker said:\n{self.log.read_text()}"
@@ -60,7 +60,7 @@ class Worker:
     def drain(self, process: subprocess.Popen[bytes]) -> int:
         """TERM; returns the exit status."""
         process.send_signal(signal.SIGTERM)
-        return process.wait(60)
+        return process.wait(120)
 
     def end(self) -> None:
         """Leave nothing, whatever happened; ranks die with their worker."""

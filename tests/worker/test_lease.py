@@ -16,7 +16,7 @@ from worker.lease import Lease
 
 @pytest.fixture
 def host(database: Settings) -> Iterator[Host]:
-    host = Host(database, heartbeat_seconds=0.1, lease_seconds=2.0)
+    host = Host(database, heartbeat_seconds=0.1, lease_seconds=30.0)
     Lab.node(host, "host-1")
     yield host
     host.check()
@@ -30,7 +30,7 @@ def _lease(host: Host, attempt: Attempt, folder: Path, **changed: Any) -> Lease:
 
 
 def _renewed(host: Host, condition: Callable[[], bool]) -> None:
-    host.wait(condition, seconds=20)
+    host.wait(condition)
 
 
 def test_a_cancel_stands_before_a_pause_and_a_pause_before_a_preemption_and_a_pause_can_be_withdrawn(
@@ -79,7 +79,7 @@ def test_what_the_ranks_do_is_told_once_and_a_ghost_is_told_that_it_is_one(host:
 def test_a_lease_that_was_not_renewed_for_longer_than_the_ranks_wait_has_lapsed_for_ever(
     host: Host, tmp_path: Path
 ) -> None:
-    lease = _lease(host, host.start(host.submit()), tmp_path, heartbeat_seconds=3600.0)
+    lease = _lease(host, host.start(host.submit()), tmp_path, heartbeat_seconds=3600.0, lease_seconds=2.0)
     lease.start()
     try:
         assert not lease.lapsed
