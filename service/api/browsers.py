@@ -24,6 +24,8 @@ def guard(app: ASGIApp, settings: Settings) -> ASGIApp:
             allow_methods=("GET", "POST", "DELETE"),
             # A token is sent by the page that has it; there is nothing that a browser would add by itself.
             allow_credentials=False,
+            # A page on the internet that is listed is meant to reach this network.
+            allow_private_network=True,
             allow_headers=("Authorization", "Idempotency-Key", "Last-Event-ID"),
             expose_headers=("Location", "Idempotency-Replayed", "Retry-After", "WWW-Authenticate"),
             max_age=_PREFLIGHT_SECONDS,

@@ -208,6 +208,7 @@ def test_pages_elsewhere_may_ask_once_they_are_listed(in_process: InProcess) -> 
         "Origin": PAGES,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization, content-type, idempotency-key",
+        "Access-Control-Request-Private-Network": "true",
         "Sec-Fetch-Site": "cross-site",
     }
     with in_process(guarded(NOBODY)) as client:
