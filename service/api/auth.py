@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
+import math
 import re
 import secrets
 from dataclasses import dataclass
@@ -17,9 +19,13 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.api.deps import SessionsDep, take_turn
 from service.api.problems import Problem, responses
+from service.api.refusals import Refusals
 from service.api.roles import LEAST_ROLE, Role
 from service.database.tables import Token
 from service.settings import Settings
+from trainer.specs.words import shown
+
+log = logging.getLogger(__name__)
 
 ANONYMOUS = "anonymous"
 """Everybody, where no admin token is set: only who is on the machine reaches the API then."""
@@ -28,6 +34,7 @@ BOOTSTRAP = "bootstrap"
 
 _MADE_HERE = re.compile(r"barlow_[A-Za-z0-9_-]{43}")
 _SCHEME = "token"
+_UNKNOWN = "the token is not known here"
 _NONE_SENT = (
     "send a token: Authorization: Bearer TOKEN. An admin makes one; that of a `barlow up` is in the file admin-token "
     "in its folder, where the command `barlow` finds it by itself"
@@ -56,12 +63,22 @@ def sha256(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+class _Refused(Exception):
+    """A token that is no good: why, in a word; whose, if that is known; what is said of it to the one who sent it."""
+
+    def __init__(self, why: str, said: str, name: str = "") -> None:
+        super().__init__(said)
+        self.why = why
+        self.name = name
+
+
 class Guard:
     """Knows the hash of the bootstrap token, and no secret. Without one everybody is `anonymous`, with every role."""
 
     def __init__(self, settings: Settings) -> None:
         token = settings.admin_token
         self._bootstrap = None if token is None else sha256(token.get_secret_value())
+        self.refusals = Refusals()
 
     @property
     def on(self) -> bool:
@@ -72,26 +89,54 @@ class Guard:
         """Whose token a request carries. The run database is asked once, and for the bootstrap token not at all.
 
         Raises:
-            Problem: 401; there is no token, or it is unknown, revoked or has expired. 503.
+            Problem: 401; there is no token, or it is unknown, revoked or has expired. 429; too many that were refused
+                have come from its address. 503.
         """
         if self._bootstrap is None:
             return Caller(ANONYMOUS, ANONYMOUS, Role.ADMIN)
-        secret = _bearer(request)
+        header = request.headers.get("authorization")
+        if header is None:
+            raise _unauthorized(_NONE_SENT, error="")
+        address = "nowhere" if request.client is None else request.client.host
+        digest = sha256(header)
+        counted = request.app.state.figures.refused_tokens
+        if (wait := self.refusals.take(address, digest)) > 0:
+            counted.labels("slowed").inc()
+            raise _too_many(wait)
+        try:
+            caller = await self._look_up(request, sessions, header)
+        except _Refused as refused:
+            self.refusals.refused(digest)
+            counted.labels(refused.why).inc()
+            # What the caller sent stands in no line; a name is that of a row, an address may be a proxy's word.
+            log.warning("%s", shown(f"refused a token from {address}: {refused.why} {refused.name}".rstrip()))
+            raise _unauthorized(str(refused)) from None
+        except BaseException:
+            self.refusals.excused(address)
+            raise
+        self.refusals.accepted(address, digest)
+        return caller
+
+    async def _look_up(self, request: Request, sessions: sessionmaker[Session], header: str) -> Caller:
+        secret = _bearer(header)
         digest = sha256(secret)
+        assert self._bootstrap is not None
         if hmac.compare_digest(digest, self._bootstrap):
             return Caller(BOOTSTRAP, BOOTSTRAP, Role.ADMIN)
         if not _MADE_HERE.fullmatch(secret):
-            raise _refused("the token is not known here")
+            raise _Refused("unknown", _UNKNOWN)
         # A turn of its own, given back before the body is read: a client that sends slowly holds no connection.
         async with take_turn(request):
             found = await run_in_threadpool(_find, sessions, digest)
         if found is None:
-            raise _refused("the token is not known here")
+            raise _Refused("unknown", _UNKNOWN)
         token, has_expired = found
         if token.revoked_at is not None:
-            raise _refused(f"the token {token.name} was revoked at {_clock(token.revoked_at)}; ask an admin for one")
+            said = f"the token {token.name} was revoked at {_clock(token.revoked_at)}; ask an admin for one"
+            raise _Refused("revoked", said, token.name)
         if has_expired:
-            raise _refused(f"the token {token.name} expired at {_clock(token.expires_at)}; ask an admin for a new one")
+            said = f"the token {token.name} expired at {_clock(token.expires_at)}; ask an admin for a new one"
+            raise _Refused("expired", said, token.name)
         return Caller(token.name, token.user_name, Role(token.role), token.expires_at)
 
 
@@ -108,17 +153,20 @@ def _clock(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _bearer(request: Request) -> str:
-    header = request.headers.get("authorization")
-    if header is None:
-        raise _refused(_NONE_SENT, error="")
+def _bearer(header: str) -> str:
     scheme, _, secret = header.partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
-        raise _refused("the header Authorization is not of the form: Bearer TOKEN")
+        raise _Refused("malformed", "the header Authorization is not of the form: Bearer TOKEN")
     return secret.strip()
 
 
-def _refused(detail: str, error: str = ', error="invalid_token"') -> Problem:
+def _too_many(wait: float) -> Problem:
+    seconds = math.ceil(wait)
+    said = f"too many tokens from this address were refused; send a good one in {seconds} s"
+    return Problem("too-many-refusals", said, headers={"Retry-After": str(seconds), "Connection": "close"})
+
+
+def _unauthorized(detail: str, error: str = ', error="invalid_token"') -> Problem:
     # RFC 6750, section 3. A body that came along stays unread, so the connection cannot be used again.
     headers = {"WWW-Authenticate": f'Bearer realm="barlow"{error}', "Connection": "close"}
     return Problem("unauthorized", detail, headers=headers)
@@ -147,7 +195,8 @@ def document(openapi: dict[str, Any], root: str) -> None:
     """Add the token, and what comes without a good one, to every guarded operation of an OpenAPI document."""
     scheme = {"type": "http", "scheme": "bearer", "description": "An access token; an admin makes them"}
     openapi["components"]["securitySchemes"] = {_SCHEME: scheme}
-    refusals = {status: said for status, said in responses("unauthorized", "forbidden").items() if status in (401, 403)}
+    possible = responses("unauthorized", "forbidden", "too-many-refusals")
+    refusals = {status: said for status, said in possible.items() if status in (401, 403, 429)}
     for path, operations in openapi["paths"].items():
         for method, operation in operations.items():
             least = LEAST_ROLE.get(f"{method.upper()} {path.removeprefix(root)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import case, func, select
@@ -26,6 +26,12 @@ class Figures:
             "barlow_http_request_seconds",
             "From a request's arrival to the first byte of its answer",
             ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self.refused_tokens = Counter(
+            "barlow_refused_tokens",
+            "Tokens that were refused, by why: unknown, revoked, expired, malformed; slowed: not even looked at",
+            ["why"],
             registry=self.registry,
         )
 

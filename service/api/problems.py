@@ -121,6 +121,12 @@ KINDS = {
             "This Idempotency-Key was used for another request",
             "A key belongs to one body and one route. Use a new key for a new request.",
         ),
+        Kind(
+            "too-many-refusals",
+            429,
+            "Too many tokens from this address were refused",
+            "Send a good one after the seconds that `Retry-After` says. One that was accepted lately is not held up.",
+        ),
         Kind("internal", 500, "The server failed", "Nothing was changed. Its log holds the cause."),
         Kind("unavailable", 503, "The run database cannot be reached", "Nothing was changed. Try again in a moment."),
     )

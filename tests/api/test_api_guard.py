@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from service.api import auth
 from service.api.app import create_app
+from service.api.refusals import Refusals
 from service.api.roles import LEAST_ROLE, OPEN, Role
 from service.settings import Settings
 
@@ -103,6 +104,7 @@ def test_every_route_is_open_or_has_a_role(app: FastAPI) -> None:
     [None, "", "Bearer", "Bearer ", f"Basic {ADMIN}", ADMIN, f"Bearer {UNKNOWN}", f"Bearer {ADMIN[:-1]}", "Bearer é"],
 )
 def test_no_route_answers_without_a_token_but_the_open_ones(app: FastAPI, ask: Ask, authorization: str | None) -> None:
+    app.state.guard.refusals = Refusals(burst=10_000)
     sent = {} if authorization is None else {"Authorization": authorization.encode("latin-1")}
     for method, path in every_route(app):
         answer = ask(method, written_out(path), headers=sent)
@@ -224,6 +226,7 @@ def test_no_secret_is_logged_or_answered(
 ) -> None:
     """In no line of a log, and in no answer but the one that makes the token."""
     secret = make("quiet", "submitter")
+    app.state.guard.refusals = Refusals(burst=10_000)
     said = [ask(m, written_out(p), t) for m, p in every_route(app) for t in (secret, UNKNOWN, ADMIN)]
     ask("DELETE", "/tokens/quiet", ADMIN)
     said += [ask("GET", "/jobs", secret), ask("GET", "http://barlow/metrics", ADMIN)]
