@@ -13,6 +13,7 @@ What becomes of the odd ones, all told by their content, never by the ending of 
 - CMYK: by Pillow's arithmetic without a colour profile; Adobe's inverted files included.
 - several frames or pages: the first one.
 - more than LARGE_PIXELS: reduced by a whole factor (box mean) to about that, one such image at a time in a rank.
+- more work than its size is worth (trainer.data.decoding_cost), such as a JPEG of hundreds of scans: refused.
 - more than MAX_PIXELS, or floating-point pixels, for which no level is white: refused.
 """
 
@@ -21,7 +22,10 @@ from __future__ import annotations
 import math
 import struct
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 
@@ -30,23 +34,37 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from trainer.data.decoding_cost import LARGE_PIXELS, MAX_PIXELS, refuse_costly, refuse_exif, refuse_scans
 from trainer.data.errors import UnreadableImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats by Pillow's names. Named, because Pillow runs an outside program for some of the others; and because the
 search through all of them misses formats that another thread is just loading."""
 
-LARGE_PIXELS = 2**25
-"""An image held by a thread has at most about this many: 100 MB."""
-MAX_PIXELS = 2**28
-"""An image is refused above this: about 2 GB while it is decoded. A photograph of 100 megapixels is far below."""
-
 # Pillow would warn of 90 megapixels and refuse 180; the limit here is looked at before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
 
+LONGEST_SECONDS = 300.0
+"""Of a processor, for one image. It decides no image: who asks (trainer.data.pool) ends the attempt."""
+
 _one_large = threading.Lock()
 
+
+@dataclass(slots=True)
+class _AtWork:
+    """The image that a thread decodes, and the clock of its processor time; what that said when it was first seen."""
+
+    name: str
+    clock: int
+    seen: float | None = None
+
+
+_at_work: dict[int, _AtWork] = {}
+"""By thread."""
+
 _ORIENTATION = 0x0112
+STRIP_OFFSETS, TILE_OFFSETS = 273, 324
+"""Tags of TIFF: each strip or tile is a JPEG of its own."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -67,8 +85,29 @@ def decode(encoded: bytes, name: str) -> NDArray[np.uint8]:
     """
     if not encoded:
         raise UnreadableImage(name, "the file is empty")
-    pixels = decode_plain_jpeg(encoded)
-    return decode_by_pillow(encoded, name) if pixels is None else pixels
+    try:
+        refuse_costly(encoded)
+    except ValueError as error:
+        raise UnreadableImage(name, str(error)) from error
+    me = threading.get_ident()
+    _at_work[me] = _AtWork(name, time.pthread_getcpuclockid(me))
+    try:
+        pixels = decode_plain_jpeg(encoded)
+        return decode_by_pillow(encoded, name) if pixels is None else pixels
+    finally:
+        del _at_work[me]
+
+
+def overdue() -> str | None:
+    """The name of an image on whose decoding a thread has spent more than LONGEST_SECONDS of its processor since the
+    first call that saw it, if there is one: a decoder that does not end, for what images may cost is bounded before."""
+    for at in list(_at_work.values()):
+        with suppress(OSError):  # the thread is gone
+            now = time.clock_gettime(at.clock)
+            at.seen = now if at.seen is None else at.seen
+            if now - at.seen > LONGEST_SECONDS:
+                return at.name
+    return None
 
 
 def decode_plain_jpeg(encoded: bytes) -> NDArray[np.uint8] | None:
@@ -105,6 +144,9 @@ def decode_by_pillow(encoded: bytes, name: str) -> NDArray[np.uint8]:
             count = image.width * image.height
             if count > MAX_PIXELS:
                 raise ValueError(f"it has {count:,} pixels, and the limit is {MAX_PIXELS:,}")
+            if image.format == "TIFF" and image.info.get("compression") == "jpeg":
+                offsets = image.tag_v2.get(STRIP_OFFSETS) or image.tag_v2.get(TILE_OFFSETS)
+                refuse_scans(encoded.count(b"\xff\xda") / np.size(offsets), count)
             if count <= LARGE_PIXELS:
                 return _upright_rgb(image)
             with _one_large:
@@ -161,7 +203,9 @@ def _may_be_turned(tiff: bytes) -> bool:
 
 
 def _upright_rgb(image: Image.Image, factor: int = 1) -> NDArray[np.uint8]:
+    refuse_exif(image.info.get("exif", image.info.get("Raw profile type exif")))
     image.load()
+    refuse_exif(image.info.get("exif", image.info.get("Raw profile type exif")))  # a PNG may have it behind its pixels
     turn = _turn_of(image)
     rgb = _rgb(image)
     if factor > 1:

@@ -12,11 +12,13 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
+from trainer.data.decoding import LONGEST_SECONDS, overdue
 from trainer.data.errors import DataError
 
 T = TypeVar("T")
 
 BATCHES_AHEAD = 3
+LOOK_SECONDS = 5.0
 
 Piece = Callable[[threading.Event], None]
 """A part of a job. It ends early, between two images, once the event is set."""
@@ -35,7 +37,7 @@ def ahead(jobs: Iterable[Job[T]], threads: int) -> Generator[T]:
 
     An exception of a piece is raised at its job's turn. However the consumer leaves - to the end, by an exception or
     by closing the iterator - waiting pieces are dropped, those at work end with their image, and no thread is left
-    running.
+    running, but for one whose decoder does not end.
     """
     source = iter(jobs)
     closing = threading.Event()
@@ -51,11 +53,31 @@ def ahead(jobs: Iterable[Job[T]], threads: int) -> Generator[T]:
                 return
             result, pieces = waiting.popleft()
             for piece in pieces:
-                piece.result()
+                _finished(piece)
             yield result
     finally:
         closing.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+        # A thread whose decoder does not end is left behind: the process ends with what is raised here.
+        pool.shutdown(wait=overdue() is None, cancel_futures=True)
+
+
+def _finished(piece: Future[None]) -> None:
+    """Wait for a piece; raises what it raised.
+
+    Raises:
+        DataError: an image is being decoded without end.
+    """
+    while True:
+        try:
+            return piece.result(LOOK_SECONDS)
+        except TimeoutError:
+            if piece.done():  # it is the piece's own
+                return piece.result()
+            if (name := overdue()) is not None:
+                raise DataError(
+                    f"{name} has taken more than {LONGEST_SECONDS:g} s of a processor, and its decoding does not end: "
+                    "take the image out of the data set, or write it anew"
+                ) from None
 
 
 def pieces(
