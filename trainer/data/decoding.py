@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from trainer.data.decoding_cost import LARGE_PIXELS, MAX_PIXELS, refuse_costly, refuse_exif, refuse_scans
 from trainer.data.errors import UnreadableImage
@@ -144,7 +145,7 @@ def decode_by_pillow(encoded: bytes, name: str) -> NDArray[np.uint8]:
             count = image.width * image.height
             if count > MAX_PIXELS:
                 raise ValueError(f"it has {count:,} pixels, and the limit is {MAX_PIXELS:,}")
-            if image.format == "TIFF" and image.info.get("compression") == "jpeg":
+            if isinstance(image, TiffImageFile) and image.info.get("compression") == "jpeg":
                 offsets = image.tag_v2.get(STRIP_OFFSETS) or image.tag_v2.get(TILE_OFFSETS)
                 refuse_scans(encoded.count(b"\xff\xda") / np.size(offsets), count)
             if count <= LARGE_PIXELS:
