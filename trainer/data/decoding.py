@@ -146,8 +146,8 @@ def decode_by_pillow(encoded: bytes, name: str) -> NDArray[np.uint8]:
             if count > MAX_PIXELS:
                 raise ValueError(f"it has {count:,} pixels, and the limit is {MAX_PIXELS:,}")
             if isinstance(image, TiffImageFile) and image.info.get("compression") == "jpeg":
-                offsets = image.tag_v2.get(STRIP_OFFSETS) or image.tag_v2.get(TILE_OFFSETS)
-                refuse_scans(encoded.count(b"\xff\xda") / np.size(offsets), count)
+                offsets = image.tag_v2.get(STRIP_OFFSETS) or image.tag_v2.get(TILE_OFFSETS) or ()
+                refuse_scans(encoded.count(b"\xff\xda") / max(1, np.size(offsets)), count)
             if count <= LARGE_PIXELS:
                 return _upright_rgb(image)
             with _one_large:
