@@ -43,7 +43,7 @@ SPEC: dict[str, Any] = {
 VALUES = {f"metric_{n}": 0.1234567890123 * n for n in range(12)}
 FROZEN = {"all running": None, "MLflow frozen": "mlflow", "PostgreSQL frozen": "postgres", "worker frozen": "worker"}
 BASELINE = "worker frozen"
-WORDS = {"mlflow": "mlflow", "postgres": "/bin/postgres", "worker": "worker"}
+WORDS = {"mlflow": "service.tracking", "postgres": "/bin/postgres", "worker": "worker"}
 WARM_UP_STEPS = 20
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # docker/secrets.sh [FILE]: writes .env beside docker-compose.yml, or FILE, once: random passwords, the first admin
-# token, and this host's name. Nothing in it is ever overwritten: the databases keep the passwords they were made with.
+# token, the recorder's token for MLflow, and this host's name. Nothing in it is ever overwritten: the databases keep the passwords they were made with.
 set -eu
 file=${1:-$(dirname "$0")/../.env}
 umask 077
@@ -24,5 +24,6 @@ add BARLOW_DATABASE_PASSWORD "$(random 24)"
 add MLFLOW_DATABASE_PASSWORD "$(random 24)"
 add REDIS_PASSWORD "$(random 24)"
 add BARLOW_ADMIN_TOKEN "barlow_$(random 32)"
+add BARLOW_MLFLOW_TOKEN "$(random 32)"
 add BARLOW_NODE_NAME "$(uname -n | tr -c 'A-Za-z0-9.\n-' -)"
 mv "$part" "$file"

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -27,19 +27,50 @@ MAKE_TOKEN = "python3 -c \"import secrets; print('barlow_' + secrets.token_urlsa
 """The command that makes a good token."""
 
 
-class Settings(BaseSettings):
-    """Settings of API, scheduler and worker; a process reads what it needs. Times are in seconds.
-
-    An environment variable wins over a file of the same name.
-    """
+class FromEnvironment(BaseSettings):
+    """Where settings come from. An environment variable wins over a file of the same name."""
 
     # An error that showed what it was given would put a password or a token into a log.
     model_config = SettingsConfigDict(env_prefix="BARLOW_", extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is said in code, then the environment, then files of secrets, if there are any."""
+        files = [SecretsSettingsSource(settings_cls, SECRETS_DIR)] if SECRETS_DIR.is_dir() else []
+        return init_settings, env_settings, *files
+
+
+def long_token(name: str, token: SecretStr | None) -> SecretStr | None:
+    """A token that nobody guesses. An empty one is refused, too: whoever sets the variable does not mean an open door.
+
+    Raises:
+        ValueError: it is too short, or holds what no header does; tells the variable `name`.
+    """
+    if token is not None and not re.fullmatch(rf"[\x21-\x7e]{{{SHORTEST_TOKEN},}}", token.get_secret_value()):
+        raise ValueError(
+            f"{name} must be {SHORTEST_TOKEN} visible ASCII characters or more, without blanks; "
+            f"make one with: {MAKE_TOKEN}"
+        )
+    return token
+
+
+class Settings(FromEnvironment):
+    """Settings of API, scheduler and worker; a process reads what it needs. Times are in seconds."""
 
     database_url: SecretStr = Field(description="Run database: postgresql://user:password@host/name")
     redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="Celery broker")
     mlflow_url: str | None = Field(None, description="MLflow tracking server as the worker reaches it; none: no MLflow")
     mlflow_public_url: str | None = Field(None, description="MLflow as a browser reaches it, for links")
+    mlflow_token: SecretStr | None = Field(
+        None, description="The recorder's credential at MLflow, the same for the worker and for MLflow's server"
+    )
     runs_dir: Path = Field(Path("runs"), description="Run directories of all jobs; shared by API and workers")
 
     api_host: str = "127.0.0.1"
@@ -100,29 +131,10 @@ class Settings(BaseSettings):
         2_000_000_000, ge=0, description="Less free below runs_dir: jobs are warned, and old checkpoints give way"
     )
 
+    @field_validator("admin_token", "mlflow_token")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is said in code, then the environment, then files of secrets, if there are any."""
-        files = [SecretsSettingsSource(settings_cls, SECRETS_DIR)] if SECRETS_DIR.is_dir() else []
-        return init_settings, env_settings, *files
-
-    @field_validator("admin_token")
-    @classmethod
-    def _a_token_is_long(cls, token: SecretStr | None) -> SecretStr | None:
-        # An empty one is refused, too: whoever sets the variable does not mean an API that is open to everybody.
-        if token is not None and not re.fullmatch(rf"[\x21-\x7e]{{{SHORTEST_TOKEN},}}", token.get_secret_value()):
-            raise ValueError(
-                f"BARLOW_ADMIN_TOKEN must be {SHORTEST_TOKEN} visible ASCII characters or more, without blanks; "
-                f"make one with: {MAKE_TOKEN}"
-            )
-        return token
+    def _a_token_is_long(cls, token: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        return long_token(f"BARLOW_{str(info.field_name).upper()}", token)
 
     @field_validator("allowed_hosts")
     @classmethod

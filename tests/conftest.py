@@ -13,6 +13,7 @@ from lab import Lab
 from running_stack import Up, barlow_below
 
 from service.database import migrate
+from service.local.process import port_or_free
 from service.local.servers import Mlflow, Postgres, Redis
 from service.settings import Settings
 
@@ -95,9 +96,11 @@ def redis(server_directory: Path) -> Iterator[Redis]:
 
 @pytest.fixture(scope="session")
 def mlflow(postgres: Postgres, server_directory: Path) -> Iterator[Mlflow]:
-    """An MLflow server (about 7 s to start); `mlflow.url` is what `Settings.mlflow_url` takes."""
+    """An MLflow server (about 7 s to start); `Settings.mlflow_url` and `mlflow_token` take its `url` and `token`."""
     postgres.create_database("mlflow")
-    server = Mlflow(server_directory, postgres.url("mlflow"), server_directory / "mlflow.log")
+    log = server_directory / "mlflow.log"
+    api = f"http://127.0.0.1:{port_or_free(0)}"  # nobody is there, until a test has an API listen
+    server = Mlflow(server_directory, postgres.url("mlflow"), log, secrets.token_urlsafe(32), api)
     server.start()
     yield server
     server.stop()

@@ -33,19 +33,23 @@ class Agreement:
         return sum(sum(keys.values()) for keys in self.points.values())
 
 
-def compare(database_url: str, mlflow_url: str, experiment: str) -> Agreement:
+def compare(database_url: str, mlflow_url: str, experiment: str, *, token: str | None) -> Agreement:
     """Compare all jobs of the named experiment, both ways.
 
     It is a fault, too, when a job has another number of runs than one, when a side is empty, or when a metric of a
     pretraining, but for its probes, has fewer than 50 points: then there was nothing to compare. To be called when
-    every job is recorded completely.
+    every job is recorded completely. `token` opens MLflow: a reader's is enough.
 
     Raises:
         httpx.HTTPError, psycopg.Error: a side does not answer.
     """
     points: dict[str, dict[str, int]] = {}
     faults: list[str] = []
-    with psycopg.connect(database_url, row_factory=dict_row) as connection, httpx.Client(base_url=mlflow_url) as mlflow:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    with (
+        psycopg.connect(database_url, row_factory=dict_row) as connection,
+        httpx.Client(base_url=mlflow_url, headers=headers) as mlflow,
+    ):
         jobs = connection.execute(
             "SELECT jobs.id, jobs.name, kind, jobs.spec, mlflow_run_id FROM jobs"
             " JOIN experiments ON experiments.id = experiment_id WHERE experiments.name = %s ORDER BY jobs.id",

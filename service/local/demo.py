@@ -22,7 +22,7 @@ from service.ledger.states import JobState
 from service.local.agreement import compare
 from service.local.folder import STATE, make_private
 from service.local.process import Child, end_leftovers
-from service.local.stack import ENDPOINTS, lock
+from service.local.stack import ENDPOINTS, lock, mlflow_token
 from trainer.specs import SpecError, load_spec_file
 
 NEEDED_GAIN = 30.0
@@ -48,7 +48,8 @@ def run(recipe: Path, directory: Path, *, keep: bool) -> int:
             for job in jobs:
                 if job.state != JobState.SUCCEEDED:
                     ending(console, job)
-            well = judge(console, {job.name: job for job in jobs}) and _agree(console, client, jobs, endpoints)
+            well = judge(console, {job.name: job for job in jobs})
+            well = well and _agree(console, client, jobs, endpoints, token=mlflow_token(directory))
             _say_where(console, client.experiment(experiment.id), endpoints, keep=keep)
     except SpecError as error:
         console.print(f"{recipe}: {faults(error.faults)}", style="red", markup=False, soft_wrap=True)
@@ -132,7 +133,9 @@ def _top1(job: JobDetail | None) -> float | None:
     return float(job.result["scores"]["top1"]["last"])
 
 
-def _agree(console: Console, client: Client, jobs: Sequence[JobDetail], endpoints: dict[str, str]) -> bool:
+def _agree(
+    console: Console, client: Client, jobs: Sequence[JobDetail], endpoints: dict[str, str], *, token: str
+) -> bool:
     """Whether Postgres and MLflow hold the same points, once both have everything."""
     deadline = time.monotonic() + _RECORD_SECONDS
     while any(client.job(job.id).recording.mlflow != "complete" for job in jobs):
@@ -140,7 +143,7 @@ def _agree(console: Console, client: Client, jobs: Sequence[JobDetail], endpoint
             console.print(f"MLflow has not got everything within {_RECORD_SECONDS:g} s", style="red")
             return False
         time.sleep(0.5)
-    agreement = compare(endpoints["database"], endpoints["mlflow"], jobs[0].experiment)
+    agreement = compare(endpoints["database"], endpoints["mlflow"], jobs[0].experiment, token=token)
     for fault in agreement.faults:
         console.print(fault, style="red", markup=False, soft_wrap=True)
     if not agreement.faults:

@@ -186,11 +186,16 @@ class Redis:
 
 @dataclass
 class Mlflow:
-    """The MLflow tracking server on a PostgreSQL database of its own; artifacts lie in `directory`/mlflow."""
+    """MLflow behind our tokens, on a PostgreSQL database of its own; artifacts lie in `directory`/mlflow.
+
+    `token` is the recorder's credential, `api_url` where everybody else's tokens are known.
+    """
 
     directory: Path
     database_url: str
     log: Path
+    token: str
+    api_url: str = f"http://{HOST}:9"
     port: int = 0
     child: Child = field(init=False)
 
@@ -208,25 +213,25 @@ class Mlflow:
         artifacts = self.directory.resolve() / "mlflow"
         artifacts.mkdir(parents=True, exist_ok=True)
         self.port = port or port_or_free(0)
-        command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(self.port), "--workers", "1"]
-        command += ["--serve-artifacts", "--artifacts-destination", artifacts.as_uri()]
         self.child = Child(
             "mlflow",
-            command,
+            [sys.executable, "-m", "service.tracking"],
             log=self.log,
             environment={
-                # In the environment, not on the command line: it holds the password.
-                "MLFLOW_BACKEND_STORE_URI": self.database_url.replace("postgresql://", "postgresql+psycopg://", 1),
-                "MLFLOW_DISABLE_TELEMETRY": "true",
-                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                "MLFLOW_ALLOW_MODEL_CODE_EXECUTION": "false",
-                "GIT_PYTHON_REFRESH": "quiet",
+                "BARLOW_MLFLOW_DATABASE_URL": self.database_url,
+                "BARLOW_MLFLOW_ARTIFACTS_DIR": str(artifacts),
+                "BARLOW_MLFLOW_HOME": str(self.directory.resolve() / "mlflow-home"),
+                "BARLOW_MLFLOW_HOST": HOST,
+                "BARLOW_MLFLOW_PORT": str(self.port),
+                "BARLOW_MLFLOW_PUBLIC_URL": self.url,
+                "BARLOW_MLFLOW_TOKEN": self.token,
+                "BARLOW_API_URL": self.api_url,
             },
         )
         self.child.start()
 
     def wait(self) -> None:
-        """Wait until it answers a real call: /health stays 200 while every call is refused.
+        """Wait until it answers a real call of the recorder.
 
         Raises:
             RuntimeError: the server does not come up; ends with the last lines of its log.
@@ -242,9 +247,15 @@ class Mlflow:
         """Address of the server and of its pages."""
         return f"http://{HOST}:{self.port}"
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the recorder sends with every request."""
+        return {"Authorization": f"Bearer {self.token}"}
+
     def _answers(self) -> bool:
+        search = f"{self.url}/api/2.0/mlflow/experiments/search"
         try:
-            answer = httpx.post(f"{self.url}/api/2.0/mlflow/experiments/search", json={"max_results": 1}, timeout=10)
+            answer = httpx.post(search, json={"max_results": 1}, headers=self.headers, timeout=10, trust_env=False)
         except httpx.HTTPError:
             return False
         return answer.status_code == 200

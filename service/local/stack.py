@@ -103,13 +103,15 @@ class Stack:
         self._report(f"PostgreSQL  {HOST}:{self.postgres.port}")
 
         # MLflow takes the longest by far: it starts beside the others.
-        self.mlflow = Mlflow(self.directory, self.postgres.url("mlflow"), self._log("mlflow"))
+        api_url = f"http://{HOST}:{ports['api']}"
+        self.mlflow = Mlflow(
+            self.directory, self.postgres.url("mlflow"), self._log("mlflow"), state["mlflow_token"], api_url
+        )
         self._start("mlflow", lambda: self.mlflow.launch(ports["mlflow"]), lambda: self.mlflow.child)
         self.redis = Redis(self.directory, state["redis_password"], self._log("redis"))
         self._start("redis", lambda: self.redis.start(ports["redis"]), lambda: self.redis.child)
         self._report(f"Redis       {HOST}:{self.redis.port}")
 
-        api_url = f"http://{HOST}:{ports['api']}"
         settings = Settings(database_url=self.postgres.url("barlow"))
         migrate.upgrade(settings)
         self._sessions = session_factory(make_engine(settings))
@@ -117,7 +119,7 @@ class Stack:
         environment = self._environment(ports["api"], self.mlflow.url)
         self._start_module("api", "service.api", {**environment, **token})
         self._start_module("scheduler", "service.scheduling", environment)
-        self._start_module("worker", "worker", environment)
+        self._start_module("worker", "worker", {**environment, "BARLOW_MLFLOW_TOKEN": self.mlflow.token})
         self._child("api").wait_ready(lambda: _ready(api_url), seconds=120)
         self._report(f"API         {api_url}  (try it at {api_url}/docs)")
         self._child("worker").wait_ready(lambda: self._node_instance() not in (None, NOBODY), seconds=120)
@@ -231,6 +233,7 @@ class Stack:
             state: dict[str, Any] = json.loads(file.read_text())
         except FileNotFoundError:
             state = {"database_password": secrets.token_urlsafe(24), "redis_password": secrets.token_urlsafe(24)}
+        state.setdefault("mlflow_token", secrets.token_urlsafe(32))  # a directory of before has none
         former = state.get("ports", {})
         state["ports"] = {}
         for name, wanted in self._wanted.items():
@@ -268,6 +271,11 @@ class Stack:
     @property
     def _endpoints_file(self) -> Path:
         return self.directory / ENDPOINTS
+
+
+def mlflow_token(directory: Path) -> str:
+    """The recorder's credential at the MLflow of a stack that was started in `directory`."""
+    return str(json.loads((directory / STATE).read_text())["mlflow_token"])
 
 
 def lock(directory: Path) -> TextIO:

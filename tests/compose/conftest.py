@@ -31,7 +31,9 @@ def images() -> None:
         pytest.fail("make test-compose needs a Docker engine with Compose 2: `docker compose version`, `docker info`")
     revision = run(["git", "rev-parse", "HEAD"]).strip()
     secrets = dict.fromkeys(("POSTGRES_PASSWORD", "BARLOW_DATABASE_PASSWORD", "MLFLOW_DATABASE_PASSWORD"), "unused")
-    secrets |= dict.fromkeys(("REDIS_PASSWORD", "BARLOW_ADMIN_TOKEN", "BARLOW_NODE_NAME"), "unused")
+    secrets |= dict.fromkeys(
+        ("REDIS_PASSWORD", "BARLOW_ADMIN_TOKEN", "BARLOW_MLFLOW_TOKEN", "BARLOW_NODE_NAME"), "unused"
+    )
     run(["docker", "compose", "build", "--quiet"], BARLOW_REVISION=revision, **secrets)
 
 

@@ -80,7 +80,7 @@ class Deployment(StackView):
 
     def connect(self) -> None:
         """Read where everything answers, and the token."""
-        self.token = self.secret("BARLOW_ADMIN_TOKEN")
+        self.token, self.mlflow_token = self.secret("BARLOW_ADMIN_TOKEN"), self.secret("BARLOW_MLFLOW_TOKEN")
         database = self.secret("BARLOW_DATABASE_PASSWORD")
         self.endpoints = {
             "api": f"http://127.0.0.1:{self.secret('BARLOW_API_PORT')}",

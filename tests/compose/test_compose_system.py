@@ -52,7 +52,7 @@ def test_the_demo_runs_from_outside_and_both_records_agree(system: Deployment) -
         assert trained is not None
         assert untrained is not None
         assert trained["scores"]["top1"]["last"] - untrained["scores"]["top1"]["last"] >= 30
-    agreement = compare(system.endpoints["database"], system.endpoints["mlflow"], experiment.name)
+    agreement = compare(system.endpoints["database"], system.endpoints["mlflow"], experiment.name, token=system.token)
     assert agreement.faults == []
     assert agreement.total > 1000
 
@@ -125,7 +125,7 @@ def test_the_worker_s_image_can_compile_a_network(system: Deployment) -> None:
 
 
 def test_what_was_recorded_before_is_still_there(system: Deployment) -> None:
-    assert compare(system.endpoints["database"], system.endpoints["mlflow"], DEMO).faults == []
+    assert compare(system.endpoints["database"], system.endpoints["mlflow"], DEMO, token=system.token).faults == []
 
 
 def test_a_lost_mlflow_database_is_filled_again_by_the_words_of_the_guide(system: Deployment) -> None:
@@ -140,14 +140,14 @@ def test_a_lost_mlflow_database_is_filled_again_by_the_words_of_the_guide(system
     for words in (emptied, upgraded):
         run(["sh", "-ec", words])
     with pytest.raises(httpx.HTTPStatusError, match="404"):
-        compare(system.endpoints["database"], system.endpoints["mlflow"], DEMO)
+        compare(system.endpoints["database"], system.endpoints["mlflow"], DEMO, token=system.token)
     run(["sh", "-ec", filled])
     for job_id in [job.id for job in system.ask(lambda client: client.experiment(DEMO)).jobs]:
         system.wait(
             lambda job_id=job_id: system.ask(lambda client: client.job(job_id)).recording.mlflow == "complete",
             "it is recorded again",
         )
-    assert compare(system.endpoints["database"], system.endpoints["mlflow"], DEMO).faults == []
+    assert compare(system.endpoints["database"], system.endpoints["mlflow"], DEMO, token=system.token).faults == []
 
 
 def test_the_health_of_each_container_is_what_its_clients_see(system: Deployment) -> None:
@@ -161,19 +161,28 @@ def test_the_health_of_each_container_is_what_its_clients_see(system: Deployment
         system, "postgres", f"export BARLOW_DATABASE_PASSWORD=wrong; {check}"
     )
     # MLflow says that it is well while it refuses the worker; the check is not taken in.
-    wrong = "u.urlopen(u.Request('http://127.0.0.1:5000/{}', headers={{'Host': 'elsewhere:5000'}}), timeout=5)"
-    health, call = (wrong.format(path) for path in ("health", "api/2.0/mlflow/experiments/search?max_results=1"))
-    system.compose("exec", "-T", "mlflow", "python", "-c", f"import urllib.request as u; {health}")
-    assert "403" in _fails(system, "mlflow", f'python -c "import urllib.request as u; {call}"')
-
-
-def test_the_pages_of_mlflow_may_ask_and_those_of_others_may_not(system: Deployment) -> None:
-    url = f"{system.endpoints['mlflow']}/ajax-api/2.0/mlflow/experiments/search"
-    ours, theirs = (
-        httpx.post(url, json={"max_results": 1}, headers={"Origin": origin}).status_code
-        for origin in (system.endpoints["mlflow"], "https://elsewhere.example.org")
+    wrong = "BARLOW_MLFLOW_TOKEN=another"
+    check = shlex.join(system.inspect("mlflow")["Config"]["Healthcheck"]["Test"][1:])
+    system.compose("exec", "-T", "mlflow", "sh", "-c", check)
+    assert "503" in _fails(system, "mlflow", f"{wrong} {check}") or "401" in _fails(
+        system, "mlflow", f"{wrong} {check}"
     )
-    assert (ours, theirs) == (200, 403)
+
+
+def test_mlflow_is_behind_the_tokens(system: Deployment) -> None:
+    search, assistant = "/ajax-api/2.0/mlflow/experiments/search", "/ajax-api/3.0/mlflow/assistant/config"
+    ours = {"Authorization": f"Bearer {system.token}"}
+    with httpx.Client(base_url=system.endpoints["mlflow"]) as mlflow:
+
+        def status(**headers: str) -> int:
+            return mlflow.post(search, json={"max_results": 1}, headers=headers).status_code
+
+        assert status() == 401
+        assert status(**ours) == 200
+        assert status(Origin=system.endpoints["mlflow"], **ours) == 200
+        assert status(Origin="https://elsewhere.example.org", **ours) == 403
+        assert status(Host="elsewhere.example.org", **ours) == 421
+        assert mlflow.get(assistant, headers=ours).status_code == 404
 
 
 def test_the_command_line_is_in_the_image(system: Deployment) -> None:

@@ -123,7 +123,7 @@ def test_an_experiment_from_post_to_mlflow(stack: Up, client: Client) -> None:
     assert {name: job.state for name, job in done.items()} == dict.fromkeys(jobs, "succeeded"), done
     assert 0 < done["knn"].result["scores"]["top1"]["last"] <= 100
 
-    agreement = compare(stack.endpoints["database"], stack.endpoints["mlflow"], "whole")
+    agreement = compare(stack.endpoints["database"], stack.endpoints["mlflow"], "whole", token=stack.mlflow_token)
     assert agreement.faults == []
     assert set(agreement.points) == set(jobs)
 
@@ -247,17 +247,17 @@ def attempts(stack: Up, job_id: UUID) -> list[str | None]:
 
 
 def compare_all(stack: Up, experiment: str) -> list[str]:
-    agreement = compare(stack.endpoints["database"], stack.endpoints["mlflow"], experiment)
+    agreement = compare(stack.endpoints["database"], stack.endpoints["mlflow"], experiment, token=stack.mlflow_token)
     assert agreement.total > 0
     return agreement.faults
 
 
 def mlflow_runs(stack: Up, experiment: str) -> dict[str, dict[str, Any]]:
     """Runs of an MLflow experiment by name."""
-    api = f"{stack.endpoints['mlflow']}/api/2.0/mlflow"
-    found = httpx.get(f"{api}/experiments/get-by-name", params={"experiment_name": experiment}).json()
-    body = {"experiment_ids": [found["experiment"]["experiment_id"]]}
-    return {run["info"]["run_name"]: run for run in httpx.post(f"{api}/runs/search", json=body).json()["runs"]}
+    with stack.ask_mlflow() as client:
+        found = client.get("experiments/get-by-name", params={"experiment_name": experiment}).json()
+        body = {"experiment_ids": [found["experiment"]["experiment_id"]]}
+        return {run["info"]["run_name"]: run for run in client.post("runs/search", json=body).json()["runs"]}
 
 
 def pairs(run: dict[str, Any], what: str) -> dict[str, str]:
@@ -267,5 +267,6 @@ def pairs(run: dict[str, Any], what: str) -> dict[str, str]:
 def artifacts(stack: Up, run: dict[str, Any], path: str) -> list[str]:
     """Artifact names of a run below `path`."""
     parameters = {"run_id": run["info"]["run_id"], "path": path}
-    answer = httpx.get(f"{stack.endpoints['mlflow']}/api/2.0/mlflow/artifacts/list", params=parameters)
+    with stack.ask_mlflow() as client:
+        answer = client.get("artifacts/list", params=parameters)
     return [file["path"] for file in json.loads(answer.content).get("files", [])]

@@ -125,7 +125,7 @@ def test_one_post_judges_trained_beside_untrained_by_every_protocol(stack: Up, m
     assert ("semi-supervised-document/1", "families, 2 % of labels", "top5") in lined_up
     assert ("detection-coco-mask-rcnn-c4/1", "masked, first 16", "mask_ap50") in lined_up
 
-    agreement = compare(stack.endpoints["database"], stack.endpoints["mlflow"], "suite")
+    agreement = compare(stack.endpoints["database"], stack.endpoints["mlflow"], "suite", token=stack.mlflow_token)
     # Two epochs are not 50 points of everything.
     assert [fault for fault in agreement.faults if "at least 50" not in fault] == []
     assert set(agreement.points) == set(jobs)
@@ -182,7 +182,7 @@ def _is_whole(job: JobDetail, protocol: str, headline: str) -> None:
 
 
 def _mlflow_runs(stack: Up) -> dict[str, dict[str, Any]]:
-    api = f"{stack.endpoints['mlflow']}/api/2.0/mlflow"
-    found = httpx.get(f"{api}/experiments/get-by-name", params={"experiment_name": "suite"}).json()
-    body = {"experiment_ids": [found["experiment"]["experiment_id"]]}
-    return {run["info"]["run_name"]: run for run in httpx.post(f"{api}/runs/search", json=body).json()["runs"]}
+    with stack.ask_mlflow() as client:
+        found = client.get("experiments/get-by-name", params={"experiment_name": "suite"}).json()
+        body = {"experiment_ids": [found["experiment"]["experiment_id"]]}
+        return {run["info"]["run_name"]: run for run in client.post("runs/search", json=body).json()["runs"]}

@@ -50,7 +50,7 @@ class TwoSides:
         return str(run["run_id"])
 
     def post(self, method: str, **body: Any) -> dict[str, Any]:
-        answer = httpx.post(f"{self.mlflow.url}/api/2.0/mlflow/{method}", json=body)
+        answer = httpx.post(f"{self.mlflow.url}/api/2.0/mlflow/{method}", json=body, headers=self.mlflow.headers)
         answer.raise_for_status()
         return answer.json()
 
@@ -70,7 +70,7 @@ class TwoSides:
             connection.execute(query)
 
     def compare(self) -> Agreement:
-        return compare(self.database_url, self.mlflow.url, self.experiment)
+        return compare(self.database_url, self.mlflow.url, self.experiment, token=self.mlflow.token)
 
 
 @pytest.fixture

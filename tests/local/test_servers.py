@@ -124,9 +124,13 @@ def test_redis_keeps_its_queue_over_a_kill(deep: Path) -> None:
 
 
 def test_mlflow_answers_with_artifacts_through_the_server(mlflow: Mlflow) -> None:
-    created = httpx.post(f"{mlflow.url}/api/2.0/mlflow/experiments/create", json={"name": secrets.token_hex(4)})
+    created = httpx.post(
+        f"{mlflow.url}/api/2.0/mlflow/experiments/create", json={"name": secrets.token_hex(4)}, headers=mlflow.headers
+    )
     assert created.status_code == 200
-    got = httpx.get(f"{mlflow.url}/api/2.0/mlflow/experiments/get", params=created.json()).json()
+    got = httpx.get(
+        f"{mlflow.url}/api/2.0/mlflow/experiments/get", params=created.json(), headers=mlflow.headers
+    ).json()
     assert got["experiment"]["artifact_location"].startswith("mlflow-artifacts:")
 
 

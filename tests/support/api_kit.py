@@ -51,8 +51,8 @@ def bearer(secret: str) -> dict[str, str]:
 
 
 @contextmanager
-def run_server(settings: Settings, folder: Path) -> Iterator[str]:
-    """`python -m service.api` on a free port; the address it prints."""
+def run_server(settings: Settings, folder: Path, port: int = 0) -> Iterator[str]:
+    """`python -m service.api`, on a free port unless one is named; the address it prints."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BARLOW_")}
     environment = clean | {
         "BARLOW_DATABASE_URL": settings.database_url.get_secret_value(),
@@ -62,7 +62,7 @@ def run_server(settings: Settings, folder: Path) -> Iterator[str]:
     }
     if settings.admin_token is not None:
         environment["BARLOW_ADMIN_TOKEN"] = settings.admin_token.get_secret_value()
-    command = [sys.executable, "-m", "service.api", "--port", "0"]
+    command = [sys.executable, "-m", "service.api", "--port", str(port)]
     with (folder / "api.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
     try:

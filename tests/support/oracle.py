@@ -191,7 +191,8 @@ class Oracle:
     def _mlflow_runs(self, job: Job) -> list[dict[str, Any]]:
         """Every MLflow run of the job, wherever it stands."""
         api = f"{self._stack.endpoints['mlflow']}/api/2.0/mlflow"
-        with httpx.Client(timeout=60) as client:
+        headers = {"Authorization": f"Bearer {self._stack.mlflow_token}"}
+        with httpx.Client(headers=headers, timeout=60) as client:
             found = client.post(f"{api}/experiments/search", json={"max_results": 1000}).raise_for_status().json()
             body = {
                 "experiment_ids": [experiment["experiment_id"] for experiment in found["experiments"]],

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import psutil
 
 from service.local.process import belonging_to
@@ -22,7 +23,7 @@ from service.local.process import belonging_to
 _WORD_OF = {
     "postgres": "/bin/postgres",
     "redis": "redis-server",
-    "mlflow": "mlflow",
+    "mlflow": "service.tracking",
     "api": "service.api",
     "scheduler": "service.scheduling",
     "worker": "worker",
@@ -40,6 +41,7 @@ class Up:
     endpoints: dict[str, str] = field(default_factory=dict)
     barlow: Sequence[str] = (str(Path(sys.executable).with_name("barlow")),)
     token: str | None = None
+    mlflow_token: str = ""
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -60,11 +62,17 @@ class Up:
         self.endpoints = json.loads(endpoints.read_text())
         kept = self.directory / "admin-token"
         self.token = kept.read_text().strip() if kept.exists() else None
+        self.mlflow_token = json.loads((self.directory / "local.json").read_text())["mlflow_token"]
 
     @property
     def bearer(self) -> dict[str, str]:
         """The header that its API asks for."""
         return {"Authorization": f"Bearer {self.token}"}
+
+    def ask_mlflow(self) -> httpx.Client:
+        """A client of its MLflow's API, as the recorder comes."""
+        headers = {"Authorization": f"Bearer {self.mlflow_token}"}
+        return httpx.Client(base_url=f"{self.endpoints['mlflow']}/api/2.0/mlflow", headers=headers, timeout=60)
 
     def stop(self) -> int:
         """Ctrl-C; returns the exit code."""

@@ -32,12 +32,13 @@ T = TypeVar("T")
 class StackView(ABC):
     """A stack that answers at `endpoints` ("api", "mlflow", "database"), with `engine` on its database.
 
-    `token` is for its API, None where that asks for none.
+    `token` is for its API, None where that asks for none; `mlflow_token` the recorder's for its MLflow.
     """
 
     endpoints: dict[str, str]
     engine: Engine
     token: str | None = None
+    mlflow_token: str
 
     @abstractmethod
     def run(self, job_id: uuid.UUID) -> Path:

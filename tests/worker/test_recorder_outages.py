@@ -12,6 +12,7 @@ import psutil
 import pytest
 from journals import RecordedJob
 from lab import Lab
+from pydantic import SecretStr
 from recorded import assert_exported, export, exporter, in_mlflow, in_postgres, record, runs
 from running_stack import wait_until
 from unreliable import Unreliable, unreliable
@@ -49,9 +50,9 @@ def _fail_at(behind: Unreliable, number: int, fault: str) -> None:
 @pytest.mark.faults
 @pytest.mark.parametrize("fault", ["refused", "lost answer"])
 def test_any_one_request_may_fail(lab: Lab, database: Settings, mlflow: Mlflow, fault: str) -> None:
-    real = make_client(mlflow.url)
+    real = make_client(mlflow.url, mlflow.token)
     with unreliable(mlflow.url) as (url, behind):
-        client = make_client(url)
+        client = make_client(url, mlflow.token)
         for number in itertools.count(1):
             lab.node()  # a slow machine takes longer than a lease for all of them
             job = _ended(lab, database, f"failed-at-{number}")
@@ -69,7 +70,7 @@ def test_any_one_request_may_fail(lab: Lab, database: Settings, mlflow: Mlflow, 
 def test_a_run_that_was_made_behind_a_lost_answer_or_by_another_exporter_is_the_only_one(
     lab: Lab, database: Settings, mlflow: Mlflow
 ) -> None:
-    client = make_client(mlflow.url)
+    client = make_client(mlflow.url, mlflow.token)
     job = _ended(lab, database)
     export(_ended(lab, database, "first"), client)  # makes the experiment
     experiment = client.get_experiment_by_name(f"lab-{lab.engine.url.database}").experiment_id
@@ -90,25 +91,30 @@ def test_a_large_file_is_waited_for_by_its_size_and_not_sent_again(
 ) -> None:
     job = _ended(lab, database, weights=b"w" * (5 << 20))
     with unreliable(mlflow.url, slow_seconds=4) as (url, behind):
-        client = make_client(url)
+        client = make_client(url, mlflow.token)
         behind.choose = lambda method, path: "slow answer" if path.endswith("model.safetensors") else None
         export(job, client)  # 2 s of patience, and 5 for the size
-        assert_exported(job, make_client(mlflow.url))
+        assert_exported(job, make_client(mlflow.url, mlflow.token))
         slower = _ended(lab, database, "slower", weights=b"w" * (1 << 20))
-        slow = exporter(slower, make_client(url))
+        slow = exporter(slower, make_client(url, mlflow.token))
         slow.export(slower.id)
         with pytest.raises(Exception, match="timeout"):
             slow.upload(slower.id)  # 3 s are not enough, and yet it was stored
         slow.upload(slower.id)
-        assert_exported(slower, make_client(mlflow.url))
+        assert_exported(slower, make_client(mlflow.url, mlflow.token))
     assert sum(request.startswith("PUT") and "model.safetensors" in request for request in behind.requests) == 2
+
+
+def _impatient(database: Settings, url: str, token: str) -> Settings:
+    told = {"mlflow_url": url, "mlflow_token": SecretStr(token), "recorder_seconds": 0.1}
+    return database.model_copy(update=told)
 
 
 def test_an_upload_that_hangs_keeps_no_other_job_waiting(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
     job = _ended(lab, database)
     with unreliable(mlflow.url, slow_seconds=9) as (url, behind):
         behind.choose = lambda method, path: "slow answer" if "model.safetensors" in path else None
-        recorder = Recorder(database.model_copy(update={"mlflow_url": url, "recorder_seconds": 0.1}), lab.engine)
+        recorder = Recorder(_impatient(database, url, mlflow.token), lab.engine)
         recorder.start()
         try:
             wait_until(lambda: any("model.safetensors" in request for request in behind.requests), 60)
@@ -129,10 +135,10 @@ def test_mlflow_frozen_refusing_and_killed_in_the_middle(
     name = f"mlflow_{uuid4().hex}"
     postgres.create_database(name)
     (tmp_path / "own").mkdir()
-    server = Mlflow(tmp_path / "own", postgres.url(name), tmp_path / "own.log")
+    server = Mlflow(tmp_path / "own", postgres.url(name), tmp_path / "own.log", "r" * 40)
     server.start()
     port = server.port
-    recorder = Recorder(database.model_copy(update={"mlflow_url": server.url, "recorder_seconds": 0.1}), lab.engine)
+    recorder = Recorder(_impatient(database, server.url, server.token), lab.engine)
     recorder.start()
     try:
         job = RecordedJob(lab, database)
@@ -161,7 +167,7 @@ def test_mlflow_frozen_refusing_and_killed_in_the_middle(
         wait_until(lambda: job.watermark("postgres").complete, 60)
         server.start(port)
         wait_until(lambda: job.watermark("mlflow").complete, 120)
-        assert_exported(job, make_client(server.url))
+        assert_exported(job, make_client(server.url, server.token))
     finally:
         recorder.stop()
         server.stop()
@@ -177,6 +183,7 @@ def test_two_workers_record_while_postgres_is_killed_and_comes_back(mlflow: Mlfl
         database_url=server.url("barlow"),
         runs_dir=tmp_path / "runs",
         mlflow_url=mlflow.url,
+        mlflow_token=mlflow.token,
         recorder_seconds=0.1,
     )
     migrate.upgrade(settings)
@@ -202,8 +209,8 @@ def test_two_workers_record_while_postgres_is_killed_and_comes_back(mlflow: Mlfl
         wait_until(lambda: job.watermark("mlflow").complete, 120)
         assert len(job.points()) == 120
         assert labs[0].kinds(job.id).count("warning") == 6
-        assert in_mlflow(job, make_client(mlflow.url)) == in_postgres(job)
-        assert_exported(job, make_client(mlflow.url))
+        assert in_mlflow(job, make_client(mlflow.url, mlflow.token)) == in_postgres(job)
+        assert_exported(job, make_client(mlflow.url, mlflow.token))
     finally:
         for recorder in recorders:
             recorder.stop()
@@ -215,7 +222,7 @@ def test_two_workers_record_while_postgres_is_killed_and_comes_back(mlflow: Mlfl
 def test_an_evaluation_does_not_wait_for_a_source_whose_run_directory_is_gone(
     lab: Lab, database: Settings, mlflow: Mlflow
 ) -> None:
-    client = make_client(mlflow.url)
+    client = make_client(mlflow.url, mlflow.token)
     source = _ended(lab, database, "source")
     child = RecordedJob(lab, database, "child", source=source.id)
     child.started()

@@ -37,7 +37,7 @@ def _ended(lab: Lab, database: Settings, name: str = "ended", source: Any = None
 
 
 def test_a_run_that_was_tampered_with_is_made_again(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
-    client = make_client(mlflow.url)
+    client = make_client(mlflow.url, mlflow.token)
     job = _ended(lab, database)
     export(job, client)
     former = job.row().mlflow_run_id
@@ -50,7 +50,8 @@ def test_a_run_that_was_tampered_with_is_made_again(lab: Lab, database: Settings
     assert job.row().mlflow_run_id != former
     assert client.get_run(former).info.lifecycle_stage == "deleted"
     assert_exported(job, client)
-    agreement = compare(database.database_url.get_secret_value(), mlflow.url, f"lab-{lab.engine.url.database}")
+    here, name = database.database_url.get_secret_value(), f"lab-{lab.engine.url.database}"
+    agreement = compare(here, mlflow.url, name, token=mlflow.token)
     assert agreement.faults == []
     assert agreement.total == 120
 
@@ -58,7 +59,7 @@ def test_a_run_that_was_tampered_with_is_made_again(lab: Lab, database: Settings
 def test_a_job_is_rebuilt_while_it_runs_and_while_it_is_being_exported(
     lab: Lab, database: Settings, mlflow: Mlflow
 ) -> None:
-    client = make_client(mlflow.url)
+    client = make_client(mlflow.url, mlflow.token)
     job = RecordedJob(lab, database)
     job.started()
     job.steps(1, 5)
@@ -82,7 +83,7 @@ def test_a_job_is_rebuilt_while_it_runs_and_while_it_is_being_exported(
 
 @pytest.mark.faults
 def test_a_rebuild_that_is_killed_at_any_call_is_completed(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
-    client = make_client(mlflow.url)
+    client = make_client(mlflow.url, mlflow.token)
     job = _ended(lab, database)
     export(job, client)
     for calls in itertools.count(1):
@@ -100,18 +101,18 @@ def test_a_rebuild_that_is_killed_at_any_call_is_completed(lab: Lab, database: S
 def test_everything_is_built_in_an_empty_mlflow(
     lab: Lab, database: Settings, mlflow: Mlflow, postgres: Postgres, tmp_path: Path
 ) -> None:
-    client = make_client(mlflow.url)
+    client = make_client(mlflow.url, mlflow.token)
     source = _ended(lab, database, "source")
     export(source, client)
     child = _ended(lab, database, "child", source=source.id)
     export(child, client)
     name = f"mlflow_{uuid4().hex}"
     postgres.create_database(name)
-    other = Mlflow(tmp_path / "other", postgres.url(name), tmp_path / "other.log")
+    other = Mlflow(tmp_path / "other", postgres.url(name), tmp_path / "other.log", "r" * 40)
     (tmp_path / "other").mkdir()
     other.start()
     try:
-        client = make_client(other.url)
+        client = make_client(other.url, other.token)
         _rebuild(child)
         export(child, client)  # before its parent
         _rebuild(source)

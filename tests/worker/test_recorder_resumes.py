@@ -14,7 +14,7 @@ from worker.recorder.mlflow_run import make_client
 def test_a_resume_below_what_mlflow_has_begins_a_new_run(
     lab: Lab, database: Settings, mlflow: Mlflow, resume_step: int
 ) -> None:
-    client = make_client(mlflow.url)
+    client = make_client(mlflow.url, mlflow.token)
     job = RecordedJob(lab, database)
     goes_on = exporter(job, client)
     job.started()
@@ -47,7 +47,7 @@ def test_a_resume_below_what_mlflow_has_begins_a_new_run(
 
 
 def test_a_resume_that_mlflow_knows_nothing_beyond_keeps_its_run(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
-    client = make_client(mlflow.url)
+    client = make_client(mlflow.url, mlflow.token)
     job = RecordedJob(lab, database)
     job.views()
     job.started()
@@ -74,7 +74,7 @@ def test_a_checkpoint_whose_line_comes_behind_later_steps_covers_its_own(
     lab: Lab, database: Settings, mlflow: Mlflow
 ) -> None:
     """The trainer goes on while it is written. Killed before the line of the next one, it was written all the same."""
-    client = make_client(mlflow.url)
+    client = make_client(mlflow.url, mlflow.token)
     job = RecordedJob(lab, database)
     goes_on = exporter(job, client)
     job.started()
@@ -110,7 +110,7 @@ def test_a_checkpoint_whose_line_comes_behind_later_steps_covers_its_own(
 def test_a_point_that_is_recorded_again_replaces_the_one_in_mlflow(
     lab: Lab, database: Settings, mlflow: Mlflow
 ) -> None:
-    client = make_client(mlflow.url)
+    client = make_client(mlflow.url, mlflow.token)
     job = RecordedJob(lab, database)
     job.started()
     job.steps(1, 5)
@@ -127,7 +127,7 @@ def test_a_point_that_is_recorded_again_replaces_the_one_in_mlflow(
 
 
 def test_what_is_undone_while_it_is_being_sent_does_not_stay(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
-    client = make_client(mlflow.url)
+    client = make_client(mlflow.url, mlflow.token)
     job = RecordedJob(lab, database)
     job.started()
     job.steps(1, 9)

@@ -87,7 +87,9 @@ class Recorder:
 
     def _exporter(self) -> mlflow.MlflowExporter:
         assert self._settings.mlflow_url is not None
-        return mlflow.MlflowExporter(self._engine, make_client(self._settings.mlflow_url), self._settings.runs_dir)
+        token = self._settings.mlflow_token
+        client = make_client(self._settings.mlflow_url, None if token is None else token.get_secret_value())
+        return mlflow.MlflowExporter(self._engine, client, self._settings.runs_dir)
 
     def _loop(self, pending: Callable[[], list[UUID]], record: Callable[[UUID], None]) -> None:
         waits = _Waits()

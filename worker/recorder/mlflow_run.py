@@ -36,11 +36,12 @@ Point = tuple[str, int, float, datetime]
 """A point of a metric: key, step, value, time."""
 
 
-def make_client(url: str) -> Any:
+def make_client(url: str, token: str | None = None) -> Any:
     """An MlflowClient that gives up on a dead server within seconds, where its default waits for four minutes.
 
-    It tries every call once: the recorder tries again, after the other jobs had their turn. MLflow is imported here,
-    after its settings: a worker without MLflow does not carry it.
+    It tries every call once: the recorder tries again, after the other jobs had their turn. Its token it reads from the
+    environment, and offers no other way. MLflow is imported here, after its settings: a worker without MLflow does not
+    carry it.
     """
     os.environ.update(
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
@@ -49,6 +50,8 @@ def make_client(url: str) -> Any:
         MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
         GIT_PYTHON_REFRESH="quiet",
     )
+    if token is not None:
+        os.environ["MLFLOW_TRACKING_TOKEN"] = token
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=url)

@@ -1,0 +1,43 @@
+"""`python -m service.tracking`: serve MLflow behind our tokens."""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from service.tracking import surroundings
+from service.tracking.settings import TrackingSettings
+
+
+def main() -> None:
+    """Bring MLflow's database up to date, listen, serve until a signal. Exit code 1: it cannot."""
+    try:
+        settings = TrackingSettings()
+        surroundings.move_in(settings)
+    except (OSError, ValidationError) as error:
+        sys.exit(f"barlow mlflow: {error}")
+    surroundings.name_stores(settings)
+    from mlflow.server.handlers import initialize_backend_stores
+
+    # Once, before the processes that answer start: it makes and migrates the tables.
+    store = surroundings.store(settings)
+    initialize_backend_stores(store, store, surroundings.ARTIFACT_ROOT)
+    uvicorn.run(
+        "service.tracking.app:create",
+        factory=True,
+        host=settings.mlflow_host,
+        port=settings.mlflow_port,
+        workers=settings.mlflow_workers,
+        log_level="warning",
+        # Its lines would hold the codes of links, and headers of a client would say who it is.
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=15,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The gate: every request to MLflow passes here, or does not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.tracking import answers
+from service.tracking.callers import ApiAway, Callers, Visitor, token_in
+from service.tracking.routes import HEALTH, Access, Holder, access_to, program_path
+from service.tracking.tags import TAGGED, checked_tag
+from service.web.origins import Names
+
+LARGEST_BODY = 1_000_000
+"""Bytes; of everybody but the recorder, who sends files."""
+
+_PASSED_ON = {
+    *(b"host", b"accept", b"accept-encoding", b"accept-language", b"content-type", b"content-length"),
+    *(b"transfer-encoding", b"range", b"if-none-match", b"if-modified-since", b"if-range", b"user-agent"),
+}
+"""Headers that reach MLflow. Credentials do not, nor any by which a request is read as another one."""
+
+_OF_ITS_PAGES = [
+    # Scripts and pictures that they bring along, and nobody else's; a frame of theirs may show what was recorded.
+    (
+        b"content-security-policy",
+        b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; base-uri 'self'; "
+        b"form-action 'self'; frame-ancestors 'self'",
+    ),
+    (b"x-frame-options", b"SAMEORIGIN"),
+]
+
+log = logging.getLogger(__name__)
+
+
+class Gate:
+    """Serves MLflow's application to those who may, and nothing that is not listed in `routes` to anybody.
+
+    `close` is awaited at the end.
+    """
+
+    def __init__(self, mlflow: ASGIApp, names: Names, callers: Callers, close: Callable[[], Awaitable[None]]) -> None:
+        self._mlflow = mlflow
+        self._names = names
+        self._callers = callers
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            answer = await self._answer(scope, receive, send)
+            if answer is not None:
+                await answer.send(send, head=scope["method"] == "HEAD")
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> answers.Answer | None:
+        """What to say instead of MLflow; None: MLflow has answered."""
+        if refusal := self._names.refusal(scope):
+            return answers.error(refusal.status, refusal.words)
+        method, path = scope["method"], scope["path"]
+        if path == HEALTH:
+            return answers.Answer(200, b"OK", [(b"content-type", b"text/plain")])
+        access = access_to(method, path)
+        if not access:
+            return answers.error(404, f"{method} {path[:200]} is not served here")
+        try:
+            visitor = await self._visitor(scope)
+        except ApiAway as away:
+            log.warning("%s", away)
+            return answers.error(503, str(away), (b"retry-after", b"5"))
+        if visitor is None:
+            return _stranger(scope)
+        if visitor.holder not in access:
+            return answers.error(403, _too_little(visitor, access))
+        if visitor.holder is not Holder.RECORDER:
+            body = await _read(receive)
+            if body is None:
+                return answers.error(413, f"the body is larger than {LARGEST_BODY} bytes", (b"connection", b"close"))
+            if TAGGED.fullmatch(program_path(path)):
+                try:
+                    body = checked_tag(body)
+                except ValueError as error:
+                    return answers.error(403, str(error))
+            scope, receive = _with_length(scope, len(body)), _replay(body, receive)
+        await self._mlflow(_without_credentials(scope), receive, _dressed(send))
+        return None
+
+    async def _visitor(self, scope: Scope) -> Visitor | None:
+        said = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+        if len(said) > 1:
+            return None
+        return await self._callers.by_token(token_in(said[0]) if said else None)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        # MLflow's own start, which looks for containers of its assistant, is left out: there are none.
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": f"{message['type']}.complete"})
+        await self._close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _stranger(scope: Scope) -> answers.Answer:
+    """What somebody hears who brought nothing that counts: a person a page, a program words."""
+    if scope["method"] == "GET" and any(
+        name == b"accept" and b"text/html" in value for name, value in scope["headers"]
+    ):
+        return answers.page(
+            401,
+            "MLflow of Barlow Lab",
+            "Come in by the command line: `barlow open` prints a link for a browser, and `barlow open JOB` one to the "
+            "run of a job. It needs an access token; an admin makes them.",
+        )
+    words = (
+        "nobody is let in without an access token that is valid: set MLFLOW_TRACKING_TOKEN to yours, or send "
+        "Authorization: Bearer TOKEN; a browser comes in by the link that `barlow open` prints"
+    )
+    # Never Basic in return: a browser would ask for a password and keep it.
+    return answers.error(401, words, (b"www-authenticate", b'Bearer realm="barlow"'))
+
+
+def _too_little(visitor: Visitor, access: Access) -> str:
+    roles = [role for role in (Holder.READER, Holder.SUBMITTER, Holder.ADMIN) if role in access]
+    if not roles:
+        return "only the recorder of Barlow Lab writes this: what stands in MLflow is what was recorded"
+    return f"this takes the role {roles[0]}, and {visitor.name} is a {visitor.holder}; ask an admin for a token"
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The whole body; None: it is too large, or its sender left."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if message["type"] == "http.disconnect" or len(body) > LARGEST_BODY:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """What was read, once more; then whatever comes."""
+    left = [body]
+
+    async def again() -> Message:
+        return {"type": "http.request", "body": left.pop(), "more_body": False} if left else await receive()
+
+    return again
+
+
+def _with_length(scope: Scope, length: int) -> Scope:
+    kept = [(name, value) for name, value in scope["headers"] if name not in (b"content-length", b"transfer-encoding")]
+    return {**scope, "headers": [*kept, (b"content-length", str(length).encode())]}
+
+
+def _without_credentials(scope: Scope) -> Scope:
+    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name in _PASSED_ON]}
+
+
+def _dressed(send: Send) -> Send:
+    """Sends MLflow's answers with a content security policy for its pages, which know none."""
+
+    async def dressed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", []), *_OF_ITS_PAGES]}
+        await send(message)
+
+    return dressed

@@ -1,0 +1,31 @@
+"""MLflow behind the gate, and an API with tokens of every role that it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from api_kit import ADMIN, bearer, guarded, run_server
+from running_stack import wait_until
+from tracking_kit import Tracking, port_of_api
+
+from service.local.servers import Mlflow
+from service.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def tracking(mlflow: Mlflow, served: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
+    """The MLflow of this test process, and a guarded API where it asks."""
+    with run_server(guarded(served), tmp_path_factory.mktemp("api"), port=port_of_api(mlflow)) as api:
+        version = f"{mlflow.url}/version"
+        wait_until(lambda: httpx.get(version, headers=bearer(ADMIN)).status_code == 200, 30)
+        yield Tracking(mlflow, api, {"admin": ADMIN, "recorder": mlflow.token, **_made(api)})
+
+
+def _made(api: str) -> dict[str, str]:
+    made = {}
+    for role in ("reader", "submitter"):
+        answer = httpx.post(f"{api}/api/v1/tokens", json={"name": role, "role": role}, headers=bearer(ADMIN))
+        made[role] = answer.raise_for_status().json()["secret"]
+    return made
