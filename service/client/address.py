@@ -12,6 +12,7 @@ from service.client import own_stack, token_store
 from service.client.api import Client, Unreachable
 
 DATA = Path(".barlow")
+_FILE = "endpoints.json"
 _HERE = "127.0.0.1"
 
 
@@ -25,7 +26,7 @@ def connect(url: str | None, data: Path) -> Client:
         ApiError: others can read a stored token.
     """
     found = address(url, data)
-    given = token_store.token_for(found, named=url is not None)
+    given = token_store.token_for(found, named=url is not None, ours=_is_ours(data / _FILE))
     if given is not None:
         in_environment = given == os.environ.get(token_store.VARIABLE)
         source = token_store.VARIABLE if in_environment else "`barlow login`, which `barlow logout` removes"
@@ -44,21 +45,28 @@ def address(url: str | None, data: Path) -> str:
     Raises:
         Unreachable: there is none.
     """
-    return url or _written(data / "endpoints.json")
+    return url or _written(data / _FILE)
 
 
 def _port_of_own_stack(found: str, data: Path) -> int | None:
     """The port of `found`, if that is what this account's own `barlow up` has written into `data`."""
-    file = data / "endpoints.json"
+    # Of somebody else's folder neither the address nor the token means anything to us.
+    if not _is_ours(data / _FILE):
+        return None
     try:
-        # Of somebody else's folder neither the address nor the token means anything to us.
-        ours = file.stat().st_uid == os.geteuid()
-        its = token_store.canonical(_written(file))
-    except (OSError, Unreachable):
+        its = token_store.canonical(_written(data / _FILE))
+    except Unreachable:
         return None
     parsed = httpx.URL(its)
-    there = ours and its == token_store.canonical(found) and (parsed.scheme, parsed.host) == ("http", _HERE)
+    there = its == token_store.canonical(found) and (parsed.scheme, parsed.host) == ("http", _HERE)
     return parsed.port or 80 if there else None
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        return file.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def _login(url: str) -> str:

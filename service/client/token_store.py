@@ -16,19 +16,20 @@ VARIABLE = "BARLOW_TOKEN"
 """A token in the environment wins over a stored one."""
 
 
-def token_for(url: str, *, named: bool = True) -> str | None:
+def token_for(url: str, *, named: bool = True, ours: bool = True) -> str | None:
     """The token for this address: that of the environment, or the stored one.
 
     Args:
         url: the address.
-        named: whether the user named it. Else it was found in a file, which may be somebody else's and name any
-            address: the environment's token then goes to this machine only.
-
+        named: whether the user named it. Else it was found in a file: the environment's token, of which nobody knows
+            for what address it is, then goes to this machine only.
+        ours: whether that file is this account's. Else it goes nowhere: any account can listen on this machine.
 
     Raises:
         ApiError: others can read the file, or it holds something else.
     """
-    given = os.environ.get(VARIABLE) if named or is_loopback(httpx.URL(canonical(url)).host) else None
+    here = ours and is_loopback(httpx.URL(canonical(url)).host)
+    given = os.environ.get(VARIABLE) if named or here else None
     return given or _load().get(canonical(url))
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.api.schemas import ExperimentDetail, JobDetail
-from service.client.address import connect
+from service.client import own_stack
 from service.client.api import ApiError, Client
 from service.client.progress import watch
 from service.client.render import ending, faults
@@ -42,7 +42,7 @@ def run(recipe: Path, directory: Path, *, keep: bool) -> int:
         body = load_spec_file(recipe)
         _make_fresh(directory)
         make_private(directory, console.print)
-        with _running_stack(console, directory, keep=keep) as endpoints, connect(None, directory) as client:
+        with _running_stack(console, directory, keep=keep) as endpoints, _client(endpoints, directory) as client:
             experiment = client.submit_experiment(body)
             jobs = watch(client, [job.id for job in experiment.jobs], console)
             for job in jobs:
@@ -125,6 +125,11 @@ def _running_stack(console: Console, directory: Path, *, keep: bool) -> Iterator
         else:
             console.print("stopping the stack")
             up.stop()
+
+
+def _client(endpoints: dict[str, str], directory: Path) -> Client:
+    # The token of this stack, whatever lab the shell around has one of.
+    return Client(endpoints["api"], own_stack.read(directory))
 
 
 def _top1(job: JobDetail | None) -> float | None:

@@ -114,10 +114,11 @@ def test_it_goes_to_no_other_address(folder: Path, address: str) -> None:
 
 
 @needs_root
-def test_it_goes_nowhere_that_a_file_of_another_account_names(folder: Path) -> None:
+def test_no_token_goes_where_a_file_of_another_account_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.chown(folder / "endpoints.json", NOBODY, NOBODY)
+    monkeypatch.setenv("BARLOW_TOKEN", "barlow_mine")
     with connect(None, folder) as client:
-        assert client._http.auth is None
+        assert (client._http.auth, client._http.headers.get("Authorization")) == (None, None)
 
 
 @needs_root
