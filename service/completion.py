@@ -177,7 +177,7 @@ def log_tail(path: Path, lines: int) -> list[str]:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    return [shown(line, keep="\t")[:1000] for line in text.splitlines()[-lines:]]
+    return [shown(line, keep="\t")[:1000] for line in text.removesuffix("\n").split("\n")[-lines:]] if text else []
 
 
 def _backbone_row(session: Session, attempt: Attempt, weights: Path, step: int) -> dict[str, object]:

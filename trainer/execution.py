@@ -23,6 +23,7 @@ from trainer.runtime.ending import end_process
 from trainer.runtime.retention import Retention
 from trainer.runtime.stopping import StopRequests
 from trainer.specs import PretrainSpec, Spec, SpecError, load_spec_file, parse_spec
+from trainer.specs.words import shown, shown_lines
 
 FIRST_CAUSE_SECONDS = 5.0
 
@@ -164,13 +165,14 @@ def _fail(error: BaseException, folder: Path | None, context: Context | None) ->
         error.add_note("ranks get of a worker's environment what computing needs; BARLOW_RANK_ENVIRONMENT names more")
     end = outcome.of_exception(error, context.step if context is not None else None)
     if isinstance(error, SpecError):
-        print("\n".join(f"{fault.pointer or '(spec)'}: {fault.message}" for fault in error.faults), file=sys.stderr)
+        for fault in error.faults:
+            print(shown(f"{fault.pointer or '(spec)'}: {fault.message}"), file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
         print("interrupted: no checkpoint was written; the same command goes on from the last one", file=sys.stderr)
     elif isinstance(error, BadSpec | DataError | Diverged) or (context is None and isinstance(error, OSError)):
-        print(error, file=sys.stderr)
+        print(shown_lines(str(error)), file=sys.stderr)
     else:
-        traceback.print_exception(error)
+        print(shown_lines("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     if folder is None or not folder.is_dir():
         return
     outcome.publish(folder, end)

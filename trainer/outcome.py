@@ -22,6 +22,7 @@ from trainer import disk
 from trainer.data.errors import DataError
 from trainer.specs import SpecError
 from trainer.specs.given_files import read_json
+from trainer.specs.words import shown_lines
 
 OutcomeName = Literal["ok", "stopped", "bad_spec", "bad_data", "out_of_memory", "diverged", "crashed"]
 
@@ -62,10 +63,10 @@ def of_exception(error: BaseException, step: int | None = None) -> Outcome:
     name, message = _classified(error)
     return Outcome(
         outcome=name,
-        message=message,
+        message=shown_lines(message),
         step=error.step if isinstance(error, Diverged) else step,
         error_class=type(error).__name__,
-        traceback="".join(traceback.format_exception(error))[-20_000:],
+        traceback=shown_lines("".join(traceback.format_exception(error)))[-20_000:],
     )
 
 

@@ -9,6 +9,7 @@ from trainer.data.detection_loading import DetectionBatch
 from trainer.data.labelled_loading import LabelledBatch
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
+from trainer.specs.words import shown
 
 NAMED = 100
 """So many are named, each by a warning of its own; of more only the number is told."""
@@ -30,13 +31,13 @@ class SkippedImages:
 
     def remember(self, names: Iterable[str]) -> None:
         """Take over what an earlier attempt has told."""
-        self._known = dict.fromkeys(names)
+        self._known = dict.fromkeys(map(shown, names))
         self._shared = self._told = len(self._known)
 
     def note(self, batch: Batch | LabelledBatch | DetectionBatch) -> None:
         """Take in what this rank skipped for a batch."""
         for name, cause in sorted(batch.skipped.items()):
-            self._meet(f"{name} cannot be read: {cause}")
+            self._meet(shown(f"{name} cannot be read: {cause}"))
 
     def share(self) -> None:
         """Tell the other ranks what is new since the last time; every rank calls it at the same step."""

@@ -24,6 +24,7 @@ from trainer.specs import SpecError
 from trainer.specs.catalogue import DataSetEntry
 from trainer.specs.common import NAME_PATTERN
 from trainer.specs.data_sets import DataSource, ImageFolderSource, annotations_of, load_data_sets, unchecked
+from trainer.specs.words import shown, shown_lines
 
 SAY_SECONDS = 10.0
 
@@ -56,7 +57,8 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
     faults += [f"list {list_!r} of data set {name!r} is not at {file}" for list_, file in source.lists.items()
                if not os.path.isfile(file)]  # fmt: skip
     if not found or faults:
-        return unknown.model_copy(update={"checked": True, "fault": (faults or [f"{source.root} has no split"])[0]})
+        fault = shown((faults or [f"{source.root} has no split"])[0])
+        return unknown.model_copy(update={"checked": True, "fault": fault})
     masks = all(images.has_masks for images in found.values() if isinstance(images, AnnotatedDataSet))
     return unknown.model_copy(
         update={
@@ -104,14 +106,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         sources = load_data_sets(chosen.file)
     except (OSError, SpecError) as error:
-        print(f"{chosen.file}: {error}", file=sys.stderr)
+        print(shown_lines(f"{chosen.file}: {error}"), file=sys.stderr)
         return 2
     if unknown := sorted(set(chosen.names) - sources.keys()):
         print(f"{chosen.file} has no {', '.join(unknown)}; it has {', '.join(sources)}", file=sys.stderr)
         return 2
     whole = True
     for name in chosen.names or sources:
-        entry = survey(name, sources[name], lambda said: print(said, file=sys.stderr, flush=True))
+        entry = survey(name, sources[name], lambda said: print(shown(said), file=sys.stderr, flush=True))
         whole = whole and entry.fault is None
         print(json.dumps({"name": name, "entry": entry.model_dump()}), flush=True)
     return 0 if whole else 1

@@ -8,7 +8,7 @@ import sys
 
 from pydantic import ValidationError
 
-from service import marks
+from service import logs, marks
 from service.settings import Settings
 from trainer import kernel
 from worker.app import run
@@ -19,7 +19,7 @@ log = logging.getLogger("worker")
 def main() -> int:
     """Run the worker; returns the exit status: 0 after a drain, 2 if it could not start."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
     if marks.sees_hidden():
         kernel.hide()
     else:

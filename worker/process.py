@@ -17,6 +17,7 @@ import psutil
 
 from service import marks
 from service.marks import ATTEMPT, Look, Mark
+from trainer.specs.words import shown
 from worker import clock
 
 PARENT = "BARLOW_PARENT_PID"
@@ -45,7 +46,8 @@ class Ranks:
     def __init__(
         self, command: Sequence[str], environments: Sequence[Mapping[str, str]], log: Path, mark: Mark
     ) -> None:
-        """Start one process per environment; their stdout and stderr go to `log`, each line with its `[rank] `.
+        """Start one process per environment; their stdout and stderr go to `log`, each line with its `[rank] `, and
+        with escapes for what would break it or drive a terminal.
 
         They and what they start carry `mark`, before the interpreter of a rank has begun.
 
@@ -110,7 +112,8 @@ class Ranks:
         assert process.stdout is not None
         with process.stdout as pipe:
             while line := pipe.readline(LONGEST_PIECE):
-                self._log.write(prefix + line + (b"" if line.endswith(b"\n") else b"\n"))
+                text = line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")
+                self._log.write(prefix + shown(text, keep="\t").encode() + b"\n")
 
 
 class _Log:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from trainer.specs.words import shown
+
 LONGEST = 300
 
 
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, cut; its class where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:LONGEST]
+    return shown((str(error).splitlines() or [type(error).__name__])[0])[:LONGEST]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import socket
 import sys
 
 import uvicorn
 
+from service import logs
 from service.api.app import create_app
 from service.loopback import is_loopback
 from service.settings import MAKE_TOKEN, Settings, read_networks
@@ -15,6 +17,7 @@ from service.settings import MAKE_TOKEN, Settings, read_networks
 
 def main() -> None:
     """Listen, print the address, serve until a signal. Exit code 1: it cannot listen where it is to."""
+    logs.to_stderr("%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     settings = Settings()
     parser = argparse.ArgumentParser(prog="python -m service.api", description=__doc__)
     parser.add_argument("--host", default=settings.api_host)

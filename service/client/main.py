@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +10,12 @@ from typing import Annotated, Any, Optional
 
 import typer
 import yaml
-from rich.console import Console
 from typer.core import TyperGroup
 
 from service.client import progress, render, render_comparison
 from service.client.address import DATA, connect
 from service.client.api import ApiError, Client
+from service.client.terminal import console, say, say_error
 from service.ledger.states import JobState
 from trainer.specs import SpecError, digest, load_spec_file, parse_spec
 
@@ -47,7 +48,7 @@ class _Commands(TyperGroup):
             raise
         except (ApiError, SpecError, OSError) as error:
             said = render.faults(error.faults) if isinstance(error, SpecError) else str(error)
-            typer.secho(f"Error: {said}", err=True, fg=typer.colors.RED)
+            say_error(f"Error: {said}")
             raise typer.Exit(1) from None
 
 
@@ -80,11 +81,11 @@ def submit(
         if isinstance(body, dict) and "jobs" in body:
             made = client.submit_experiment({**body, "name": experiment} if experiment else body)
             ids = [job.id for job in made.jobs]
-            render.submitted(_console(), made.name, made.jobs)
+            render.submitted(console(), made.name, made.jobs)
         else:
             job = client.submit_job(body, experiment=experiment or "default")
             ids = [job.id]
-            render.submitted(_console(), job.experiment, [job])
+            render.submitted(console(), job.experiment, [job])
         if watch:
             _watch(client, ids)
 
@@ -116,14 +117,14 @@ def jobs(
             label=label or None,
             user=client.whoami().user if mine else user,
         )
-    render.jobs(_console(), page.items, more=page.next_page_token is not None)
+    render.jobs(console(), page.items, more=page.next_page_token is not None)
 
 
 @app.command()
 def show(job: JobId, url: Url = None, data: Data = DATA) -> None:
     """Show a job: its state and why, its progress, its newest metrics, its result or its error."""
     with connect(url, data) as client:
-        render.job(_console(), client.job(client.find_job(job)), client.url)
+        render.job(console(), client.job(client.find_job(job)), client.url)
 
 
 @app.command()
@@ -147,7 +148,7 @@ def logs(
     """Print what the trainer has written, each line with its rank."""
     with connect(url, data) as client:
         for piece in client.log(client.find_job(job), follow=follow, attempt=attempt):
-            typer.echo(piece, nl=False)
+            say(piece, nl=False)
 
 
 @app.command()
@@ -155,7 +156,7 @@ def cancel(job: JobIds, url: Url = None, data: Data = DATA) -> None:
     """Cancel jobs. A running one writes a checkpoint first; one that has ended stays as it is."""
     with connect(url, data) as client:
         for job_id in [client.find_job(text) for text in job]:
-            render.asked(_console(), client.cancel(job_id))
+            render.asked(console(), client.cancel(job_id))
 
 
 @app.command()
@@ -167,7 +168,7 @@ def pause(job: JobIds, url: Url = None, data: Data = DATA) -> None:
     """
     with connect(url, data) as client:
         for job_id in [client.find_job(text) for text in job]:
-            render.asked(_console(), client.pause(job_id))
+            render.asked(console(), client.pause(job_id))
 
 
 @app.command()
@@ -178,7 +179,7 @@ def resume(job: JobIds, url: Url = None, data: Data = DATA) -> None:
     """
     with connect(url, data) as client:
         for job_id in [client.find_job(text) for text in job]:
-            render.asked(_console(), client.resume(job_id))
+            render.asked(console(), client.resume(job_id))
 
 
 @app.command()
@@ -198,7 +199,7 @@ def retry(
     with connect(url, data) as client:
         made = [client.retry(job_id) for job_id in [client.find_job(text) for text in job]]
         for new in made:
-            render.submitted(_console(), new.experiment, [new])
+            render.submitted(console(), new.experiment, [new])
         if watch:
             _watch(client, [new.id for new in made])
 
@@ -219,7 +220,7 @@ def rebuild_mlflow(
         raise typer.BadParameter("name one or more jobs, or give --all", param_hint="ID")
     with connect(url, data) as client:
         for job_id in [client.find_job(text) for text in job or ()]:
-            typer.echo(f"{client.rebuild_mlflow(job_id).name}  its MLflow run is made again")
+            say(f"{client.rebuild_mlflow(job_id).name}  its MLflow run is made again")
         for found in client.every_job() if every else ():
             try:
                 client.rebuild_mlflow(found.id)
@@ -229,7 +230,7 @@ def rebuild_mlflow(
                 said = "was never recorded"
             else:
                 said = "its MLflow run is made again"
-            typer.echo(f"{found.experiment}/{found.name}  {said}")
+            say(f"{found.experiment}/{found.name}  {said}")
 
 
 @app.command()
@@ -243,9 +244,9 @@ def spec(file: SpecFile) -> None:
     for name, value in render.specs_in(body).items():
         resolved = parse_spec(value)
         if whole:
-            typer.echo(f"---\n# job: {name}")
-        typer.echo(f"# digest: {digest(resolved)}")
-        typer.echo(yaml.safe_dump(resolved.resolved(), sort_keys=False), nl=False)
+            say(f"---\n# job: {name}")
+        say(f"# digest: {digest(resolved)}")
+        say(yaml.safe_dump(resolved.resolved(), sort_keys=False), nl=False)
 
 
 @app.command()
@@ -268,9 +269,9 @@ def compare(
         raise typer.BadParameter("it takes two jobs or more, or --experiment NAME")
     with connect(url, data) as client:
         if experiment is not None:
-            render_comparison.experiment(_console(), client.compare_experiment(experiment))
+            render_comparison.experiment(console(), client.compare_experiment(experiment))
         else:
-            render_comparison.jobs(_console(), client.compare([client.find_job(text) for text in job or []]))
+            render_comparison.jobs(console(), client.compare([client.find_job(text) for text in job or []]))
 
 
 @app.command()
@@ -288,16 +289,20 @@ def recipes(
     """
     with connect(url, data) as client:
         if name is None:
-            render_comparison.recipes(_console(), client.recipes())
+            render_comparison.recipes(console(), client.recipes())
         else:
-            typer.echo(client.recipe(name), nl=False)
+            text = client.recipe(name)
+            if sys.stdout.isatty():
+                say(text, nl=False)
+            else:  # a file to be submitted, as it is
+                typer.echo(text, nl=False)
 
 
 @app.command()
 def nodes(url: Url = None, data: Data = DATA) -> None:
     """List the hosts that run jobs, and what their slots do."""
     with connect(url, data) as client:
-        render.nodes(_console(), client.nodes())
+        render.nodes(console(), client.nodes())
 
 
 @app.command()
@@ -315,26 +320,20 @@ def release(
     Example: barlow release gpu-1 3
     """
     with connect(url, data) as client:
-        typer.echo(f"slot {slot} of {node}: {client.release_slot(node, slot).words}")
+        say(f"slot {slot} of {node}: {client.release_slot(node, slot).words}")
 
 
 @app.command()
 def datasets(url: Url = None, data: Data = DATA) -> None:
     """List the data sets that a spec may name."""
     with connect(url, data) as client:
-        render.data_sets(_console(), client.data_sets())
+        render.data_sets(console(), client.data_sets())
 
 
 def _watch(client: Client, ids: Sequence[uuid.UUID]) -> None:
-    console = _console()
-    seen = progress.watch(client, ids, console)
+    screen = console()
+    seen = progress.watch(client, ids, screen)
     for job in seen:
-        render.ending(console, job)
+        render.ending(screen, job)
     if any(job.state != JobState.SUCCEEDED for job in seen):
         raise typer.Exit(1)
-
-
-def _console() -> Console:
-    # In a pipe nothing is cut: the reader is a program.
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, width=1000, soft_wrap=True)

@@ -62,11 +62,11 @@ class Bars(Progress):
 
     def __init__(self, console: Console) -> None:
         super().__init__(
-            TextColumn("{task.description:<18}"),
-            TextColumn("{task.fields[state]:<10}"),
+            TextColumn("{task.description:<18}", markup=False),
+            TextColumn("{task.fields[state]:<10}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.percentage:>3.0f} %", markup=False),
+            TextColumn("{task.fields[facts]}", markup=False),
             console=console,
         )
         self._bars: dict[UUID, TaskID] = {}

@@ -16,6 +16,7 @@ from service.client import token_store
 from service.client.address import DATA, address, connect
 from service.client.api import ApiError, Client, Unauthorized
 from service.client.main import Data, Url
+from service.client.terminal import say
 from service.loopback import is_loopback
 
 _tokens = typer.Typer(
@@ -86,7 +87,7 @@ def audit(
             by = act.actor if act.actor == act.user else f"{act.actor} of {act.user}"
             detail = "".join(f"  {key} {value}" for key, value in sorted(act.detail.items()))
             where = f" from {act.address}" if act.address else ""
-            typer.echo(f"{act.at:%Y-%m-%d %H:%M:%S}  {act.action}  {act.subject}  by {by}{where}{detail}")
+            say(f"{act.at:%Y-%m-%d %H:%M:%S}  {act.action}  {act.subject}  by {by}{where}{detail}")
         if page.next_page_token is not None:
             typer.echo("there are more; raise --limit")
 
@@ -129,7 +130,7 @@ def list_tokens(url: Url = None, data: Data = DATA) -> None:
         for token in client.tokens().items:
             made = f"made {token.created_at:%Y-%m-%d %H:%M} by {token.created_by}"
             ended = f"revoked {token.revoked_at:%Y-%m-%d %H:%M}" if token.revoked_at else _until(token)
-            typer.echo(f"{token.name}  {token.user}  {token.role}  {made}  {ended}")
+            say(f"{token.name}  {token.user}  {token.role}  {made}  {ended}")
 
 
 @_tokens.command()

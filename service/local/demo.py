@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.api.schemas import ExperimentDetail, JobDetail
-from service.client import own_stack
+from service.client import own_stack, terminal
 from service.client.api import ApiError, Client
 from service.client.progress import watch
 from service.client.render import ending, faults
@@ -37,7 +37,7 @@ def run(recipe: Path, directory: Path, *, keep: bool) -> int:
     0: every job succeeded, both records agree, and the trained backbone's kNN is at least 30 points above the
     untrained one's. With `keep` the stack stays up afterwards.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console()
     try:
         body = load_spec_file(recipe)
         _make_fresh(directory)

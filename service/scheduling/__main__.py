@@ -18,6 +18,7 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from service import logs
 from service.broker import make_celery, send_wake
 from service.completion import Completion
 from service.database.engine import make_engine
@@ -37,7 +38,7 @@ logger = logging.getLogger("service.scheduling")
 
 def main() -> int:
     """Exit code 0 after SIGTERM or SIGINT, 1 when the database or the lock is lost."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logs.to_stderr("%(asctime)s %(levelname)s %(message)s")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

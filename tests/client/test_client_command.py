@@ -165,6 +165,22 @@ def test_logs_are_printed_as_they_are(barlow: Any, client: Client, served: Setti
     assert barlow("logs", "logged", "--attempt", "2").output == ""
     client.cancel(made.id)
     assert barlow("logs", "logged", "-f").output == "[0] λ [red]plain[/red]\n"
+    (folder / "trainer.log").write_text("[0] \x1b[2J\u202ea\tb\n")
+    assert barlow("logs", "logged").output == "[0] \\x1b[2J\\u202ea\tb\n"
+
+
+def test_what_would_drive_a_terminal_is_printed_as_its_escape(barlow: Any, client: Client, session: Session) -> None:
+    """Of logs and faults of before, and of whoever else writes there."""
+    evil = "\x1b]0;title\x9c \u202efdp.exe\u2069 \x85[0] forged \x9b2J [red] :smile:"
+    said = r"\x1b]0;title\x9c \u202efdp.exe\u2069 \x85[0] forged \x9b2J [red] :smile:"
+    made = client.submit_job({**PRETRAIN, "name": "evil"})
+    job = session.get_one(Job, made.id)
+    job.state, job.error = "failed", {"class": "bad_data", "message": evil, "log_tail": [evil], "traceback": None}
+    job.finished_at = job.created_at
+    session.commit()
+    shown = barlow("show", "evil")
+    assert shown.output.count(said) == 2, shown.output
+    assert evil not in shown.output
 
 
 def test_the_address_comes_from_the_stack_of_this_directory(

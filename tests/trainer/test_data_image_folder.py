@@ -191,3 +191,25 @@ def test_a_file_that_has_gone_is_one_image_but_a_disk_that_has_gone_is_the_hosts
     )
     with pytest.raises(FileNotFoundError):  # not bad_data, which is not tried again
         next(batches.iterate(0, 1))
+
+
+def test_a_name_that_forges_lines_is_the_images_name_and_stands_escaped_in_messages(tree):
+    evil = "x\n[0] ok: done\x1b[2J\u202e.jpg"
+    (tree / "train" / "a" / evil).write_bytes(b"no image")
+    data = opened(tree)
+    (index,) = (index for index in range(len(data)) if data.name(index) == evil)
+    with pytest.raises(UnreadableImage) as error:
+        data.image(index)
+    assert str(error.value).startswith(r"a/x\n[0] ok: done\x1b[2J\u202e.jpg cannot be read: ")
+
+
+def test_a_pipe_in_the_place_of_an_image_is_unreadable_and_not_waited_for(tree):
+    os.mkfifo(tree / "train" / "a" / "pipe.jpg")
+    told = []
+    data = opened(tree, warn=told.append)
+    assert len(data) == 7
+    assert "1 x no regular file" in told[0]
+    (tree / "train/a/x.jpg").unlink()
+    os.mkfifo(tree / "train/a/x.jpg")
+    with pytest.raises(UnreadableImage, match=r"^a/x.jpg cannot be read: it is a named pipe"):
+        data.image(1)

@@ -67,6 +67,15 @@ def test_logs_of_all_ranks_are_whole_lines_with_their_rank(tmp_path: Path) -> No
     assert len(lines) == 903
 
 
+def test_a_line_of_a_rank_is_one_line_and_drives_no_terminal(tmp_path: Path) -> None:
+    odd = b"a\\r[1] forged \x1b[2J \xc2\x85 \xe2\x80\xa8 \xe2\x80\xae \xff \xce\xbb\\tend\r\n".replace(b"\\r", b"\r")
+    ranks = _start(tmp_path, f"import os; os.write(1, {odd!r})")
+    _wait(lambda: None not in ranks.statuses())
+    ranks.close()
+    said = "[0] a\\r[1] forged \\x1b[2J \\x85 \\u2028 \\u202e \\xff λ\\tend\n"
+    assert (tmp_path / "trainer.log").read_text() == said
+
+
 def test_a_rank_that_prints_more_than_a_pipe_holds_is_not_blocked(tmp_path: Path) -> None:
     ranks = _start(tmp_path, "import sys; sys.stdout.write('x' * 3_000_000)")
     _wait(lambda: ranks.statuses() == [0])

@@ -18,6 +18,7 @@ from trainer.runtime import collectives
 from trainer.runtime.retention import Retention
 from trainer.runtime.stopping import StopRequests
 from trainer.specs.data_sets import DataSource, parse_source
+from trainer.specs.words import shown
 
 PROGRESS_SECONDS = 1.0
 LOADING_SECONDS = 10.0
@@ -101,16 +102,17 @@ class Context:
                 self.progress(phase, **self._place, always=True)
 
     def warn(self, message: str, **data: Any) -> None:
-        """A `warning` event, and a line in the log."""
+        """A `warning` event, and a line in the log: one line, whatever names of others are in it."""
+        message = shown(message)
         if self.journal is not None:
             self.journal.append("warning", step=self.step, message=message, **data)
             self.say(f"warning: {message}")
 
     def say(self, line: str) -> None:
-        """One line on rank 0's standard output."""
+        """One line on rank 0's standard output, whatever names of others are in it."""
         with self._turn:
             if self.rank == 0:
-                print(line, flush=True)
+                print(shown(line), flush=True)
 
     def all_gather_rows(self, rows: Tensor) -> Tensor:
         """(n_r, ...) -> (sum of n_r, ...) in rank order; ranks may hold different numbers of rows."""

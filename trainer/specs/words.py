@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from functools import cache
 
@@ -27,18 +26,6 @@ def shown(text: str, *, keep: str = "") -> str:
 def shown_lines(text: str) -> str:
     """The same for a text of several lines: line feeds and tabs stay."""
     return shown(text, keep="\n\t")
-
-
-class OneLine(logging.Formatter):
-    """A formatter of logs whose messages are one line each, whatever was put into them; a traceback has its own."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        """The line without its traceback."""
-        return shown(super().formatMessage(record), keep="\t")
-
-    def formatException(self, ei: logging._SysExcInfoType) -> str:
-        """The traceback, line by line."""
-        return shown_lines(super().formatException(ei))
 
 
 @cache
