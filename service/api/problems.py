@@ -125,7 +125,7 @@ KINDS = {
             "too-many-refusals",
             429,
             "Too many tokens from this address were refused",
-            "Send a good one after the seconds that `Retry-After` says. One that was accepted lately is not held up.",
+            "Good ones are let in. Send another one after the seconds that `Retry-After` says.",
         ),
         Kind("internal", 500, "The server failed", "Nothing was changed. Its log holds the cause."),
         Kind("unavailable", 503, "The run database cannot be reached", "Nothing was changed. Try again in a moment."),

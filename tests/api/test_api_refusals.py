@@ -10,11 +10,12 @@ import pytest
 from api_kit import ADMIN, InProcess, bearer, guarded
 from fastapi import FastAPI
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from service.api.app import create_app
-from service.api.refusals import BURST, KEPT_SECONDS, MOST, Refusals
+from service.api.auth import GOOD_SECONDS
+from service.api.refusals import BURST, MOST, Refusals
 from service.settings import Settings
 
 UNKNOWN = "barlow_" + 43 * "x"
@@ -53,52 +54,34 @@ def ask(app: FastAPI) -> Iterator[Callable[..., httpx.Response]]:
 
 def test_after_so_many_an_address_waits_a_second_for_each(clock: Clock) -> None:
     kept = Refusals(clock)
-    assert [kept.take("10.0.0.1", str(n)) for n in range(BURST)] == [0.0] * BURST
-    assert kept.take("10.0.0.1", "one-more") == pytest.approx(1.0)
-    assert kept.take("10.0.0.2", "one-more") == 0.0
+    assert [kept.take("10.0.0.1") for _ in range(BURST)] == [0.0] * BURST
+    assert kept.take("10.0.0.1") == pytest.approx(1.0)
+    assert kept.take("10.0.0.2") == 0.0
     clock.now += 1.0
-    assert kept.take("10.0.0.1", "one-more") == 0.0
-    assert kept.take("10.0.0.1", "one-more") == pytest.approx(1.0)
+    assert kept.take("10.0.0.1") == 0.0
+    assert kept.take("10.0.0.1") == pytest.approx(1.0)
     clock.now += 1000.0
-    assert [kept.take("10.0.0.1", str(n)) for n in range(BURST + 1)] == [*([0.0] * BURST), 1.0]
+    assert [kept.take("10.0.0.1") for _ in range(BURST + 1)] == [*([0.0] * BURST), 1.0]
 
 
-def test_a_good_token_costs_nothing_and_is_not_held_up_by_others_of_its_address(clock: Clock) -> None:
+def test_what_is_given_back_was_not_taken(clock: Clock) -> None:
     kept = Refusals(clock)
     for _ in range(2 * BURST):
-        assert kept.take("proxy", "good") == 0.0
-        kept.accepted("proxy", "good")
-    while kept.take("proxy", "bad") == 0.0:
-        pass
-    assert kept.take("proxy", "good") == 0.0
-    kept.refused("good")  # it was revoked
-    assert kept.take("proxy", "good") > 0.0
-    clock.now += 1.0
-    assert kept.take("proxy", "new") == 0.0, "another good one waits a second"
-    kept.accepted("proxy", "new")
-    clock.now += KEPT_SECONDS
-    while kept.take("proxy", "bad") == 0.0:
-        pass
-    assert kept.take("proxy", "new") > 0.0
-
-
-def test_what_could_not_be_looked_up_does_not_count(clock: Clock) -> None:
-    kept = Refusals(clock)
-    for _ in range(2 * BURST):
-        assert kept.take("10.0.0.1", "x") == 0.0
-        kept.excused("10.0.0.1")
+        assert kept.take("10.0.0.1") == 0.0
+        kept.give_back("10.0.0.1")
+    kept.give_back("10.0.0.2")
+    assert [kept.take("10.0.0.2") for _ in range(BURST + 1)] == [*([0.0] * BURST), 1.0]
 
 
 def test_a_machine_has_one_bucket_of_ipv6_and_memory_has_an_end(clock: Clock) -> None:
     kept = Refusals(clock)
     for n in range(BURST):
-        assert kept.take(f"2001:db8::{n:x}", "x") == 0.0
-    assert kept.take("2001:db8::ffff:1", "x") > 0.0
-    assert kept.take("2001:db8:0:1::1", "x") == 0.0
+        assert kept.take(f"2001:db8::{n:x}") == 0.0
+    assert kept.take("2001:db8::ffff:1") > 0.0
+    assert kept.take("2001:db8:0:1::1") == 0.0
     for n in range(2 * MOST):
-        kept.take(f"host-{n}", "x")
-        kept.accepted(f"host-{n}", str(n))
-    assert len(kept._spent) == len(kept._good) == MOST
+        kept.take(f"host-{n}")
+    assert len(kept._spent) == MOST
 
 
 def test_a_refused_token_is_a_line_and_a_count_and_nothing_of_it_is_written(
@@ -126,24 +109,38 @@ def test_a_refused_token_is_a_line_and_a_count_and_nothing_of_it_is_written(
         assert f'barlow_refused_tokens_total{{why="{why}"}} {count}.0' in figures
 
 
-def test_an_address_that_goes_on_is_told_to_wait_and_the_run_database_is_not_asked(
+def test_an_address_that_goes_on_is_told_to_wait_and_good_tokens_of_it_are_let_in(
     ask: Callable[..., httpx.Response], app: FastAPI, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert ask(ADMIN).status_code == 200
-    statuses = [ask("barlow_" + f"{n:x}".rjust(43, "x")).status_code for n in range(BURST + 5)]
-    assert statuses == [401] * BURST + [429] * 5
+    def make(name: str) -> str:
+        return str(ask(ADMIN, "/tokens", method="POST", json={"name": name, "role": "reader"}).json()["secret"])
+
+    def guess(n: int) -> httpx.Response:
+        return ask("barlow_" + f"{n:x}".rjust(43, "x"))
+
+    mine, revoked = make("mine"), make("revoked")
+    ask(ADMIN, "/tokens/revoked", method="DELETE")
+    assert [guess(n).status_code for n in range(BURST)] == [401] * BURST
     said = len(caplog.records)
-    app.state.engine.dispose()
-    app.state.sessions.configure(bind=None)  # whoever asks now fails
-    slowed = ask(UNKNOWN)
+    statements: list[str] = []
+    event.listen(app.state.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    slowed = guess(BURST)
     assert (slowed.status_code, slowed.json()["type"]) == (429, "/problems/too-many-refusals")
     assert slowed.headers["Retry-After"] == "1"
-    assert len(caplog.records) == said, "a flood of tokens is no flood of lines"
-    assert ask(ADMIN).status_code == 200, "it was accepted before"
-    clock.now += 1.0
-    app.state.sessions.configure(bind=app.state.engine)
-    assert ask(UNKNOWN).status_code == 401
-    assert 'barlow_refused_tokens_total{why="slowed"} 6.0' in ask(ADMIN, "http://barlow/metrics").text
+    asked = len(statements)
+    assert [guess(n).status_code for n in range(100)] == [429] * 100
+    assert ask(revoked).status_code == ask("malformed").status_code == 429
+    assert len(statements) == asked, "a flood of tokens is no flood of queries"
+    assert len(caplog.records) == said, "and none of lines"
+    assert ask(ADMIN).status_code == ask(mine).status_code == 200, "they share the address, and are let in"
+
+    late = make("late")
+    assert ask(late).status_code == 429
+    clock.now += GOOD_SECONDS
+    while guess(0).status_code == 401:
+        pass
+    assert ask(late).status_code == 200
+    assert 'barlow_refused_tokens_total{why="slowed"} 105.0' in ask(ADMIN, "http://barlow/metrics").text
 
 
 def test_no_token_is_no_guess_and_a_database_that_is_away_no_refusal(database: Settings, clock: Clock) -> None:
