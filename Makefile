@@ -73,7 +73,7 @@ lint: install
 up:
 	$(if $(filter-out 0 1,$(GPU)),$(error GPU=$(GPU) says nothing; GPU=1 gives the worker the GPUs of this host))
 	@sh docker/secrets.sh
-	@chmod -R go+rX docker/postgres-init.sh recipes
+	@chmod -R go+rX recipes
 	$(if $(filter 1,$(GPU)),@sh docker/gpus.sh)
 	BARLOW_REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) docker compose up --build --detach --wait
 	@sh docker/addresses.sh

@@ -21,6 +21,7 @@ add() {
 [ ! -s "$part" ] || [ -z "$(tail -c 1 "$part")" ] || echo >>"$part"
 add POSTGRES_PASSWORD "$(random 24)"
 add BARLOW_DATABASE_PASSWORD "$(random 24)"
+add BARLOW_OWNER_PASSWORD "$(random 24)"
 add MLFLOW_DATABASE_PASSWORD "$(random 24)"
 add REDIS_PASSWORD "$(random 24)"
 add BARLOW_ADMIN_TOKEN "barlow_$(random 32)"

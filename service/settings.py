@@ -65,6 +65,14 @@ class Settings(FromEnvironment):
     """Settings of API, scheduler and worker; a process reads what it needs. Times are in seconds."""
 
     database_url: SecretStr = Field(description="Run database: postgresql://user:password@host/name")
+    owner_database_url: SecretStr | None = Field(
+        None,
+        description="The run database by the role that owns its tables, for migrations; none: that of database_url",
+    )
+    superuser_database_url: SecretStr | None = Field(
+        None, description="A superuser of that server, for `python -m service.database provision` and nothing else"
+    )
+    mlflow_database_url: SecretStr | None = Field(None, description="MLflow's own database, by the role that owns it")
     redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="Celery broker")
     mlflow_url: str | None = Field(None, description="MLflow tracking server as the worker reaches it; none: no MLflow")
     mlflow_public_url: str | None = Field(None, description="MLflow as a browser reaches it, for links")
@@ -186,6 +194,10 @@ class Settings(FromEnvironment):
                     f"BARLOW_LEASE_SECONDS {self.lease_seconds:g}, or {otherwise}"
                 )
         return self
+
+    def as_owner(self) -> Settings:
+        """These settings with the role that owns the tables as the one that connects."""
+        return self.model_copy(update={"database_url": self.owner_database_url or self.database_url})
 
     @property
     def sqlalchemy_url(self) -> str:

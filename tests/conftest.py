@@ -6,13 +6,16 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from api_kit import run_server
 from lab import Lab
+from pydantic import SecretStr
 from running_stack import Up, barlow_below
 
 from service.database import migrate
+from service.database.provisioning import provision
 from service.local.process import port_or_free
 from service.local.servers import Mlflow, Postgres, Redis
 from service.settings import Settings
@@ -42,13 +45,29 @@ def server_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
 
 @pytest.fixture(scope="session")
 def postgres(server_directory: Path) -> Iterator[Postgres]:
-    """A PostgreSQL server with a migrated, empty template database."""
+    """A PostgreSQL server with a migrated, empty template database, and the roles of a real one."""
     server = Postgres(server_directory, secrets.token_urlsafe(16), server_directory / "postgres.log", durable=False)
     server.start()
-    server.create_database(_TEMPLATE)
-    migrate.upgrade(Settings(database_url=server.url(_TEMPLATE)))
+    settings = _as_in_the_field(server, _TEMPLATE).model_copy(
+        update={
+            "superuser_database_url": SecretStr(server.url("postgres")),
+            "mlflow_database_url": SecretStr(server.url("mlflow", "mlflow")),
+        }
+    )
+    provision(settings)
+    migrate.upgrade(settings)
     yield server
     server.stop()
+
+
+def _as_in_the_field(server: Postgres, name: str, **more: Any) -> Settings:
+    """Settings of a database that is served as the role that may only read and write rows."""
+    return Settings(
+        database_url=server.url(name, "barlow"),
+        owner_database_url=server.url(name, "barlow_owner"),
+        allowed_hosts="barlow",
+        **more,
+    )
 
 
 @pytest.fixture
@@ -56,7 +75,7 @@ def database(postgres: Postgres, tmp_path: Path) -> Iterator[Settings]:
     """Settings of a fresh, migrated database of the test's own, with a `runs_dir` of its own."""
     name = f"test_{secrets.token_hex(6)}"
     postgres.create_database(name, template=_TEMPLATE)
-    yield Settings(database_url=postgres.url(name), runs_dir=tmp_path / "runs", allowed_hosts="barlow")
+    yield _as_in_the_field(postgres, name, runs_dir=tmp_path / "runs")
     postgres.drop_database(name)
 
 
@@ -65,7 +84,7 @@ def served(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """Settings of a migrated database that all tests of a module share."""
     name = f"served_{secrets.token_hex(6)}"
     postgres.create_database(name, template=_TEMPLATE)
-    yield Settings(database_url=postgres.url(name), runs_dir=tmp_path_factory.mktemp("runs"), allowed_hosts="barlow")
+    yield _as_in_the_field(postgres, name, runs_dir=tmp_path_factory.mktemp("runs"))
     postgres.drop_database(name)
 
 
@@ -97,10 +116,9 @@ def redis(server_directory: Path) -> Iterator[Redis]:
 @pytest.fixture(scope="session")
 def mlflow(postgres: Postgres, server_directory: Path) -> Iterator[Mlflow]:
     """An MLflow server (about 7 s to start); `Settings.mlflow_url` and `mlflow_token` take its `url` and `token`."""
-    postgres.create_database("mlflow")
     log = server_directory / "mlflow.log"
     api = f"http://127.0.0.1:{port_or_free(0)}"  # nobody is there, until a test has an API listen
-    server = Mlflow(server_directory, postgres.url("mlflow"), log, secrets.token_urlsafe(32), api)
+    server = Mlflow(server_directory, postgres.url("mlflow", "mlflow"), log, secrets.token_urlsafe(32), api)
     server.start()
     yield server
     server.stop()

@@ -1,22 +1,32 @@
-"""`python -m service.database upgrade | current`: migrate the run database, or say where it stands."""
+"""`python -m service.database provision | upgrade | current`: make the roles and databases of a PostgreSQL server
+(BARLOW_SUPERUSER_DATABASE_URL), migrate the run database, or say where it stands."""
 
 from __future__ import annotations
 
 import argparse
 
+import psycopg
+
 from service.database.engine import make_engine
 from service.database.migrate import current_and_head, upgrade
+from service.database.provisioning import provision
 from service.settings import Settings
 
 
 def main() -> None:
     """Exit code 1 of `current` means that migrations are pending."""
     parser = argparse.ArgumentParser(prog="python -m service.database", description=__doc__)
-    parser.add_argument("command", choices=["upgrade", "current"])
+    parser.add_argument("command", choices=["provision", "upgrade", "current"])
     command = parser.parse_args().command
     settings = Settings()
-    if command == "upgrade":
-        upgrade(settings)
+    try:
+        if command == "provision":
+            provision(settings)
+            return
+        if command == "upgrade":
+            upgrade(settings)
+    except (ValueError, psycopg.Error) as error:
+        raise SystemExit(f"{command}: {error}") from None
     engine = make_engine(settings)
     current, head = current_and_head(engine)
     engine.dispose()

@@ -6,9 +6,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, func, select
+from psycopg.errors import InsufficientPrivilege
+from sqlalchemy import Engine, func, inspect, make_url, select
+from sqlalchemy.exc import ProgrammingError
 
 from service.database.engine import make_engine
+from service.database.grants import row_rights
 from service.settings import Settings
 
 
@@ -16,19 +19,40 @@ class SchemaMismatch(ValueError):
     """The run database is of another version than this code."""
 
 
+class NotTheOwner(ValueError):
+    """The role that is to migrate may not change the tables."""
+
+
 # Any fixed number; two processes that migrate at once take turns.
 _MIGRATION_LOCK = 0x6261726C_6F770001
 
 
 def upgrade(settings: Settings, revision: str = "head") -> None:
-    """Run every migration up to `revision` that is not applied yet, in one transaction, one process at a time."""
-    engine = make_engine(settings)
+    """Run every migration up to `revision` that is not applied yet, in one transaction, one process at a time.
+
+    It is done as the owner of the tables, who then gives the role of `settings.database_url` its rights to them.
+
+    Raises:
+        NotTheOwner: this role may not change the tables.
+    """
+    engine = make_engine(settings.as_owner())
     try:
         with engine.begin() as connection:
             connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
+            role = make_url(settings.sqlalchemy_url).username
+            if role is not None and role != engine.url.username:
+                for statement in row_rights(role, inspect(connection).get_table_names("public")):
+                    connection.exec_driver_sql(statement)
+    except ProgrammingError as error:
+        if isinstance(error.orig, InsufficientPrivilege):
+            raise NotTheOwner(
+                f"the role {engine.url.username} may not change the run database: {error.orig.diag.message_primary};"
+                " let BARLOW_OWNER_DATABASE_URL name its owner, or BARLOW_DATABASE_URL, where one role does all"
+            ) from error
+        raise
     finally:
         engine.dispose()
 

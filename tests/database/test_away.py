@@ -37,9 +37,9 @@ def said_to(engine: Engine, *statements: str, between: Callable[[int], None] = l
 
 
 def test_a_transaction_that_idled_out_is_away(engine: Engine, database: Settings) -> None:
+    """An internal error by its class; or an operational one, where the end of the connection overtakes its words."""
     with idled_out(engine, database.database_url.get_secret_value(), after="SELECT 1"):
         error = said_to(engine, "SELECT 1", "SELECT 2")
-    assert isinstance(error, InternalError)
     assert is_away(error)
 
 

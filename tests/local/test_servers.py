@@ -49,7 +49,6 @@ def test_postgres_keeps_its_data_over_kill_and_stale_lock(deep: Path) -> None:
     server = Postgres(deep, "secret", deep / "postgres.log")
     server.start()
     server.create_database("lab")
-    server.create_database("lab", exists_ok=True)
     with psycopg.connect(server.url("lab"), autocommit=True) as connection:
         assert connection.execute("SHOW server_version_num").fetchone()[0] >= "180000"
         connection.execute("CREATE TABLE t AS SELECT 7 AS x")
