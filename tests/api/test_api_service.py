@@ -45,7 +45,7 @@ def test_readiness_names_each_check(api: httpx.Client, session: Session) -> None
 def test_pending_migrations_and_no_database_are_told(database: Settings, in_process: Callable[..., Any]) -> None:
     from service.database.engine import make_engine
 
-    engine = make_engine(database)
+    engine = make_engine(database.as_owner())
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE alembic_version")
     engine.dispose()

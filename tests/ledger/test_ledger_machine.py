@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 from lab import LEASE, Lab
 from sqlalchemy import select, text
 
+from service.database.engine import make_engine
 from service.database.tables import Attempt, Job
 from service.ledger import attempts, nodes, reservations
 from service.ledger.errors import DependencyFailed, IllegalVerb
@@ -37,8 +38,10 @@ class Lives(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        with self.lab.engine.begin() as connection:
+        owner = make_engine(self.lab.settings.as_owner())
+        with owner.begin() as connection:
             connection.execute(text(f"TRUNCATE {TABLES} CASCADE"))
+        owner.dispose()
         self.lab.instances.clear()
         self.jobs: list[uuid.UUID] = []
         self.rows: list[Attempt] = []

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 from api_kit import ADMIN
+from former_stack import PASSWORD, make_former
 from running_stack import Up, wait_until
 
 from service.local import access
@@ -24,6 +27,9 @@ _JOB = {
 }
 
 
+_OWNERS = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+
+
 def _ready(api: str) -> bool:
     with contextlib.suppress(httpx.HTTPError):
         return httpx.get(f"{api}/readyz").status_code == 200
@@ -32,8 +38,10 @@ def _ready(api: str) -> bool:
 
 def test_up_through_its_life(fresh_stack: Up) -> None:
     up, directory = fresh_stack, fresh_stack.directory
+    make_former(directory)
     up.start()
     api = up.endpoints["api"]
+    _what_a_former_version_left_is_taken_over(up)
     assert set(up.endpoints) == {"api", "mlflow", "database"}
     assert all(up.endpoints[name].startswith("http://127.0.0.1:") for name in ("api", "mlflow"))
     for private in (directory, *(directory / name for name in ("endpoints.json", "local.json", "redis/redis.conf"))):
@@ -60,15 +68,12 @@ def test_up_through_its_life(fresh_stack: Up) -> None:
     # Nothing outlives a killed `up`, and the next one goes on where it was.
     up.kill()
     before = up.endpoints
-    directory.chmod(0o755)  # as former versions made it
     own = up.token
     up.settings = {**up.settings, "BARLOW_ADMIN_TOKEN": ADMIN}
     up.start()
     assert up.token == own, "it is kept for a start without the variable"
     up.token = ADMIN
     assert up.endpoints == before
-    assert f"{directory} was open to others (mode 755); its mode is 700 now" in up.output
-    assert directory.stat().st_mode & 0o777 == 0o700
     assert httpx.get(f"{api}/api/v1/whoami", headers={"Authorization": f"Bearer {own}"}).status_code == 401
     (kept,) = httpx.get(f"{api}/api/v1/jobs?experiment=kept", headers=up.bearer).json()["items"]
     assert kept["id"] == made.json()["id"]
@@ -133,6 +138,22 @@ def test_where_the_admin_token_comes_from_and_what_is_said_of_it(
     (tmp_path / "admin-token").chmod(0o644)
     with pytest.raises(ValueError, match="others can read it"):
         access.admin_token(tmp_path, guarded=True)
+
+
+def _what_a_former_version_left_is_taken_over(up: Up) -> None:
+    """Its folder is closed, its rows are there, its address still serves; who reads and writes rows is no superuser."""
+    assert f"{up.directory} was open to others (mode 755); its mode is 700 now" in up.output
+    (kept,) = httpx.get(f"{up.endpoints['api']}/api/v1/experiments", headers=up.bearer).json()["items"]
+    assert kept["name"] == "of before"
+    assert f"//barlow:{PASSWORD}@" in up.endpoints["database"]
+    state = json.loads((up.directory / "local.json").read_text())
+    with psycopg.connect(up.endpoints["database"]) as connection:
+        assert connection.execute("SELECT rolname FROM pg_roles WHERE rolsuper").fetchall() == [("postgres",)]
+        port = connection.info.port
+        assert connection.execute(_OWNERS).fetchall() == [("barlow_owner",)]
+    with psycopg.connect(f"postgresql://mlflow:{state['mlflow_password']}@127.0.0.1:{port}/mlflow") as own:
+        assert own.execute("SELECT x FROM of_mlflow").fetchone() == (7,)
+        assert own.execute(_OWNERS).fetchall() == [("mlflow",)]
 
 
 def test_a_folder_of_other_things_is_not_closed_to_others(tmp_path: Path) -> None:
