@@ -147,6 +147,19 @@ def test_every_service_runs_without_rights_and_comes_back(env_file: Path) -> Non
         assert service["restart"] == ("on-failure:5" if name in ONE_SHOT else "unless-stopped"), name
 
 
+def test_the_superuser_is_known_to_what_makes_the_databases_and_the_owner_to_what_migrates(env_file: Path) -> None:
+    found = _config(env_file)["services"]
+    passwords = dict(line.split("=", 1) for line in env_file.read_text().splitlines())
+
+    def knowing(name: str) -> set[str]:
+        return {service for service, said in found.items() if passwords[name] in json.dumps(said)}
+
+    assert knowing("POSTGRES_PASSWORD") == {"postgres", "databases"}
+    assert knowing("BARLOW_OWNER_PASSWORD") == {"databases", "migrate"}
+    assert knowing("MLFLOW_DATABASE_PASSWORD") == {"databases", "mlflow"}
+    assert knowing("BARLOW_DATABASE_PASSWORD") == {"databases", "migrate", "api", "scheduler", "worker"}
+
+
 def test_a_stop_gives_a_checkpoint_the_time_it_may_take(env_file: Path) -> None:
     from service.settings import Settings
     from worker.node import DRAIN_SPARE_SECONDS
