@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from worker.process import PARENT
 
 FILE_NAME = "datasets.yaml"
 END_SECONDS = 5.0
+STALL_SECONDS = 600.0
+"""So long a set may be counted without a word; the count says every 10 s how far it is."""
+COMMAND = (sys.executable, "-m", "trainer.survey")
 
 log = logging.getLogger(__name__)
 
@@ -122,12 +125,30 @@ class Survey:
             self._thread.join(END_SECONDS)
 
     def _run(self) -> None:
+        left = list(self._entries)
+        while left and not self._stopped.is_set():
+            stalled = self._count(left)
+            left = [name for name in left if not self._entries[name].checked]
+            if not stalled or not left:
+                break
+            log.error("data set %s stands still, for %g s: does its disk answer?", left.pop(0), STALL_SECONDS)
+        left = [name for name, entry in self._entries.items() if not entry.checked]
+        if left and not self._stopped.is_set():
+            log.error("not counted, and so not checked when a job is submitted: %s", ", ".join(left))
+
+    def _count(self, names: Sequence[str]) -> bool:
+        """Have these counted, one after the other; whether that was ended because nothing came for too long."""
         # This thread lives as long as the process: the kernel ends it with the thread that began it.
         environment = self._environment | {PARENT: str(os.getpid()), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, "-m", "trainer.survey", str(self._file)]
+        stalled = threading.Event()
+
+        def end(process: subprocess.Popen[str]) -> None:
+            stalled.set()
+            process.kill()
+
         try:
             with subprocess.Popen(
-                command,
+                [*COMMAND, str(self._file), *names],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -138,13 +159,18 @@ class Survey:
                 assert self._process.stdout is not None
                 if self._stopped.is_set():
                     self._process.kill()
-                for line in self._process.stdout:
+                while True:
+                    clock = threading.Timer(STALL_SECONDS, end, (self._process,))
+                    clock.daemon = True
+                    clock.start()
+                    line = self._process.stdout.readline()
+                    clock.cancel()
+                    if not line:
+                        break
                     self._hear(line.rstrip())
         except Exception:
             log.exception("the data sets of this host are not counted")
-        left = [name for name, entry in self._entries.items() if not entry.checked]
-        if left and not self._stopped.is_set():
-            log.error("not counted, and so not checked when a job is submitted: %s", ", ".join(left))
+        return stalled.is_set()
 
     def _hear(self, line: str) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -55,6 +56,10 @@ def test_a_lab_s_own_folder_takes_their_place_and_a_file_that_is_no_spec_says_wh
     (tmp_path / "notes.txt").write_text("no recipe")
     (tmp_path / ".hidden.yaml").write_text("no recipe")
     (tmp_path / "folder.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "endless.yaml").symlink_to("/dev/zero")
+    (tmp_path / "leak.yaml").symlink_to("/etc/passwd")
+    (tmp_path / "circle.yaml").symlink_to("circle.yaml")
     with in_process(database.model_copy(update={"recipes_dir": tmp_path})) as api:
         items = {item["name"]: item for item in api.get("/recipes").json()["items"]}
         assert set(items) == {"ours", "torn", "jobs", "bytes"}

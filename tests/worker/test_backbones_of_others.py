@@ -1,6 +1,8 @@
 """A file in this host's folder of backbones, judged by a real trainer that a worker starts."""
 
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,23 @@ def test_the_result_names_the_file_and_a_wrong_architecture_ends_the_job_with_th
     assert refused.error["class"] == "bad_spec"
     assert "set backbone to {name: tiny_resnet, stem: small}" in refused.error["message"]
     assert len(host.attempts_of(wrong)) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "ours/config.json does not describe a backbone .*it is a named pipe"),
+        (lambda path: path.symlink_to("/dev/zero"), "it leads out of .*put the file itself there, not a link to it"),
+        (lambda path: path.write_text("[" * 100_000), "it is nested too deeply"),
+    ],
+)
+def test_a_config_that_is_no_file_or_no_end_of_brackets_is_bad_data_at_once(
+    host: Host, tmp_path: Path, make: Callable[[Path], None], said: str
+) -> None:
+    (tmp_path / "ours").mkdir()
+    make(tmp_path / "ours" / "config.json")
+    job = host.finish(host.post({**KNN, "backbone_from": {"file": "ours"}}))
+    assert job.error is not None
+    assert job.error["class"] == "bad_data"
+    assert re.search(said, job.error["message"]), job.error["message"]
+    assert not (host.folder(job.id) / "trainer.log").exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import queue
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from worker_host import Host
 from service.database.tables import Node as NodeRow
 from service.ledger import nodes
 from service.settings import Settings
+from worker import data_sets
 from worker.data_sets import Survey, configured, data_sets_file, source_on_host
 from worker.node import Node
 
@@ -151,3 +154,28 @@ def test_nothing_is_placed_where_the_set_has_a_fault(lab: Lab) -> None:
     lab.node("gpu-2", data_sets={"own": entry})
     lab.place()
     assert lab.attempt(job).node == "gpu-2"
+
+
+def test_a_set_that_stands_still_is_given_up_and_the_others_are_counted(
+    database: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"splits": {"train": 1}, "classes": 1, "description": "", "annotations": ["class"], "checked": True}
+    script = (
+        "import json, sys, time\n"
+        "for name in sys.argv[2:]:\n"
+        "    time.sleep(3600 if name == 'deaf' else 0)\n"
+        f"    print(json.dumps({{'name': name, 'entry': {entry!r}}}), flush=True)\n"
+    )
+    monkeypatch.setattr(data_sets, "COMMAND", (sys.executable, "-S", "-c", script))
+    monkeypatch.setattr(data_sets, "STALL_SECONDS", 5.0)
+    file = put(tmp_path, first=TREE, deaf=TREE, last=TREE)
+    told = queue.SimpleQueue[set[str]]()
+    survey = Survey(
+        database.model_copy(update={"datasets_file": file}),
+        lambda entries: told.put({name for name, entry in entries.items() if entry.checked}),
+    )
+    survey.start()
+    while not told.get(timeout=60) >= {"first", "last"}:
+        pass
+    assert not survey.entries["deaf"].checked
+    survey.stop()
