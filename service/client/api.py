@@ -31,7 +31,7 @@ from service.api.schemas import (
     SlotView,
 )
 from service.api.token_views import AuditView, TokenMade, Tokens, TokenView, Whoami
-from service.client.sse import Message, messages
+from service.client.sse import Message, lines, messages
 from service.ledger.states import Verb
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -295,7 +295,7 @@ class Client:
                     if response.status_code != 200:
                         response.read()
                         self._checked(response, _problem(response))
-                    for message in messages(response.iter_lines()):
+                    for message in messages(lines(response.iter_text())):
                         if message.event == "end":
                             return
                         failures = 0

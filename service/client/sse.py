@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,21 @@ class Message:
     event: str
     data: str
     id: str | None
+
+
+_END = re.compile(r"\r\n|\n|\r(?!\Z)")
+"""Of a line; a carriage return at the end of what has come may be half of one."""
+
+
+def lines(pieces: Iterable[str]) -> Iterator[str]:
+    """The lines of a stream that comes in pieces. httpx would end them at other characters as well, such as U+2028,
+    which stand within what is sent."""
+    left = ""
+    for piece in pieces:
+        *whole, left = _END.split(left + piece)
+        yield from whole
+    if left:
+        yield left.removesuffix("\r")
 
 
 def messages(lines: Iterable[str]) -> Iterator[Message]:

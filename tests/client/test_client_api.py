@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from service.client.api import ApiError, Client, Unreachable
-from service.client.sse import messages
+from service.client.sse import lines, messages
 from service.ledger import requests as ledger
 from service.settings import Settings
 
@@ -140,3 +140,10 @@ def test_what_the_api_writes_the_client_reads(data: list[str]) -> None:
     raw = format_sse_event(comment="x") + format_sse_event(event="log", id="7", data_str=sent) + b"data: torn"
     [message] = messages(raw.decode().split("\n"))
     assert (message.event, message.id, message.data) == ("log", "7", sent)
+
+
+def test_a_line_of_a_stream_ends_at_its_own_ends_alone() -> None:
+    sent = "data: a\u2028b\x85c\x0bd\r\n\ndata: e\rdata: f\n\n"
+    for size in (1, 2, 3, 100):
+        pieces = [sent[at : at + size] for at in range(0, len(sent), size)]
+        assert [message.data for message in messages(lines(pieces))] == ["a\u2028b\x85c\x0bd", "e\nf"]

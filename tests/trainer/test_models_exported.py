@@ -172,3 +172,14 @@ def test_the_digest_is_of_names_types_shapes_and_bytes():
         {**base, "c": torch.empty(0)},
     ]
     assert len({digest, *map(backbone_digest, changed)}) == 1 + len(changed)
+
+
+def test_weights_of_no_end_are_refused_before_they_are_read(folder):
+    weights = folder / "model.safetensors"
+    os.truncate(weights, 1 << 40)
+    with pytest.raises(ValueError, match=r"model.safetensors cannot be read .*it is larger than 17,179,869,184 bytes"):
+        load_backbone(folder)
+    weights.unlink()
+    os.mkfifo(weights)
+    with pytest.raises(ValueError, match=r"model.safetensors cannot be read .*it is a named pipe"):
+        load_backbone(folder)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trainer.data.pixels import PIXEL_MEAN, PIXEL_STD
 from trainer.models.backbones import build_backbone
+from trainer.models.foreign_files import MAX_BYTES
 from trainer.specs.backbone_inputs import CONFIG, WEIGHTS
 from trainer.specs.common import BackboneSpec
 from trainer.specs.given_files import checked, read_json
@@ -80,7 +81,7 @@ def load_backbone(folder: Path, root: Path | None = None) -> nn.Module:
     """
     spec, published = _read_config(folder, root)
     try:
-        weights = load_file(checked(folder / WEIGHTS, within=root))
+        weights = load_file(checked(folder / WEIGHTS, within=root, most=MAX_BYTES))
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{folder.name}/{WEIGHTS} cannot be read ({error}); {REMEDY}") from error
     found = backbone_digest(weights)

@@ -75,14 +75,18 @@ def open_descriptor(path: str | bytes | Path, *, within: Path | None = None) -> 
         raise
 
 
-def checked(path: Path, *, within: Path | None = None) -> Path:
+def checked(path: Path, *, within: Path | None = None, most: int | None = None) -> Path:
     """The same for a library that opens by name: the path to give it, links resolved.
 
     Raises:
+        Refused: it has more than `most` bytes.
         OSError: as `open_regular`.
     """
     found = _resolved(path) if within is None else inside(path, within)
-    _check(found.stat().st_mode, str(path))
+    status = found.stat()
+    _check(status.st_mode, str(path))
+    if most is not None and status.st_size > most:
+        raise Refused(str(path), f"it is larger than {most:,} bytes")
     return found
 
 
