@@ -24,9 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from service.database import migrate
+from service.database.engine import connect
 from service.local.process import Child, port_or_free
 from service.local.servers import HOST, Postgres, Redis
 from service.settings import Settings
@@ -52,7 +51,7 @@ class Lab:
         self._postgres.create_database("barlow")
         self._redis = Redis(directory, secrets.token_urlsafe(16), directory / "redis.log")
         self._redis.start()
-        self.database = psycopg.connect(self._postgres.url("barlow"), autocommit=True)
+        self.database = connect(self._postgres.url("barlow"), autocommit=True)
         migrate.upgrade(Settings(database_url=self._postgres.url("barlow")))
         port = port_or_free(0)
         self._api = f"http://{HOST}:{port}"
@@ -131,9 +130,10 @@ class Lab:
     def _start(self, name: str, module: str, **environment: str) -> None:
         child = Child(
             name,
-            [sys.executable, "-m", module],
+            [sys.executable, "-P", "-m", module],
             log=self.directory / f"{name}.log",
             environment={**self._environment, **environment},
+            ours=True,
         )
         child.start()
         self.children[name] = child

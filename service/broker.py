@@ -6,6 +6,7 @@ import uuid
 
 from celery import Celery
 
+from service import surroundings
 from service.settings import Settings
 
 WAKE_TASK = "barlow.wake"
@@ -14,7 +15,8 @@ WAKE_TASK = "barlow.wake"
 
 def make_celery(settings: Settings) -> Celery:
     """The application of the scheduler (sends) and the workers (receive)."""
-    app = Celery("barlow", broker=settings.redis_url.get_secret_value(), set_as_current=False)
+    surroundings.disown(*surroundings.BROKER)
+    app = Celery("barlow", broker=settings.redis_url.get_secret_value(), set_as_current=False, fixups=[])
     app.conf.update(
         # A message says "look", so it is acknowledged early: a second one is harmless, a lost one is sent again.
         task_acks_late=False,

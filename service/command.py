@@ -1,10 +1,16 @@
 """The `barlow` command: the commands of the client, and those of the local stack."""
 
-from __future__ import annotations
+import os
+import sys
 
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getcwd():
+    del sys.path[0]  # `python -m` puts it first: no queue.py or random.py of whatever folder this is started in
+
+from service import surroundings
 from service.client import tokens
 from service.client.main import app
 from service.local.commands import register
+from trainer.streams import print_escapes
 
 tokens.register(app)
 register(app)
@@ -12,6 +18,8 @@ register(app)
 
 def main() -> None:
     """Entry point of the `barlow` command."""
+    surroundings.disown_all()
+    print_escapes()
     app(prog_name="barlow")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -17,6 +18,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from service.addresses import check_address
 from service.web.origins import origin_of, read_hosts, read_origins
 
 SECRETS_DIR = Path("/run/secrets")
@@ -25,6 +27,17 @@ SECRETS_DIR = Path("/run/secrets")
 SHORTEST_TOKEN = 32
 MAKE_TOKEN = "python3 -c \"import secrets; print('barlow_' + secrets.token_urlsafe(32))\""
 """The command that makes a good token."""
+
+
+_POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
+_SCHEMES = {
+    "database_url": _POSTGRES,
+    "owner_database_url": _POSTGRES,
+    "superuser_database_url": _POSTGRES,
+    "mlflow_database_url": _POSTGRES,
+    "redis_url": ("redis", "rediss", "redis+socket", "unix", "sentinel"),
+    "mlflow_url": ("http", "https"),
+}
 
 
 class FromEnvironment(BaseSettings):
@@ -144,6 +157,14 @@ class Settings(FromEnvironment):
     def _a_token_is_long(cls, token: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         return long_token(f"BARLOW_{str(info.field_name).upper()}", token)
 
+    @field_validator(*_SCHEMES)
+    @classmethod
+    def _an_address_is_read_one_way(cls, url: SecretStr | str | None, info: ValidationInfo) -> SecretStr | str | None:
+        if url is not None:
+            text = url.get_secret_value() if isinstance(url, SecretStr) else url
+            check_address(text, _SCHEMES[info.field_name or ""])
+        return url
+
     @field_validator("allowed_hosts")
     @classmethod
     def _hosts_are_names(cls, text: str) -> str:
@@ -221,3 +242,14 @@ def read_networks(text: str) -> list[str]:
                 f"BARLOW_TRUSTED_PROXIES lists addresses and networks, like 127.0.0.1,172.16.0.0/12: {error}"
             ) from None
     return said
+
+
+def read_settings() -> Settings:
+    """The settings of this process; ends it with status 2 where they are none, after a line for each fault."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        for item in error.errors(include_url=False, include_input=False):
+            name = "_".join(["BARLOW", *(str(part).upper() for part in item["loc"])])
+            print(f"{name}: {item['msg'].removeprefix('Value error, ')}", file=sys.stderr)
+        raise SystemExit(2) from None

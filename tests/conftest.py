@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from service.database.provisioning import provision
 from service.local.process import port_or_free
 from service.local.servers import Mlflow, Postgres, Redis
 from service.settings import Settings
+
+# The shell of whoever runs the tests may have a proxy: it is not for servers on this machine.
+os.environ.update(no_proxy="127.0.0.1,localhost", NO_PROXY="127.0.0.1,localhost")
 
 _TEMPLATE = "migrated"
 _LONGEST_FIRST = ("faults", "worker", "trainer", "local", "end_to_end", "scheduling")

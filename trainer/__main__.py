@@ -1,29 +1,35 @@
 """python -m trainer SPEC --run-dir DIR"""
 
-from __future__ import annotations
-
-import argparse
 import os
 import sys
-from io import TextIOWrapper
+
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getcwd():
+    del sys.path[0]  # `python -m` puts it first: no queue.py or random.py of whatever folder this is started in
+
+import argparse
 from pathlib import Path
 from typing import NoReturn
 
 from trainer import kernel
 from trainer.runtime import caches, meeting, signals
+from trainer.streams import print_escapes
 
 HIDE = "BARLOW_HIDE"
 """Set by a worker: its ranks share an account with it and with those of other jobs."""
 
+COMMAND = "barlow-train"
 DESCRIPTION = """\
 Run one job without any service: pretrain a backbone with Barlow Twins, or evaluate one.
 
-  python -m trainer recipes/digits.yaml --run-dir runs/digits
-  torchrun --nproc-per-node 2 -m trainer recipes/digits.yaml --run-dir runs/digits
-  python -m trainer knn.yaml --run-dir runs/digits-knn --backbone runs/digits/backbone
-  python -m trainer knn-of-file.yaml --run-dir runs/published-knn --backbone weights/resnet50.pth
-  python -m trainer own.yaml --run-dir runs/own --data photos=/data/photos
-  python -m trainer voc.yaml --run-dir runs/voc --datasets /data/datasets.yaml
+  barlow-train recipes/digits.yaml --run-dir runs/digits
+  torchrun --nproc-per-node 2 .venv/bin/barlow-train recipes/digits.yaml --run-dir runs/digits
+  barlow-train knn.yaml --run-dir runs/digits-knn --backbone runs/digits/backbone
+  barlow-train knn-of-file.yaml --run-dir runs/published-knn --backbone weights/resnet50.pth
+  barlow-train own.yaml --run-dir runs/own --data photos=/data/photos
+  barlow-train voc.yaml --run-dir runs/voc --datasets /data/datasets.yaml
+
+`python -P -m trainer` is the same command; without -P it takes the trainer.py of the folder it is started in, if there
+is one. torchrun takes the path of barlow-train, as `which barlow-train` says it.
 
 The same command on the same run directory goes on from the newest checkpoint that is whole, as a new attempt. Ctrl-C
 writes a checkpoint first, and so does TERM or the end of an SSH session (under nohup it goes on); a second Ctrl-C does
@@ -45,8 +51,9 @@ whatever became of the ranks; outcome.json says it.
 
 def main() -> NoReturn:
     """The command; it ends this process."""
+    print_escapes()
     parser = argparse.ArgumentParser(
-        prog="python -m trainer",
+        prog=_called(),
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -87,9 +94,6 @@ def main() -> NoReturn:
     arguments = parser.parse_args()
     if arguments.threads is not None and arguments.threads < 1:
         parser.error("--threads must be at least 1")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file name that the locale lacks must not end a run
     # All this before torch is loaded, which takes seconds.
     if HIDE in os.environ:
         kernel.hide()
@@ -101,7 +105,10 @@ def main() -> NoReturn:
     # on 2 busy cores: 96 images/s spinning, 420 not).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     caches.keep_private(arguments.run_dir.resolve())
-    from trainer.execution import execute
+    try:
+        from trainer.execution import execute
+    except ModuleNotFoundError as error:
+        sys.exit(f"{error.name} is missing: the trainer is an extra, pip install 'barlow-lab[trainer]'")
 
     execute(
         arguments.spec,
@@ -112,6 +119,11 @@ def main() -> NoReturn:
         data_sets=arguments.datasets,
         threads=arguments.threads,
     )
+
+
+def _called() -> str:
+    """The command of this run, for its usage."""
+    return "python -m trainer" if Path(sys.argv[0]).name == "__main__.py" else COMMAND
 
 
 def _named_folder(argument: str) -> tuple[str, Path]:

@@ -4,13 +4,15 @@ A worker runs it to say what its host has: the sets are opened by the readers th
 is what a job would end with.
 """
 
-from __future__ import annotations
+import os
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getcwd():
+    del sys.path[0]  # `python -m` puts it first: no queue.py or random.py of whatever folder this is started in
 
 import argparse
 import json
-import os
 import re
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ from trainer.specs.catalogue import DataSetEntry
 from trainer.specs.common import NAME_PATTERN
 from trainer.specs.data_sets import DataSource, ImageFolderSource, annotations_of, load_data_sets, unchecked
 from trainer.specs.words import shown, shown_lines
+from trainer.streams import print_escapes
 
 SAY_SECONDS = 10.0
 
@@ -97,6 +100,7 @@ class _Ticks:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status: 1 where a set has a fault, 2 where the file has."""
+    print_escapes()
     parser = argparse.ArgumentParser(prog="python -m trainer.survey", description=__doc__)
     parser.add_argument("file", type=Path, metavar="DATASETS.yaml")
     parser.add_argument("names", nargs="*", metavar="NAME", help="left out: all")

@@ -1,17 +1,17 @@
 """python -m worker: work on what is placed on this host. Settings are environment variables BARLOW_*."""
 
-from __future__ import annotations
+import os
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getcwd():
+    del sys.path[0]  # `python -m` puts it first: no queue.py or random.py of whatever folder this is started in
 
 import logging
 import resource
-import sys
 
-from pydantic import ValidationError
-
-from service import logs, marks
-from service.settings import Settings
+from service import logs, marks, surroundings
+from service.settings import read_settings
 from trainer import kernel
-from worker.app import run
 
 log = logging.getLogger("worker")
 
@@ -27,13 +27,10 @@ def main() -> int:
             "/proc is mounted with hidepid: worker and ranks do not hide their memory from other processes of this "
             "account, or they would hide from each other; to have both, add the account to the mount's group (gid=)"
         )
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        for item in error.errors(include_url=False, include_input=False):
-            name = "_".join(["BARLOW", *(str(part).upper() for part in item["loc"])])
-            print(f"{name}: {item['msg'].removeprefix('Value error, ')}", file=sys.stderr)
-        return 2
+    surroundings.disown_all()
+    settings = read_settings()
+    from worker.app import run  # late: Celery reads some variables when it is imported
+
     return run(settings)
 
 

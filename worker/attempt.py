@@ -123,7 +123,7 @@ class AttemptRun:
         job, slots, wanted = self._until_answered(self._look_up)
         if (end := self._prepare(job, wanted)) is not None:
             return end
-        command = [sys.executable, "-m", "trainer", str(self._run_folder / "spec.json")]
+        command = [sys.executable, "-P", "-m", "trainer", str(self._run_folder / "spec.json")]
         command += ["--run-dir", str(self._run_folder), "--attempt", str(self._attempt.number)]
         mark = mark_for(self._attempt.id, self._attempt.node)
         ranks = Ranks(command, [self._environment(rank, slots) for rank in range(len(slots))], self._log, mark)

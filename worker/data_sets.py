@@ -25,7 +25,7 @@ FILE_NAME = "datasets.yaml"
 END_SECONDS = 5.0
 STALL_SECONDS = 600.0
 """So long a set may be counted without a word; the count says every 10 s how far it is."""
-COMMAND = (sys.executable, "-m", "trainer.survey")
+COMMAND = (sys.executable, "-P", "-m", "trainer.survey")
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class Survey:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                text=True,
+                encoding="utf-8",
                 errors="backslashreplace",
             ) as self._process:
                 assert self._process.stdout is not None

@@ -76,7 +76,7 @@ def refusal_of_torch(uuids: Sequence[str], environment: Mapping[str, str]) -> st
     A process of its own is asked: this one shall hold no CUDA context, and nothing ends a wait in a driver that hangs.
     """
     asked = subprocess.Popen(
-        [sys.executable, "-c", QUESTION, str(len(uuids))],
+        [sys.executable, "-P", "-c", QUESTION, str(len(uuids))],
         env={**environment, "CUDA_VISIBLE_DEVICES": ",".join(uuids)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

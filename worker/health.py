@@ -4,28 +4,28 @@ For a container's health check. A worker that cannot reach the database is not h
 for as long as their lease.
 """
 
-from __future__ import annotations
-
+import os
 import sys
 
-from pydantic import ValidationError
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getcwd():
+    del sys.path[0]  # `python -m` puts it first: no queue.py or random.py of whatever folder this is started in
+
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from service import surroundings
 from service.database.engine import make_engine
 from service.database.tables import Node
 from service.ledger.nodes import is_live
-from service.settings import Settings
+from service.settings import read_settings
 from worker.words import first_line
 
 
 def main() -> int:
     """Says in a line what is wrong, if anything is."""
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        return _unhealthy(str(error))
+    surroundings.disown_all()
+    settings = read_settings()
     engine = make_engine(settings)
     try:
         with Session(engine) as session:

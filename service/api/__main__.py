@@ -1,24 +1,28 @@
 """`python -m service.api`: serve the HTTP API."""
 
-from __future__ import annotations
+import os
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getcwd():
+    del sys.path[0]  # `python -m` puts it first: no queue.py or random.py of whatever folder this is started in
 
 import argparse
 import logging
 import socket
-import sys
 
 import uvicorn
 
-from service import logs
+from service import logs, surroundings
 from service.api.app import create_app
 from service.loopback import is_loopback
-from service.settings import MAKE_TOKEN, Settings, read_networks
+from service.settings import MAKE_TOKEN, read_networks, read_settings
 
 
 def main() -> None:
     """Listen, print the address, serve until a signal. Exit code 1: it cannot listen where it is to."""
     logs.to_stderr("%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    settings = Settings()
+    surroundings.disown_all()
+    settings = read_settings()
     parser = argparse.ArgumentParser(prog="python -m service.api", description=__doc__)
     parser.add_argument("--host", default=settings.api_host)
     parser.add_argument("--port", type=int, default=settings.api_port, help="0 picks a free one")

@@ -81,7 +81,7 @@ def _or_from_its_folder(url: str) -> str:
 
 def _written(file: Path) -> str:
     try:
-        return str(json.loads(file.read_text())["api"])
+        return str(json.loads(file.read_text("utf-8"))["api"])
     except FileNotFoundError:
         raise Unreachable(
             f"no API address: there is no {file}. Start a stack here with `barlow up`, name its directory with "

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from service import asking
 from service.api.comparison_schemas import Comparison
 from service.api.pages import Page
 from service.api.problems import ProblemDetails
@@ -82,16 +83,19 @@ class Client:
             raise Unauthorized("the token holds blanks or characters that no token has; run `barlow login` again")
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         try:
-            self._http = httpx.Client(
-                base_url=f"{self.url}/api/v1",
+            self._http = asking.client(
+                f"{self.url}/api/v1",
                 headers=headers,
                 auth=auth,
                 transport=transport,
                 timeout=timeout,
                 follow_redirects=False,
             )
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            self._way = asking.way(self.url)
+        except httpx.InvalidURL as error:
             raise Unreachable(f"{url!r} is not the address of an API: {error}") from None
+        except ValueError as error:
+            raise Unreachable(f"{self.url} cannot be asked: {error}") from None
 
     def __enter__(self) -> Client:
         return self
@@ -314,7 +318,7 @@ class Client:
         if response.is_success:
             return response
         if problem is None:
-            raise ApiError(f"{self.url} answered {response.status_code}; is it really the Barlow Lab API?")
+            raise ApiError(f"{self.url}{self._way} answered {response.status_code}; is it really the Barlow Lab API?")
         lines = [f"{fault.pointer or fault.parameter or 'body'}: {fault.message}" for fault in problem.errors]
         said = "".join(f"\n  {line}" for line in lines) if lines else f": {problem.detail}"
         if response.status_code == 401:
@@ -325,7 +329,7 @@ class Client:
 
     def _unreachable(self, error: Exception) -> Unreachable:
         return Unreachable(
-            f"no Barlow Lab API answers at {self.url} ({type(error).__name__}); start one with `barlow up`, "
+            f"no Barlow Lab API answers at {self.url}{self._way} ({type(error).__name__}); start one with `barlow up`, "
             "or give its address by --url or BARLOW_URL"
         )
 

@@ -50,6 +50,10 @@ class _Commands(TyperGroup):
             said = render.faults(error.faults) if isinstance(error, SpecError) else str(error)
             say_error(f"Error: {said}")
             raise typer.Exit(1) from None
+        except UnicodeEncodeError as error:
+            said = f"a name was given in another encoding than that of this locale ({error.encoding})"
+            typer.secho(f"Error: {said}; run it again with LC_ALL=C.UTF-8", err=True, fg=typer.colors.RED)
+            raise typer.Exit(1) from None
 
 
 app = typer.Typer(cls=_Commands, help=_HELP, no_args_is_help=True, rich_markup_mode=None, add_completion=False)

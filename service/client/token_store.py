@@ -80,7 +80,7 @@ def canonical(url: str) -> str:
 def _load() -> dict[str, str]:
     path = file()
     try:
-        with path.open() as opened:
+        with path.open(encoding="utf-8") as opened:
             mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
             if mode & 0o077:
                 raise ApiError(

@@ -160,7 +160,7 @@ def _is_readable_on_the_way(url: str) -> bool:
 
 def _read_token(file: Path | None) -> str:
     if file is not None:
-        token = file.read_text()
+        token = file.read_text("utf-8")
     elif _is_a_terminal():
         token = typer.prompt("Token", hide_input=True)
     else:

@@ -1,16 +1,21 @@
 """`python -m service.database provision | upgrade | current`: make the roles and databases of a PostgreSQL server
 (BARLOW_SUPERUSER_DATABASE_URL), migrate the run database, or say where it stands."""
 
-from __future__ import annotations
+import os
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getcwd():
+    del sys.path[0]  # `python -m` puts it first: no queue.py or random.py of whatever folder this is started in
 
 import argparse
 
 import psycopg
 
+from service import surroundings
 from service.database.engine import make_engine
 from service.database.migrate import current_and_head, upgrade
 from service.database.provisioning import provision
-from service.settings import Settings
+from service.settings import read_settings
 
 
 def main() -> None:
@@ -18,7 +23,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m service.database", description=__doc__)
     parser.add_argument("command", choices=["provision", "upgrade", "current"])
     command = parser.parse_args().command
-    settings = Settings()
+    surroundings.disown_all()
+    settings = read_settings()
     try:
         if command == "provision":
             provision(settings)

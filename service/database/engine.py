@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import psycopg
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from service import surroundings
 from service.settings import Settings
 
 
@@ -13,6 +17,7 @@ def make_engine(settings: Settings, *, lock_seconds: float | None = None) -> Eng
 
     `lock_seconds`: a statement that waits longer for a row that somebody else holds fails; None: it waits on.
     """
+    surroundings.disown(*surroundings.DATABASE)
     # A process that is frozen in the middle of a transaction gives its row locks back.
     options = "-c timezone=UTC -c idle_in_transaction_session_timeout=20s"
     if lock_seconds is not None:
@@ -34,6 +39,16 @@ def make_engine(settings: Settings, *, lock_seconds: float | None = None) -> Eng
             "options": options,
         },
     )
+
+
+def connect(url: str, **options: Any) -> psycopg.Connection[Any]:
+    """One connection of psycopg's own to the database at `url`; what the URL does not say is libpq's default.
+
+    Raises:
+        psycopg.OperationalError: nobody answers there, or not to this user.
+    """
+    surroundings.disown(*surroundings.DATABASE)
+    return psycopg.connect(url, **options)
 
 
 def session_factory(engine: Engine) -> sessionmaker[Session]:

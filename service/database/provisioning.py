@@ -16,6 +16,7 @@ import psycopg
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
+from service.database.engine import connect
 from service.database.grants import quoted, row_rights
 from service.settings import Settings
 
@@ -105,7 +106,7 @@ def _login(settings: Settings, name: str) -> _Login:
 def _connect(settings: Settings, database: str) -> psycopg.Connection[tuple[Any, ...]]:
     assert settings.superuser_database_url is not None
     url = make_url(settings.superuser_database_url.get_secret_value()).set(drivername="postgresql", database=database)
-    return psycopg.connect(url.render_as_string(hide_password=False), autocommit=True, connect_timeout=10)
+    return connect(url.render_as_string(hide_password=False), autocommit=True, connect_timeout=10)
 
 
 def _make_role(connection: psycopg.Connection[tuple[Any, ...]], login: _Login) -> None:

@@ -10,6 +10,8 @@ import httpx
 import psycopg
 from psycopg.rows import dict_row
 
+from service import asking
+from service.database.engine import connect
 from service.recording import JOB_TAG, mlflow_params
 
 Point = tuple[int, float, int]
@@ -47,8 +49,8 @@ def compare(database_url: str, mlflow_url: str, experiment: str, *, token: str |
     faults: list[str] = []
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     with (
-        psycopg.connect(database_url, row_factory=dict_row) as connection,
-        httpx.Client(base_url=mlflow_url, headers=headers) as mlflow,
+        connect(database_url, row_factory=dict_row) as connection,
+        asking.client(mlflow_url, ours=True, headers=headers) as mlflow,
     ):
         jobs = connection.execute(
             "SELECT jobs.id, jobs.name, kind, jobs.spec, mlflow_run_id FROM jobs"

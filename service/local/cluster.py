@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
+from service.database.engine import connect
 from service.local.process import require_reachable, run_to_end, unprivileged_owner
 
 SUPERUSER = "postgres"
@@ -66,7 +67,7 @@ def take_superuser(url: Callable[[str, str, str], str], password: str, former_pa
         RuntimeError: the server knows neither password.
     """
     try:
-        with psycopg.connect(url("postgres", SUPERUSER, password), autocommit=True) as connection:
+        with connect(url("postgres", SUPERUSER, password), autocommit=True) as connection:
             connection.execute(f"DROP ROLE IF EXISTS {_HELPER}")
             return
     except psycopg.OperationalError as error:
@@ -74,7 +75,7 @@ def take_superuser(url: Callable[[str, str, str], str], password: str, former_pa
     try:
         if former_password is None:
             raise refused
-        former = psycopg.connect(url("postgres", _FORMER, former_password), autocommit=True)
+        former = connect(url("postgres", _FORMER, former_password), autocommit=True)
     except psycopg.OperationalError as error:
         raise RuntimeError(
             f"PostgreSQL does not take the password of its superuser that lies beside it: {error}; if local.json was"
@@ -84,7 +85,7 @@ def take_superuser(url: Callable[[str, str, str], str], password: str, former_pa
         kept = former.pgconn.encrypt_password(password.encode(), _HELPER.encode(), b"scram-sha-256").decode()
         former.execute(f"DROP ROLE IF EXISTS {_HELPER}")
         former.execute(f"CREATE ROLE {_HELPER} SUPERUSER LOGIN PASSWORD '{kept}'")
-    with psycopg.connect(url("postgres", _HELPER, password)) as connection:
+    with connect(url("postgres", _HELPER, password)) as connection:
         kept = connection.pgconn.encrypt_password(password.encode(), SUPERUSER.encode(), b"scram-sha-256").decode()
         connection.execute(f"ALTER ROLE {_FORMER} RENAME TO {SUPERUSER}")
         connection.execute(f"ALTER ROLE {SUPERUSER} PASSWORD '{kept}'")

@@ -99,25 +99,26 @@ def _make_fresh(directory: Path) -> None:
 @contextlib.contextmanager
 def _running_stack(console: Console, directory: Path, *, keep: bool) -> Iterator[dict[str, str]]:
     """A `barlow up` of its own, as a user would start it; what it says is shown until it answers."""
-    command = [sys.executable, "-m", "service.command", "up", "--data", str(directory)]
+    command = [sys.executable, "-P", "-m", "service.command", "up", "--data", str(directory)]
     up = Child(
         "barlow up",
         [*command, "--port", "0", "--mlflow-port", "0"],
         log=directory / "logs" / "up.log",
+        ours=True,
         grace_seconds=180,
         dies_with_parent=not keep,
     )
     up.start()
     finished = False
     try:
-        with up.log.open() as said:
+        with up.log.open(encoding="utf-8", errors="backslashreplace") as said:
 
             def answers() -> bool:
                 console.print(said.read(), end="", markup=False)
                 return (directory / ENDPOINTS).exists()
 
             up.wait_ready(answers, seconds=300)
-        yield json.loads((directory / ENDPOINTS).read_text())
+        yield json.loads((directory / ENDPOINTS).read_text("utf-8"))
         finished = True
     finally:
         if keep and finished:

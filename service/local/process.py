@@ -19,15 +19,27 @@ import psutil
 
 from service import marks
 from service.marks import STACK, Mark
+from service.surroundings import of_a_program_of_ours, plain
 
 UNPRIVILEGED = "nobody"
 
 _ACCESS_HEEDS_CAPABILITIES = "--securebits=+no_setuid_fixup"
+_AS_IN_EVERY_SHELL = {
+    "PYTHONSAFEPATH": "1",
+    # Logs are UTF-8 whatever the locale is.
+    "PYTHONUTF8": "1",
+    "PYTHONIOENCODING": "utf-8:backslashreplace",
+    "NO_PROXY": "*",
+    "no_proxy": "*",
+}
 
 
 @dataclass
 class Child:
     """One child process in a session of its own, so that Ctrl-C in the terminal reaches only `barlow up`.
+
+    `ours`: a program of this product, which gets the environment that its user made, but for what leads elsewhere; a
+    server of others gets little of it. Neither takes modules from the folder that `barlow up` was started in.
 
     `unprivileged` gives up root: PostgreSQL refuses to run as root. The capability to pass through closed folders
     stays, so the stack works below a home of mode 700 and no folder's mode is changed for it. With
@@ -38,6 +50,7 @@ class Child:
     command: Sequence[str]
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    ours: bool = False
     unprivileged: bool = False
     stop_signal: signal.Signals = signal.SIGTERM
     grace_seconds: float = 20.0
@@ -54,9 +67,13 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**_clean_environment(), **self.environment},
+                env=self._environment(),
                 start_new_session=True,
             )
+
+    def _environment(self) -> dict[str, str]:
+        inherited = of_a_program_of_ours(os.environ) if self.ours else plain(os.environ)
+        return {**inherited, **_AS_IN_EVERY_SHELL, **self.environment}
 
     @property
     def pid(self) -> int:
@@ -107,7 +124,7 @@ def run_to_end(command: Sequence[str], *, unprivileged: bool, what: str) -> None
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=_clean_environment(),
+        env={**plain(os.environ), **_AS_IN_EVERY_SHELL},
         check=False,
     )
     if done.returncode:
@@ -182,7 +199,7 @@ def port_or_free(preferred: int) -> int:
 def log_tail(path: Path, lines: int = 15) -> str:
     """The last lines of a log; empty if there is none."""
     try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(path.read_text("utf-8", "replace").splitlines()[-lines:])
     except FileNotFoundError:
         return ""
 
@@ -221,9 +238,3 @@ def _can_set_securebits() -> bool:
     """Some containers' root may not; then only folders that are open to everybody serve."""
     done = subprocess.run(["setpriv", _ACCESS_HEEDS_CAPABILITIES, "--", "true"], stderr=subprocess.DEVNULL, check=False)
     return done.returncode == 0
-
-
-def _clean_environment() -> dict[str, str]:
-    """Our environment without what would point a server somewhere else than this stack, or lock its user out of it."""
-    foreign = ("PG", "MLFLOW_", "_MLFLOW_", "BARLOW_ADMIN_TOKEN")
-    return {k: v for k, v in os.environ.items() if not k.startswith(foreign)}

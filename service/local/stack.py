@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from service import asking
 from service.completion import Completion
 from service.database import migrate
 from service.database.engine import make_engine, session_factory
@@ -188,9 +189,10 @@ class Stack:
     def _start_module(self, name: str, module: str, environment: dict[str, str]) -> None:
         child = Child(
             name,
-            [sys.executable, "-m", module],
+            [sys.executable, "-P", "-m", module],
             log=self._log(name),
             environment=environment,
+            ours=True,
             # The worker lets its trainers write a checkpoint first.
             grace_seconds=120 if name == "worker" else 20,
         )
@@ -233,7 +235,7 @@ class Stack:
         """Passwords and ports of this directory. A port stays what it was, unless somebody else has it now."""
         file = self.directory / STATE
         try:
-            state: dict[str, Any] = json.loads(file.read_text())
+            state: dict[str, Any] = json.loads(file.read_text("utf-8"))
         except FileNotFoundError:
             state = {}
         for name in ("database", "owner", "mlflow", "superuser", "redis"):
@@ -324,8 +326,8 @@ def _address(url: SecretStr | None) -> str:
 
 
 def _ready(api_url: str) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{api_url}/readyz", timeout=10).status_code == 200
+    with contextlib.suppress(httpx.HTTPError), asking.client(api_url, timeout=10) as client:
+        return client.get("/readyz").status_code == 200
     return False
 
 

@@ -4,11 +4,14 @@ The advisory lock and the tick share one connection: a scheduler that has lost t
 exits with a failure and is started again by whoever supervises it.
 """
 
-from __future__ import annotations
+import os
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getcwd():
+    del sys.path[0]  # `python -m` puts it first: no queue.py or random.py of whatever folder this is started in
 
 import logging
 import signal
-import sys
 import threading
 import time
 import uuid
@@ -18,14 +21,14 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from service import logs
+from service import logs, surroundings
 from service.broker import make_celery, send_wake
 from service.completion import Completion
 from service.database.engine import make_engine
 from service.ledger.events import SCHEDULER_CHANNEL
 from service.scheduling.tick import placed, tick
 from service.scheduling.waker import Waker
-from service.settings import Settings
+from service.settings import Settings, read_settings
 
 SCHEDULER_LOCK = 0x6261726C_6F770002
 """Any fixed number: the advisory lock of the one scheduler."""
@@ -42,7 +45,8 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    settings = Settings()
+    surroundings.disown_all()
+    settings = read_settings()
     engine = make_engine(settings)
     try:
         with engine.connect() as connection:

@@ -1,8 +1,10 @@
 """`python -m service.tracking`: serve MLflow behind our tokens."""
 
-from __future__ import annotations
-
+import os
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getcwd():
+    del sys.path[0]  # `python -m` puts it first: no queue.py or random.py of whatever folder this is started in
 
 import uvicorn
 from pydantic import ValidationError

@@ -37,12 +37,16 @@ def test_a_part_of_the_stack_is_neither_led_elsewhere_nor_locked(
     for name in ("PGHOST", "MLFLOW_TRACKING_URI", "BARLOW_ADMIN_TOKEN", "BARLOW_TICK_SECONDS"):
         monkeypatch.setenv(name, "x")
     command = [sys.executable, "-c", "import os; print(*os.environ)"]
-    child = Child("names", command, log=tmp_path / "names.log")
-    child.start()
-    child.wait_ready(lambda: child.exit_code() is not None, seconds=60)
-    given = set((tmp_path / "names.log").read_text().split())
-    assert "BARLOW_TICK_SECONDS" in given
-    assert given.isdisjoint({"PGHOST", "MLFLOW_TRACKING_URI", "BARLOW_ADMIN_TOKEN"})
+    given = {}
+    for ours in (False, True):
+        log = tmp_path / f"names-{ours}.log"
+        child = Child("names", command, log=log, ours=ours)
+        child.start()
+        child.wait_ready(lambda child=child: child.exit_code() is not None, seconds=60)
+        given[ours] = set(log.read_text().split())
+        assert given[ours].isdisjoint({"PGHOST", "MLFLOW_TRACKING_URI", "BARLOW_ADMIN_TOKEN"})
+        assert "PATH" in given[ours]
+    assert "BARLOW_TICK_SECONDS" in given[True] - given[False]
 
 
 def test_postgres_keeps_its_data_over_kill_and_stale_lock(deep: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import foreign_shell
 import httpx
 import psycopg
 import pytest
@@ -17,6 +18,7 @@ from former_stack import PASSWORD, make_former
 from running_stack import Up, wait_until
 
 from service.local import access
+from service.local.agreement import compare
 
 _JOB = {
     "kind": "knn",
@@ -36,8 +38,12 @@ def _ready(api: str) -> bool:
     return False
 
 
-def test_up_through_its_life(fresh_stack: Up) -> None:
+def test_up_through_its_life_in_a_foreign_shell_and_folder(fresh_stack: Up, tmp_path: Path) -> None:
+    """Under more than forty variables of other projects, in a folder whose modules are called like ours."""
     up, directory = fresh_stack, fresh_stack.directory
+    assert len(foreign_shell.VARIABLES) > 40
+    up.settings = {**foreign_shell.VARIABLES, **up.settings}
+    up.started_in = foreign_shell.make_folder(tmp_path / "my project")
     make_former(directory)
     up.start()
     api = up.endpoints["api"]
@@ -79,6 +85,9 @@ def test_up_through_its_life(fresh_stack: Up) -> None:
     assert kept["id"] == made.json()["id"]
     job = f"{api}/api/v1/jobs/{kept['id']}"
     wait_until(lambda: httpx.get(job, headers=up.bearer).json()["state"] == "succeeded", 60)
+    wait_until(lambda: httpx.get(job, headers=up.bearer).json()["recording"]["mlflow"] == "complete", 60)
+    assert compare(up.endpoints["database"], up.endpoints["mlflow"], "kept").faults == []
+    assert [log for log in (directory / "logs").iterdir() if b"OF THE FOLDER" in log.read_bytes()] == []
     _the_token_is_where_it_belongs(up)
 
     assert up.stop() == 0, up.output

@@ -42,6 +42,7 @@ class Up:
     barlow: Sequence[str] = (str(Path(sys.executable).with_name("barlow")),)
     token: str | None = None
     mlflow_token: str = ""
+    started_in: Path | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -54,6 +55,7 @@ class Up:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**_without_a_token(), **self.settings},
+                cwd=self.started_in,
                 # As a shell starts `barlow up &`: it must stop when it is asked to, all the same.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
             )

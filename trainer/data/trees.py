@@ -1,12 +1,14 @@
 """python -m trainer.data.trees NAME --format FORMAT DIR: a generated data set as files, in the format of real ones."""
 
-from __future__ import annotations
+import os
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getcwd():
+    del sys.path[0]  # `python -m` puts it first: no queue.py or random.py of whatever folder this is started in
 
 import argparse
 import itertools
-import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from trainer.data.datasets import Images
 from trainer.data.errors import DataError
 from trainer.data.registry import open_annotated, open_data_set, registered
 from trainer.data.writing import write_coco, write_image_folder, write_voc
+from trainer.streams import print_escapes
 
 DESCRIPTION = """\
 Write a generated data set to disk in the format of real ones, so that the readers of those have something to read.
@@ -93,6 +96,7 @@ def _say(done: int, total: int) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
+    print_escapes()
     parser = argparse.ArgumentParser(
         prog="python -m trainer.data.trees",
         description=DESCRIPTION,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -109,8 +110,8 @@ class Context:
             self.say(f"warning: {message}")
 
     def say(self, line: str) -> None:
-        """One line on rank 0's standard output, whatever names of others are in it."""
-        with self._turn:
+        """One line on rank 0's standard output, whatever names of others are in it; nobody needs to read it."""
+        with self._turn, contextlib.suppress(OSError):  # a pipe whose reader left, a terminal that is gone
             if self.rank == 0:
                 print(shown(line), flush=True)
 

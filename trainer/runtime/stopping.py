@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -90,6 +91,7 @@ class StopRequests:
         except (OSError, ValueError) as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
-                print(f"{self._control_file.name} is passed over: {error}", file=sys.stderr, flush=True)
+                with contextlib.suppress(OSError):  # a terminal that is gone
+                    print(f"{self._control_file.name} is passed over: {error}", file=sys.stderr, flush=True)
             return None
         return str(reason)

@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from service import surroundings
 from trainer.specs.given_files import read_bytes
 
 POINTS = 1000
@@ -43,6 +44,7 @@ def make_client(url: str, token: str | None = None) -> Any:
     environment, and offers no other way. MLflow is imported here, after its settings: a worker without MLflow does not
     carry it.
     """
+    surroundings.ask_nobody_else()
     os.environ.update(
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
         MLFLOW_HTTP_REQUEST_TIMEOUT=str(SMALL_CALL_SECONDS),

@@ -1,0 +1,43 @@
+"""Addresses with a password in them, as users write them into settings: read one way, or refused without showing it."""
+
+from __future__ import annotations
+
+import re
+
+ENCODE = "python3 -c \"import getpass, urllib.parse as u; print(u.quote(getpass.getpass(), safe=''))\""
+"""The command that asks for a password and prints it percent-encoded."""
+
+_HOST = r"(?:\[[0-9A-Za-z:.%]*\]|[^\s\[\]:@,]*)(?::[0-9]*)?"
+_HOSTS = re.compile(rf"{_HOST}(?:,{_HOST})*")
+
+
+def check_address(url: str, schemes: tuple[str, ...]) -> None:
+    """Refuse an address that is of no such scheme, or that could be read in two ways.
+
+    A raw @, /, ? or # in a password ends it early for one parser and not for the next, and the rest of it would be
+    taken for a host, and shown as one.
+
+    Raises:
+        ValueError: holds no part of the address, and the remedy.
+    """
+    scheme, there, rest = url.partition("://")
+    if not there or scheme not in schemes:
+        raise ValueError(f"it must begin with {' or '.join(f'{name}://' for name in schemes)}")
+    authority = re.split("[/?]", rest, maxsplit=1)[0]
+    user, _, hosts = authority.rpartition("@")
+    query = rest.partition("?")[2]
+    clear = (
+        # An @ behind the authority ends a password that holds a / or a ?.
+        rest.count("@") <= 1
+        and "@" not in rest[len(authority) :]
+        and "#" not in rest
+        and not re.search(r"[\s\x00-\x1f\x7f\[\]]|%(?![0-9A-Fa-f]{2})", user)
+        and _HOSTS.fullmatch(hosts)
+        and all(re.match(r"\w+=", item) for item in query.split("&") if item)
+    )
+    if not clear:
+        raise ValueError(
+            "it cannot be read: a character of its user name or password means something else in an address, or its "
+            "host or port is none. Write them percent-encoded (@ is %40, / is %2F, ? is %3F, # is %23, % is %25, [ is "
+            f"%5B, ] is %5D, a blank is %20); this asks for a password and prints it so: {ENCODE}"
+        )

@@ -1,0 +1,88 @@
+"""HTTP to others. This machine, and servers of ours, are asked directly; whatever else, as the user's shell says."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+from service.loopback import is_loopback
+
+
+def client(url: str, *, ours: bool = False, **options: Any) -> httpx.Client:
+    """A client for this address; `options` are those of httpx.Client.
+
+    An address of this machine is asked directly, whatever the environment says: a proxy that is elsewhere cannot reach
+    it, and would read the token on the way. Other addresses are reached through the proxy that the environment names
+    for them (http_proxy, https_proxy, all_proxy, no_proxy), unless the server is `ours`.
+
+    Raises:
+        httpx.InvalidURL: it is no address.
+        ValueError: the proxy, or the file of certificates, is none; names the variable.
+    """
+    parsed = httpx.URL(url)
+    variable, proxy = ("", None) if ours else _proxy(parsed)
+    try:
+        return httpx.Client(
+            base_url=url,
+            trust_env=False,
+            verify=_certificates() if parsed.scheme == "https" else True,
+            proxy=proxy,
+            **options,
+        )
+    except ImportError:
+        raise ValueError(
+            f"{variable} names a SOCKS proxy ({_shown(proxy)}), which takes a package: pip install socksio. Or unset "
+            f"it, or name {parsed.host} in no_proxy"
+        ) from None
+
+
+def way(url: str) -> str:
+    """How `client` reaches an address that is not ours, for an error: the proxy without its password, if there is one.
+
+    Raises:
+        httpx.InvalidURL, ValueError: as for `client`.
+    """
+    proxy = _proxy(httpx.URL(url))[1]
+    return "" if proxy is None else f" through the proxy {_shown(proxy)}"
+
+
+def _proxy(url: httpx.URL) -> tuple[str, httpx.URL | None]:
+    """Which variable names a proxy for this address, and which it is."""
+    if is_loopback(url.host) or proxy_bypass(url.host if url.port is None else f"{url.host}:{url.port}"):
+        return "", None
+    named = getproxies()
+    kind = url.scheme if named.get(url.scheme) else "all"
+    if not (found := named.get(kind)):
+        return "", None
+    spelled = (f"{kind}_proxy", f"{kind}_proxy".upper())
+    variable = next((name for name in spelled if os.environ.get(name)), spelled[0])
+    try:
+        proxy = httpx.URL(found if "://" in found else f"http://{found}")
+    except httpx.InvalidURL:
+        proxy = httpx.URL()
+    if proxy.scheme not in ("http", "https", "socks5", "socks5h") or not proxy.host:
+        # What it says is not shown: it may hold a password.
+        raise ValueError(f"{variable} is not the address of a proxy (http://HOST:PORT); mend it, or unset it")
+    return variable, proxy
+
+
+def _shown(proxy: httpx.URL | None) -> str:
+    return "" if proxy is None else str(proxy.copy_with(userinfo=b"")).rstrip("/")
+
+
+def _certificates() -> ssl.SSLContext | bool:
+    """Whom to believe: SSL_CERT_FILE or SSL_CERT_DIR of a place with certificates of its own, else the usual ones."""
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if named := os.environ.get(variable):
+            try:
+                os.stat(named)  # a folder that is not there would be taken without a word
+                if variable == "SSL_CERT_FILE":
+                    return ssl.create_default_context(cafile=named)
+                return ssl.create_default_context(capath=named)
+            except OSError as error:
+                raise ValueError(f"{variable} is {named}, which cannot be used: {error.strerror or error}") from None
+    return True

@@ -1,0 +1,63 @@
+"""What the shell that started us says to others, and not to us: our connections are what our settings say, alone.
+
+libpq, Celery, MLflow's client and requests each fill in what they were not told from environment variables, some of
+them over what they were told. A shell has those of other projects. Whoever makes such a connection disowns the
+variables of its kind first; a program of ours begins with all of them, as some are read when a package is imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+DATABASE = ("PG", "PSYCOPG_")
+"""libpq takes host, password and options from PG*, and PGHOSTADDR, PGSERVICE and PGOPTIONS beside any URL."""
+BROKER = ("CELERY", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING", "DJANGO_SETTINGS_MODULE")
+"""CELERY_BROKER_READ_URL and its like win over what the code says."""
+TRACKING = ("MLFLOW_", "_MLFLOW_", "DATABRICKS_")
+SERVERS = ("UVICORN_", "GUNICORN_", "FLASK_", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS")
+"""What web servers read: who may say where a request came from is none of another project's business."""
+
+_PLAIN = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_", "TZ", "TMPDIR", "XDG_", "LD_LIBRARY_PATH"),
+    *("PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
+)
+
+
+def disown(*kinds: str) -> None:
+    """Take the variables whose names begin so out of the environment of this process."""
+    for name in [name for name in os.environ if name.startswith(kinds)]:
+        del os.environ[name]
+
+
+def disown_all() -> None:
+    """Take out all that would lead one of our connections or servers elsewhere. How a program of ours begins."""
+    disown(*DATABASE, *BROKER, *TRACKING, *SERVERS)
+
+
+def ask_nobody_else() -> None:
+    """No proxy and no ~/.netrc stands between this process and what it asks.
+
+    For a process that asks our own servers alone, and by a library that offers no other way.
+    """
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
+    os.environ.update(NO_PROXY="*", NETRC=os.devnull)
+
+
+def plain(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a server of others needs of an environment: where things are, and the language."""
+    return {name: value for name, value in environment.items() if name.startswith(_PLAIN)}
+
+
+def of_a_program_of_ours(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what is for others, and without the tokens of whoever started us.
+
+    GPUs, threads and compilers have too many names to list: what a job may see of it, the worker decides.
+    """
+    foreign = (*DATABASE, *BROKER, *TRACKING, *SERVERS, "PYTHONINSPECT", "BARLOW_ADMIN_TOKEN", "BARLOW_TOKEN")
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(foreign) and not name.lower().endswith("_proxy")
+    }

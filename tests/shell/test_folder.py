@@ -1,0 +1,63 @@
+"""Nothing of the folder that a program is started in is run, whatever its modules are called."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import foreign_shell
+import pytest
+
+BIN = Path(sys.executable).parent
+SPEC = "{kind: knn, data: digits, images: {size: 16, resize: 16}, backbone_from: {pixels: true}}\n"
+
+
+def _run(folder: Path, *command: str | Path) -> str:
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=folder,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    said = done.stdout + done.stderr
+    assert "OF THE FOLDER IS RUN" not in said
+    assert done.returncode == 0, said
+    return said
+
+
+def test_the_trainer_by_hand_and_torchruns_ranks(tmp_path: Path) -> None:
+    """The commands of the README, from a folder that has modules of all names."""
+    folder = foreign_shell.make_folder(tmp_path / "theirs")
+    (folder / "spec.yaml").write_text(SPEC)
+    ranks = ("--standalone", "--nproc-per-node", "2")
+    said = _run(folder, BIN / "torchrun", *ranks, BIN / "barlow-train", "spec.yaml", "--run-dir", "runs")
+    assert "ok: knn: top1" in said
+    assert '"ok"' in (folder / "runs/attempts/0001/outcome.json").read_text("utf-8")
+    assert "usage: barlow-train" in _run(folder, BIN / "barlow-train", "--help")
+    assert "usage: python -m trainer" in _run(folder, sys.executable, "-P", "-m", "trainer", "--help")
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["trainer", "trainer.survey", "trainer.data.trees", "service.api", "service.database", "service.command"],
+)
+def test_a_module_of_ours_by_its_name(tmp_path: Path, module: str) -> None:
+    """`python -m` finds what it is asked for in the folder first; that apart, the folder has no say."""
+    folder = foreign_shell.make_folder(tmp_path / "theirs", without=(module.partition(".")[0],))
+    environment = {**os.environ, "BARLOW_DATABASE_URL": "postgresql://unused"}
+    environment.pop("PYTHONSAFEPATH", None)
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage: " in done.stdout.lower()

@@ -1,0 +1,68 @@
+"""Output that is not UTF-8 gets escapes; a reader that left, or a closed stream, is no failure."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from api_kit import PRETRAIN
+
+from service.client.api import Client
+
+BARLOW = Path(sys.executable).with_name("barlow")
+NARROW = [
+    {"PYTHONIOENCODING": "latin-1"},
+    {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+]
+"""Ways to a terminal without Cyrillic."""
+
+
+@pytest.fixture(scope="module")
+def job(server: str) -> str:
+    """A job with a label that most terminals of the past lack."""
+    with Client(server) as client:
+        return str(client.submit_job({**PRETRAIN, "run": {"labels": {"note": "приёмка"}}}).id)
+
+
+@pytest.mark.parametrize("narrow", NARROW, ids=lambda narrow: next(iter(narrow.values())))
+def test_the_command_prints_escapes(server: str, job: str, narrow: dict[str, str]) -> None:
+    environment = {**os.environ, **narrow}
+    shown = subprocess.run(
+        [BARLOW, "show", job, "--url", server], env=environment, capture_output=True, timeout=60, check=True
+    )
+    assert rb"\u043f\u0440\u0438\u0451\u043c\u043a\u0430" in shown.stdout
+    refused = subprocess.run(
+        [BARLOW, "show", "приёмка", "--url", server], env=environment, capture_output=True, timeout=60
+    )
+    assert refused.returncode == 1
+    assert b"Traceback" not in refused.stderr
+
+
+def test_a_spec_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("kind: pretrain\ndata: digits\nrun: {labels: {note: приёмка}}\n", "utf-8")
+    environment = {**os.environ, **NARROW[1]}
+    done = subprocess.run([BARLOW, "spec", spec], env=environment, capture_output=True, timeout=60, check=True)
+    assert rb"\u043F\u0440".lower() in done.stdout.lower()
+
+
+@pytest.mark.parametrize("streams", ["| head -n 1", ">&- 2>&-"])
+def test_a_closed_stream_is_no_failure(server: str, job: str, streams: str) -> None:
+    command = f"set -o pipefail; '{BARLOW}' show {job} --url {server} {streams}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_run_by_hand_goes_on_when_nobody_reads_it(tmp_path: Path) -> None:
+    spec = tmp_path / "спец.yaml"
+    spec.write_text("{kind: knn, data: digits, images: {size: 16, resize: 16}, backbone_from: {pixels: true}}\n")
+    trainer = f"'{sys.executable}' -P -m trainer '{spec}' --run-dir '{tmp_path / 'запуск'}'"
+    command = f"{trainer} 2>&1 | true; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, **NARROW[1]}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert '"ok"' in (tmp_path / "запуск" / "attempts" / "0001" / "outcome.json").read_text("utf-8")
