@@ -149,7 +149,7 @@ def frozen(stack: psutil.Process, part: str | None) -> Iterator[None]:
     stopped: list[psutil.Process] = []
     if part is not None:
         for child in stack.children():
-            if any(word.endswith(WORDS[part]) for word in child.cmdline()[:3]):
+            if any(word.endswith(WORDS[part]) for word in child.cmdline()[:4]):
                 below = child.children(recursive=True) if part != "worker" else []
                 stopped += [child, *below]
         assert stopped, f"no process of {part} is found"

@@ -107,7 +107,7 @@ class Up:
         for process in psutil.Process(self.process.pid).children():
             with contextlib.suppress(psutil.Error):
                 command = process.cmdline()
-                if any(word.endswith(_WORD_OF[name]) for word in command[:3]):
+                if any(word.endswith(_WORD_OF[name]) for word in command[:4]):
                     return process
         raise psutil.NoSuchProcess(0, name)
 
