@@ -79,7 +79,7 @@ def ranks(stack: Up, job_id: UUID) -> list[psutil.Process]:
     for process in stack.processes():
         with contextlib.suppress(psutil.Error):
             command = process.cmdline()
-            if command[1:3] == ["-m", "trainer"] and str(job_id) in command[3]:
+            if command[2:4] == ["-m", "trainer"] and str(job_id) in command[4]:
                 found.append(process)
     return found
 

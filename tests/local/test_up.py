@@ -86,7 +86,7 @@ def test_up_through_its_life_in_a_foreign_shell_and_folder(fresh_stack: Up, tmp_
     job = f"{api}/api/v1/jobs/{kept['id']}"
     wait_until(lambda: httpx.get(job, headers=up.bearer).json()["state"] == "succeeded", 60)
     wait_until(lambda: httpx.get(job, headers=up.bearer).json()["recording"]["mlflow"] == "complete", 60)
-    assert compare(up.endpoints["database"], up.endpoints["mlflow"], "kept").faults == []
+    assert compare(up.endpoints["database"], up.endpoints["mlflow"], "kept", token=ADMIN).faults == []
     assert [log for log in (directory / "logs").iterdir() if b"OF THE FOLDER" in log.read_bytes()] == []
     _the_token_is_where_it_belongs(up)
 
