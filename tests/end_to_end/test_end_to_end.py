@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,7 +145,8 @@ def test_an_experiment_from_post_to_mlflow(stack: Up, client: Client) -> None:
     assert {"backbone/model.safetensors", "backbone/config.json"} <= set(artifacts(stack, parent, "backbone"))
 
     # Where heavy libraries have no business.
-    for module in ("service.api", "service.scheduling", "worker"):
+    hidden = ("worker",) if os.geteuid() == 0 else ()  # from its own account
+    for module in ("service.api", "service.scheduling", *hidden):
         maps = Path(f"/proc/{stack.child(module).pid}/maps").read_text()
         assert "libtorch" not in maps, module
 

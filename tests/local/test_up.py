@@ -89,6 +89,7 @@ def test_up_through_its_life_in_a_foreign_shell_and_folder(fresh_stack: Up, tmp_
     assert compare(up.endpoints["database"], up.endpoints["mlflow"], "kept", token=ADMIN).faults == []
     assert [log for log in (directory / "logs").iterdir() if b"OF THE FOLDER" in log.read_bytes()] == []
     _the_token_is_where_it_belongs(up)
+    assert (directory / "cache").stat().st_mode & 0o777 == 0o700, "what ranks compile"
 
     assert up.stop() == 0, up.output
     assert up.processes() == []
