@@ -8,6 +8,7 @@ from fastapi import Request
 from sqlalchemy.orm import Session
 
 from service.api.auth import Caller
+from service.api.deps import client_address
 from service.database.tables import AuditEntry
 
 TOKEN_CREATED = "token.create"
@@ -21,14 +22,13 @@ def record(
     session: Session, request: Request, caller: Caller, action: str, subject: str, detail: dict[str, Any] | None = None
 ) -> None:
     """Add an act to the trail, in the transaction that does it. No secret belongs in `detail`."""
-    address = None if request.client is None else request.client.host
     session.add(
         AuditEntry(
             actor=caller.name,
             user_name=caller.user,
             action=action,
             subject=subject,
-            address=address,
+            address=client_address(request),
             detail=detail or {},
         )
     )

@@ -18,13 +18,12 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.api.deps import SessionsDep, take_turn
+from service.api.deps import SessionsDep, client_address, take_turn
 from service.api.problems import Problem, responses
 from service.api.refusals import Refusals
 from service.api.roles import LEAST_ROLE, Role
 from service.database.tables import Token
 from service.settings import Settings
-from trainer.specs.words import shown
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +102,7 @@ class Guard:
         header = request.headers.get("authorization")
         if header is None:
             raise _unauthorized(_NONE_SENT, error="")
-        address = "nowhere" if request.client is None else request.client.host
+        address = client_address(request)
         counted = request.app.state.figures.refused_tokens
         wait = self.refusals.take(address)
         if wait > 0 and not await self._is_good(request, sessions, header):
@@ -113,8 +112,8 @@ class Guard:
             caller = await self._look_up(request, sessions, header)
         except _Refused as refused:
             counted.labels(refused.why).inc()
-            # What the caller sent stands in no line; a name is that of a row, an address may be a proxy's word.
-            log.warning("%s", shown(f"refused a token from {address}: {refused.why} {refused.name}".rstrip()))
+            # Nothing of what the caller sent stands in the line; a name is that of a row.
+            log.warning("refused a token from %s: %s", address, f"{refused.why} {refused.name}".rstrip())
             raise _unauthorized(str(refused)) from None
         except BaseException:
             self._give_back(address, wait)

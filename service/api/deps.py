@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.api.problems import Problem
 from service.database.tables import Experiment, Job
 from service.settings import Settings
+from trainer.specs.words import shown
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -74,6 +75,11 @@ async def _session(request: Request, sessions: SessionsDep) -> AsyncIterator[Ses
 # Scope `function`: committed and given back before the first byte of the answer leaves.
 SessionDep = Annotated[Session, Depends(_session, scope="function")]
 """A session of this request; the one place that commits is its end. An exception rolls back."""
+
+
+def client_address(request: Request) -> str:
+    """Where a request came from, as a text to be written down: behind a trusted proxy it is what that has said."""
+    return "nowhere" if request.client is None else shown(request.client.host)[:100]
 
 
 def read_uuid(text: str) -> uuid.UUID | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 
@@ -153,3 +154,22 @@ def test_no_token_is_no_guess_and_a_database_that_is_away_no_refusal(database: S
             assert client.get("/whoami", headers=bearer(UNKNOWN)).status_code == 503
     app.state.parts.close()
     app.state.engine.dispose()
+
+
+def test_what_a_proxy_says_of_an_address_forges_no_line(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
+    transport = httpx.ASGITransport(app, client=("10.0.0.1\nrefused\x1b[31m" + "9" * 500, 1))
+
+    async def ask() -> int:
+        async with httpx.AsyncClient(transport=transport, base_url="http://barlow/api/v1") as client:
+            made = await client.post("/tokens", json={"name": "x", "role": "reader"}, headers=bearer(ADMIN))
+            assert made.status_code == 201
+            kept = (await client.get("/audit", headers=bearer(ADMIN))).json()["items"][0]["address"]
+            assert kept.startswith(r"10.0.0.1\nrefused\x1b[31m9")
+            assert len(kept) == 100
+            return (await client.get("/whoami", headers=bearer(UNKNOWN))).status_code
+
+    caplog.set_level(logging.WARNING)
+    assert asyncio.run(ask()) == 401
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "service.api.auth"]
+    assert line.startswith(r"refused a token from 10.0.0.1\nrefused\x1b[31m9")
+    assert line.endswith(": unknown")
