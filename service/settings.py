@@ -116,6 +116,11 @@ class Settings(FromEnvironment):
         False, description="Submitters cancel, pause, resume and retry the jobs of all users, not only their own"
     )
     max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body")
+    max_experiment_jobs: int = Field(500, ge=1, description="Jobs that one experiment is submitted with, in one body")
+    max_open_jobs: int = Field(1000, ge=1, description="Jobs of one user that wait, run or are paused; admins: any")
+    max_submitter_priority: int = Field(
+        10, ge=0, le=100, description="Highest run.priority that a submitter may ask for; admins: up to 100"
+    )
 
     recipes_dir: Path | None = Field(
         None, description="Spec files that `barlow recipes` lists; left out: those of the installation"

@@ -5,18 +5,26 @@ from __future__ import annotations
 import email.message
 import json
 import math
+import re
 from collections import Counter
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeAlias
 
 from fastapi import Depends, Request
 
 from service.api.problems import Problem, invalid_spec
 from trainer.specs import Fault
+from trainer.specs.files import MAX_VALUES
+from trainer.specs.parsing import MAX_FAULTS, pointer_of
 
 _DEEPEST = 32
 
+_NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
 
-async def _raw_body(request: Request) -> bytes:
+# Where a value stands: the step to what holds it, and its name or number there.
+_Step: TypeAlias = "tuple[_Step | None, str | int]"
+
+
+async def read_body(request: Request) -> bytes:
     """The body, never more of it than the limit.
 
     Raises:
@@ -43,7 +51,7 @@ async def _raw_body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _json_body(raw: Annotated[bytes, Depends(_raw_body)]) -> Any:
+def _json_body(raw: Annotated[bytes, Depends(read_body)]) -> Any:
     return parse_json(raw)
 
 
@@ -93,26 +101,43 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _unstorable(value: Any) -> list[Fault]:
-    """Values that JSON can write and the run database cannot hold. Without recursion: depth is what is checked."""
-    faults, rest = [], [("", value, 0)]
-    while rest:
-        pointer, item, depth = rest.pop()
+    """Values that JSON can write and the run database cannot hold. Without recursion: depth is what is checked.
+
+    The way to a value is a chain of steps; a pointer is written for a fault alone. Written for every value, pointers
+    below one long name would take thousands of times the memory of the body.
+    """
+    faults: list[Fault] = []
+    rest: list[tuple[Any, _Step | None, int]] = [(value, None, 0)]
+    values = 0
+    while rest and len(faults) <= MAX_FAULTS:
+        item, way, depth = rest.pop()
+        values += 1
+        if values > MAX_VALUES:
+            return [Fault("", f"it has over {MAX_VALUES:,} values; send it in parts")]
         if depth > _DEEPEST:
-            return [Fault(pointer[:200], f"nested deeper than {_DEEPEST} levels")]
+            return [Fault(_pointer(way)[:200], f"nested deeper than {_DEEPEST} levels")]
         if isinstance(item, dict):
             for name, inner in item.items():
                 if not _is_text(name):
-                    faults.append(Fault(pointer, "a name holds a NUL or half of a surrogate pair; take it out"))
+                    faults.append(Fault(_pointer(way), "a name holds a NUL or half of a surrogate pair; take it out"))
                 else:
-                    rest.append((f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}", inner, depth + 1))
+                    rest.append((inner, (way, name), depth + 1))
         elif isinstance(item, list):
-            rest += [(f"{pointer}/{i}", inner, depth + 1) for i, inner in enumerate(item)]
+            rest += [(inner, (way, i), depth + 1) for i, inner in enumerate(item)]
         elif isinstance(item, str) and not _is_text(item):
-            faults.append(Fault(pointer, "the text holds a NUL or half of a surrogate pair; take it out"))
+            faults.append(Fault(_pointer(way), "the text holds a NUL or half of a surrogate pair; take it out"))
         elif isinstance(item, float) and not math.isfinite(item):
-            faults.append(Fault(pointer, "the number is too large for a 64-bit float"))
+            faults.append(Fault(_pointer(way), "the number is too large for a 64-bit float"))
     return faults
 
 
+def _pointer(way: _Step | None) -> str:
+    parts: list[str | int] = []
+    while way is not None:
+        way, part = way
+        parts.append(part)
+    return pointer_of(reversed(parts))
+
+
 def _is_text(text: str) -> bool:
-    return "\x00" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
+    return _NOT_TEXT.search(text) is None

@@ -61,7 +61,13 @@ async def take_turn(request: Request) -> AsyncIterator[None]:
         turns.release()
 
 
-async def _session(request: Request, sessions: SessionsDep) -> AsyncIterator[Session]:
+@asynccontextmanager
+async def open_session(request: Request, sessions: sessionmaker[Session]) -> AsyncIterator[Session]:
+    """A session within a turn, committed at the end.
+
+    Raises:
+        Problem: 503; no turn came free in time.
+    """
     async with take_turn(request):
         session = sessions()
         try:
@@ -70,6 +76,11 @@ async def _session(request: Request, sessions: SessionsDep) -> AsyncIterator[Ses
         finally:  # on a connection that broke meanwhile, closing fails; the turn is given back all the same
             with anyio.CancelScope(shield=True):
                 await run_in_threadpool(session.close)
+
+
+async def _session(request: Request, sessions: SessionsDep) -> AsyncIterator[Session]:
+    async with open_session(request, sessions) as session:
+        yield session
 
 
 # Scope `function`: committed and given back before the first byte of the answer leaves.

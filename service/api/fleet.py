@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
@@ -13,6 +12,7 @@ from service.api.sizes import faults_of_size
 from service.database.tables import Node, Slot
 from trainer.specs import Fault, Spec
 from trainer.specs.catalogue import DataSetEntry, built_in_data_sets
+from trainer.specs.spelling import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,14 @@ def faults_in(spec: Spec, fleet: Fleet) -> list[Fault]:
     return faults_of_names(spec, fleet) + labels + sizes
 
 
+_NAMED = 30
+
+
+def _first(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more:,} more (GET /api/v1/datasets)" if more > 0 else "")
+
+
 def faults_of_names(spec: Spec, fleet: Fleet) -> list[Fault]:
     """The part of `faults_in` that holds whatever the other fields say: slots, data set, splits and annotations."""
     faults = []
@@ -87,8 +95,8 @@ def faults_of_names(spec: Spec, fleet: Fleet) -> list[Fault]:
     entry = fleet.data_sets.get(spec.data.name)
     if entry is None:
         if fleet.nodes:
-            near = difflib.get_close_matches(spec.data.name, fleet.data_sets, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(fleet.data_sets))}"
+            near = nearest(spec.data.name, fleet.data_sets)
+            hint = f"did you mean {near!r}?" if near else f"known: {_first(sorted(fleet.data_sets))}"
             faults.append(Fault("/data/name", f"no node has a data set {spec.data.name!r}; {hint}"))
         return faults
     return faults + faults_of_kind(spec, entry)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-
 from fastapi import Request
 
 from service.api.presentation import ROOT
 from service.api.problems import invalid_parameter
+from trainer.specs.spelling import nearest
 
 
 async def refuse_unknown(request: Request) -> None:
@@ -22,7 +21,7 @@ async def refuse_unknown(request: Request) -> None:
     known = [item["name"] for item in operation.get("parameters", []) if item["in"] == "query"]
     for name in request.query_params:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = nearest(name, known)
             rest = f"known: {', '.join(known)}" if known else "there are none here"
-            hint = f"did you mean {near[0]!r}?" if near else rest
+            hint = f"did you mean {near!r}?" if near else rest
             raise invalid_parameter(name[:100], f"unknown parameter; {hint}")

@@ -20,6 +20,7 @@ from service.database.away import is_away
 from service.ledger.errors import DependencyFailed, IllegalVerb
 from service.ledger.states import JobState, Verb
 from trainer.specs import Fault
+from trainer.specs.parsing import and_more
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,12 @@ KINDS = {
             "`detail` names that job: retry it first; a retry waits for the newest retry of what it waited for.",
         ),
         Kind(
+            "too-many-open-jobs",
+            409,
+            "The user has too many open jobs",
+            "`detail` names the limit (BARLOW_MAX_OPEN_JOBS) and how many there are. Nothing was created.",
+        ),
+        Kind(
             "slot-not-quarantined",
             409,
             "The slot is not in quarantine",
@@ -111,7 +118,8 @@ KINDS = {
             "invalid-spec",
             422,
             "The spec cannot be accepted",
-            "`errors` lists every fault with the JSON pointer to its field. Nothing was created.",
+            "`errors` lists every fault with the JSON pointer to its field; of more than 100 the first, and "
+            "`errors_left_out` says how many more there are. Nothing was created.",
         ),
         Kind("invalid-token", 422, "No such token can be made", "`errors` lists every fault. Nothing was created."),
         Kind("invalid-parameters", 422, "The parameters cannot be accepted", "`errors` names each parameter."),
@@ -126,6 +134,12 @@ KINDS = {
             429,
             "Too many tokens from this address were refused",
             "Good ones are let in. Send another one after the seconds that `Retry-After` says.",
+        ),
+        Kind(
+            "too-many-requests",
+            429,
+            "Too much is asked for at once",
+            "`detail` names the limit and, where one changes it, the setting. Nothing was changed.",
         ),
         Kind("internal", 500, "The server failed", "Nothing was changed. Its log holds the cause."),
         Kind("unavailable", 503, "The run database cannot be reached", "Nothing was changed. Try again in a moment."),
@@ -149,7 +163,8 @@ class ProblemDetails(BaseModel):
     status: int
     detail: str
     instance: str
-    errors: list[FaultView] = Field(default_factory=list, description="Every fault that was found")
+    errors: list[FaultView] = Field(default_factory=list, description="Every fault that was found, the first 100")
+    errors_left_out: int | None = Field(None, description="How many more faults there are, where some are not named")
     state: JobState | None = Field(None, description="Of illegal-verb: where the job is")
     legal_verbs: list[Verb] | None = Field(None, description="Of illegal-verb: what may be asked of the job now")
 
@@ -165,8 +180,10 @@ class Problem(Exception):
         faults: Sequence[Fault | FaultView] = (),
         headers: Mapping[str, str] | None = None,
         refused: IllegalVerb | None = None,
+        left_out: int = 0,
     ) -> None:
         super().__init__(detail)
+        self.left_out = left_out
         self.refused = refused
         self.kind = KINDS[code]
         self.detail = detail
@@ -177,9 +194,11 @@ class Problem(Exception):
         self.headers = dict(headers or {})
 
 
-def invalid_spec(faults: Sequence[Fault]) -> Problem:
-    """The answer to a spec with faults."""
-    return Problem("invalid-spec", "; ".join(f"{f.pointer or 'body'}: {f.message}" for f in faults), faults=faults)
+def invalid_spec(faults: Sequence[Fault], left_out: int = 0) -> Problem:
+    """The answer to a spec with faults, and `left_out` more that are not named."""
+    said = [f"{f.pointer or 'body'}: {f.message}" for f in faults]
+    detail = "; ".join([*said, and_more(left_out)] if left_out else said)
+    return Problem("invalid-spec", detail, faults=faults, left_out=left_out)
 
 
 def invalid_parameter(name: str, message: str) -> Problem:
@@ -197,6 +216,7 @@ def answer(request: Request, problem: Problem) -> JSONResponse:
         detail=problem.detail,
         instance=_path(request),
         errors=problem.errors,
+        errors_left_out=problem.left_out or None,
         state=problem.refused.state if problem.refused else None,
         legal_verbs=problem.refused.legal if problem.refused else None,
     )

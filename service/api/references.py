@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import graphlib
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -16,8 +15,10 @@ from service.database.tables import Checkpoint, Job
 from service.ledger.states import JobState
 from trainer.specs import DetectionSpec, EvaluationSpec, Fault, PretrainSpec, Spec
 from trainer.specs.catalogue import detector_fault, image_size_fault
+from trainer.specs.spelling import nearest
 
 Name = str
+_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,40 +37,93 @@ def named_in(spec: Spec) -> Iterator[tuple[str, str]]:
         yield f"/run/after/{i}", name
 
 
-def resolve(
+@dataclass(frozen=True, slots=True)
+class NamedJob:
+    """What a reference asks of a job that is there."""
+
+    id: uuid.UUID
+    name: str
+    kind: str
+    state: str
+    backbone: str | None
+
+
+@dataclass(slots=True)
+class Known:
+    """The jobs that the specs of one submission may name: those beside them, and those read from the database."""
+
+    session: Session
+    experiment_id: uuid.UUID | None
+    siblings: Mapping[Name, Spec | None]
+    by_id: dict[uuid.UUID, NamedJob]
+    by_name: dict[Name, NamedJob]
+    _names: list[Name] | None = None
+
+    def find(self, name: str) -> NamedJob | None:
+        """The job of this id, or of this name in the experiment."""
+        job_id = read_uuid(name)
+        return self.by_name.get(name) if job_id is None else self.by_id.get(job_id)
+
+    def names(self) -> list[Name]:
+        """Names to compare a mistyped one with: of the siblings, then the newest ones of the experiment."""
+        if self._names is None:
+            self._names = [*self.siblings]
+            if self.experiment_id is not None:
+                here = select(Job.name).where(Job.experiment_id == self.experiment_id)
+                self._names += self.session.scalars(here.order_by(Job.id.desc()).limit(1000))
+        return self._names
+
+
+def look_up(
     session: Session,
-    spec: Spec,
+    specs: Iterable[Spec],
     *,
     experiment_id: uuid.UUID | None,
     siblings: Mapping[Name, Spec | None] | None = None,
-) -> tuple[References, list[Fault]]:
-    """Find every job that `spec` names, and every reason why it could never have what it waits for.
+) -> Known:
+    """Read every job that `specs` name, in two queries.
 
     Args:
         experiment_id: where names are looked up; None: an experiment that does not exist yet.
-        siblings: jobs submitted together with this one; None for one that is not valid itself.
+        siblings: jobs submitted together with these; None for one that is not valid itself.
     """
     siblings = siblings or {}
+    named = {name for spec in specs for _, name in named_in(spec) if name not in siblings}
+    ids = {job_id for name in named if (job_id := read_uuid(name)) is not None}
+    columns = select(Job.id, Job.name, Job.kind, Job.state, Job.spec["backbone"]["name"].astext)
+    by_id = columns.where(Job.id.in_(ids))
+    by_name = columns.where(Job.experiment_id == experiment_id, Job.name.in_(named))
+    return Known(
+        session,
+        experiment_id,
+        siblings,
+        {row[0]: NamedJob(*row) for row in (session.execute(by_id) if ids else ())},
+        {row[1]: NamedJob(*row) for row in (session.execute(by_name) if named and experiment_id is not None else ())},
+    )
+
+
+def resolve(known: Known, spec: Spec) -> tuple[References, list[Fault]]:
+    """Find every job that `spec` names, and every reason why it could never have what it waits for."""
     source: uuid.UUID | Name | None = None
     after: list[uuid.UUID | Name] = []
     faults: list[Fault] = []
     for pointer, name in named_in(spec):
         is_source = pointer == "/backbone_from/job"
         found: uuid.UUID | Name
-        if name in siblings:
-            sibling = siblings[name]
+        if name in known.siblings:
+            sibling = known.siblings[name]
             found = name
             if is_source and isinstance(sibling, PretrainSpec):
                 faults += _faults_of_backbone(spec, sibling.backbone.name)
             elif is_source and sibling is not None:
                 faults.append(Fault(pointer, _wrong_kind(name, sibling.kind)))
         else:
-            job = _find(session, experiment_id, name)
+            job = known.find(name)
             if job is None:
-                faults.append(Fault(pointer, _unknown(session, experiment_id, name, siblings)))
+                faults.append(Fault(pointer, _unknown(known, name)))
                 continue
             found = job.id
-            faults += _faults_of_source(session, spec, job) if is_source else _faults_of_wait(pointer, job)
+            faults += _faults_of_source(known.session, spec, job) if is_source else _faults_of_wait(pointer, job)
         if is_source:
             source = found
         else:
@@ -85,38 +139,27 @@ def order(jobs: Mapping[Name, Spec]) -> tuple[list[Name], list[Fault]]:
     except graphlib.CycleError as error:
         circle: list[Name] = list(reversed(error.args[1]))
         pointer = next(pointer for pointer, other in named_in(jobs[circle[0]]) if other == circle[1])
-        said = " waits for ".join(circle)
+        said = " waits for ".join(circle[:_SHOWN])
+        if len(circle) > _SHOWN:
+            said += f" waits for ... ({len(circle) - 1:,} jobs in all)"
         return [], [Fault(f"/jobs/{circle[0]}{pointer}", f"{said}: none of them could ever start; break the circle")]
 
 
-def _find(session: Session, experiment_id: uuid.UUID | None, name: str) -> Job | None:
-    job_id = read_uuid(name)
-    if job_id is not None:
-        return session.get(Job, job_id)
-    if experiment_id is None:
-        return None
-    return session.scalar(select(Job).where(Job.experiment_id == experiment_id, Job.name == name))
-
-
-def _unknown(session: Session, experiment_id: uuid.UUID | None, name: str, siblings: Mapping[Name, Spec | None]) -> str:
+def _unknown(known: Known, name: str) -> str:
     if read_uuid(name) is not None:
         return f"there is no job {name}"
-    here = [*siblings]
-    if experiment_id is not None:
-        newest = select(Job.name).where(Job.experiment_id == experiment_id).order_by(Job.id.desc()).limit(1000)
-        here += session.scalars(newest)
-    near = difflib.get_close_matches(name, here, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "name a job of the same experiment, or give a job's id"
+    near = nearest(name, known.names())
+    hint = f"did you mean {near!r}?" if near else "name a job of the same experiment, or give a job's id"
     return f"the experiment has no job {name!r}; {hint}"
 
 
-def _faults_of_source(session: Session, spec: Spec, job: Job) -> list[Fault]:
+def _faults_of_source(session: Session, spec: Spec, job: NamedJob) -> list[Fault]:
     assert not isinstance(spec, PretrainSpec)
     if job.kind != "pretrain":
         return [Fault("/backbone_from/job", _wrong_kind(job.name, job.kind))]
     if job.state in (JobState.FAILED, JobState.CANCELLED):
         return _faults_of_wait("/backbone_from/job", job)
-    if faults := _faults_of_backbone(spec, job.spec["backbone"]["name"]):
+    if faults := _faults_of_backbone(spec, job.backbone or ""):
         return faults
     if spec.backbone_from.select == "last" or job.state != JobState.SUCCEEDED:
         return []
@@ -141,7 +184,7 @@ def _faults_of_backbone(spec: Spec, backbone: str) -> list[Fault]:
     return [] if said is None else [Fault("/backbone_from/job", said)]
 
 
-def _faults_of_wait(pointer: str, job: Job) -> list[Fault]:
+def _faults_of_wait(pointer: str, job: NamedJob) -> list[Fault]:
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         return []
     said = (

@@ -47,7 +47,7 @@ class _Commands(TyperGroup):
         except BrokenPipeError:  # `barlow jobs | head`: typer ends quietly
             raise
         except (ApiError, SpecError, OSError) as error:
-            said = render.faults(error.faults) if isinstance(error, SpecError) else str(error)
+            said = render.faults(error) if isinstance(error, SpecError) else str(error)
             say_error(f"Error: {said}")
             raise typer.Exit(1) from None
         except UnicodeEncodeError as error:

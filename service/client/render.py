@@ -15,6 +15,8 @@ from rich.text import Text
 from service.api.schemas import DataSets, DataSetView, JobBrief, JobDetail, JobView, Nodes
 from service.ledger.states import JobState
 from trainer.specs import Fault, SpecError, parse_spec
+from trainer.specs.parsing import MAX_FAULTS, and_more
+from trainer.specs.spelling import one_reading
 
 _COLOURS = {
     JobState.WAITING: "yellow",
@@ -27,9 +29,12 @@ _COLOURS = {
 }
 
 
-def faults(found: Sequence[Fault]) -> str:
-    """Faults, one a line."""
-    return "the spec has faults:" + "".join(f"\n  {fault.pointer or '(spec)'}: {fault.message}" for fault in found)
+def faults(error: SpecError) -> str:
+    """The faults of a spec, one a line."""
+    lines = [f"{fault.pointer or '(spec)'}: {fault.message}" for fault in error.faults]
+    if error.left_out:
+        lines.append(and_more(error.left_out))
+    return "the spec has faults:" + "".join(f"\n  {line}" for line in lines)
 
 
 def specs_in(body: Any) -> Mapping[str, Any]:
@@ -42,14 +47,17 @@ def specs_in(body: Any) -> Mapping[str, Any]:
         return {"": body}
     if not isinstance(body["jobs"], dict) or not body["jobs"]:
         raise SpecError([Fault("/jobs", "an object {name: spec} with at least one job is expected here")])
-    found = []
-    for name, value in body["jobs"].items():
-        try:
-            parse_spec(value)
-        except SpecError as error:
-            found += [Fault(f"/jobs/{name}{fault.pointer}", fault.message) for fault in error.faults]
+    found, left_out = list[Fault](), 0
+    with one_reading():
+        for name, value in body["jobs"].items():
+            try:
+                parse_spec(value)
+            except SpecError as error:
+                found += [Fault(f"/jobs/{name}{fault.pointer}", fault.message) for fault in error.faults]
+                left_out += error.left_out + max(0, len(found) - MAX_FAULTS)
+                del found[MAX_FAULTS:]
     if found:
-        raise SpecError(found)
+        raise SpecError(found, left_out)
     return body["jobs"]
 
 

@@ -52,7 +52,7 @@ def run(recipe: Path, directory: Path, *, keep: bool) -> int:
             well = well and _agree(console, client, jobs, endpoints, token=mlflow_token(directory))
             _say_where(console, client.experiment(experiment.id), endpoints, keep=keep)
     except SpecError as error:
-        console.print(f"{recipe}: {faults(error.faults)}", style="red", markup=False, soft_wrap=True)
+        console.print(f"{recipe}: {faults(error)}", style="red", markup=False, soft_wrap=True)
         return 1
     except (ApiError, OSError, RuntimeError, ValueError) as error:
         console.print(f"Error: {error}", style="red", markup=False, soft_wrap=True)

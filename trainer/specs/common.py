@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -17,6 +16,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from trainer.specs import catalogue
 from trainer.specs.own_backbones import GROUP, own_backbones
+from trainer.specs.spelling import nearest
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 NAME_RULE = "a name of 1 to 100 letters, digits, dots, dashes and underscores is expected, with a letter or digit first"
@@ -156,8 +156,8 @@ class BackboneSpec(SpecModel):
 
 def unknown_backbone(name: str) -> str:
     """What to say of a backbone that is not known here."""
-    near = difflib.get_close_matches(name, [*catalogue.backbones(), *own_backbones()], n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "for example resnet50, resnet18 or tiny"
+    near = nearest(name, [*catalogue.backbones(), *own_backbones()])
+    hint = f"did you mean {near!r}?" if near else "for example resnet50, resnet18 or tiny"
     return (
         f"unknown backbone {name!r}; {hint} (one of your own has to be installed here as well, and registered under "
         f"the entry point group {GROUP})"
@@ -191,8 +191,8 @@ class BackboneFrom(SpecModel):
     def _of_a_classifier(cls, weights: str | None) -> str | None:
         if weights is not None and catalogue.network_of(weights) not in catalogue.backbones():
             network = weights.partition("_Weights.")[0]
-            near = difflib.get_close_matches(network.lower(), catalogue.backbones(), n=1)
-            hint = f"did you mean those of {near[0]}?" if near else "for example ResNet50_Weights.IMAGENET1K_V2"
+            near = nearest(network.lower(), catalogue.backbones())
+            hint = f"did you mean those of {near}?" if near else "for example ResNet50_Weights.IMAGENET1K_V2"
             raise ValueError(f"torchvision has no classification network {network!r} that is known here; {hint}")
         return weights
 

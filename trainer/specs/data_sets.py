@@ -15,7 +15,6 @@ Nothing is ever downloaded. A relative root is below the folder of datasets.yaml
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from trainer.specs.common import NAME_PATTERN, NAME_RULE, Name, SpecModel, Text
 from trainer.specs.files import load_spec_file
 from trainer.specs.known_data_sets import KNOWN
 from trainer.specs.parsing import Fault, SpecError, faults
+from trainer.specs.spelling import nearest, one_reading
 
 
 class _Source(SpecModel):
@@ -196,13 +196,18 @@ def read_data_sets(path: Path) -> tuple[dict[str, DataSource], list[Fault]]:
         return {}, []
     if not isinstance(value, Mapping):
         raise SpecError([Fault("", f"{path.name} holds data sets by name, as imagenet: {{format: ...}}")])
+    with one_reading():
+        return _read_entries(value, path.parent.resolve())
+
+
+def _read_entries(value: Mapping[Any, Any], base: Path) -> tuple[dict[str, DataSource], list[Fault]]:
     found: list[Fault] = []
     sources: dict[str, DataSource] = {}
     for name, entry in value.items():
         faults_there = _faults_of_name(name)
         source: DataSource | None = None
         try:
-            source = _source(entry, path.parent.resolve())
+            source = _source(entry, base)
         except SpecError as error:
             faults_there += error.faults
         place = str(name).replace("~", "~0").replace("/", "~1")
@@ -231,9 +236,9 @@ def _source(entry: object, base: Path) -> DataSource:
     choice = f"use one of {', '.join(_BY_FORMAT)}"
     format_ = entry.get("format")
     if not isinstance(format_, str) or format_ not in _BY_FORMAT:
-        near = difflib.get_close_matches(str(format_), _BY_FORMAT, n=1)
+        near = nearest(str(format_), _BY_FORMAT)
         said = f"unknown format {str(format_)[:100]!r}" if "format" in entry else "format is missing"
-        raise SpecError([Fault("/format", f"{said}; {f'did you mean {near[0]!r}?' if near else choice}")])
+        raise SpecError([Fault("/format", f"{said}; {f'did you mean {near!r}?' if near else choice}")])
     model = _BY_FORMAT[format_]
     try:
         source: Any = model.model_validate(entry)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -15,6 +14,7 @@ from trainer.specs.common import RULES
 from trainer.specs.detection import DetectionSpec
 from trainer.specs.evaluation import KnnSpec
 from trainer.specs.pretrain import PretrainSpec
+from trainer.specs.spelling import nearest, one_reading
 
 Spec = PretrainSpec | LinearSpec | KnnSpec | SemiSupervisedSpec | SvmSpec | DetectionSpec
 KINDS: dict[str, type[Spec]] = {
@@ -35,6 +35,12 @@ _NAIVE_ACCUMULATION = {
 }
 """What others call the sum of the gradients of small batches (DESIGN 7.9)."""
 
+LONGEST_PART = 200
+"""Characters of one part of a pointer."""
+
+MAX_FAULTS = 100
+"""Faults of one reading that are worded; of the others there is only their number."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -45,19 +51,32 @@ class Fault:
 
 
 class SpecError(ValueError):
-    """A spec that cannot be accepted; `faults` holds every fault that was found."""
+    """A spec that cannot be accepted; `faults` holds every fault that was found, `left_out` how many more there are
+    where they are too many to name."""
 
-    def __init__(self, faults: list[Fault]) -> None:
+    def __init__(self, faults: list[Fault], left_out: int = 0) -> None:
         self.faults = faults
-        super().__init__("; ".join(f"{f.pointer or '(spec)'}: {f.message}" for f in faults))
+        self.left_out = left_out
+        said = [f"{f.pointer or '(spec)'}: {f.message}" for f in faults]
+        super().__init__("; ".join([*said, and_more(left_out)] if left_out else said))
+
+
+def and_more(left_out: int) -> str:
+    """What stands in place of the faults that are not named."""
+    return f"and {left_out:,} more: mend these first"
 
 
 def parse_spec(value: object) -> Spec:
     """Validate one job spec.
 
     Raises:
-        SpecError: with all faults, each with its pointer.
+        SpecError: with all faults, each with its pointer; of more than MAX_FAULTS the first, and how many there are.
     """
+    with one_reading():
+        return _parse(value)
+
+
+def _parse(value: object) -> Spec:
     if not isinstance(value, Mapping):
         raise SpecError([Fault("", f"a spec is an object with a `kind`, not {_json_name(value)}")])
     kind = value.get("kind")
@@ -75,13 +94,17 @@ def parse_spec(value: object) -> Spec:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise SpecError(_at_both(faults(error, model), value)) from None
+        # What stands under views.both is found in both views.
+        found = _at_both(faults(error, model, at_most=2 * MAX_FAULTS), value)
+        left_out = max(0, error.error_count() - 2 * MAX_FAULTS) + max(0, len(found) - MAX_FAULTS)
+        raise SpecError(found[:MAX_FAULTS], left_out) from None
 
 
-def faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """The faults of a pydantic error in our words: pointers as the user wrote them, unknown fields with the nearest."""
+def faults(error: ValidationError, model: type[BaseModel], *, at_most: int = MAX_FAULTS) -> list[Fault]:
+    """The first faults of a pydantic error in our words: pointers as the user wrote them, unknown fields with the
+    nearest."""
     out = []
-    for item in error.errors(include_url=False):
+    for item in error.errors(include_url=False, include_input=False)[:at_most]:
         loc = item["loc"]
         path = [part for i, part in enumerate(loc) if not _is_tag(loc, i) and part != "[key]"]
         message = item["msg"].removeprefix("Value error, ")
@@ -103,7 +126,7 @@ def faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
             message = "an object is expected here"
         elif item["type"] == "string_pattern_mismatch":
             message = RULES.get(item["ctx"]["pattern"], message)
-        out.append(Fault("".join(f"/{_escape(part)}" for part in path), message))
+        out.append(Fault(pointer_of(path), message))
     return out
 
 
@@ -132,12 +155,15 @@ def _at_both(found: list[Fault], value: Mapping[Any, Any]) -> list[Fault]:
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(word, known)
+    return f"; did you mean {near!r}?" if near else ""
 
 
-def _escape(part: int | str) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")
+def pointer_of(path: Iterable[int | str]) -> str:
+    """The RFC 6901 pointer of a path. A name longer than LONGEST_PART is cut: no field has such a one, and an answer
+    that repeated it for every fault would be many times as long as the spec."""
+    parts = (part if len(part) <= LONGEST_PART else f"{part[:LONGEST_PART]}..." for part in map(str, path))
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)
 
 
 def _json_name(value: object) -> str:

@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 
 from service.api import examples
 from service.api.auth import CallerDep
-from service.api.bodies import JsonBody
 from service.api.deps import ExperimentDep, SessionDep, SettingsDep, find_experiment
 from service.api.idempotency import IdempotencyKeyDep, remember, replayed
+from service.api.lanes import ExperimentBodyDep, ExperimentSessionDep
 from service.api.pages import LARGEST_PAGE, Page, PageSize, PageToken, read_token, write_token
 from service.api.presentation import ROOT, mlflow_page
 from service.api.problems import responses
@@ -43,28 +43,30 @@ _BODY = {
     status_code=201,
     openapi_extra=_BODY,
     responses=responses(
-        "malformed-json", "name-taken", "submit-in-progress", "body-too-large", "unsupported-media-type",
-        "invalid-spec", "invalid-parameters", "idempotency-key-reused",
+        "malformed-json", "name-taken", "too-many-open-jobs", "submit-in-progress", "body-too-large",
+        "unsupported-media-type", "invalid-spec", "invalid-parameters", "idempotency-key-reused", "too-many-requests",
     ),
 )  # fmt: skip
 def submit(
-    body: JsonBody,
-    session: SessionDep,
+    body: ExperimentBodyDep,
+    session: ExperimentSessionDep,
     settings: SettingsDep,
     caller: CallerDep,
     response: Response,
     key: IdempotencyKeyDep,
 ) -> ExperimentDetail:
     """Submit all jobs of an experiment, or none. A job that names another one of it waits for that one."""
-    made = key and replayed(session, owner=caller.user, route="POST /experiments", key=key, request=body)
+    made = key and replayed(session, owner=caller.user, route="POST /experiments", key=key, request=body.body)
     if made:
         response.headers["Idempotency-Replayed"] = "true"
         experiment = find_experiment(session, made)
     else:
-        experiment = submit_experiment(session, body, caller=caller)
+        experiment = submit_experiment(session, settings, body, caller=caller)
         if key:
             resource = str(experiment.id)
-            remember(session, owner=caller.user, route="POST /experiments", key=key, request=body, resource=resource)
+            remember(
+                session, owner=caller.user, route="POST /experiments", key=key, request=body.body, resource=resource
+            )
     response.headers["Location"] = f"{ROOT}/experiments/{experiment.id}"
     return _detail(session, settings, experiment)
 

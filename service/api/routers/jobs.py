@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 
 from service.api import examples
 from service.api.auth import Caller, CallerDep
-from service.api.bodies import JsonBody
 from service.api.comparison import compare, line_up
 from service.api.comparison_schemas import Comparison
 from service.api.deps import JobDep, SessionDep, SettingsDep, find_experiment, find_job
 from service.api.idempotency import IdempotencyKeyDep, remember, replayed
+from service.api.lanes import JobBodyDep, JobSessionDep
 from service.api.pages import LARGEST_PAGE, Page, PageSize, PageToken, read_token, write_token
 from service.api.presentation import ROOT, job_detail, job_view, job_views
 from service.api.problems import invalid_parameter, responses
@@ -71,14 +71,15 @@ _SUBMIT_BODY = {
     responses={
         200: {"model": Plan, "description": "With validate_only: the plan"},
         **responses(
-            "malformed-json", "name-taken", "submit-in-progress", "body-too-large", "unsupported-media-type",
-            "invalid-spec", "invalid-parameters", "idempotency-key-reused",
+            "malformed-json", "name-taken", "too-many-open-jobs", "submit-in-progress", "body-too-large",
+            "unsupported-media-type", "invalid-spec", "invalid-parameters", "idempotency-key-reused",
+            "too-many-requests",
         ),
     },
 )  # fmt: skip
 def submit(
-    body: JsonBody,
-    session: SessionDep,
+    body: JobBodyDep,
+    session: JobSessionDep,
     settings: SettingsDep,
     caller: CallerDep,
     response: Response,
@@ -90,13 +91,13 @@ def submit(
     if validate_only:
         response.status_code = 200
         return plan_job(session, settings, body, experiment, caller=caller)
-    request = {"experiment": experiment, "spec": body}
+    request = {"experiment": experiment, "spec": body.body}
     made = key and replayed(session, owner=caller.user, route="POST /jobs", key=key, request=request)
     if made:
         response.headers["Idempotency-Replayed"] = "true"
         job = find_job(session, made)
     else:
-        job = submit_job(session, body, experiment, caller=caller)
+        job = submit_job(session, settings, body, experiment, caller=caller)
         if key:
             remember(session, owner=caller.user, route="POST /jobs", key=key, request=request, resource=str(job.id))
     response.headers["Location"] = f"{ROOT}/jobs/{job.id}"

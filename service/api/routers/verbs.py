@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from service.api import audit
+from service.api.allowances import refuse_priority, take_room
 from service.api.auth import CallerDep
 from service.api.deps import SessionDep, SettingsDep, find_job
 from service.api.idempotency import IdempotencyKeyDep, remember, replayed
@@ -80,7 +81,7 @@ def resume(job: OwnJobDep, session: SessionDep, settings: SettingsDep, caller: C
         },
         **responses(
             "not-the-owner", "not-found", "illegal-verb", "dependency-failed", "submit-in-progress",
-            "invalid-parameters", "idempotency-key-reused",
+            "too-many-open-jobs", "invalid-spec", "invalid-parameters", "idempotency-key-reused",
         ),
     },
 )  # fmt: skip
@@ -102,6 +103,8 @@ def retry(
         response.headers["Idempotency-Replayed"] = "true"
         new = find_job(session, made)
     else:
+        take_room(session, caller, settings, 1)
+        refuse_priority(job, caller, settings)
         new = ledger.retry(session, job.id, actor=caller.name, user=caller.user)
         if key:
             remember(
