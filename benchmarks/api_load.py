@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,8 @@ def main() -> None:
 
 
 @contextmanager
-def api(folder: Path) -> Iterator[tuple[str, Settings]]:
-    """An API process over a migrated PostgreSQL of its own: its address, and its settings."""
+def api(folder: Path, variables: Mapping[str, str] | None = None) -> Iterator[tuple[str, Settings]]:
+    """An API process over a migrated PostgreSQL of its own, with these variables, too: its address, its settings."""
     postgres = Postgres(folder, secrets.token_urlsafe(16), folder / "postgres.log")
     postgres.start()
     try:
@@ -82,7 +82,9 @@ def api(folder: Path) -> Iterator[tuple[str, Settings]]:
         database = settings.database_url.get_secret_value()
         process = subprocess.Popen(
             [sys.executable, "-m", "service.api", "--port", "0"],
-            env=clean | {"BARLOW_DATABASE_URL": database, "BARLOW_RUNS_DIR": str(settings.runs_dir)},
+            env=clean
+            | {"BARLOW_DATABASE_URL": database, "BARLOW_RUNS_DIR": str(settings.runs_dir)}
+            | dict(variables or {}),
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -121,6 +121,8 @@ class Settings(FromEnvironment):
     max_submitter_priority: int = Field(
         10, ge=0, le=100, description="Highest run.priority that a submitter may ask for; admins: up to 100"
     )
+    max_streams: int = Field(1000, ge=1, description="Streams of events and logs at once, of all callers")
+    max_streams_per_token: int = Field(100, ge=1, description="Streams of events and logs at once, of one token")
 
     recipes_dir: Path | None = Field(
         None, description="Spec files that `barlow recipes` lists; left out: those of the installation"

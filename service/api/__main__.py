@@ -8,6 +8,7 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getc
 
 import argparse
 import logging
+import resource
 import socket
 
 import uvicorn
@@ -16,6 +17,8 @@ from service import logs, surroundings
 from service.api.app import create_app
 from service.loopback import is_loopback
 from service.settings import MAKE_TOKEN, read_networks, read_settings
+
+_OPEN_FILES = 8192
 
 
 def main() -> None:
@@ -32,6 +35,9 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"barlow api: {error}")
     print(f"Barlow Lab API: {address(listener)}", flush=True)
+    open_more_files()
+    # Reading a body keeps the processor busy; whoever waits for it meanwhile gets it after a millisecond, not five.
+    sys.setswitchinterval(0.001)
     # Streams never end by themselves, so a stop waits for them no longer than this.
     config = uvicorn.Config(
         create_app(settings.model_copy(update={"api_host": options.host})),
@@ -48,6 +54,14 @@ def main() -> None:
         forwarded_allow_ips=read_networks(settings.trusted_proxies),
     )
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def open_more_files() -> None:
+    """Every stream is an open file, and many systems let a process have a thousand unless it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def listen(host: str, port: int, *, guarded: bool) -> socket.socket:

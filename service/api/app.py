@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api import auth, browsers, documentation, problems
 from service.api.deps import TURNS
 from service.api.figures import Figures, MeasureRequests
+from service.api.hub import Hub
 from service.api.lanes import Lanes
 from service.api.parameters import refuse_unknown
 from service.api.presentation import ROOT
@@ -63,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.sessions = session_factory(engine)
     app.state.turns = asyncio.Semaphore(TURNS)
     app.state.lanes = Lanes()
+    app.state.hub = Hub(app.state.sessions, app.state.guard, settings)
     app.state.figures = Figures(app.state.sessions)
     problems.install(app)
     app.include_router(health.router)

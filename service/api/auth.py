@@ -9,6 +9,7 @@ import logging
 import math
 import re
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -154,19 +155,39 @@ class Guard:
         if found is None:
             raise _Refused("unknown", _UNKNOWN)
         token, has_expired = found
-        if token.revoked_at is not None:
-            said = f"the token {token.name} was revoked at {_clock(token.revoked_at)}; ask an admin for one"
-            raise _Refused("revoked", said, token.name)
-        if has_expired:
-            said = f"the token {token.name} expired at {_clock(token.expires_at)}; ask an admin for a new one"
-            raise _Refused("expired", said, token.name)
+        if refused := _refusal(token, has_expired):
+            raise refused
         return Caller(token.name, token.user_name, Role(token.role), token.expires_at)
+
+    def lapsed(self, sessions: sessionmaker[Session], names: Collection[str]) -> dict[str, str]:
+        """Of tokens that counted when a request came, those that count no more, and why. One question for all."""
+        made = set(names) - {ANONYMOUS, BOOTSTRAP}
+        if not made:
+            return {}
+        with sessions() as session:
+            rows = session.execute(select(Token, _HAS_EXPIRED).where(Token.name.in_(made)))
+            refused = {token.name: _refusal(token, has_expired) for token, has_expired in rows}
+        return {name: str(refusal) for name, refusal in refused.items() if refusal is not None}
+
+
+_HAS_EXPIRED = func.coalesce(Token.expires_at <= func.now(), False)
+"""By the clock of the run database, which made it."""
+
+
+def _refusal(token: Token, has_expired: bool) -> _Refused | None:
+    if token.revoked_at is not None:
+        said = f"the token {token.name} was revoked at {_clock(token.revoked_at)}; ask an admin for one"
+        return _Refused("revoked", said, token.name)
+    if has_expired:
+        said = f"the token {token.name} expired at {_clock(token.expires_at)}; ask an admin for a new one"
+        return _Refused("expired", said, token.name)
+    return None
 
 
 def _find(sessions: sessionmaker[Session], digest: str) -> tuple[Token, bool] | None:
-    """The token, and whether it has expired by the clock of the run database, which made it."""
+    """The token, and whether it has expired."""
     # By an index, in time that depends on the hash. Who measures it learns about a hash, which leads to no secret.
-    found = select(Token, func.coalesce(Token.expires_at <= func.now(), False)).where(Token.sha256 == digest)
+    found = select(Token, _HAS_EXPIRED).where(Token.sha256 == digest)
     with sessions() as session:
         row = session.execute(found).one_or_none()
         return None if row is None else (row[0], row[1])

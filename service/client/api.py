@@ -34,6 +34,7 @@ from service.api.schemas import (
 from service.api.token_views import AuditView, TokenMade, Tokens, TokenView, Whoami
 from service.client.sse import Message, lines, messages
 from service.ledger.states import Verb
+from trainer.specs.parsing import and_more
 
 Answer = TypeVar("Answer", bound=BaseModel)
 _WAITS = (0.2, 0.5, 1.0, 2.0)  # seconds between the tries of one request
@@ -282,7 +283,7 @@ class Client:
                     raise self._unreachable(error) from None
             else:
                 problem = _problem(response)
-                busy = problem is not None and problem.type.endswith("/submit-in-progress")
+                busy = problem is not None and problem.type.endswith(("/submit-in-progress", "/too-many-requests"))
                 if wait is None or not (response.status_code in _LATER or busy):
                     return self._checked(response, problem)
             time.sleep(wait)
@@ -301,6 +302,7 @@ class Client:
                         self._checked(response, _problem(response))
                     for message in messages(lines(response.iter_text())):
                         if message.event == "end":
+                            self._over(message.data)
                             return
                         failures = 0
                         if message.id is not None:
@@ -314,12 +316,23 @@ class Client:
             time.sleep(_WAITS[failures])
             failures += 1
 
+    def _over(self, data: str) -> None:
+        """Raise what the end of a stream says, if it says more than that the job has ended."""
+        with contextlib.suppress(ValueError):
+            said = json.loads(data)
+            if isinstance(said, dict) and said.get("reason") == "unauthorized":
+                raise Unauthorized(
+                    f"{said.get('detail', 'the token counts no more')}; run `barlow login --url {self.url}`"
+                )
+
     def _checked(self, response: httpx.Response, problem: ProblemDetails | None) -> httpx.Response:
         if response.is_success:
             return response
         if problem is None:
             raise ApiError(f"{self.url}{self._way} answered {response.status_code}; is it really the Barlow Lab API?")
         lines = [f"{fault.pointer or fault.parameter or 'body'}: {fault.message}" for fault in problem.errors]
+        if problem.errors_left_out:
+            lines.append(and_more(problem.errors_left_out))
         said = "".join(f"\n  {line}" for line in lines) if lines else f": {problem.detail}"
         if response.status_code == 401:
             raise Unauthorized(f"{problem.title}{said}; {self._remedy}", problem)

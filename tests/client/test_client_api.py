@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from service.client.api import ApiError, Client, Unreachable
+from service.client.api import ApiError, Client, Unauthorized, Unreachable
 from service.client.sse import lines, messages
 from service.ledger import requests as ledger
 from service.settings import Settings
@@ -116,6 +116,40 @@ def test_a_stream_that_breaks_off_is_taken_up_after_the_last_event() -> None:
     with Client("http://barlow", transport=httpx.MockTransport(answer)) as client:
         assert list(client.log(uuid.uuid4(), follow=True)) == ["one\n", "two\n"]
     assert asked == [None, "4"]
+
+
+def test_the_end_of_a_token_is_said_where_a_stream_ends_with_it() -> None:
+    end = '{"state": null, "reason": "unauthorized", "detail": "ana was revoked"}'
+    said = f"id: 4\nevent: log\ndata: one\n\nevent: end\ndata: {end}\n\n"
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, text=said))
+    with Client("http://barlow", transport=transport) as client:
+        log = client.log(uuid.uuid4(), follow=True)
+        assert next(log) == "one\n"
+        with pytest.raises(Unauthorized, match="ana was revoked; run `barlow login"):
+            next(log)
+
+
+def test_a_submission_that_is_one_too_many_is_sent_again(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.client.api._WAITS", (0.01,))
+    plain = httpx.HTTPTransport()
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["Idempotency-Key"])
+        if len(asked) > 1:
+            return plain.handle_request(request)
+        problem = {"type": "/problems/too-many-requests", "title": "t", "status": 429, "detail": "d", "instance": "/"}
+        return httpx.Response(429, json=problem, headers={"Content-Type": "application/problem+json"})
+
+    with Client(server, transport=httpx.MockTransport(answer)) as client:
+        made = client.submit_job(named("one-too-many"))
+    assert (made.name, len(asked), len(set(asked))) == ("one-too-many", 2, 1)
+
+
+def test_faults_that_are_not_named_are_counted(client: Client) -> None:
+    many = {**PRETRAIN, **{f"unknown_{i}": 1 for i in range(130)}}
+    with pytest.raises(ApiError, match=r"(?s)/unknown_99: unknown field.*\n  and 30 more: mend these first$"):
+        client.submit_job(many)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "not an address", "ftp://127.0.0.1", "http://[bad"])

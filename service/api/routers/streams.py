@@ -6,15 +6,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
-from fastapi.sse import EventSourceResponse, format_sse_event
+from fastapi.sse import EventSourceResponse
 
-from service.api import streams
+from service.api.auth import CallerDep
 from service.api.deps import JobDep, SessionDep, SessionsDep, SettingsDep
 from service.api.logs import open_log
 from service.api.pages import LARGEST_PAGE, Page, PageSize, PageToken, read_token, write_token
 from service.api.problems import responses
 from service.api.schemas import EventView
-from service.ledger.states import JobState
+from service.api.streams import EventRecord, LogRecord, Stream, events_after
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["streams"])
 
@@ -23,7 +23,6 @@ LastEventId = Annotated[
 ]
 Follow = Annotated[bool, Query(description="false: end the stream where the record ends now")]
 _SSE = {"text/event-stream": {"schema": {"type": "string"}}}
-_PIECE = 64 * 1024
 
 
 @router.get(
@@ -32,7 +31,7 @@ _PIECE = 64 * 1024
     response_model=Page[EventView],
     responses={
         200: {"content": _SSE, "description": "A page of events, or a stream of them whose ids are their numbers"},
-        **responses("not-found", "invalid-parameters"),
+        **responses("not-found", "invalid-parameters", "too-many-requests"),
     },
 )
 def list_events(
@@ -40,6 +39,7 @@ def list_events(
     job: JobDep,
     session: SessionDep,
     sessions: SessionsDep,
+    caller: CallerDep,
     last_event_id: LastEventId = None,
     follow: Follow = True,
     page_size: PageSize = 50,
@@ -47,10 +47,11 @@ def list_events(
 ) -> Page[EventView] | EventSourceResponse:
     """What happened to a job, oldest first."""
     if _wants_stream(request):
-        return streams.stream(streams.event_reader(sessions, job.id), last_event_id or 0, follow=follow)
+        record = EventRecord(sessions, job.id)
+        return Stream(request, caller, (job.id, "events"), record, last_event_id or 0, follow=follow)
     after = read_token(page_token, int)
     size = min(page_size, LARGEST_PAGE)
-    rows = streams.events_after(session, job.id, after[0] if after else 0, size + 1)
+    rows = events_after(session, job.id, after[0] if after else 0, size + 1)
     shown = [EventView.model_validate(row, from_attributes=True) for row in rows[:size]]
     return Page[EventView](items=shown, next_page_token=write_token(shown[-1].seq) if len(rows) > size else None)
 
@@ -68,14 +69,14 @@ def list_events(
                 "Barlow-Log-Size": {"schema": {"type": "integer"}, "description": "Bytes there are now"},
             },
         },
-        **responses("not-found", "invalid-parameters"),
+        **responses("not-found", "invalid-parameters", "too-many-requests"),
     },
 )
 def read_logs(
     request: Request,
     job: JobDep,
     settings: SettingsDep,
-    sessions: SessionsDep,
+    caller: CallerDep,
     attempt: Annotated[
         int | None, Query(ge=1, lt=10_000, description="Only this attempt; left out: all, one after another")
     ] = None,
@@ -92,21 +93,9 @@ def read_logs(
         headers = {"Barlow-Next-Offset": str(offset + len(text)), "Barlow-Log-Size": str(log.size)}
         return PlainTextResponse(text, headers=headers)
 
-    def read(position: int) -> tuple[list[tuple[int, bytes]], JobState | None]:
-        with sessions() as session:
-            ended = streams.ended_state(session, job_id)
-        log = open_log(settings, job_id, attempt)
-        piece = log.lines(position, _PIECE)
-        if not piece and ended is not None:
-            piece = log.read(position, _PIECE)  # the last line of a killed trainer has no end
-        if not piece:
-            return [], ended
-        position += len(piece)
-        text = piece.decode("utf-8", errors="replace").removesuffix("\n")
-        return [(position, format_sse_event(event="log", id=str(position), data_str=text))], ended
-
     start = offset if last_event_id is None else last_event_id
-    return streams.stream(read, start, follow=follow)
+    key = (job_id, "log" if attempt is None else f"log of attempt {attempt}")
+    return Stream(request, caller, key, LogRecord(settings, job_id, attempt), start, follow=follow)
 
 
 def _wants_stream(request: Request) -> bool:

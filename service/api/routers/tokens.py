@@ -93,7 +93,7 @@ def list_tokens(session: SessionDep) -> Tokens:
 def revoke_token(
     request: Request, name: Annotated[str, Path(description="Name of a token")], session: SessionDep, caller: CallerDep
 ) -> TokenView:
-    """Revoke a token: its next request is refused. A stream or a download that is under way goes on to its end."""
+    """Revoke a token: its next request is refused, and its streams end within seconds. A download under way goes on."""
     if name == BOOTSTRAP:
         raise Problem("bootstrap-token", "change BARLOW_ADMIN_TOKEN and start the API again: the old one ends with it")
     row = session.scalar(select(Token).where(Token.name == name).with_for_update())
