@@ -8,6 +8,7 @@ cat <<SAID
   MLflow  http://$(docker compose port mlflow 5000)
 
   docker compose run --rm barlow submit recipes/demo.yaml --watch     a first experiment
+  docker compose run --rm barlow open                                 a link that lets a browser into MLflow
   docker compose run --rm barlow --help                               what else there is
 
   The first admin token is BARLOW_ADMIN_TOKEN in .env. It makes those of others:

@@ -7,12 +7,13 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getc
     del sys.path[0]  # `python -m` puts it first: no queue.py or random.py of whatever folder this is started in
 
 from service import surroundings
-from service.client import tokens
+from service.client import browser, tokens
 from service.client.main import app
 from service.local.commands import register
 from trainer.streams import print_escapes
 
 tokens.register(app)
+browser.register(app)
 register(app)
 
 

@@ -20,7 +20,19 @@ from service.api.lanes import Lanes
 from service.api.parameters import refuse_unknown
 from service.api.presentation import ROOT
 from service.api.readiness import Parts
-from service.api.routers import audit, experiments, fleet, health, jobs, recipes, records, streams, tokens, verbs
+from service.api.routers import (
+    audit,
+    browser_sessions,
+    experiments,
+    fleet,
+    health,
+    jobs,
+    recipes,
+    records,
+    streams,
+    tokens,
+    verbs,
+)
 from service.api.token_views import TokenRequest
 from service.database.engine import make_engine, session_factory
 from service.settings import Settings
@@ -69,9 +81,10 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.include_router(health.router)
     app.include_router(documentation.router)
-    for module in (jobs, verbs, experiments, records, streams, fleet, recipes, tokens, audit):
+    for module in (jobs, verbs, experiments, records, streams, fleet, recipes, tokens, audit, browser_sessions):
         guards = [Depends(auth.authorize), Depends(refuse_unknown)]
         app.include_router(module.router, prefix=ROOT, dependencies=guards)
+    app.include_router(browser_sessions.own, prefix=ROOT, dependencies=[Depends(refuse_unknown)])
     app.add_middleware(_RefuseNul)
     app.add_middleware(MeasureRequests, figures=app.state.figures)
     _document(app)

@@ -66,7 +66,7 @@ def sha256(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """A token that is no good: why, in a word; whose, if that is known; what is said of it to the one who sent it."""
 
     def __init__(self, why: str, said: str, name: str = "") -> None:
@@ -102,7 +102,7 @@ class Guard:
             return Caller(ANONYMOUS, ANONYMOUS, Role.ADMIN)
         header = request.headers.get("authorization")
         if header is None:
-            raise _unauthorized(_NONE_SENT, error="")
+            raise unauthorized(_NONE_SENT, error="")
         address = client_address(request)
         counted = request.app.state.figures.refused_tokens
         wait = self.refusals.take(address)
@@ -111,11 +111,11 @@ class Guard:
             raise _too_many(wait)
         try:
             caller = await self._look_up(request, sessions, header)
-        except _Refused as refused:
+        except Refused as refused:
             counted.labels(refused.why).inc()
             # Nothing of what the caller sent stands in the line; a name is that of a row.
             log.warning("refused a token from %s: %s", address, f"{refused.why} {refused.name}".rstrip())
-            raise _unauthorized(str(refused)) from None
+            raise unauthorized(str(refused)) from None
         except BaseException:
             self._give_back(address, wait)
             raise
@@ -129,8 +129,8 @@ class Guard:
     async def _is_good(self, request: Request, sessions: sessionmaker[Session], header: str) -> bool:
         """Whether a token from an address that has to wait is a good one: whoever shares a proxy, or 127.0.0.1, with
         one who guesses is not locked out. Of all that come meanwhile one asks the run database every few seconds."""
-        with contextlib.suppress(_Refused):
-            digest = sha256(_bearer(header))
+        with contextlib.suppress(Refused):
+            digest = sha256(bearer(header))
             if self._bootstrap is not None and hmac.compare_digest(digest, self._bootstrap):
                 return True
             now = self.refusals.clock()
@@ -142,18 +142,34 @@ class Guard:
         return False
 
     async def _look_up(self, request: Request, sessions: sessionmaker[Session], header: str) -> Caller:
-        secret = _bearer(header)
+        secret = bearer(header)
         digest = sha256(secret)
         assert self._bootstrap is not None
         if hmac.compare_digest(digest, self._bootstrap):
             return Caller(BOOTSTRAP, BOOTSTRAP, Role.ADMIN)
         if not _MADE_HERE.fullmatch(secret):
-            raise _Refused("unknown", _UNKNOWN)
+            raise Refused("unknown", _UNKNOWN)
+
+        def find() -> Caller:
+            with sessions() as session:
+                return self.holder(session, digest)
+
         # A turn of its own, given back before the body is read: a client that sends slowly holds no connection.
         async with take_turn(request):
-            found = await run_in_threadpool(_find, sessions, digest)
+            return await run_in_threadpool(find)
+
+    def holder(self, session: Session, digest: str) -> Caller:
+        """Whose token has this hash.
+
+        Raises:
+            Refused: there is none, or it is revoked or has expired.
+        """
+        if self._bootstrap is not None and hmac.compare_digest(digest, self._bootstrap):
+            return Caller(BOOTSTRAP, BOOTSTRAP, Role.ADMIN)
+        # By an index, in time that depends on the hash. Who measures it learns about a hash, which leads to no secret.
+        found = session.execute(select(Token, _HAS_EXPIRED).where(Token.sha256 == digest)).one_or_none()
         if found is None:
-            raise _Refused("unknown", _UNKNOWN)
+            raise Refused("unknown", _UNKNOWN)
         token, has_expired = found
         if refused := _refusal(token, has_expired):
             raise refused
@@ -174,23 +190,14 @@ _HAS_EXPIRED = func.coalesce(Token.expires_at <= func.now(), False)
 """By the clock of the run database, which made it."""
 
 
-def _refusal(token: Token, has_expired: bool) -> _Refused | None:
+def _refusal(token: Token, has_expired: bool) -> Refused | None:
     if token.revoked_at is not None:
         said = f"the token {token.name} was revoked at {_clock(token.revoked_at)}; ask an admin for one"
-        return _Refused("revoked", said, token.name)
+        return Refused("revoked", said, token.name)
     if has_expired:
         said = f"the token {token.name} expired at {_clock(token.expires_at)}; ask an admin for a new one"
-        return _Refused("expired", said, token.name)
+        return Refused("expired", said, token.name)
     return None
-
-
-def _find(sessions: sessionmaker[Session], digest: str) -> tuple[Token, bool] | None:
-    """The token, and whether it has expired."""
-    # By an index, in time that depends on the hash. Who measures it learns about a hash, which leads to no secret.
-    found = select(Token, _HAS_EXPIRED).where(Token.sha256 == digest)
-    with sessions() as session:
-        row = session.execute(found).one_or_none()
-        return None if row is None else (row[0], row[1])
 
 
 def _good_ones(sessions: sessionmaker[Session]) -> frozenset[str]:
@@ -203,10 +210,17 @@ def _clock(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _bearer(header: str) -> str:
+def bearer(header: str | None) -> str:
+    """The secret in a header Authorization.
+
+    Raises:
+        Refused: there is none.
+    """
+    if header is None:
+        raise Refused("missing", _NONE_SENT)
     scheme, _, secret = header.partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
-        raise _Refused("malformed", "the header Authorization is not of the form: Bearer TOKEN")
+        raise Refused("malformed", "the header Authorization is not of the form: Bearer TOKEN")
     return secret.strip()
 
 
@@ -216,7 +230,8 @@ def _too_many(wait: float) -> Problem:
     return Problem("too-many-refusals", said, headers={"Retry-After": str(seconds), "Connection": "close"})
 
 
-def _unauthorized(detail: str, error: str = ', error="invalid_token"') -> Problem:
+def unauthorized(detail: str, error: str = ', error="invalid_token"') -> Problem:
+    """The answer to whoever brought nothing that counts; without `error` to whoever brought nothing."""
     # RFC 6750, section 3. A body that came along stays unread, so the connection cannot be used again.
     headers = {"WWW-Authenticate": f'Bearer realm="barlow"{error}', "Connection": "close"}
     return Problem("unauthorized", detail, headers=headers)

@@ -112,12 +112,18 @@ def last_metrics(session: Session, job_id: uuid.UUID) -> dict[str, LastMetric]:
     return {key: LastMetric(step=step, value=value) for key, step, value in rows}
 
 
+def mlflow_base(settings: Settings) -> str | None:
+    """MLflow's address, as a browser reaches it, without a slash at its end; None: there is none."""
+    base = settings.mlflow_public_url or settings.mlflow_url
+    return None if base is None else base.rstrip("/")
+
+
 def mlflow_page(settings: Settings, experiment: Experiment, run_id: str | None = None) -> str | None:
     """The page of an experiment or of one run, as a browser reaches it; None until it exists."""
-    base = settings.mlflow_public_url or settings.mlflow_url
+    base = mlflow_base(settings)
     if base is None or experiment.mlflow_experiment_id is None:
         return None
-    page = f"{base.rstrip('/')}/#/experiments/{experiment.mlflow_experiment_id}"
+    page = f"{base}/#/experiments/{experiment.mlflow_experiment_id}"
     # MLflow opens on its pages for language models unless it is told otherwise.
     return f"{page}/runs{'' if run_id is None else f'/{run_id}'}?workflowType=machine_learning"
 

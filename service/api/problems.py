@@ -103,6 +103,7 @@ KINDS = {
             "MLflow has had nothing of this job",
             "There is nothing to build again before the job's first attempt has been recorded.",
         ),
+        Kind("no-page", 409, "MLflow has no page of this", "A link leads to what was recorded there."),
         Kind("tokens-off", 409, "This API asks for no tokens", "It makes some once it has an admin token of its own."),
         Kind("bootstrap-token", 409, "The bootstrap token is a setting", "It is changed where the API is started."),
         Kind("deleted", 410, "The file was deleted", "The record stands; the file was removed to make room."),

@@ -41,6 +41,8 @@ LEAST_ROLE = {
     "GET /recipes/{name}": Role.READER,
     # At the root, for Prometheus: it tells how busy the lab is, and every scrape asks the run database.
     "GET /metrics": Role.READER,
+    # A link for a browser, to read with what one may read anyway.
+    "POST /entries": Role.READER,
     "POST /jobs": Role.SUBMITTER,
     "POST /jobs/{job_id}:cancel": Role.SUBMITTER,
     "POST /jobs/{job_id}:pause": Role.SUBMITTER,
@@ -55,6 +57,9 @@ LEAST_ROLE = {
     "DELETE /tokens/{name}": Role.ADMIN,
 }
 """The least role of every guarded route, by method and path below /api/v1. A route that is not here answers nobody."""
+
+OF_BROWSERS = {"GET /entries/current", "POST /sessions", "GET /sessions/current", "DELETE /sessions/current"}
+"""Routes that take no token, but the code of a link or the session of a browser; whoever has none of it hears 401."""
 
 OPEN = {
     "/healthz", "/readyz",  # load balancers and container engines have no token

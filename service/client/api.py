@@ -16,6 +16,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from service import asking
+from service.api.browser_views import Entry
 from service.api.comparison_schemas import Comparison
 from service.api.pages import Page
 from service.api.problems import ProblemDetails
@@ -176,6 +177,12 @@ class Client:
     def retry(self, job_id: uuid.UUID | str, *, key: str | None = None) -> JobView:
         """A new job in place of one that failed or was cancelled; with an Idempotency-Key, as a submit."""
         return self._ask(job_id, Verb.RETRY, _key(key or str(uuid.uuid4())))
+
+    def entry(self, *, job: uuid.UUID | str | None = None, experiment: str | None = None) -> Entry:
+        """A link that lets a browser into MLflow, to the run of a job, to an experiment, or to its first page."""
+        asked = {"job": job, "experiment": experiment}
+        parameters = {name: str(value) for name, value in asked.items() if value is not None}
+        return Entry.model_validate_json(self._send("POST", "/entries", params=parameters).content)
 
     def rebuild_mlflow(self, job_id: uuid.UUID | str) -> JobView:
         """Have a job's MLflow run deleted and made again."""

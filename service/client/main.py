@@ -12,7 +12,7 @@ import typer
 import yaml
 from typer.core import TyperGroup
 
-from service.client import progress, render, render_comparison
+from service.client import browser, progress, render, render_comparison
 from service.client.address import DATA, connect
 from service.client.api import ApiError, Client
 from service.client.terminal import console, say, say_error
@@ -28,6 +28,7 @@ Pretrain image backbones with Barlow Twins and judge them.
   barlow submit recipes/digits.yaml --watch    submit it and look on
   barlow jobs --state running                  what is going on?
   barlow logs digits-resnet18 -f               what does it write?
+  barlow open digits-resnet18                  its run in MLflow, in a browser
   barlow pause ID                              its slots for something else; `barlow resume ID` goes on
   barlow retry ID --watch                      it failed: once more, from its newest checkpoint
   barlow compare ID ID                         what made the difference?
@@ -128,7 +129,10 @@ def jobs(
 def show(job: JobId, url: Url = None, data: Data = DATA) -> None:
     """Show a job: its state and why, its progress, its newest metrics, its result or its error."""
     with connect(url, data) as client:
-        render.job(console(), client.job(client.find_job(job)), client.url)
+        found = client.job(client.find_job(job))
+        page = found.links.mlflow
+        mlflow = None if page is None else browser.link(client, page, job=found.id)
+        render.job(console(), found, client.url, mlflow)
 
 
 @app.command()

@@ -85,8 +85,8 @@ def jobs(console: Console, items: Iterable[JobView], *, more: bool) -> None:
         console.print("there are more; narrow the list, or raise --limit")
 
 
-def job(console: Console, job: JobDetail, url: str) -> None:
-    """Everything a person asks about one job."""
+def job(console: Console, job: JobDetail, url: str, mlflow: str | None) -> None:
+    """Everything a person asks about one job; `mlflow` is the link to its run."""
     table = Table.grid(padding=(0, 2))
     table.add_row("job", f"{job.experiment}/{job.name} ({job.kind})")
     table.add_row("id", str(job.id))
@@ -114,9 +114,9 @@ def job(console: Console, job: JobDetail, url: str) -> None:
     table.add_row("digest", job.spec_digest)
     table.add_row("recorded", f"Postgres {job.recording.postgres}, MLflow {job.recording.mlflow}")
     table.add_row("API", f"{url}{job.links.self}")
-    if job.links.mlflow:
-        table.add_row("MLflow", job.links.mlflow)
     console.print(table)
+    if mlflow is not None:  # whole, whatever the terminal's width: it is to be clicked
+        console.print(Text(f"MLflow: {mlflow}"), soft_wrap=True)
     # An evaluation's metrics are the numbers of its result.
     if job.last_metrics and not (job.kind != "pretrain" and job.result):
         metrics = plain_table("metric", "step", "value")

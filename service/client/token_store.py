@@ -98,11 +98,15 @@ def _load() -> dict[str, str]:
 
 
 def _save(tokens: dict[str, str]) -> None:
-    path = file()
+    write_private(file(), json.dumps(tokens, indent=2))
+
+
+def write_private(path: Path, content: str) -> None:
+    """Write a file that only its owner can read, by rename."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Beside and renamed: never half a file, and never one with a wider mode.
     part = path.with_name(f"{path.name}.{os.getpid()}")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-        json.dump(tokens, opened, indent=2)
+        opened.write(content)
     part.rename(path)

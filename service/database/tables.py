@@ -310,6 +310,28 @@ class Token(Base):
     __table_args__ = (CheckConstraint("role IN ('reader', 'submitter', 'admin')", name="role"),)
 
 
+class BrowserSession(Base):
+    """A browser's way into a server beside the API: a code in a link first, then the session that it was redeemed for.
+
+    Code, session and the token that it was asked for with stand here by their hashes. It counts for as long as that
+    token does, and no longer than `expires_at`, which is the code's end until it is redeemed.
+    """
+
+    __tablename__ = "browser_sessions"
+    code_sha256: Mapped[str] = mapped_column(primary_key=True)
+    secret_sha256: Mapped[str | None] = mapped_column(unique=True)
+    service: Mapped[str]
+    path: Mapped[str]  # where the link leads
+    token_sha256: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint("service IN ('mlflow')", name="service"),
+        Index("ix_browser_sessions_token", "token_sha256", "created_at"),
+    )
+
+
 class AuditEntry(Base):
     """What somebody did with a token, a slot or data, append-only: a trigger refuses every change of a row.
 

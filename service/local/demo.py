@@ -16,6 +16,7 @@ from rich.table import Table
 from service.api.schemas import ExperimentDetail, JobDetail
 from service.client import own_stack, terminal
 from service.client.api import ApiError, Client
+from service.client.browser import link
 from service.client.progress import watch
 from service.client.render import ending, faults
 from service.ledger.states import JobState
@@ -50,7 +51,14 @@ def run(recipe: Path, directory: Path, *, keep: bool) -> int:
                     ending(console, job)
             well = judge(console, {job.name: job for job in jobs})
             well = well and _agree(console, client, jobs, endpoints, token=mlflow_token(directory))
-            _say_where(console, client.experiment(experiment.id), endpoints, keep=keep)
+            _say_where(
+                console,
+                client,
+                client.experiment(experiment.id),
+                endpoints,
+                f"barlow open --data {directory}",
+                keep=keep,
+            )
     except SpecError as error:
         console.print(f"{recipe}: {faults(error)}", style="red", markup=False, soft_wrap=True)
         return 1
@@ -157,9 +165,13 @@ def _agree(
     return not agreement.faults
 
 
-def _say_where(console: Console, experiment: ExperimentDetail, endpoints: dict[str, str], *, keep: bool) -> None:
-    console.print(f"MLflow    {experiment.mlflow or endpoints['mlflow']}")
+def _say_where(
+    console: Console, client: Client, experiment: ExperimentDetail, endpoints: dict[str, str], again: str, *, keep: bool
+) -> None:
     if keep:
+        page = experiment.mlflow or endpoints["mlflow"]
+        console.print(f"MLflow    {link(client, page, experiment=experiment.name if experiment.mlflow else None)}")
+        console.print(f"          (good once, for ten minutes; `{again}` prints another one)")
         console.print(f"API       {endpoints['api']}/docs")
         console.print(f"database  {endpoints['database']}")
     else:

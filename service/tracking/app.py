@@ -7,6 +7,7 @@ from starlette.types import ASGIApp
 
 from service.tracking import surroundings
 from service.tracking.callers import Callers
+from service.tracking.entrance import Entrance
 from service.tracking.gate import Gate
 from service.tracking.settings import TrackingSettings
 from service.web.guarding import SecureAnswers
@@ -21,4 +22,5 @@ def create() -> ASGIApp:
     # The API is ours, at an address of ours: no proxy stands before it, whatever the environment says.
     client = httpx.AsyncClient(trust_env=False)
     callers = Callers(settings.api_url, settings.mlflow_token.get_secret_value(), client)
-    return SecureAnswers(Gate(app, settings.names, callers, client.aclose))
+    entrance = Entrance(callers, settings.mlflow_public_url)
+    return SecureAnswers(Gate(app, settings.names, callers, entrance, client.aclose))

@@ -19,6 +19,8 @@ TRUST_SECONDS = 3.0
 """So long an answer of the API holds: a token that is revoked is refused so much later."""
 ASK_SECONDS = 10.0
 REMEMBERED = 1000
+SERVICE = "mlflow"
+"""What a browser's session has to be for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,15 @@ class Visitor:
 
     name: str
     holder: Holder
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A browser's session: what its cookie holds, where its link leads, and how many seconds it lasts at most."""
+
+    secret: str
+    path: str
+    seconds: int
 
 
 RECORDER = Visitor("recorder", Holder.RECORDER)
@@ -45,6 +56,43 @@ class Callers:
         self._client = client
         self._asked: dict[str, tuple[float, asyncio.Task[Visitor | None]]] = {}
 
+    async def by_session(self, secret: str) -> Visitor | None:
+        """Whose session of a browser it is; None: nobody's, or it has ended.
+
+        Raises:
+            ApiAway
+        """
+        return await self._remembered("session " + _digest(secret), "/api/v1/sessions/current", _bearer(secret))
+
+    async def target(self, code: str) -> tuple[str, bool] | None:
+        """Where a link leads, and whether its code can still be redeemed; None: there is no such code.
+
+        Raises:
+            ApiAway
+        """
+        said = await self._said("GET", "/api/v1/entries/current", code)
+        return None if said is None or said["service"] != SERVICE else (str(said["path"]), bool(said["usable"]))
+
+    async def redeem(self, code: str) -> NewSession | None:
+        """The session for a code; None: it is not good, or not any more.
+
+        Raises:
+            ApiAway
+        """
+        said = await self._said("POST", "/api/v1/sessions", code)
+        if said is None or said["service"] != SERVICE:
+            return None
+        return NewSession(str(said["secret"]), str(said["path"]), int(said["seconds"]))
+
+    async def end(self, secret: str) -> None:
+        """End a session, if it is one.
+
+        Raises:
+            ApiAway
+        """
+        await self._said("DELETE", "/api/v1/sessions/current", secret)
+        self._asked.pop("session " + _digest(secret), None)
+
     async def by_token(self, token: str | None) -> Visitor | None:
         """Whose access token it is; None: nobody's. Without one: whoever the API lets in without.
 
@@ -54,8 +102,7 @@ class Callers:
         digest = _digest(token or "")
         if token and hmac.compare_digest(digest, self._recorder):
             return RECORDER
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return await self._remembered(digest, "/api/v1/whoami", headers)
+        return await self._remembered(digest, "/api/v1/whoami", _bearer(token) if token else {})
 
     async def _remembered(self, key: str, path: str, headers: dict[str, str]) -> Visitor | None:
         """The API's answer, asked once for all who come with the same within a few seconds."""
@@ -65,20 +112,30 @@ class Callers:
             while len(self._asked) >= REMEMBERED:
                 self._asked.pop(next(iter(self._asked)))
             self._asked.pop(key, None)
-            found = (now + TRUST_SECONDS, asyncio.ensure_future(self._ask(path, headers)))
+            found = (now + TRUST_SECONDS, asyncio.ensure_future(self._visitor(path, headers)))
             self._asked[key] = found
         # One visitor who leaves does not take the answer from the others.
         return await asyncio.shield(found[1])
 
-    async def _ask(self, path: str, headers: dict[str, str]) -> Visitor | None:
+    async def _visitor(self, path: str, headers: dict[str, str]) -> Visitor | None:
+        said = await self._ask("GET", path, headers)
+        if said is None or said.get("service", SERVICE) != SERVICE:
+            return None
+        return Visitor(str(said["name"]), Holder(said["role"]))
+
+    async def _said(self, method: str, path: str, secret: str) -> dict[str, Any] | None:
+        return await self._ask(method, path, _bearer(secret))
+
+    async def _ask(self, method: str, path: str, headers: dict[str, str]) -> dict[str, Any] | None:
+        """What the API answers; None: it knows nobody who brings that."""
         try:
-            answer = await self._client.get(self._api + path, headers=headers, timeout=ASK_SECONDS)
+            answer = await self._client.request(method, self._api + path, headers=headers, timeout=ASK_SECONDS)
             if answer.status_code == httpx.codes.UNAUTHORIZED:
                 return None
-            if answer.status_code == httpx.codes.OK:
-                said: dict[str, Any] = answer.json()
-                return Visitor(str(said["name"]), Holder(said["role"]))
-        except (httpx.HTTPError, ValueError, KeyError) as error:
+            if answer.is_success:
+                said: dict[str, Any] = answer.json() if answer.content else {}
+                return said
+        except (httpx.HTTPError, ValueError) as error:
             raise ApiAway(f"the API at {self._api}, which knows the tokens, does not answer: {error!r}") from error
         raise ApiAway(f"the API at {self._api}, which knows the tokens, answers {answer.status_code}; try again soon")
 
@@ -95,6 +152,10 @@ def token_in(authorization: str | None) -> str | None:
         except (binascii.Error, UnicodeDecodeError):
             return None
     return None
+
+
+def _bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
 
 
 def _digest(secret: str) -> str:

@@ -9,9 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.tracking import answers
 from service.tracking.callers import ApiAway, Callers, Visitor, token_in
+from service.tracking.entrance import LARGEST_FORM, PATHS, Entrance
 from service.tracking.routes import HEALTH, Access, Holder, access_to, program_path
 from service.tracking.tags import TAGGED, checked_tag
-from service.web.origins import Names
+from service.web.origins import HARMLESS, Names
 
 LARGEST_BODY = 1_000_000
 """Bytes; of everybody but the recorder, who sends files."""
@@ -41,10 +42,18 @@ class Gate:
     `close` is awaited at the end.
     """
 
-    def __init__(self, mlflow: ASGIApp, names: Names, callers: Callers, close: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        mlflow: ASGIApp,
+        names: Names,
+        callers: Callers,
+        entrance: Entrance,
+        close: Callable[[], Awaitable[None]],
+    ) -> None:
         self._mlflow = mlflow
         self._names = names
         self._callers = callers
+        self._entrance = entrance
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,10 +75,15 @@ class Gate:
         method, path = scope["method"], scope["path"]
         if path == HEALTH:
             return answers.Answer(200, b"OK", [(b"content-type", b"text/plain")])
-        access = access_to(method, path)
-        if not access:
-            return answers.error(404, f"{method} {path[:200]} is not served here")
         try:
+            if path in PATHS:
+                form = await _read(receive, LARGEST_FORM)
+                return (
+                    answers.error(413, "that is no form") if form is None else await self._entrance.answer(scope, form)
+                )
+            access = access_to(method, path)
+            if not access:
+                return answers.error(404, f"{method} {path[:200]} is not served here")
             visitor = await self._visitor(scope)
         except ApiAway as away:
             log.warning("%s", away)
@@ -79,7 +93,7 @@ class Gate:
         if visitor.holder not in access:
             return answers.error(403, _too_little(visitor, access))
         if visitor.holder is not Holder.RECORDER:
-            body = await _read(receive)
+            body = await _read(receive, LARGEST_BODY)
             if body is None:
                 return answers.error(413, f"the body is larger than {LARGEST_BODY} bytes", (b"connection", b"close"))
             if TAGGED.fullmatch(program_path(path)):
@@ -95,7 +109,14 @@ class Gate:
         said = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
         if len(said) > 1:
             return None
-        return await self._callers.by_token(token_in(said[0]) if said else None)
+        if said:
+            return await self._callers.by_token(token_in(said[0]))
+        # A write of a browser says whose page it is from, which was looked at; what does not say it is none.
+        if scope["method"] in HARMLESS or any(name == b"origin" for name, _ in scope["headers"]):
+            visitor = await self._entrance.visitor(scope)
+            if visitor is not None:
+                return visitor
+        return await self._callers.by_token(None)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         # MLflow's own start, which looks for containers of its assistant, is left out: there are none.
@@ -131,13 +152,13 @@ def _too_little(visitor: Visitor, access: Access) -> str:
     return f"this takes the role {roles[0]}, and {visitor.name} is a {visitor.holder}; ask an admin for a token"
 
 
-async def _read(receive: Receive) -> bytes | None:
+async def _read(receive: Receive, largest: int) -> bytes | None:
     """The whole body; None: it is too large, or its sender left."""
     body = bytearray()
     while True:
         message = await receive()
         body += message.get("body", b"")
-        if message["type"] == "http.disconnect" or len(body) > LARGEST_BODY:
+        if message["type"] == "http.disconnect" or len(body) > largest:
             return None
         if not message.get("more_body", False):
             return bytes(body)

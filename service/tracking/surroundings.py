@@ -21,6 +21,7 @@ _FIXED = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_ALLOW_MODEL_CODE_EXECUTION": "false",
+    "MLFLOW_ENABLE_AI_GATEWAY": "false",
     # Host, Origin and headers are checked and set before MLflow sees a request.
     "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "true",
     "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "10",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,8 @@ def test_an_experiment_from_post_to_mlflow(stack: Up, client: Client) -> None:
     agreement = compare(stack.endpoints["database"], stack.endpoints["mlflow"], "whole", token=stack.mlflow_token)
     assert agreement.faults == []
     assert set(agreement.points) == set(jobs)
+
+    lets_a_browser_in(stack, client, done["knn"])
 
     runs = mlflow_runs(stack, "whole")
     parent = runs["pretrain"]
@@ -252,6 +256,25 @@ def compare_all(stack: Up, experiment: str) -> list[str]:
     agreement = compare(stack.endpoints["database"], stack.endpoints["mlflow"], experiment, token=stack.mlflow_token)
     assert agreement.total > 0
     return agreement.faults
+
+
+def lets_a_browser_in(stack: Up, client: Client, job: JobDetail) -> None:
+    """The link that `barlow show` prints leads by one button to the job's run."""
+    shown = subprocess.run(
+        [*stack.barlow, "show", str(job.id), "--data", str(stack.directory)], capture_output=True, text=True, check=True
+    ).stdout
+    (link,) = re.findall(r"^MLflow: (http://\S+/enter\?code=\S+)$", shown, re.MULTILINE)
+    with httpx.Client(headers={"Origin": stack.endpoints["mlflow"]}) as browser:
+        code = re.search(r'name="code" value="([^"]+)"', browser.get(link).raise_for_status().text)
+        assert code
+        entered = browser.post(link.split("?")[0], data={"code": code[1]})
+        assert (entered.status_code, entered.headers["location"]) == (
+            303, job.links.mlflow.removeprefix(stack.endpoints["mlflow"])
+        )  # fmt: skip
+        run = entered.headers["location"].split("/runs/")[1].split("?")[0]
+        read = f"{stack.endpoints['mlflow']}/ajax-api/2.0/mlflow/runs/get"
+        assert browser.get(read, params={"run_id": run}).raise_for_status().json()["run"]["info"]["run_name"] == "knn"
+        assert client.job(job.id).links.mlflow == job.links.mlflow  # without a code
 
 
 def mlflow_runs(stack: Up, experiment: str) -> dict[str, dict[str, Any]]:

@@ -60,6 +60,8 @@ def run_server(settings: Settings, folder: Path, port: int = 0) -> Iterator[str]
         "BARLOW_RUNS_DIR": str(settings.runs_dir),
         "BARLOW_TRUSTED_PROXIES": settings.trusted_proxies,
     }
+    if settings.mlflow_public_url is not None:
+        environment["BARLOW_MLFLOW_PUBLIC_URL"] = settings.mlflow_public_url
     if settings.admin_token is not None:
         environment["BARLOW_ADMIN_TOKEN"] = settings.admin_token.get_secret_value()
     command = [sys.executable, "-m", "service.api", "--port", str(port)]

@@ -17,7 +17,8 @@ from service.settings import Settings
 @pytest.fixture(scope="module")
 def tracking(mlflow: Mlflow, served: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
     """The MLflow of this test process, and a guarded API where it asks."""
-    with run_server(guarded(served), tmp_path_factory.mktemp("api"), port=port_of_api(mlflow)) as api:
+    settings = guarded(served).model_copy(update={"mlflow_public_url": mlflow.url})
+    with run_server(settings, tmp_path_factory.mktemp("api"), port=port_of_api(mlflow)) as api:
         version = f"{mlflow.url}/version"
         wait_until(lambda: httpx.get(version, headers=bearer(ADMIN)).status_code == 200, 30)
         yield Tracking(mlflow, api, {"admin": ADMIN, "recorder": mlflow.token, **_made(api)})

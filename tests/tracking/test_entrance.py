@@ -1,0 +1,164 @@
+"""A person's way in with a browser: the link, its page, the button, the cookie, and the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from api_kit import ADMIN, bearer
+from running_stack import wait_until
+from tracking_kit import Tracking
+
+from service.tracking.callers import NewSession
+from service.tracking.entrance import Entrance
+
+SEARCH = "/ajax-api/2.0/mlflow/experiments/search"
+
+
+@pytest.fixture
+def browser(tracking: Tracking) -> Iterator[httpx.Client]:
+    """A browser: it keeps cookies, follows nothing by itself, and says whose page a write is of."""
+    headers = {"Accept": "text/html", "Origin": tracking.mlflow.url}
+    with httpx.Client(base_url=tracking.mlflow.url, headers=headers, timeout=30) as client:
+        yield client
+
+
+def link(tracking: Tracking, role: str = "reader") -> str:
+    """A fresh link, without the server's address."""
+    made = httpx.post(f"{tracking.api}/api/v1/entries", headers=bearer(tracking.tokens[role]))
+    return str(made.raise_for_status().json()["url"]).removeprefix(tracking.mlflow.url)
+
+
+def press(browser: httpx.Client, page: httpx.Response) -> httpx.Response:
+    """Press the page's button, as a browser does."""
+    form = re.search(r'<form method="post" action="([^"]+)">(.*?)</form>', page.text)
+    assert form, page.text
+    fields = dict(re.findall(r'name="([^"]+)" value="([^"]+)"', form[2]))
+    return browser.post(form[1], data=fields)
+
+
+def come_in(tracking: Tracking, browser: httpx.Client, role: str = "reader") -> httpx.Response:
+    done = press(browser, browser.get(link(tracking, role)))
+    assert done.status_code == 303, done.text
+    return done
+
+
+def test_a_link_a_button_and_in(tracking: Tracking, browser: httpx.Client) -> None:
+    assert browser.get("/").status_code == 401
+    entry = link(tracking)
+    page = browser.get(entry)
+    assert page.status_code == 200
+    assert not browser.cookies
+    assert (page.headers["cache-control"], page.headers["x-frame-options"]) == ("no-store", "DENY")
+    assert "script" not in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    done = press(browser, page)
+    assert (done.status_code, done.headers["location"]) == (303, "/")
+    (cookie,) = done.headers.get_list("set-cookie")
+    assert cookie.startswith(f"barlow-mlflow-{tracking.mlflow.port}=")
+    assert {"HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=43200"} < set(cookie.split("; "))
+    assert "Secure" not in cookie
+    assert "MLflow" in browser.get("/").text
+    assert browser.post(SEARCH, json={"max_results": 1}).status_code == 200
+
+
+def test_what_fetches_the_link_or_comes_again_kills_nothing(tracking: Tracking, browser: httpx.Client) -> None:
+    entry = link(tracking)
+    for method in ("HEAD", "GET", "GET"):
+        assert httpx.request(method, tracking.mlflow.url + entry).status_code == 200
+    page = browser.get(entry)
+    assert press(browser, page).status_code == 303
+    # Pressed once more, and the link opened once more: on to where it leads.
+    assert press(browser, page).status_code == 303
+    again = browser.get(entry)
+    assert (again.status_code, again.headers["location"]) == (303, "/")
+    # Another browser learns how to go on, and is not in.
+    used = httpx.get(tracking.mlflow.url + entry)
+    assert used.status_code == 410
+    assert "barlow open" in used.text
+    for odd in ("/enter", "/enter?code=", "/enter?code=x", "/enter?code=" + 43 * "x", "/enter?code=" + 43 * "%00"):
+        assert httpx.get(tracking.mlflow.url + odd).status_code in (400, 410)
+    assert httpx.put(tracking.mlflow.url + entry).status_code == 405
+
+
+def test_a_session_does_what_its_role_may_and_only_from_our_pages(tracking: Tracking, browser: httpx.Client) -> None:
+    come_in(tracking, browser, "submitter")
+    note = {"experiment_id": "0", "key": "note", "value": "x"}
+    tag, delete = (f"/ajax-api/2.0/mlflow/experiments/{verb}" for verb in ("set-experiment-tag", "delete"))
+    assert browser.post(tag, json=note).status_code == 200
+    assert browser.post(delete, json={"experiment_id": "0"}).status_code == 403
+    for foreign in ("http://127.0.0.1:1", "null", "https://evil.example.org"):
+        assert browser.post(tag, json=note, headers={"Origin": foreign}).status_code == 403
+    del browser.headers["Origin"]
+    assert browser.post(tag, json=note).status_code == 401  # a cookie alone writes nothing
+    assert browser.get("/version").status_code == 200
+    assert browser.get("/ajax-api/3.0/mlflow/assistant/config").status_code == 404
+
+
+def test_the_session_is_of_this_server_alone(tracking: Tracking, browser: httpx.Client) -> None:
+    come_in(tracking, browser)
+    (value,) = browser.cookies.values()
+    for headers in ({"Cookie": f"barlow-mlflow-{tracking.mlflow.port}={value}"}, bearer(value)):
+        assert httpx.get(f"{tracking.api}/api/v1/jobs", headers=headers).status_code == 401
+    assert httpx.get(f"{tracking.mlflow.url}/version", headers=bearer(value)).status_code == 401
+
+
+def test_leaving_ends_it(tracking: Tracking, browser: httpx.Client) -> None:
+    come_in(tracking, browser)
+    (kept,) = browser.cookies.items()
+    left = press(browser, browser.get("/leave"))
+    assert left.status_code == 200
+    assert not browser.cookies
+    stolen = {"Cookie": "=".join(kept)}
+    assert httpx.get(f"{tracking.mlflow.url}/version", headers=stolen).status_code == 401
+
+
+def test_a_revoked_token_takes_its_sessions_along_within_seconds(tracking: Tracking, browser: httpx.Client) -> None:
+    body = {"name": "passing", "role": "reader"}
+    made = httpx.post(f"{tracking.api}/api/v1/tokens", json=body, headers=bearer(ADMIN))
+    tracking.tokens["passing"] = made.json()["secret"]
+    come_in(tracking, browser, "passing")
+    assert browser.get("/version").status_code == 200
+    httpx.delete(f"{tracking.api}/api/v1/tokens/passing", headers=bearer(ADMIN)).raise_for_status()
+    wait_until(lambda: browser.get("/version").status_code == 401, 30)
+
+
+class _Redeems:
+    """An API that says where to go on."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    async def redeem(self, _: str) -> NewSession:
+        return NewSession("s" * 43, self._path, 60)
+
+
+async def _entered(path: str, public: str, host: str) -> dict[bytes, bytes]:
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/enter",
+        "scheme": "http",
+        "headers": [(b"host", host.encode())],
+    }
+    answer = await Entrance(_Redeems(path), public).answer(scope, b"code=" + 43 * b"c")  # type: ignore[arg-type]
+    return dict(answer.headers)
+
+
+@pytest.mark.parametrize(
+    "path", ["//evil.example.org", "https://evil.example.org", "/\\evil.example.org", "javascript:x", "/a\r\nb: c", ""]
+)
+def test_a_link_leads_to_no_other_server(path: str) -> None:
+    assert asyncio.run(_entered(path, "http://127.0.0.1:5000", "127.0.0.1:5000"))[b"location"] == b"/"
+
+
+def test_behind_tls_the_cookie_is_for_tls_alone() -> None:
+    cookie = asyncio.run(_entered("/", "https://mlflow.example.org", "mlflow.example.org"))[b"set-cookie"]
+    assert cookie.startswith(b"__Host-barlow-mlflow-443=")
+    assert cookie.endswith(b"; Secure")
+    tunnel = asyncio.run(_entered("/", "https://mlflow.example.org", "localhost:5001"))[b"set-cookie"]
+    assert tunnel.startswith(b"barlow-mlflow-5001=")
+    assert b"Secure" not in tunnel
