@@ -139,7 +139,8 @@ def _stranger(scope: Scope) -> answers.Answer:
         )
     words = (
         "nobody is let in without an access token that is valid: set MLFLOW_TRACKING_TOKEN to yours, or send "
-        "Authorization: Bearer TOKEN; a browser comes in by the link that `barlow open` prints"
+        "Authorization: Bearer TOKEN; a browser comes in by the link that `barlow open` prints, and a worker is told "
+        "BARLOW_MLFLOW_TOKEN, the same as this server"
     )
     # Never Basic in return: a browser would ask for a password and keep it.
     return answers.error(401, words, (b"www-authenticate", b'Bearer realm="barlow"'))

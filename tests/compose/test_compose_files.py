@@ -24,7 +24,13 @@ BASE = "python:3.11-slim-bookworm"
 BUILD_TOOLS = ("pip", "git", "make", "curl", "wget", "gcc", "g++", "cc", "as", "ld", "rustc", "cmake")
 COMPILER = {"gcc", "g++", "cc", "as", "ld"}
 """The worker's: torch compiles networks with it."""
-NOT_FOR_CONTAINERS = {"BARLOW_API_PORT", "BARLOW_RECIPES_DIR", "BARLOW_CACHE_DIR"}
+NOT_FOR_CONTAINERS = {
+    "BARLOW_API_PORT",
+    "BARLOW_MLFLOW_HOME",
+    "BARLOW_MLFLOW_PORT",
+    "BARLOW_RECIPES_DIR",
+    "BARLOW_CACHE_DIR",
+}
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +178,9 @@ def test_a_stop_gives_a_checkpoint_the_time_it_may_take(env_file: Path) -> None:
 
 def test_every_setting_reaches_the_containers_and_no_other_is_made_up(env_file: Path) -> None:
     from service.settings import Settings
+    from service.tracking.settings import TrackingSettings
 
-    known = {f"BARLOW_{name.upper()}" for name in Settings.model_fields}
+    known = {f"BARLOW_{name.upper()}" for name in {**Settings.model_fields, **TrackingSettings.model_fields}}
     services = _config(env_file)["services"]
     given = {key for name in OURS for key in services[name]["environment"] if key.startswith("BARLOW_")}
     assert given == known - NOT_FOR_CONTAINERS
