@@ -21,9 +21,9 @@ from service.client.progress import watch
 from service.client.render import ending, faults
 from service.ledger.states import JobState
 from service.local.agreement import compare
-from service.local.folder import STATE, make_private
+from service.local.folder import STATE, lock, make_private, mlflow_token
 from service.local.process import Child, end_leftovers
-from service.local.stack import ENDPOINTS, lock, mlflow_token
+from service.local.stack import ENDPOINTS
 from trainer.specs import SpecError, load_spec_file
 
 NEEDED_GAIN = 30.0

@@ -1,9 +1,17 @@
-"""The directory of a stack: of its owner alone, since passwords, logs, run directories and weights lie in it."""
+"""The directory of a stack: of its owner alone, since passwords, logs, run directories and weights lie in it.
+
+One process at a time holds it; what a stack has to remember stands in one file of it.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TextIO
 
 STATE = "local.json"
 """A directory with this file in it is one of ours: passwords and ports of the stack."""
@@ -32,3 +40,56 @@ def make_private(directory: Path, report: Callable[[str], None]) -> None:
     except OSError as error:
         raise ValueError(f"{directory} cannot be used: {error}; choose another --data") from error
     report(f"{directory} was open to others (mode {mode:o}); its mode is 700 now")
+
+
+def lock(directory: Path) -> TextIO:
+    """Hold `directory` for this process, until the file is closed or the process ends in any way.
+
+    Raises:
+        ValueError: another process holds it.
+        OSError: the directory cannot be written.
+    """
+    file = (directory / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip()
+        file.close()
+        raise ValueError(
+            f"a `barlow up` already runs on {directory} (process {owner}); "
+            f"stop it with `kill {owner}`, or choose another --data"
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def read_state(directory: Path) -> dict[str, Any]:
+    """Passwords and ports of a stack, as they were left, and a new secret for each that is missing."""
+    try:
+        state: dict[str, Any] = json.loads((directory / STATE).read_text("utf-8"))
+    except FileNotFoundError:
+        state = {}
+    for name in ("database", "owner", "mlflow", "superuser", "redis"):
+        state.setdefault(f"{name}_password", secrets.token_urlsafe(24))
+    state.setdefault("mlflow_token", secrets.token_urlsafe(32))
+    return state
+
+
+def mlflow_token(directory: Path) -> str:
+    """The recorder's credential at the MLflow of a stack that was started in `directory`."""
+    return str(json.loads((directory / STATE).read_text())["mlflow_token"])
+
+
+def write_private(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON that only its owner may read, by rename."""
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    part.touch(mode=0o600)
+    with part.open("w") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # a server that has taken a password has it for good
+    part.rename(path)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
-import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -28,7 +25,7 @@ from service.database.provisioning import provision
 from service.database.tables import NOBODY, Node
 from service.ledger import nodes
 from service.local import access
-from service.local.folder import STATE, make_private
+from service.local.folder import STATE, lock, make_private, read_state, write_private
 from service.local.process import Child, belong_to, end_leftovers, port_or_free
 from service.local.servers import HOST, Mlflow, Postgres, Redis
 from service.settings import Settings
@@ -132,7 +129,7 @@ class Stack:
         self._report(f"MLflow      {self.mlflow.url}")
 
         endpoints = {"api": api_url, "mlflow": self.mlflow.url, "database": database_url}
-        _write_private(self._endpoints_file, endpoints)
+        write_private(self._endpoints_file, endpoints)
         for line in access.how_to_use(self.directory, api_url, token):
             self._report(line)
         return endpoints
@@ -233,14 +230,7 @@ class Stack:
 
     def _load_state(self) -> dict[str, Any]:
         """Passwords and ports of this directory. A port stays what it was, unless somebody else has it now."""
-        file = self.directory / STATE
-        try:
-            state: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        except FileNotFoundError:
-            state = {}
-        for name in ("database", "owner", "mlflow", "superuser", "redis"):
-            state.setdefault(f"{name}_password", secrets.token_urlsafe(24))  # those of a former version stay
-        state.setdefault("mlflow_token", secrets.token_urlsafe(32))  # a directory of before has none
+        state = read_state(self.directory)
         former = state.get("ports", {})
         state["ports"] = {}
         for name, wanted in self._wanted.items():
@@ -250,7 +240,7 @@ class Stack:
             state["ports"][name] = port
             if wanted not in (0, port):
                 self._report(f"port {wanted} is taken; {name} gets {port}")
-        _write_private(file, state)
+        write_private(self.directory / STATE, state)
         return state
 
     def _database_settings(self, state: dict[str, Any]) -> Settings:
@@ -291,35 +281,6 @@ class Stack:
         return self.directory / ENDPOINTS
 
 
-def mlflow_token(directory: Path) -> str:
-    """The recorder's credential at the MLflow of a stack that was started in `directory`."""
-    return str(json.loads((directory / STATE).read_text())["mlflow_token"])
-
-
-def lock(directory: Path) -> TextIO:
-    """Hold `directory` for this process, until the file is closed or the process ends in any way.
-
-    Raises:
-        ValueError: another process holds it.
-        OSError: the directory cannot be written.
-    """
-    file = (directory / "lock").open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = file.read().strip()
-        file.close()
-        raise ValueError(
-            f"a `barlow up` already runs on {directory} (process {owner}); "
-            f"stop it with `kill {owner}`, or choose another --data"
-        ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
-
-
 def _address(url: SecretStr | None) -> str:
     assert url is not None
     return url.get_secret_value()
@@ -329,15 +290,3 @@ def _ready(api_url: str) -> bool:
     with contextlib.suppress(httpx.HTTPError), asking.client(api_url, timeout=10) as client:
         return client.get("/readyz").status_code == 200
     return False
-
-
-def _write_private(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON that only its owner may read, by rename."""
-    part = path.with_suffix(".part")
-    part.unlink(missing_ok=True)
-    part.touch(mode=0o600)
-    with part.open("w") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())  # a server that has taken a password has it for good
-    part.rename(path)
