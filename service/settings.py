@@ -29,12 +29,13 @@ MAKE_TOKEN = "python3 -c \"import secrets; print('barlow_' + secrets.token_urlsa
 """The command that makes a good token."""
 
 
-_POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
+POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
+"""How the address of a database begins."""
 _SCHEMES = {
-    "database_url": _POSTGRES,
-    "owner_database_url": _POSTGRES,
-    "superuser_database_url": _POSTGRES,
-    "mlflow_database_url": _POSTGRES,
+    "database_url": POSTGRES,
+    "owner_database_url": POSTGRES,
+    "superuser_database_url": POSTGRES,
+    "mlflow_database_url": POSTGRES,
     "redis_url": ("redis", "rediss", "redis+socket", "unix", "sentinel"),
     "mlflow_url": ("http", "https"),
 }

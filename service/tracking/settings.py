@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from service.settings import FromEnvironment, long_token
+from service.addresses import check_address
+from service.settings import POSTGRES, FromEnvironment, long_token
 from service.web.origins import Names, read_hosts
 
 HOSTS = "BARLOW_MLFLOW_HOSTS"
@@ -28,6 +29,12 @@ class TrackingSettings(FromEnvironment):
     mlflow_public_url: str | None = Field(None, description="MLflow as a browser reaches it")
     mlflow_token: SecretStr = Field(description="The recorder's credential, as the worker has it")
     api_url: str = Field("http://127.0.0.1:8000", description="The API, which knows everybody else's tokens")
+
+    @field_validator("mlflow_database_url")
+    @classmethod
+    def _an_address_is_read_one_way(cls, url: SecretStr) -> SecretStr:
+        check_address(url.get_secret_value(), POSTGRES)
+        return url
 
     @field_validator("mlflow_token")
     @classmethod

@@ -186,6 +186,13 @@ def test_every_setting_reaches_the_containers_and_no_other_is_made_up(env_file: 
     assert given == known - NOT_FOR_CONTAINERS
 
 
+def test_no_proxy_of_the_engine_stands_between_them(env_file: Path) -> None:
+    services = _config(env_file, COMPOSE_PROFILES="cli")["services"]
+    for name in ("api", "mlflow", "worker", "barlow"):  # who asks by HTTP, be it in a health check
+        environment = services[name]["environment"]
+        assert (environment["NO_PROXY"], environment["no_proxy"]) == ("*", "*"), name
+
+
 @pytest.mark.parametrize("image", IMAGES)
 def test_an_image_holds_no_root_no_open_file_no_build_tool_and_no_secret(images: None, image: str) -> None:
     (found,) = json.loads(run(["docker", "image", "inspect", image]))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import foreign_shell
@@ -65,7 +66,7 @@ import sys
 from service.surroundings import disown_all
 disown_all()
 from worker.recorder.mlflow_run import make_client
-print(len(make_client(sys.argv[1]).search_experiments()))
+print(len(make_client(sys.argv[1], "the-token-of-the-recorder").search_experiments()))
 """
 
 
@@ -73,6 +74,9 @@ def test_the_recorder_asks_mlflow_directly_and_as_itself(tmp_path: Path) -> None
     """By MLflow's client, which takes proxies and passwords from the environment and from files of the home."""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login them password theirs\n")
     (tmp_path / ".netrc").chmod(0o600)
+    (tmp_path / ".mlflow").mkdir()
+    credentials = "[mlflow]\nmlflow_tracking_username = them\nmlflow_tracking_password = theirs\n"
+    (tmp_path / ".mlflow" / "credentials").write_text(credentials)
     with Ears(b'{"experiments": []}') as mlflow, Ears(b"{}") as proxy:
         proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"), proxy.url)
         environment = {**os.environ, **foreign_shell.MLFLOW, **foreign_shell.PROXIES, **proxies, "HOME": str(tmp_path)}
@@ -88,7 +92,8 @@ def test_the_recorder_asks_mlflow_directly_and_as_itself(tmp_path: Path) -> None
         (heard,) = mlflow.heard
     assert heard.path.startswith("/api/2.0/mlflow/experiments/search")
     assert "theirs" not in json.dumps(heard.headers)
-    assert "authorization" not in heard.headers
+    kind, _, said = heard.headers["authorization"].partition(" ")
+    assert (kind, b64decode(said)) == ("Basic", b"barlow:the-token-of-the-recorder")
 
 
 def test_children_of_the_stack_get_what_they_need_and_no_more() -> None:

@@ -53,7 +53,8 @@ def make_client(url: str, token: str | None = None) -> Any:
         GIT_PYTHON_REFRESH="quiet",
     )
     if token is not None:
-        os.environ["MLFLOW_TRACKING_TOKEN"] = token
+        # Not as a token alone: what ~/.mlflow/credentials of the account says would be sent in its place.
+        os.environ.update(MLFLOW_TRACKING_USERNAME="barlow", MLFLOW_TRACKING_PASSWORD=token)
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=url)
