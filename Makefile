@@ -16,7 +16,7 @@ ARROWS := --cache-dir $(VENV)/caches/imports
 OURS = @test -e $(VENV)/pyvenv.cfg || test ! -d $(VENV) || rmdir $(VENV) 2>/dev/null || { echo '$(VENV) holds something else than an environment; name a new folder: make VENV=...' >&2; exit 1; }
 endif
 
-.PHONY: install demo test test-rooms test-one-of-each-fault test-faults test-long soak bench lint up down test-compose clean
+.PHONY: install demo test test-rooms test-one-of-each-fault test-faults test-long soak bench lint sbom audit lock up down test-compose clean
 
 install: $(VENV)/installed
 
@@ -67,6 +67,20 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports $(ARROWS)
+
+# What is installed here, each distribution with its version, as CycloneDX; the same bytes each time.
+SBOM := $(VENV)/sbom.cdx.json
+sbom: install
+	@$(BIN)/cyclonedx-py environment --output-reproducible --no-validate --output-file $(SBOM) $(BIN)/python 2>$(VENV)/sbom.log || { cat $(VENV)/sbom.log >&2; exit 1; }
+	@echo $(SBOM)
+
+# Asks PyPI for known faults of what constraints.txt pins, the locks of the images included.
+audit: install
+	@sh docker/audit.sh $(BIN)/pip-audit
+
+# After a change of pyproject.toml or constraints.txt: what the images install, with hashes. Asks the package index.
+lock: install
+	@UV=$(BIN)/uv sh docker/lock.sh
 
 # The whole system in containers, on this host. `make up GPU=1` gives the worker the NVIDIA GPUs, once and for all:
 # COMPOSE_FILE in .env says which files every docker compose here reads.

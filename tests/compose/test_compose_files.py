@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from deployment import ROOT, run, there, write_secrets
+from small_registry import small_registry
 
 OVERLAYS = {
     "docker/compose.gpu.yml": {},
@@ -21,6 +22,7 @@ IMAGES = ("barlow-lab-api", "barlow-lab-worker", "barlow-lab-mlflow")
 OURS = ("databases", "migrate", "api", "scheduler", "mlflow", "worker")
 ONE_SHOT = ("databases", "migrate")
 BASE = "python:3.11-slim-bookworm"
+FROM_ELSEWHERE = ("PYTHON_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE")
 BUILD_TOOLS = ("pip", "git", "make", "curl", "wget", "gcc", "g++", "cc", "as", "ld", "rustc", "cmake")
 COMPILER = {"gcc", "g++", "cc", "as", "ld"}
 """The worker's: torch compiles networks with it."""
@@ -123,6 +125,46 @@ def test_the_gpus_are_asked_for_once_and_no_other_choice_of_files_is_overruled(t
         run(script)
     with pytest.raises(AssertionError, match="GPU=all says nothing"):
         run(["make", "up", "GPU=all"])
+
+
+def test_the_images_of_others_are_those_that_the_settings_name(env_file: Path) -> None:
+    plain = _config(env_file)["services"]
+    assert (plain["postgres"]["image"], plain["redis"]["image"]) == ("postgres:18-bookworm", "redis:7-bookworm")
+    assert f"ARG PYTHON_IMAGE={BASE}\n" in (ROOT / "docker" / "Dockerfile").read_text()
+    assert "PYTHON_IMAGE" not in {name for name, value in plain["api"]["build"]["args"].items() if value is not None}
+    named = {name: f"mirror.example/{name.lower()}:1@sha256:{'0' * 64}" for name in FROM_ELSEWHERE}
+    services = _config(env_file, **named)["services"]
+    for name in ("api", "worker", "mlflow", "migrate"):
+        assert services[name]["build"]["args"]["PYTHON_IMAGE"] == named["PYTHON_IMAGE"]
+    for name in ("postgres", "redis"):
+        assert services[name]["image"] == named[f"{name.upper()}_IMAGE"]
+
+
+def test_digests_are_written_once_renewed_by_the_next_run_and_untouched_where_no_registry_answers(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / ".env"
+    script = ["sh", str(ROOT / "docker" / "digests.sh"), str(file)]
+    with small_registry("first") as (address, digest):
+        images = {name: f"{address}/lab/{name.lower()}:1" for name in FROM_ELSEWHERE}
+        others = "REDIS_PASSWORD=kept\n"
+        file.write_text(others + "".join(f"{name}={image}\n" for name, image in images.items()).rstrip())
+        for _ in range(2):
+            run(script)
+            assert file.read_text() == others + "".join(f"{name}={images[name]}@{digest}\n" for name in images)
+    port = int(address.rsplit(":", 1)[1])
+    with small_registry("second", port) as (_, newer):
+        run(script)
+        renewed = file.read_text()
+        assert newer != digest
+        assert renewed == others + "".join(f"{name}={images[name]}@{newer}\n" for name in images)
+    with pytest.raises(AssertionError, match=rf"no registry gave {address}/lab/python_image:1 .*nothing was changed"):
+        run(script)
+    assert file.read_text() == renewed
+    assert [path.name for path in tmp_path.iterdir()] == [".env"]
+    for image in images.values():
+        for name in (image, *(f"{image.removesuffix(':1')}@{known}" for known in (digest, newer))):
+            run(["docker", "image", "rm", "--force", name], check=False)
 
 
 def test_mlflow_is_published_apart_from_the_api(env_file: Path) -> None:
@@ -235,6 +277,6 @@ def test_the_api_is_without_torch_and_small(images: None) -> None:
 
 def test_what_is_not_code_is_not_sent_to_the_builder() -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert kept == {"pyproject.toml", "constraints.txt", "recipes", "service", "trainer", "worker"}
+    assert kept == {"pyproject.toml", "docker/requirements-*.txt", "recipes", "service", "trainer", "worker"}
     assert yaml.safe_load((ROOT / "docker-compose.yml").read_text())["name"] == "barlow-lab"
     assert os.access(ROOT / "docker" / "secrets.sh", os.R_OK)
