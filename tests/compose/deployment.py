@@ -81,13 +81,16 @@ class Deployment(StackView):
     def connect(self) -> None:
         """Read where everything answers, and the token."""
         self.token, self.mlflow_token = self.secret("BARLOW_ADMIN_TOKEN"), self.secret("BARLOW_MLFLOW_TOKEN")
-        database = self.secret("BARLOW_DATABASE_PASSWORD")
         self.endpoints = {
             "api": f"http://127.0.0.1:{self.secret('BARLOW_API_PORT')}",
             "mlflow": f"http://127.0.0.1:{self.secret('BARLOW_MLFLOW_PORT')}",
-            "database": f"postgresql://barlow:{database}@127.0.0.1:{self.secret('TEST_POSTGRES_PORT')}/barlow",
+            "database": self._database("barlow", "BARLOW_DATABASE_PASSWORD"),
+            "owner": self._database("barlow_owner", "BARLOW_OWNER_PASSWORD"),
         }
         self.engine = make_engine(Settings(database_url=self.endpoints["database"]))
+
+    def _database(self, role: str, password: str) -> str:
+        return f"postgresql://{role}:{self.secret(password)}@127.0.0.1:{self.secret('TEST_POSTGRES_PORT')}/barlow"
 
     def down(self, *arguments: str) -> None:
         self.compose("down", *arguments)

@@ -6,11 +6,11 @@ import time
 import uuid
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from deployment import QUICK, Deployment, run
 from fault_stack import pretrain
 from oracle import Oracle
-from sqlalchemy import text
 
 LEASE = float(QUICK["BARLOW_LEASE_SECONDS"])
 
@@ -58,18 +58,17 @@ def test_a_worker_that_vanishes_is_noticed_within_its_lease_and_its_jobs_go_on_a
 
 
 def test_a_worker_of_another_schema_version_is_refused_with_the_reason(system: Deployment) -> None:
-    with system.engine.begin() as connection:
-        was = connection.scalar(text("SELECT version_num FROM alembic_version"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    try:
-        system.compose("--profile", "two", "up", "--detach", "--no-deps", "worker-2")
-        reason = f"the run database is at schema 9999, and this version works with {was}"
-        system.wait(lambda: reason in system.compose("--profile", "two", "logs", "worker-2"), "it says why")
-        assert "node-2" not in _live(system)
-    finally:
-        with system.engine.begin() as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = :was"), {"was": was})
-        system.compose("--profile", "two", "rm", "--stop", "--force", "worker-2")
+    with psycopg.connect(system.endpoints["owner"], autocommit=True) as owner:
+        ((was,),) = owner.execute("SELECT version_num FROM alembic_version")
+        owner.execute("UPDATE alembic_version SET version_num = '9999'")
+        try:
+            system.compose("--profile", "two", "up", "--detach", "--no-deps", "worker-2")
+            reason = f"the run database is at schema 9999, and this version works with {was}"
+            system.wait(lambda: reason in system.compose("--profile", "two", "logs", "worker-2"), "it says why")
+            assert "node-2" not in _live(system)
+        finally:
+            owner.execute("UPDATE alembic_version SET version_num = %s", [was])
+            system.compose("--profile", "two", "rm", "--stop", "--force", "worker-2")
 
 
 def _live(system: Deployment) -> set[str]:

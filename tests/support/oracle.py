@@ -119,8 +119,8 @@ class Oracle:
         assert [run["info"]["run_id"] for run in runs] == [job.mlflow_run_id], [run["info"] for run in runs]
         assert runs[0]["info"]["status"] == MLFLOW_STATUS[job.state], runs[0]["info"]["status"]
         experiment = self._experiment(job)
-        ends = self._stack.endpoints
-        agreement = _patiently(lambda: compare(ends["database"], ends["mlflow"], experiment))
+        ends, token = self._stack.endpoints, self._stack.mlflow_token
+        agreement = _patiently(lambda: compare(ends["database"], ends["mlflow"], experiment, token=token))
         # A job that was stopped early has few points, or none.
         faults = [fault for fault in agreement.faults if ", at least " not in fault and "no metric in" not in fault]
         assert not faults, faults
