@@ -171,7 +171,7 @@ def test_a_worker_without_a_name_says_what_to_set(database: Settings) -> None:
 def test_a_database_of_another_version_is_refused_with_the_reason(
     database: Settings, tmp_path: Path, revision: str, remedy: str
 ) -> None:
-    engine = make_engine(database)
+    engine = make_engine(database.as_owner())
     _, head = current_and_head(engine)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
