@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import auth, browsers, documentation, problems
-from service.api.deps import TURNS
+from service.api.deps import OPENINGS, TURNS
 from service.api.figures import Figures, MeasureRequests
 from service.api.hub import Hub
 from service.api.lanes import Lanes
@@ -75,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = parts
     app.state.sessions = session_factory(engine)
     app.state.turns = asyncio.Semaphore(TURNS)
+    app.state.openings = asyncio.Semaphore(OPENINGS)
     app.state.lanes = Lanes()
     app.state.hub = Hub(app.state.sessions, app.state.guard, settings)
     app.state.figures = Figures(app.state.sessions)

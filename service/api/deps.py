@@ -28,6 +28,9 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 TURNS = 12
 TURN_SECONDS = 20.0
 
+OPENINGS = 3
+"""Turns that streams take to begin: hundreds that begin at once leave the others to those who look."""
+
 
 def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings

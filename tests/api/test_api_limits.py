@@ -116,6 +116,29 @@ def test_submissions_leave_turns_to_those_who_look(
     with_app(ask)
 
 
+def test_streams_that_begin_at_once_leave_turns_to_those_who_look(with_app: Callable[[Ask], None]) -> None:
+    assert deps.OPENINGS < deps.TURNS
+
+    async def ask(client: httpx.AsyncClient, app: FastAPI) -> None:
+        job = (await client.post("/jobs", json=PRETRAIN)).json()["id"]
+        for _ in range(deps.OPENINGS):
+            await app.state.openings.acquire()
+        stream = {"params": {"follow": "false"}, "headers": {"accept": "text/event-stream"}}
+        begin = [
+            asyncio.ensure_future(client.get(f"/jobs/{job}/{what}", **stream))
+            for what in ("events", "logs")
+            for _ in range(deps.TURNS)
+        ]
+        assert (await client.get("/jobs")).status_code == 200
+        assert (await client.get(f"/jobs/{job}/events")).status_code == 200, "a page is no stream"
+        assert not any(one.done() for one in begin)
+        for _ in range(deps.OPENINGS):
+            app.state.openings.release()
+        assert {answer.status_code for answer in await asyncio.gather(*begin)} == {200}
+
+    with_app(ask)
+
+
 def test_a_full_lane_is_told_and_is_free_again(
     with_app: Callable[[Ask], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse
 
@@ -25,8 +27,22 @@ Follow = Annotated[bool, Query(description="false: end the stream where the reco
 _SSE = {"text/event-stream": {"schema": {"type": "string"}}}
 
 
+async def _opening(request: Request) -> AsyncIterator[None]:
+    """A place among the streams that begin now; who asks for a page needs none."""
+    if not _wants_stream(request):
+        yield
+        return
+    openings: asyncio.Semaphore = request.app.state.openings
+    async with openings:
+        yield
+
+
+_IN_TURN = [Depends(_opening, scope="function")]
+
+
 @router.get(
     "/events",
+    dependencies=_IN_TURN,
     operation_id="list_events",
     response_model=Page[EventView],
     responses={
@@ -58,6 +74,7 @@ def list_events(
 
 @router.get(
     "/logs",
+    dependencies=_IN_TURN,
     operation_id="read_logs",
     response_class=PlainTextResponse,
     responses={
