@@ -1,21 +1,42 @@
-"""The audit trail: who did what with tokens, slots and what is deleted; written with the act or not at all."""
+"""The audit trail: who did what with tokens, slots and what is deleted; written with the act or not at all.
+
+What an admin does in MLflow itself is done elsewhere: the server that stands before it has it written here first.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Query, Request
 from sqlalchemy.orm import Session
 
 from service.api.auth import Caller
 from service.api.deps import client_address
 from service.database.tables import AuditEntry
+from trainer.specs.words import shown
 
 TOKEN_CREATED = "token.create"
 TOKEN_REVOKED = "token.revoke"
 SLOT_RELEASED = "slot.release"
 MLFLOW_REBUILT = "mlflow.rebuild"
 """It deletes the job's MLflow run, which is made again."""
+
+
+Action = Annotated[
+    str,
+    Query(pattern=r"^mlflow(\.[a-z]+(-[a-z]+)*){1,4}$", max_length=100, description="For example mlflow.runs.delete"),
+]
+Subject = Annotated[str, Query(min_length=1, max_length=1000, description="What it is done to")]
+Asked = Annotated[str, Query(max_length=4000, description="What MLflow is asked, as JSON")]
+Client = Annotated[str, Query(max_length=100, description="Where that server was asked from")]
+
+
+def record_in_mlflow(
+    session: Session, request: Request, caller: Caller, action: str, subject: str, asked: str, client: str
+) -> None:
+    """Add what an admin is about to do in MLflow, on the word of the server that stands before it."""
+    detail = {"client": shown(client), "request": shown(asked)}
+    record(session, request, caller, action, shown(subject), detail)
 
 
 def record(

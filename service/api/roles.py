@@ -52,13 +52,17 @@ LEAST_ROLE = {
     "POST /experiments": Role.SUBMITTER,
     "POST /nodes/{node}/slots/{index}:release": Role.ADMIN,
     "GET /audit": Role.ADMIN,
+    "POST /audit": Role.ADMIN,
     "GET /tokens": Role.ADMIN,
     "POST /tokens": Role.ADMIN,
     "DELETE /tokens/{name}": Role.ADMIN,
 }
 """The least role of every guarded route, by method and path below /api/v1. A route that is not here answers nobody."""
 
-OF_BROWSERS = {"GET /entries/current", "POST /sessions", "GET /sessions/current", "DELETE /sessions/current"}
+OF_BROWSERS = {
+    "GET /entries/current", "POST /sessions", "GET /sessions/current", "DELETE /sessions/current",
+    "POST /sessions/current/audit",
+}  # fmt: skip
 """Routes that take no token, but the code of a link or the session of a browser; whoever has none of it hears 401."""
 
 OPEN = {

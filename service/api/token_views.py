@@ -94,7 +94,9 @@ class AuditView(BaseModel):
     at: datetime
     actor: str = Field(description="Name of the token it was done with")
     user: str = Field(description="Whose token that is")
-    action: str = Field(description="token.create, token.revoke, slot.release, mlflow.rebuild")
+    action: str = Field(
+        description="token.create, token.revoke, slot.release, mlflow.rebuild, mlflow.runs.delete and the like"
+    )
     subject: str = Field(description="What it was done to")
     address: str | None = Field(description="Where the request came from")
     detail: dict[str, Any]

@@ -16,6 +16,7 @@ from service.api.browser_views import Entry
 from service.client import token_store
 from service.client.address import DATA, connect
 from service.client.api import ApiError, Client
+from service.client.terminal import say
 
 Url = Annotated[Optional[str], typer.Option(envvar="BARLOW_URL", help="Address of the API")]  # noqa: UP045 - typer
 Data = Annotated[Path, typer.Option(help="Directory of `barlow up`, for its address")]
@@ -41,7 +42,7 @@ def open_page(
     """
     with connect(url, data) as client:
         entry = client.entry(job=None if job is None else client.find_job(job))
-    typer.echo(entry.url)
+    say(entry.url)
     if entry.expires_at is not None:
         typer.echo(
             f"good once, until {entry.expires_at.astimezone():%H:%M}; the browser is in for 12 hours then", err=True

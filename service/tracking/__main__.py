@@ -35,6 +35,8 @@ def main() -> None:
         log_level="warning",
         # Its lines would hold the codes of links, and headers of a client would say who it is.
         access_log=False,
+        # It reads 64 kB of headers and no more, where the other reader takes in what anybody sends without end.
+        http="h11",
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=15,

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from service.tracking.acts import Act
 from service.tracking.routes import Holder
 
 TRUST_SECONDS = 3.0
@@ -93,6 +94,18 @@ class Callers:
         await self._said("DELETE", "/api/v1/sessions/current", secret)
         self._asked.pop("session " + _digest(secret), None)
 
+    async def write_down(self, act: Act, address: str, *, token: str | None = None, session: str | None = None) -> bool:
+        """Have an act written into the audit trail, as that of whoever holds the token or the session; with neither of
+        whoever the API lets in without. False: that counts no more.
+
+        Raises:
+            ApiAway: it is not written.
+        """
+        path = "/api/v1/audit" if session is None else "/api/v1/sessions/current/audit"
+        secret = session or token
+        said = {"action": act.action, "subject": act.subject, "asked": act.request, "client": address}
+        return await self._ask("POST", path, _bearer(secret) if secret else {}, said) is not None
+
     async def by_token(self, token: str | None) -> Visitor | None:
         """Whose access token it is; None: nobody's. Without one: whoever the API lets in without.
 
@@ -126,10 +139,14 @@ class Callers:
     async def _said(self, method: str, path: str, secret: str) -> dict[str, Any] | None:
         return await self._ask(method, path, _bearer(secret))
 
-    async def _ask(self, method: str, path: str, headers: dict[str, str]) -> dict[str, Any] | None:
+    async def _ask(
+        self, method: str, path: str, headers: dict[str, str], query: dict[str, str] | None = None
+    ) -> dict[str, Any] | None:
         """What the API answers; None: it knows nobody who brings that."""
         try:
-            answer = await self._client.request(method, self._api + path, headers=headers, timeout=ASK_SECONDS)
+            answer = await self._client.request(
+                method, self._api + path, headers=headers, params=query, timeout=ASK_SECONDS
+            )
             if answer.status_code == httpx.codes.UNAUTHORIZED:
                 return None
             if answer.is_success:

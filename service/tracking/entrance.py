@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 import re
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
+from starlette.requests import cookie_parser
 from starlette.types import Scope
 
 from service.tracking import answers
@@ -35,7 +35,7 @@ class Entrance:
         Raises:
             ApiAway
         """
-        secret = self._secret(scope)
+        secret = self.secret(scope)
         return None if secret is None else await self._callers.by_session(secret)
 
     async def answer(self, scope: Scope, form: bytes) -> answers.Answer:
@@ -79,22 +79,21 @@ class Entrance:
         if not pressed:
             form = f'<form method="post" action="{LEAVE}"><button autofocus>Leave</button></form>'
             return answers.page(200, _TITLE, "Leave, and end the session of this browser?", form=form)
-        secret = self._secret(scope)
+        secret = self.secret(scope)
         if secret is not None:
             await self._callers.end(secret)
         gone = answers.page(200, "You have left", "The session of this browser has ended. " + _AGAIN)
         return gone._replace(headers=[*gone.headers, self._cookie(scope, "", 0)])
 
-    def _secret(self, scope: Scope) -> str | None:
+    def secret(self, scope: Scope) -> str | None:
+        """What the browser's cookie holds; None: it has none of the right form."""
         name = self._cookie_name(scope)
         for header, value in scope["headers"]:
             if header == b"cookie":
-                try:
-                    found = SimpleCookie(value.decode("latin-1")).get(name)
-                except CookieError:
-                    continue
-                if found is not None and _SECRET.fullmatch(found.value):
-                    return found.value
+                # One by one: whatever else serves pages on this host adds cookies of any form, and none hides ours.
+                found = cookie_parser(value.decode("latin-1")).get(name, "")
+                if _SECRET.fullmatch(found):
+                    return found
         return None
 
     def _cookie(self, scope: Scope, value: str, seconds: int) -> tuple[bytes, bytes]:

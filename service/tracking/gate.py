@@ -8,13 +8,16 @@ from collections.abc import Awaitable, Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.tracking import answers
+from service.tracking.acts import act_of
 from service.tracking.callers import ApiAway, Callers, Visitor, token_in
 from service.tracking.entrance import LARGEST_FORM, PATHS, Entrance
-from service.tracking.routes import HEALTH, Access, Holder, access_to, program_path
+from service.tracking.routes import HEALTH, READ, Access, Holder, access_to, program_path
+from service.tracking.searches import refuse_costly
 from service.tracking.tags import TAGGED, checked_tag
+from service.tracking.turns import Turns
 from service.web.origins import HARMLESS, Names
 
-LARGEST_BODY = 1_000_000
+LARGEST_BODY = 65_536
 """Bytes; of everybody but the recorder, who sends files."""
 
 _PASSED_ON = {
@@ -55,6 +58,7 @@ class Gate:
         self._callers = callers
         self._entrance = entrance
         self._close = close
+        self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection."""
@@ -92,17 +96,36 @@ class Gate:
             return _stranger(scope)
         if visitor.holder not in access:
             return answers.error(403, _too_little(visitor, access))
-        if visitor.holder is not Holder.RECORDER:
-            body = await _read(receive, LARGEST_BODY)
-            if body is None:
-                return answers.error(413, f"the body is larger than {LARGEST_BODY} bytes", (b"connection", b"close"))
-            if TAGGED.fullmatch(program_path(path)):
-                try:
-                    body = checked_tag(body)
-                except ValueError as error:
-                    return answers.error(403, str(error))
-            scope, receive = _with_length(scope, len(body)), _replay(body, receive)
-        await self._mlflow(_without_credentials(scope), receive, _dressed(send))
+        if visitor.holder is Holder.RECORDER:
+            await self._mlflow(_without_credentials(scope), receive, _dressed(send))
+            return None
+        async with self._turns.take(visitor.name):
+            return await self._of_people(scope, receive, send, access)
+
+    async def _of_people(self, scope: Scope, receive: Receive, send: Send, access: Access) -> answers.Answer | None:
+        """What to say instead of MLflow to whoever is let in and is not the recorder; None: MLflow has answered."""
+        body = await _read(receive, LARGEST_BODY)
+        if body is None:
+            return answers.error(413, f"the body is larger than {LARGEST_BODY} bytes", (b"connection", b"close"))
+        if TAGGED.fullmatch(program_path(scope["path"])):
+            try:
+                body = checked_tag(body)
+            except ValueError as error:
+                return answers.error(403, str(error))
+        try:
+            if access == READ:
+                refuse_costly(scope["query_string"], body)
+            written = await self._written_down(scope, body)
+        except ValueError as error:
+            return answers.error(400, str(error))
+        except ApiAway as away:
+            log.warning("nothing is done that the audit trail cannot hold: %s", away)
+            words = f"nothing was done, as it could not be written into the audit trail: {away}"
+            return answers.error(503, words, (b"retry-after", b"5"))
+        if written is None:
+            return _stranger(scope)
+        receive = _replay(written, receive)
+        await self._mlflow(_without_credentials(_with_length(scope, len(written))), receive, _dressed(send))
         return None
 
     async def _visitor(self, scope: Scope) -> Visitor | None:
@@ -117,6 +140,27 @@ class Gate:
             if visitor is not None:
                 return visitor
         return await self._callers.by_token(None)
+
+    async def _written_down(self, scope: Scope, body: bytes) -> bytes | None:
+        """The body to pass on, after what only an admin may do was written into the audit trail. None: who asks for it
+        counts no more.
+
+        Raises:
+            ApiAway: it is not written.
+            ValueError: the body cannot be read.
+        """
+        found = act_of(scope["method"], scope["path"], body)
+        if found is None:
+            return body
+        act, anew = found
+        client = scope.get("client")
+        address = str(client[0])[:100] if client else "nowhere"
+        said = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), None)
+        # As `_visitor` has found who asks: a cookie counts where no token came along.
+        token, session = token_in(said), self._entrance.secret(scope) if said is None else None
+        if session is not None and await self._callers.by_session(session) is None:
+            session = None
+        return anew if await self._callers.write_down(act, address, token=token, session=session) else None
 
     async def _live(self, receive: Receive, send: Send) -> None:
         # MLflow's own start, which looks for containers of its assistant, is left out: there are none.

@@ -215,13 +215,20 @@ _ANY = "any"
 
 def access_to(method: str, path: str) -> Access:
     """Who may use a route; nobody, if it is not listed. `path` is decoded, as MLflow sees it."""
-    method = "GET" if method == "HEAD" else method
-    if _odd(path):
-        return CLOSED
-    path = program_path(path)
-    found = [access for who, pattern, access in _PATTERNS if who in (method, _ANY) and pattern.fullmatch(path)]
+    found = [access for _, access in lines_of(method, path)]
     # Where two fit, as `datasets/{}` and `datasets/search`, nobody gets more than either gives.
     return frozenset.intersection(*found) if found else CLOSED
+
+
+def lines_of(method: str, path: str) -> list[tuple[str, Access]]:
+    """The lines of the list that fit a request, with what each gives."""
+    method = "GET" if method == "HEAD" else method
+    if _odd(path):
+        return []
+    path = program_path(path)
+    return [
+        (line, access) for line, who, pattern, access in _PATTERNS if who in (method, _ANY) and pattern.fullmatch(path)
+    ]
 
 
 def program_path(path: str) -> str:
@@ -240,6 +247,6 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 
 _PATTERNS = [
-    (_ANY if method == "*" else method, _pattern(template), access)
-    for access, (method, template) in ((access, route.split(" ", 1)) for access, route in _ROUTES)
+    (route, _ANY if method == "*" else method, _pattern(template), access)
+    for access, route, (method, template) in ((access, route, route.split(" ", 1)) for access, route in _ROUTES)
 ]

@@ -141,7 +141,7 @@ def test_each_role_may_what_it_may(app: FastAPI, ask: Ask, make: Callable[[str, 
                 refused[role] += 1
                 assert problem(answer) == (403, "/problems/forbidden"), (role, path)
                 assert f"takes the role {least}" in answer.json()["detail"]
-    assert (refused[Role.ADMIN], refused[Role.SUBMITTER], refused[Role.READER]) == (0, 5, 12)
+    assert (refused[Role.ADMIN], refused[Role.SUBMITTER], refused[Role.READER]) == (0, 6, 13)
 
 
 def test_a_route_without_a_role_answers_nobody(app: FastAPI) -> None:

@@ -24,6 +24,14 @@ def tracking(mlflow: Mlflow, served: Settings, tmp_path_factory: pytest.TempPath
         yield Tracking(mlflow, api, {"admin": ADMIN, "recorder": mlflow.token, **_made(api)})
 
 
+@pytest.fixture
+def browser(tracking: Tracking) -> Iterator[httpx.Client]:
+    """A browser: it keeps cookies, follows nothing by itself, and says whose page a write is of."""
+    headers = {"Accept": "text/html", "Origin": tracking.mlflow.url}
+    with httpx.Client(base_url=tracking.mlflow.url, headers=headers, timeout=30) as client:
+        yield client
+
+
 def _made(api: str) -> dict[str, str]:
     made = {}
     for role in ("reader", "submitter"):

@@ -3,47 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Iterator
 
 import httpx
 import pytest
 from api_kit import ADMIN, bearer
 from running_stack import wait_until
-from tracking_kit import Tracking
+from tracking_kit import Tracking, come_in, link, press
 
 from service.tracking.callers import NewSession
 from service.tracking.entrance import Entrance
 
 SEARCH = "/ajax-api/2.0/mlflow/experiments/search"
-
-
-@pytest.fixture
-def browser(tracking: Tracking) -> Iterator[httpx.Client]:
-    """A browser: it keeps cookies, follows nothing by itself, and says whose page a write is of."""
-    headers = {"Accept": "text/html", "Origin": tracking.mlflow.url}
-    with httpx.Client(base_url=tracking.mlflow.url, headers=headers, timeout=30) as client:
-        yield client
-
-
-def link(tracking: Tracking, role: str = "reader") -> str:
-    """A fresh link, without the server's address."""
-    made = httpx.post(f"{tracking.api}/api/v1/entries", headers=bearer(tracking.tokens[role]))
-    return str(made.raise_for_status().json()["url"]).removeprefix(tracking.mlflow.url)
-
-
-def press(browser: httpx.Client, page: httpx.Response) -> httpx.Response:
-    """Press the page's button, as a browser does."""
-    form = re.search(r'<form method="post" action="([^"]+)">(.*?)</form>', page.text)
-    assert form, page.text
-    fields = dict(re.findall(r'name="([^"]+)" value="([^"]+)"', form[2]))
-    return browser.post(form[1], data=fields)
-
-
-def come_in(tracking: Tracking, browser: httpx.Client, role: str = "reader") -> httpx.Response:
-    done = press(browser, browser.get(link(tracking, role)))
-    assert done.status_code == 303, done.text
-    return done
 
 
 def test_a_link_a_button_and_in(tracking: Tracking, browser: httpx.Client) -> None:
@@ -153,6 +123,15 @@ async def _entered(path: str, public: str, host: str) -> dict[bytes, bytes]:
 )
 def test_a_link_leads_to_no_other_server(path: str) -> None:
     assert asyncio.run(_entered(path, "http://127.0.0.1:5000", "127.0.0.1:5000"))[b"location"] == b"/"
+
+
+def test_cookies_of_other_pages_of_the_host_hide_no_session(tracking: Tracking, browser: httpx.Client) -> None:
+    come_in(tracking, browser)
+    ours = "; ".join(f"{cookie.name}={cookie.value}" for cookie in browser.cookies.jar)
+    for other in ('settings={"a": 1}', "a[b]=1", "a b=1", "=x", "x", "expires=1", 'a="b', "a=\u00fc"):
+        for cookies in (f"{other}; {ours}", f"{ours}; {other}"):
+            answer = httpx.get(f"{tracking.mlflow.url}/version", headers={"Cookie": cookies.encode("latin-1")})
+            assert answer.status_code == 200, cookies
 
 
 def test_behind_tls_the_cookie_is_for_tls_alone() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import httpx
-from api_kit import run_server
+from api_kit import ADMIN, guarded, run_server
 from running_stack import wait_until
-from tracking_kit import port_of_api
+from tracking_kit import Tracking, new_run, port_of_api, stage
 
 from service.local.servers import Mlflow
 from service.settings import Settings
@@ -21,6 +22,18 @@ def test_while_the_api_is_away_the_recorder_goes_on_and_others_hear_why(mlflow: 
             wait_until(lambda sent=headers: client.get("/version", headers=sent).status_code == 503, 30)
             assert f"the API at {mlflow.api_url}" in client.get("/version", headers=headers).json()["message"]
         assert client.get("/health").status_code == 200
+
+
+def test_what_the_audit_trail_cannot_hold_is_not_done(mlflow: Mlflow, served: Settings, tmp_path: Path) -> None:
+    tracking = Tracking(mlflow, mlflow.api_url, {"admin": ADMIN, "recorder": mlflow.token})
+    made = tracking.post("experiments/create", "recorder", name=f"e-{secrets.token_hex(4)}").raise_for_status()
+    run = new_run(tracking, made.json()["experiment_id"])
+    with run_server(guarded(served), tmp_path, port=port_of_api(mlflow)):
+        wait_until(lambda: tracking.ask("GET", "/version", "admin").status_code == 200, 30)
+    # Whether the gate still remembers who this is or not.
+    refused = tracking.post("runs/delete", "admin", run_id=run)
+    assert (refused.status_code, "does not answer" in refused.text) == (503, True)
+    assert stage(tracking, run) == "active"
 
 
 def test_where_the_api_asks_nobody_neither_does_mlflow(mlflow: Mlflow, served: Settings, tmp_path: Path) -> None:

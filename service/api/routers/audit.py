@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from sqlalchemy import select
 
+from service.api.audit import Action, Asked, Client, Subject, record_in_mlflow
+from service.api.auth import CallerDep
 from service.api.deps import SessionDep
 from service.api.pages import LARGEST_PAGE, Page, PageSize, PageToken, read_token, write_token
 from service.api.problems import responses
@@ -49,3 +51,18 @@ def list_audit(
         for row in found[:size]
     ]
     return Page[AuditView](items=shown, next_page_token=write_token(shown[-1].id) if len(found) > size else None)
+
+
+@router.post("/audit", operation_id="record_act", status_code=204, responses=responses("invalid-parameters"))
+def record_act(
+    request: Request,
+    session: SessionDep,
+    caller: CallerDep,
+    action: Action,
+    subject: Subject,
+    asked: Asked,
+    client: Client,
+) -> None:
+    """Write down what the caller is about to do in MLflow. The server that stands before MLflow asks for this first,
+    and does nothing where it is not written."""
+    record_in_mlflow(session, request, caller, action, subject, asked, client)

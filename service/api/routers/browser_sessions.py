@@ -10,15 +10,17 @@ import secrets
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from service.api.auth import CallerDep, Guard, Refused, bearer, sha256, unauthorized
+from service.api.audit import Action, Asked, Client, Subject, record_in_mlflow
+from service.api.auth import Caller, CallerDep, Guard, Refused, bearer, sha256, unauthorized
 from service.api.browser_views import Entry, EntryTarget, SessionMade, SessionView
 from service.api.deps import SessionDep, SettingsDep, find_experiment, find_job
 from service.api.presentation import mlflow_base, mlflow_page
 from service.api.problems import Problem, responses
+from service.api.roles import Role
 from service.database.tables import BrowserSession, Experiment
 from service.settings import Settings
 
@@ -114,6 +116,32 @@ def end_session(request: Request, session: SessionDep) -> None:
     this = BrowserSession.secret_sha256 == _digest(request)
     if session.scalar(delete(BrowserSession).where(this).returning(BrowserSession.code_sha256)) is None:
         raise unauthorized("the session is not known here, or has ended")
+
+
+def _admin(view: Annotated[SessionView, Depends(read_session, scope="function")]) -> Caller:
+    """Whose session the request carries, if it is an admin's. Looked at before anything else that it carries."""
+    if not view.role.may(Role.ADMIN):
+        raise Problem("forbidden", f"this takes the role {Role.ADMIN}, and the token {view.name} is a {view.role}")
+    return Caller(view.name, view.user, view.role)
+
+
+@own.post(
+    "/sessions/current/audit",
+    operation_id="record_act_of_session",
+    status_code=204,
+    responses=responses("unauthorized", "forbidden", "invalid-parameters"),
+)
+def record_act_of_session(
+    request: Request,
+    session: SessionDep,
+    caller: Annotated[Caller, Depends(_admin, scope="function")],
+    action: Action,
+    subject: Subject,
+    asked: Asked,
+    client: Client,
+) -> None:
+    """The same as `POST /audit`, for the session that the request carries."""
+    record_in_mlflow(session, request, caller, action, subject, asked, client)
 
 
 def _page(session: Session, settings: Settings, job: str | None, experiment: str | None) -> tuple[str, str]:

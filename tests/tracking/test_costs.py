@@ -1,0 +1,97 @@
+"""What one visitor may cost: headers without end, searches of a minute, and more requests than their share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from typing import Any
+
+import pytest
+from tracking_kit import Tracking
+
+from service.tracking.searches import MOST, refuse_costly
+from service.tracking.turns import AT_ONCE, Turns
+
+
+def test_headers_without_end_are_not_taken_in(tracking: Tracking) -> None:
+    sent = 0
+    with socket.create_connection(("127.0.0.1", tracking.mlflow.port), timeout=30) as connection:
+        connection.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{tracking.mlflow.port}\r\n".encode())
+        with contextlib.suppress(ConnectionError):
+            while sent < 30_000_000:
+                sent += connection.send(b"X-More: " + b"a" * 10_000 + b"\r\n")
+    assert sent < 30_000_000
+
+
+def test_a_search_is_of_bounded_cost(tracking: Tracking) -> None:
+    def search(**asked: Any) -> int:
+        return tracking.post("runs/search", "reader", experiment_ids=["0"], **asked).status_code
+
+    def joined(number: int) -> str:
+        return " AND ".join(f"metrics.m{i} > 1" for i in range(number))
+
+    assert search(filter=joined(5), order_by=["metrics.loss ASC"]) == 200
+    assert search(filter=joined(MOST + 1)) == 400
+    assert search(order_by=[f"metrics.m{i}" for i in range(MOST + 1)]) == 400
+    variables = {"data": {"experimentIds": ["0"], "orderBy": [f"metrics.m{i}" for i in range(MOST + 1)]}}
+    query = {"query": "query Q($data: MlflowSearchRunsInput!) {mlflowSearchRuns(input: $data) {runs {info {runId}}}}"}
+    asked = {**query, "operationName": "Q", "variables": variables}
+    refused = tracking.ask("POST", "/graphql", "reader", json=asked)
+    assert refused.status_code == 400
+    assert f"at most {MOST} keys" in refused.json()["message"]
+    assert tracking.ask("GET", "/api/2.0/mlflow/experiments/search", "reader", params={"filter": joined(40)}).is_error
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"filter": "metrics.a > 1E5and " * 40},
+        {"filter": "metrics.a = 'x'aNd " * 40},
+        {"query": '{mlflowSearchRuns(input: {filter: "' + "a > 1 \\u0061nd " * 40 + '"}) {runs {info {runId}}}}'},
+        {"query": '{mlflowSearchRuns(input: {filter: "' + "a > 1 \\u{61}nd " * 40 + '"}) {runs {info {runId}}}}'},
+        {"query": "{mlflowSearchRuns(input: {orderBy: [" + '"metrics.a" ' * 200 + "]}) {runs {info {runId}}}}"},
+        {"variables": {"data": {"orderBy": 40 * ["a"]}}},
+        {"order_by": [{"field_name": f"metrics.{i}"} for i in range(40)]},
+        json.dumps({"order_by": 40 * ["a"]}),
+        "no JSON in JSON",
+    ],
+)
+def test_however_it_is_written(body: Any) -> None:
+    with pytest.raises(ValueError, match=r"most|JSON"):
+        refuse_costly(b"", json.dumps(body).encode())
+    with pytest.raises(ValueError, match="at most"):
+        refuse_costly(b"&".join(40 * [b"order_by=a"]), b"")
+
+
+def test_what_people_ask_is_let_through() -> None:
+    asked = {"filter": "tags.a = 'sand and band' AND attributes.run_id IN ('a', 'b')", "run_ids": 500 * ["a"]}
+    refuse_costly(b"run_ids=a&run_ids=b&metric_key=loss", json.dumps(asked).encode())
+    refuse_costly(b"", b"")
+
+
+def test_one_visitor_takes_so_many_turns_and_no_other_waits_for_them() -> None:
+    async def crowd() -> None:
+        turns, there, full, go = Turns(), 0, asyncio.Event(), asyncio.Event()
+
+        async def come(name: str) -> None:
+            nonlocal there
+            async with turns.take(name):
+                there += 1
+                if there == AT_ONCE:
+                    full.set()
+                await go.wait()
+                there -= 1
+
+        greedy = [asyncio.create_task(come("greedy")) for _ in range(3 * AT_ONCE)]
+        await full.wait()
+        async with turns.take("modest"):
+            assert there == AT_ONCE
+        greedy[-1].cancel()
+        go.set()
+        await asyncio.gather(*greedy, return_exceptions=True)
+        assert there == 0
+        assert turns._turns == turns._there == {}
+
+    asyncio.run(crowd())
