@@ -9,7 +9,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from service.loopback import is_loopback
+from service.loopback import leads_here
 
 
 def client(url: str, *, ours: bool = False, **options: Any) -> httpx.Client:
@@ -52,7 +52,7 @@ def way(url: str) -> str:
 
 def _proxy(url: httpx.URL) -> tuple[str, httpx.URL | None]:
     """Which variable names a proxy for this address, and which it is."""
-    if is_loopback(url.host) or proxy_bypass(url.host if url.port is None else f"{url.host}:{url.port}"):
+    if leads_here(url.host) or proxy_bypass(url.host if url.port is None else f"{url.host}:{url.port}"):
         return "", None
     named = getproxies()
     kind = url.scheme if named.get(url.scheme) else "all"

@@ -5,6 +5,9 @@ import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getcwd():
     del sys.path[0]  # `python -m` puts it first: no queue.py or random.py of whatever folder this is started in
+# An empty part of PYTHONPATH, as shells make with $PYTHONPATH:/opt/x, stands for that folder, too. Ours may be there.
+if "" in (os.environ.get("PYTHONPATH") or "-").split(os.pathsep) and not __file__.startswith(os.getcwd() + os.sep):
+    sys.path[:] = [folder for folder in sys.path if folder != os.getcwd()]
 
 from service import surroundings
 from service.client import browser, tokens

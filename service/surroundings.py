@@ -24,6 +24,14 @@ _PLAIN = (
 )
 
 
+def without_this_folder(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment whose PYTHONPATH has no empty part, as shells make one with `$PYTHONPATH:/opt/x`: to Python that
+    is the folder it is started in, which goes before its own modules."""
+    parts = [part for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]
+    others = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+    return {**others, "PYTHONPATH": os.pathsep.join(parts)} if parts else others
+
+
 def disown(*kinds: str) -> None:
     """Take the variables whose names begin so out of the environment of this process."""
     for name in [name for name in os.environ if name.startswith(kinds)]:
@@ -47,7 +55,7 @@ def ask_nobody_else() -> None:
 
 def plain(environment: Mapping[str, str]) -> dict[str, str]:
     """What a server of others needs of an environment: where things are, and the language."""
-    return {name: value for name, value in environment.items() if name.startswith(_PLAIN)}
+    return without_this_folder({name: value for name, value in environment.items() if name.startswith(_PLAIN)})
 
 
 def of_a_program_of_ours(environment: Mapping[str, str]) -> dict[str, str]:
@@ -56,8 +64,9 @@ def of_a_program_of_ours(environment: Mapping[str, str]) -> dict[str, str]:
     GPUs, threads and compilers have too many names to list: what a job may see of it, the worker decides.
     """
     foreign = (*DATABASE, *BROKER, *TRACKING, *SERVERS, "PYTHONINSPECT", "BARLOW_ADMIN_TOKEN", "BARLOW_TOKEN")
-    return {
+    kept = {
         name: value
         for name, value in environment.items()
         if not name.startswith(foreign) and not name.lower().endswith("_proxy")
     }
+    return without_this_folder(kept)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 
 from service.settings import Settings
+from service.surroundings import without_this_folder
 
 NAMES = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "XDG_CACHE_HOME", "MPLCONFIGDIR",
@@ -34,4 +35,4 @@ def passed_on(settings: Settings, environment: Mapping[str, str] | None = None) 
     usual = {name: value for name, value in here.items() if name in NAMES or name.startswith(PREFIXES)}
     chosen = {name: here[name] for name in settings.rank_environment if name in here}
     own = {"BARLOW_CACHE_DIR": str(settings.cache_dir.absolute())} if settings.cache_dir is not None else {}
-    return {name: value for name, value in usual.items() if not SECRET.search(name)} | chosen | own
+    return without_this_folder({n: value for n, value in usual.items() if not SECRET.search(n)} | chosen | own)

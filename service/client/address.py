@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -10,10 +9,13 @@ import httpx
 
 from service.client import own_stack, token_store
 from service.client.api import Client, Unreachable
+from trainer.specs.given_files import read_json
 
 DATA = Path(".barlow")
 _FILE = "endpoints.json"
 _HERE = "127.0.0.1"
+MAX_BYTES = 1 << 16
+"""Of the file of addresses. The folder may be anybody's."""
 
 
 def connect(url: str | None, data: Path) -> Client:
@@ -81,7 +83,7 @@ def _or_from_its_folder(url: str) -> str:
 
 def _written(file: Path) -> str:
     try:
-        return str(json.loads(file.read_text("utf-8"))["api"])
+        return str(read_json(file, most=MAX_BYTES)["api"])
     except FileNotFoundError:
         raise Unreachable(
             f"no API address: there is no {file}. Start a stack here with `barlow up`, name its directory with "

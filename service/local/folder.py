@@ -23,12 +23,18 @@ def make_private(directory: Path, report: Callable[[str], None]) -> None:
     """Make `directory`, or take what is open to others from a former stack's.
 
     Raises:
-        ValueError: it cannot be made or closed, or it is open to others and holds what is none of ours: to close
-            that is its owner's decision.
+        ValueError: it cannot be made or closed, it belongs to another account, or it is open to others and holds what
+            is none of ours: to close that is its owner's decision.
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = directory.stat().st_mode & 0o7777
+        facts = directory.stat()
+        if facts.st_uid != os.geteuid():
+            raise ValueError(
+                f"{directory} belongs to another account (user id {facts.st_uid}), which could exchange what a stack"
+                f" keeps there; choose another --data, or make it yours first: chown {os.geteuid()} {directory}"
+            )
+        mode = facts.st_mode & 0o7777
         if not mode & _OTHERS:
             return
         if not (directory / STATE).exists() and any(directory.iterdir()):

@@ -103,6 +103,20 @@ def test_the_command_finds_it_by_the_folder_and_by_the_address_that_stands_there
     assert (done.exit_code, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("odd", ["pipe", "device", "deep", "large"])
+def test_a_file_of_addresses_that_is_none_holds_nobody(tmp_path: Path, odd: str) -> None:
+    file = tmp_path / "endpoints.json"
+    if odd == "pipe":
+        os.mkfifo(file)
+    elif odd == "device":
+        file.symlink_to("/dev/zero")
+    else:
+        file.write_text("[" * 50_000 if odd == "deep" else json.dumps({"api": "x" * 100_000}))
+    done = CliRunner().invoke(app, ["jobs", "--data", str(tmp_path)])
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit)
+    assert f"Error: {file}" in done.stderr
+
+
 def test_it_goes_to_no_other_address(folder: Path, address: str) -> None:
     for other in (address.replace("127.0.0.1", "localhost"), "http://127.0.0.1:9", "https://lab.example.org"):
         with connect(other, folder) as client:

@@ -35,6 +35,17 @@ def test_a_token_for_this_machine_meets_no_proxy(server: str, monkeypatch: pytes
         assert proxy.heard == []
 
 
+@pytest.mark.parametrize(
+    "spelling", ["127.1", "0.0.0.0", "0", "localhost.", "2130706433", "api.localhost", "[::ffff:127.0.0.1]", "[::]"]
+)
+def test_nor_does_one_for_this_machine_in_another_spelling(spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Ears(b"{}") as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        with Client(f"http://{spelling}:9", "a-token") as client, pytest.raises(Unreachable):
+            client.nodes()
+        assert proxy.heard == []
+
+
 @pytest.mark.parametrize("variable", ["http_proxy", "ALL_PROXY"])
 def test_another_address_is_asked_through_the_proxy_which_errors_name(
     monkeypatch: pytest.MonkeyPatch, variable: str

@@ -42,6 +42,14 @@ def test_the_trainer_by_hand_and_torchruns_ranks(tmp_path: Path) -> None:
     assert "usage: python -m trainer" in _run(folder, sys.executable, "-P", "-m", "trainer", "--help")
 
 
+@pytest.mark.parametrize(("command", "own"), [("barlow-train", "trainer"), ("barlow", "service")])
+@pytest.mark.parametrize("path", [":/nonexistent", "/nonexistent:", "/nonexistent::/nowhere:"])
+def test_an_empty_part_of_pythonpath_names_no_folder(tmp_path: Path, command: str, own: str, path: str) -> None:
+    """Shells make one of `PYTHONPATH=$PYTHONPATH:/opt/x`. What is imported before our first line is Python's to say."""
+    folder = foreign_shell.make_folder(tmp_path / "theirs", without=(own,))
+    assert "sage: barlow" in _run(folder, "env", "-u", "PYTHONSAFEPATH", f"PYTHONPATH={path}", BIN / command, "--help")
+
+
 @pytest.mark.parametrize(
     "module",
     ["trainer", "trainer.survey", "trainer.data.trees", "service.api", "service.database", "service.command"],

@@ -107,3 +107,7 @@ def test_children_of_the_stack_get_what_they_need_and_no_more() -> None:
     for kind in (foreign_shell.POSTGRES, foreign_shell.CELERY, foreign_shell.MLFLOW, foreign_shell.SERVERS, proxies):
         assert given.keys().isdisjoint(kind)
     assert "BARLOW_TOKEN" not in given
+    for path in (":/my/own", "/my/own:", "::/my/own"):
+        for environment_of in (plain, of_a_program_of_ours):
+            assert environment_of({**environment, "PYTHONPATH": path})["PYTHONPATH"] == "/my/own"
+            assert "PYTHONPATH" not in environment_of({"PYTHONPATH": ":"})

@@ -105,6 +105,9 @@ def test_a_large_blank_image_needs_runs_of_several_characters():
     ({"size": [20, 30], "counts": ""}, "run lengths of 0 pixels"),
     ({"size": [20, 30], "counts": "zzzz"}, "other characters"),
     ({"size": [20, 30], "counts": "PPP"}, "end within a number"),
+    # What took pycocotools' memory and with it the process, and what was read in the square of its length.
+    ([[x for turn in range(1000) for x in (65536 * (turn % 2), turn)]], "outline of more than 4,194,304 pixels"),
+    ({"size": [20, 30], "counts": "o" * 2_000_000}, "a number that is too large"),
 ])  # fmt: skip
 def test_a_mask_that_is_none_makes_its_image_unreadable(tmp_path, segmentation, message):
     data = opened(

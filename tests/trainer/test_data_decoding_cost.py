@@ -57,6 +57,18 @@ def bitmap(side):
     return b"BM" + struct.pack("<IHHI", 100, 0, 0, 62) + header + bytes(8) + b"\0\0\0\1"
 
 
+def with_strips(count):
+    """A TIFF of 64 x 64 pixels of one bit in two strips, of which the same two come again until there are `count`."""
+    tags = [(256, 4, 1, 64), (257, 4, 1, 64), (258, 3, 1, 1), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, count, None)]
+    tags += [(277, 3, 1, 1), (278, 4, 1, 32), (279, 4, count, None)]
+    at = 8 + 2 + 12 * len(tags) + 4
+    lists = {273: at + 512, 279: at + 512 + 4 * count}
+    directory = b"".join(struct.pack("<HHII", tag, form, n, lists.get(tag, value)) for tag, form, n, value in tags)
+    strips = struct.pack(f"<{count}I", *(at + 256 * (number % 2) for number in range(count)))
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    return head + directory + bytes(4) + bytes(512) + strips + struct.pack("<I", 256) * count
+
+
 EXIF = b"\xff\xe1\xff\xff" + b"Exif\0\0".ljust(65533, b"a")
 
 COSTLY = {
@@ -74,6 +86,8 @@ COSTLY = {
     "numbers": (b"P3 3000 3000 255 0", "it has 27,000,000 pixels and colours in numbers that are read one by one"),
     "scaled": (b"P5 5000 5000 254 0", "it has 25,000,000 pixels and colours in numbers that are read one by one"),
     "comments": (b"P2 9 9 255 " + b"#\n" * 100_000, "it has more than 1,000 comments"),
+    "strips": (with_strips(1000), "its strips or tiles hold 2,048,000 pixels for the 4,096 that it has"),
+    "numbers of a tag": (with_strips(300_000)[:100_000], "its tag 273 has 300,000 numbers, and the limit is 262,144"),
     "header": (b"P6 #" + b"a" * 100_000 + b"\n9 9 255\n" + bytes(243), "its header does not end within 65,536 bytes"),
 }
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from trainer.models.backbones import build_backbone
 from trainer.models.foreign import architecture_of, load_foreign
+from trainer.models.foreign_files import read_tensors
 from trainer.specs import BackboneSpec
 
 TINY = BackboneSpec(name="tiny_resnet", stem="small")
@@ -273,6 +274,16 @@ def test_a_file_beyond_all_measure_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_what_holds_no_weights_is_refused(tmp_path: Path, value: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         loaded(saved(tmp_path, value))
+
+
+def test_a_key_that_holds_itself_twice_at_every_level_is_not_written_out(tmp_path: Path) -> None:
+    key: Any = (1,)
+    for _ in range(18):
+        key = (key, key)
+    torch.save({key: 1, "a" * 10_000: 2}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"no named tensors but a tuple, a{100}; save") as caught:
+        read_tensors(tmp_path / "weights.pth")
+    assert len(str(caught.value)) < 300
 
 
 def test_a_mapping_that_holds_itself_is_refused(tmp_path: Path) -> None:

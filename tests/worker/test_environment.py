@@ -38,7 +38,7 @@ def test_a_rank_and_the_count_of_data_sets_get_what_computing_needs_and_no_passw
     said = "json.dump([sys.orig_argv, dict(os.environ)], open(os.path.dirname(__file__) + f'/{os.getpid()}.part', 'w'))"
     shown = "os.rename(*(os.path.dirname(__file__) + f'/{os.getpid()}.{end}' for end in ('part', 'json')))"
     (tmp_path / "sitecustomize.py").write_text(f"import json, os, sys\n{said}\n{shown}\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", f"{os.pathsep}{tmp_path}", prepend=os.pathsep)
     (tmp_path / "datasets.yaml").write_text(f"photos: {{format: image_folder, root: {tmp_path / 'photos'}}}\n")
     wanted = {"rank_environment": ("LAB_KEY", "LAB_UNSET"), "datasets_file": tmp_path / "datasets.yaml"}
     work = at_work(Host(database, **wanted))
@@ -57,6 +57,7 @@ def test_a_rank_and_the_count_of_data_sets_get_what_computing_needs_and_no_passw
         assert found["LAB_KEY"] == "2"
         assert "LAB_LICENCE" not in found
         assert found["PATH"] == os.environ["PATH"]
+        assert "" not in found["PYTHONPATH"].split(os.pathsep), "the folder of the worker"
     assert not list(work), "drained, and checked"
 
 

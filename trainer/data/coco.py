@@ -28,6 +28,11 @@ from trainer.specs.data_sets import CocoSource
 from trainer.specs.given_files import open_descriptor, parse_json
 
 LONGEST_SIDE = 1 << 16
+MAX_OUTLINE = 1 << 22
+"""Pixels around the polygons of an object. pycocotools lays out five points for each of them, and ends the process
+where there is no memory for these."""
+MAX_BITS = 60
+"""Of a number in compressed run lengths."""
 
 
 def open_coco(source: CocoSource, split: str, *, tick: Callable[[], None]) -> AnnotatedFiles:
@@ -145,10 +150,14 @@ def mask_of(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
     if isinstance(segmentation, list) and segmentation:
         from pycocotools import mask
 
+        outline = 0.0
         for polygon in segmentation:
             points = polygon if isinstance(polygon, list) else []
             if len(points) < 6 or len(points) % 2 or not all(_is_number(x) and abs(x) <= LONGEST_SIDE for x in points):
                 raise ValueError("a polygon is a list of x and y of three points or more, in pixels")
+            outline += _around(points)
+            if outline > MAX_OUTLINE:
+                raise ValueError(f"polygons with an outline of more than {MAX_OUTLINE:,} pixels")
         return np.asarray(mask.decode(mask.merge(mask.frPyObjects(segmentation, height, width))), dtype=np.bool_)
     if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
         raise ValueError(f"neither polygons nor run lengths of {height} x {width} pixels")
@@ -164,6 +173,12 @@ def mask_of(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
     return pixels
 
 
+def _around(points: list[float]) -> float:
+    """How long the way around a polygon is, each edge by its longer side."""
+    xs, ys = np.array(points[::2], dtype=np.float64), np.array(points[1::2], dtype=np.float64)
+    return float(np.maximum(np.abs(xs - np.roll(xs, 1)), np.abs(ys - np.roll(ys, 1))).sum())
+
+
 def _uncompressed(text: str) -> list[int]:
     """Run lengths from their text: 5 bits a character, the lowest first, bit 6 where more follow, the last one's bit 5
     the sign; from the fourth on the difference to the run before the last (rleFrString in pycocotools' maskApi.c).
@@ -177,6 +192,8 @@ def _uncompressed(text: str) -> list[int]:
         bits = ord(character) - 48
         if not 0 <= bits < 64:
             raise ValueError("compressed run lengths have other characters than they may")
+        if shift >= MAX_BITS:
+            raise ValueError("compressed run lengths hold a number that is too large")
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from trainer.data.decoding_cost import LARGE_PIXELS, MAX_PIXELS, refuse_costly, refuse_exif, refuse_scans
+from trainer.data.decoding_cost import LARGE_PIXELS, MAX_PIXELS, refuse_costly, refuse_exif, refuse_scans, refuse_tiles
 from trainer.data.errors import UnreadableImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -145,6 +145,7 @@ def decode_by_pillow(encoded: bytes, name: str) -> NDArray[np.uint8]:
             count = image.width * image.height
             if count > MAX_PIXELS:
                 raise ValueError(f"it has {count:,} pixels, and the limit is {MAX_PIXELS:,}")
+            refuse_tiles((tile.extents for tile in image.tile), count)
             if isinstance(image, TiffImageFile) and image.info.get("compression") == "jpeg":
                 offsets = image.tag_v2.get(STRIP_OFFSETS) or image.tag_v2.get(TILE_OFFSETS) or ()
                 refuse_scans(encoded.count(b"\xff\xda") / max(1, np.size(offsets)), count)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections.abc import Iterable
 
 LARGE_PIXELS = 2**25
 """An image held by a thread has at most about this many: 100 MB."""
@@ -25,10 +26,15 @@ MAX_PIECES = 2**16
 MAX_HEADER = 2**16
 """Bytes of a header in which nothing has to stand, and of JPEG's Exif twice as many: one segment holds no more."""
 MAX_COMMENTS = 1000
+MAX_TILES = 2**18
+"""Strips or tiles of a TIFF, and numbers in one of its tags; each of them goes through Python."""
+MAX_COVER = 8
+"""How often the strips of a TIFF may cover it: one layer for each channel."""
 
 _MARKER = re.compile(rb"\xff[\x01-\xfe]")
 _MARKER_OF_SCANS = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # restarts stand within a scan
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_BYTES_OF_TIFF = {1, 2, 6, 7}
 _START_OF_SCAN, _END = 0xDA, 0xD9
 _SHORTEST_SCAN = 10
 """Bytes of a scan's header."""
@@ -50,6 +56,20 @@ def refuse_costly(encoded: bytes) -> None:
         _bmp(encoded)
     elif encoded.startswith(b"P"):
         _ppm(encoded)
+    elif encoded.startswith((b"II", b"MM")):
+        _tiff(encoded)
+
+
+def refuse_tiles(tiles: Iterable[tuple[int, int, int, int] | None], pixels: int) -> None:
+    """Refuse an image whose strips or tiles (left, top, right, bottom) lie over one another: they may be one and the
+    same bytes of the file, decoded a thousand times.
+
+    Raises:
+        ValueError: they do.
+    """
+    covered = sum((right - left) * (bottom - top) for left, top, right, bottom in filter(None, tiles))
+    if covered > MAX_COVER * pixels:
+        raise ValueError(f"its strips or tiles hold {covered:,} pixels for the {pixels:,} that it has")
 
 
 def refuse_scans(scans: float, pixels: int) -> None:
@@ -174,6 +194,23 @@ def _ppm(encoded: bytes) -> None:
     if len(numbers) == needed and (plain or not raw):
         colours = 3 if magic in (b"P3", b"P6") else 1
         _refuse_slow(numbers[0] * numbers[1] * colours, "numbers that are read one by one")
+
+
+def _tiff(encoded: bytes) -> None:
+    """The first directory of a TIFF or BigTIFF (TIFF 6.0, section 2): how many numbers each of its tags has."""
+    order = "<" if encoded.startswith(b"II") else ">"
+    big = b"\x2b" in encoded[2:4]
+    start, first, entry = (order + form for form in (("8xQ", "Q", "HHQ8x") if big else ("4xI", "H", "HHI4x")))
+    try:
+        (place,) = struct.unpack_from(start, encoded)
+        (entries,) = struct.unpack_from(first, encoded, place)
+        place += struct.calcsize(first)
+        for number in range(min(entries, MAX_PIECES)):
+            tag, kind, count = struct.unpack_from(entry, encoded, place + number * struct.calcsize(entry))
+            if kind not in _BYTES_OF_TIFF and count > MAX_TILES:
+                raise ValueError(f"its tag {tag} has {count:,} numbers, and the limit is {MAX_TILES:,}")
+    except struct.error:
+        return  # cut short: Pillow says so
 
 
 def _refuse_slow(values: int, what: str) -> None:

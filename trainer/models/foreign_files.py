@@ -10,6 +10,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ LEVELS = 4
 """Wrappers around one another."""
 NAMED = 5
 """Keys that an error names."""
+LONGEST_KEY = 100
+"""Characters of one of them."""
 
 _ZIP = b"PK\x03\x04"
 
@@ -40,9 +43,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     value = _named(_read(path), path.name)
     tensors = {str(name): item for name, item in value.items() if isinstance(item, Tensor)}
     if not tensors:
-        some = ", ".join([shown(str(key)) for key in value][:NAMED]) if value else "nothing"
+        some = ", ".join(_key(key) for key in islice(value, NAMED)) if value else "nothing"
         raise ValueError(f"{path.name} holds no named tensors but {some}; save the network's state_dict")
     return tensors
+
+
+def _key(key: object) -> str:
+    """A key of others in an error: a tuple may hold itself twice, at every level of it again."""
+    return shown(key[:LONGEST_KEY]) if isinstance(key, str) else f"a {type(key).__name__}"
 
 
 def _read(path: Path) -> Any:
