@@ -1,9 +1,13 @@
-"""Which addresses are this machine's own: what goes there is read by nobody on the way."""
+"""Which addresses are this machine's own: what goes there is read by nobody on the way; and who listens there."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+import struct
+from pathlib import Path
+
+_LISTENING = "0A"
 
 
 def is_loopback(host: str) -> bool:
@@ -34,3 +38,19 @@ def leads_here(host: str) -> bool:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return address.is_loopback or address.is_unspecified
+
+
+def listeners(port: int) -> set[int] | None:
+    """The accounts that listen at a port of 127.0.0.1; None where the kernel does not say (it is no Linux)."""
+    addresses = {_kernel_words(address, port) for address in ("127.0.0.1", "0.0.0.0")}
+    try:
+        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    except OSError:
+        return None
+    rows = [line.split() for line in lines]
+    return {int(row[7]) for row in rows if row[3] == _LISTENING and row[1] in addresses}
+
+
+def _kernel_words(address: str, port: int) -> str:
+    (number,) = struct.unpack("=I", socket.inet_aton(address))
+    return f"{number:08X}:{port:04X}"

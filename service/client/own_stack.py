@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import stat
-import struct
 from collections.abc import Generator
 from pathlib import Path
 
@@ -14,12 +12,12 @@ import httpx
 
 from service.api.auth import new_secret
 from service.client.api import ApiError
+from service.loopback import listeners
 from service.settings import SHORTEST_TOKEN
 
 FILE = "admin-token"
 """Its name in the folder of the stack."""
 
-_LISTENING = "0A"
 _FORM = re.compile(rf"[\x21-\x7e]{{{SHORTEST_TOKEN},}}")
 
 
@@ -106,19 +104,3 @@ class OwnStack(httpx.Auth):
         if owners != set():
             request.headers["Authorization"] = f"Bearer {self._token}"
         yield request
-
-
-def listeners(port: int) -> set[int] | None:
-    """The accounts that listen at a port of 127.0.0.1; None where the kernel does not say (it is no Linux)."""
-    addresses = {_kernel_words(address, port) for address in ("127.0.0.1", "0.0.0.0")}
-    try:
-        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    except OSError:
-        return None
-    rows = [line.split() for line in lines]
-    return {int(row[7]) for row in rows if row[3] == _LISTENING and row[1] in addresses}
-
-
-def _kernel_words(address: str, port: int) -> str:
-    (number,) = struct.unpack("=I", socket.inet_aton(address))
-    return f"{number:08X}:{port:04X}"

@@ -6,6 +6,7 @@ a person with psql alike, and a deep data directory cannot pass the 107 bytes of
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ from psycopg import sql
 from service import asking
 from service.database.engine import connect
 from service.local.cluster import SUPERUSER, package_folder, postgres_program, prepare, take_superuser
-from service.local.process import Child, port_or_free
+from service.local.process import Child, port_or_free, unprivileged_owner
+from service.loopback import listeners
 
 HOST = "127.0.0.1"
 
@@ -86,6 +88,9 @@ class Postgres:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def _answers(self) -> bool:
+        owner = unprivileged_owner()
+        if not _is_of(owner[0] if owner else os.geteuid(), self.port):
+            return False
         return psycopg.pq.PGconn.ping(self.url("postgres").encode()) == psycopg.pq.Ping.OK
 
 
@@ -137,6 +142,8 @@ class Redis:
         return f"redis://:{self.password}@{HOST}:{self.port}/0"
 
     def _answers(self) -> bool:
+        if not _is_of(os.geteuid(), self.port):
+            return False
         try:
             with redis.Redis.from_url(self.url, socket_timeout=5) as client:
                 return bool(client.ping())
@@ -213,12 +220,21 @@ class Mlflow:
         return {"Authorization": f"Bearer {self.token}"}
 
     def _answers(self) -> bool:
+        if not _is_of(os.geteuid(), self.port):
+            return False
         try:
             with asking.client(self.url, headers=self.headers, timeout=10) as client:
                 answer = client.post("/api/2.0/mlflow/experiments/search", json={"max_results": 1})
         except httpx.HTTPError:
             return False
         return answer.status_code == 200
+
+
+def _is_of(account: int, port: int) -> bool:
+    """Whether this account alone listens there. A server takes seconds to come to its port, which another account may
+    have taken meanwhile: to ask that one whether it is ready would tell it a password."""
+    there = listeners(port)
+    return there is None or there == {account}
 
 
 def _valkey_server() -> Path:

@@ -20,6 +20,7 @@ from service.client import own_stack
 from service.client.address import connect
 from service.client.api import ApiError, Unauthorized
 from service.command import app
+from service.loopback import listeners
 from service.settings import Settings
 
 NOBODY = 65534
@@ -148,7 +149,7 @@ def test_it_goes_to_no_server_of_another_account(folder: Path) -> None:
         assert foe.stdout is not None
         port = int(foe.stdout.readline())
         (folder / "endpoints.json").write_text(json.dumps({"api": f"http://127.0.0.1:{port}"}))
-        assert own_stack.listeners(port) == {NOBODY}
+        assert listeners(port) == {NOBODY}
         with (
             connect(None, folder) as client,
             pytest.raises(ApiError, match=r"another account's now .* is not sent there"),
@@ -160,8 +161,8 @@ def test_it_goes_to_no_server_of_another_account(folder: Path) -> None:
 def test_whose_a_listener_is_the_kernel_says() -> None:
     with socket.create_server(("127.0.0.1", 0)) as here, socket.create_server(("0.0.0.0", 0)) as everywhere:
         for listener in (here, everywhere):
-            assert own_stack.listeners(listener.getsockname()[1]) == {os.geteuid()}
-    assert own_stack.listeners(1) == set()
+            assert listeners(listener.getsockname()[1]) == {os.geteuid()}
+    assert listeners(1) == set()
 
 
 def test_without_a_listener_no_token_is_sent() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,41 @@ def test_a_part_of_the_stack_is_neither_led_elsewhere_nor_locked(
         assert given[ours].isdisjoint({"PGHOST", "MLFLOW_TRACKING_URI", "BARLOW_ADMIN_TOKEN"})
         assert "PATH" in given[ours]
     assert "BARLOW_TICK_SECONDS" in given[True] - given[False]
+
+
+_THIEF = """
+import os, socket, sys
+os.setuid(int(sys.argv[1]))
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+while True:
+    connection = server.accept()[0]
+    print("asked:", connection.recv(10_000), flush=True)
+    connection.close()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is another account as well")
+def test_no_password_goes_to_another_account_that_has_taken_the_port(tmp_path: Path) -> None:
+    """Which it can while the server is still on its way there."""
+    url, log = "postgresql://127.0.0.1:9/none", tmp_path / "log"
+    servers = (
+        Postgres(tmp_path, "secret", log),
+        Redis(tmp_path, "secret", log),
+        Mlflow(tmp_path, url, log, token="t" * 40),
+    )
+    with subprocess.Popen([sys.executable, "-c", _THIEF, "12345"], stdout=subprocess.PIPE, text=True) as thief:
+        try:
+            assert thief.stdout is not None
+            port = int(thief.stdout.readline())
+            for server in servers:
+                server.port = port
+                assert not server._answers()
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(b"the last one")
+            assert thief.stdout.readline() == "asked: b'the last one'\n"
+        finally:
+            thief.kill()
 
 
 def test_postgres_keeps_its_data_over_kill_and_stale_lock(deep: Path) -> None:
