@@ -26,6 +26,7 @@ FROM_ELSEWHERE = ("PYTHON_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE")
 BUILD_TOOLS = ("pip", "git", "make", "curl", "wget", "gcc", "g++", "cc", "as", "ld", "rustc", "cmake")
 COMPILER = {"gcc", "g++", "cc", "as", "ld"}
 """The worker's: torch compiles networks with it."""
+REMEDY = "with `make up`, or with docker/secrets.sh"
 NOT_FOR_CONTAINERS = {
     "BARLOW_API_PORT",
     "BARLOW_MLFLOW_HOME",
@@ -89,7 +90,17 @@ def test_without_secrets_it_stops_and_names_the_command(tmp_path: Path, empty: b
     command = ["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "--project-directory", str(tmp_path)]
     done = subprocess.run([*command, "up", "--no-start"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "there are no secrets yet. Start with `make up`" in done.stderr
+    assert REMEDY in done.stderr
+
+
+def test_each_secret_that_is_missing_names_the_command(env_file: Path, tmp_path: Path) -> None:
+    """Those of a later version in an older .env, too; Compose names any one of them."""
+    lines = env_file.read_text().splitlines(keepends=True)
+    for line in lines:
+        name, less = line.partition("=")[0], tmp_path / "env"
+        less.write_text("".join(other for other in lines if other != line))
+        with pytest.raises(AssertionError, match=f"{name} is missing a value: .*{REMEDY}"):
+            _config(less)
 
 
 def test_secrets_are_random_written_once_and_only_the_owner_reads_them(tmp_path: Path) -> None:
