@@ -121,6 +121,11 @@ def test_aliases_are_read_but_a_bomb_of_them_is_not(tmp_path: Path) -> None:
     assert "aliases" in refused(tmp_path, "\n".join(levels))
 
 
+@pytest.mark.parametrize("value", ["!!int 1" + ":1" * 400_000, "!!float 1" + ":1" * 100_000 + ".5", "7" * 4001])
+def test_a_number_without_end_is_refused_before_it_is_made(tmp_path: Path, value: str) -> None:
+    assert "line 1: a number, or a value with a tag, has over 4,000 characters" in refused(tmp_path, f"seed: {value}\n")
+
+
 def test_a_large_file_is_not_read_to_its_end(tmp_path: Path) -> None:
     assert "larger than" in refused(tmp_path, b"a" * (MAX_BYTES + 1))
     with pytest.raises(SpecError, match="larger than"):

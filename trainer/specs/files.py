@@ -16,6 +16,8 @@ from trainer.specs.parsing import Fault, SpecError
 MAX_BYTES = 1 << 20
 MAX_VALUES = 50_000
 MAX_DEPTH = 50
+MAX_TAGGED = 4000
+"""Characters of a value with a tag of its own, as `!!int 1:30`: what YAML makes of some takes the square of them."""
 
 
 def load_spec_file(path: Path, *, from_shell: bool = False) -> Any:
@@ -93,6 +95,9 @@ def _read_yaml(text: str) -> Any:
         loader.dispose()
 
 
+_PLAIN_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:null")
+
+
 def _check(root: yaml.Node) -> None:
     """Refuse repeated keys, and trees that aliases blow up: shared nodes are counted each time they are used."""
     waiting, values = [(root, 0)], 0
@@ -101,6 +106,9 @@ def _check(root: yaml.Node) -> None:
         values += 1
         if values > MAX_VALUES or depth > MAX_DEPTH:
             raise ValueError(f"with its aliases written out it has over {MAX_VALUES:,} values or {MAX_DEPTH} levels")
+        if isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS and len(node.value) > MAX_TAGGED:
+            line = node.start_mark.line + 1
+            raise ValueError(f"line {line}: a number, or a value with a tag, has over {MAX_TAGGED:,} characters")
         if isinstance(node, yaml.SequenceNode):
             waiting += [(item, depth + 1) for item in node.value]
         if isinstance(node, yaml.MappingNode):
