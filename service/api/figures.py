@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.database.tables import Job, Slot
 from service.ledger.states import JobState
 
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
 
 class Figures:
     """The figures of one app; none is global, so that two apps can live in one process."""
@@ -77,7 +79,9 @@ class MeasureRequests:
         async def observed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "none")
-                labels = (scope["method"], route, str(message["status"]))
+                # A client may make up methods, and each would stay here for ever.
+                method = scope["method"] if scope["method"] in _METHODS else "other"
+                labels = (method, route, str(message["status"]))
                 self.figures.requests.labels(*labels).observe(time.perf_counter() - began)
             await send(message)
 

@@ -63,7 +63,7 @@ def login(
     token = _read_token(token_file)
     who = _check(found, token)
     where = token_store.store(found, token)
-    typer.echo(f"logged in at {found} as {who.name} ({who.role}); the token is in {where}")
+    say(f"logged in at {found} as {who.name} ({who.role}); the token is in {where}")
     if os.environ.get(token_store.VARIABLE):
         typer.echo(f"{token_store.VARIABLE} is set and wins over it; unset it to use this one", err=True)
 
@@ -137,7 +137,7 @@ def list_tokens(url: Url = None, data: Data = DATA) -> None:
 def revoke(name: TokenName, url: Url = None, data: Data = DATA) -> None:
     """Revoke a token: its next request is refused. Its jobs go on."""
     with connect(url, data) as client:
-        typer.echo(f"{client.revoke_token(name).name}  revoked")
+        say(f"{client.revoke_token(name).name}  revoked")
 
 
 def _until(token: TokenView) -> str:

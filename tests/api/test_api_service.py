@@ -198,3 +198,11 @@ def test_a_bug_is_a_problem_without_its_inside(database: Settings) -> None:
     answer = asyncio.run(ask())
     assert (answer.status_code, answer.json()["type"]) == (500, "/problems/internal")
     assert "inside" not in answer.text
+
+
+def test_methods_that_somebody_makes_up_are_counted_as_one(api: httpx.Client) -> None:
+    for number in range(5):
+        assert api.request(f"MADE-UP{number}", f"{ROOT}/healthz").status_code == 405
+    said = api.get(f"{ROOT}/metrics").text
+    assert "MADE-UP" not in said
+    assert 'barlow_http_request_seconds_count{method="other",route="/healthz",status="405"} 5.0' in said

@@ -60,3 +60,19 @@ def test_a_row_that_somebody_holds_is_a_503_within_seconds(database: Settings, m
     assert asyncio.run(post(f"/jobs/{job}:pause")).json()["state"] == "paused"
     app.state.parts.close()
     app.state.engine.dispose()
+
+
+def test_a_scrape_waits_for_its_turn_as_everybody_does(database: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_app, "TURNS", 1)
+    monkeypatch.setattr(deps, "TURN_SECONDS", 0.5)
+    app = api_app.create_app(database)
+
+    async def scrape() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://barlow") as client:
+            async with app.state.turns:
+                waited = await client.get("/metrics")
+            return [waited.status_code, (await client.get("/metrics")).status_code]
+
+    assert asyncio.run(scrape()) == [503, 200]
+    app.state.parts.close()
+    app.state.engine.dispose()

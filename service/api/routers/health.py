@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.api.auth import authorize
+from service.api.deps import take_turn
 from service.api.readiness import Parts
 from service.api.schemas import Health, Readiness
 
@@ -43,6 +45,9 @@ async def readiness(request: Request) -> JSONResponse:
 
 
 @router.get("/metrics", operation_id="prometheus_metrics", response_class=Response, dependencies=[Depends(authorize)])
-def metrics(request: Request) -> Response:
+async def metrics(request: Request) -> Response:
     """Figures for Prometheus, which sends a reader's token by `authorization: {credentials_file: FILE}`."""
-    return Response(generate_latest(request.app.state.figures.registry), media_type=CONTENT_TYPE_LATEST)
+    # It asks the run database, so it waits for its turn as whatever else does.
+    async with take_turn(request):
+        text = await run_in_threadpool(generate_latest, request.app.state.figures.registry)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
