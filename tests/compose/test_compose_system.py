@@ -57,6 +57,13 @@ def test_the_demo_runs_from_outside_and_both_records_agree(system: Deployment) -
     assert agreement.total > 1000
 
 
+def test_a_placed_job_wakes_its_node(system: Deployment) -> None:
+    """Jobs would begin without it, too, by the worker's poll: the scheduler says when it cannot wake a node."""
+    said = system.compose("logs", "scheduler")
+    assert "placed on node-1" in said
+    assert "wake-ups do not get through" not in said
+
+
 def test_a_checkpoint_and_a_backbone_can_be_downloaded_and_loaded(system: Deployment) -> None:
     job_id = next(job.id for job in system.ask(lambda client: client.experiment(DEMO)).jobs if job.name == "pretrain")
     headers = {"Authorization": f"Bearer {system.token}"}
