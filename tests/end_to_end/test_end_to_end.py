@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -14,7 +13,6 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-import psutil
 import pytest
 from running_stack import Up, wait_until
 
@@ -76,21 +74,10 @@ def journal(stack: Up, job_id: UUID, attempt: int) -> Path:
     return stack.directory / "runs" / str(job_id) / "attempts" / f"{attempt:04d}" / FILE_NAME
 
 
-def ranks(stack: Up, job_id: UUID) -> list[psutil.Process]:
-    """The running ranks of a job."""
-    found = []
-    for process in stack.processes():
-        with contextlib.suppress(psutil.Error):
-            command = process.cmdline()
-            if command[2:4] == ["-m", "trainer"] and str(job_id) in command[4]:
-                found.append(process)
-    return found
-
-
 def kill_in_mid_run(stack: Up, job_id: UUID, attempt: int) -> int:
     """SIGKILL every rank once the attempt has written a checkpoint of its own; returns how many there were."""
     wait_until(lambda: any(e.kind == "checkpoint" for e in read_events(journal(stack, job_id, attempt))), 90)
-    found = ranks(stack, job_id)
+    found = stack.ranks(job_id)
     for process in found:
         process.send_signal(signal.SIGKILL)
     return len(found)
@@ -183,7 +170,7 @@ def test_a_running_job_is_cancelled(stack: Up, client: Client) -> None:
     done = until(client, job, lambda seen: seen.state.terminal, 60)
     assert done.state == "cancelled"
     assert attempts(stack, job) == ["stopped"]
-    assert ranks(stack, job) == []
+    assert stack.ranks(job) == []
     assert all(slot.job is None for node in client.nodes().items for slot in node.slots)
 
 
@@ -216,7 +203,7 @@ def test_a_crash_shows_its_class_and_the_end_of_the_log(stack: Up, client: Clien
     spec["run"]["max_restarts"] = 0
     job = client.submit_job(spec, experiment="stops").id
     until(client, job, lambda seen: "loss" in seen.last_metrics)
-    for process in ranks(stack, job):
+    for process in stack.ranks(job):
         process.send_signal(signal.SIGABRT)
     done = until(client, job, lambda seen: seen.state.terminal)
     assert done.state == "failed"

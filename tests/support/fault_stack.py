@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 from running_stack import Up
 from stack_view import StackView
 
@@ -92,13 +90,3 @@ class FaultStack(Up, StackView):
 
     def marked(self, attempt_id: uuid.UUID) -> list[int]:
         return marked(attempt_id)
-
-    def ranks(self, job_id: uuid.UUID) -> list[psutil.Process]:
-        """The running ranks of a job, in their order: the worker starts one after the other."""
-        found = []
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                command = process.cmdline()
-                if command[1:3] == ["-m", "trainer"] and str(job_id) in command[3]:
-                    found.append(process)
-        return sorted(found, key=lambda process: (process.create_time(), process.pid))

@@ -50,6 +50,7 @@ def gone(process: psutil.Process) -> bool:
 @contextlib.contextmanager
 def frozen(processes: Sequence[psutil.Process]) -> Iterator[None]:
     """SIGSTOP, and SIGCONT at the end, for those that are still there."""
+    assert processes, "nothing to freeze: that would prove nothing"
     send(processes, signal.SIGSTOP)
     try:
         yield

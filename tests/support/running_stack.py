@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,6 +125,16 @@ class Up:
                 if process.cmdline()[-2:] == ["-m", module]:
                     found.append(process)
         return found
+
+    def ranks(self, job_id: uuid.UUID) -> list[psutil.Process]:
+        """The running ranks of a job, in their order: the worker starts one after the other."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                command = process.cmdline()
+                if "trainer" in command and any(str(job_id) in word for word in command):
+                    found.append(process)
+        return sorted(found, key=lambda process: (process.create_time(), process.pid))
 
     def end(self, *, keep: bool = False) -> None:
         """Leave no process, whatever happened, and no file unless they are to be kept."""

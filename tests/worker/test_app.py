@@ -88,7 +88,8 @@ def test_nobody_ends_or_asks_a_worker_through_the_broker_and_the_end_of_its_term
         woken()
         assert "draining" not in worker.log.read_text()
         worker.processes[0].send_signal(signal.SIGHUP)
-        assert worker.processes[0].wait(60) == 0
+        worker.until(lambda: worker.processes[0].poll() is not None)
+        assert worker.processes[0].returncode == 0
         assert "draining" in worker.log.read_text()
     finally:
         worker.end()
