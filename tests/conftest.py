@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from service.settings import Settings
 
 # The shell of whoever runs the tests may have a proxy: it is not for servers on this machine.
 os.environ.update(no_proxy="127.0.0.1,localhost", NO_PROXY="127.0.0.1,localhost")
+
+# Tests may run under nohup and start what is to hear the end of a terminal: what is heard here is not ignored there.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 _TEMPLATE = "migrated"
 _LONGEST_FIRST = ("faults", "worker", "trainer", "local", "end_to_end", "scheduling")
