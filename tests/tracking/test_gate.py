@@ -136,6 +136,9 @@ def test_mlflows_own_client_comes_with_a_token(tracking: Tracking, run: Run, mon
     from mlflow.entities import Param
     from mlflow.exceptions import MlflowException
 
+    # A recorder that another test had in this process left its own there, and they would win.
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD", raising=False)
     client = MlflowClient(tracking.mlflow.url)
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", tracking.tokens["reader"])
     assert client.get_run(run.id).data.metrics == {"loss": 1.5}
