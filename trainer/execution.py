@@ -23,6 +23,7 @@ from trainer.runtime.ending import end_process
 from trainer.runtime.retention import Retention
 from trainer.runtime.stopping import StopRequests
 from trainer.specs import PretrainSpec, Spec, SpecError, load_spec_file, parse_spec
+from trainer.specs.image_size import with_size
 from trainer.specs.words import shown, shown_lines
 
 FIRST_CAUSE_SECONDS = 5.0
@@ -59,7 +60,7 @@ def execute(
         with meeting.watched(partial(_lost_before_meeting, folder)):
             place = process_group.join()
         if attempt is None:
-            attempt = _begin_by_hand(place, run_folder, spec, backbone, data or {}, data_sets)
+            attempt, spec = _begin_by_hand(place, run_folder, spec, backbone, data or {}, data_sets)
             folder = run_directory.attempt_folder(run_folder, attempt)
         context = _context(place, run_folder, attempt)
         if by_hand and place.rank == 0:
@@ -97,13 +98,21 @@ def _begin_by_hand(
     backbone: Path | None,
     data: Mapping[str, Path],
     data_sets: Path | None,
-) -> int:
-    attempt = 0
+) -> tuple[int, Spec]:
+    """The attempt that rank 0 has begun, and the spec with its image size settled, on every rank."""
+    attempt = side = 0
     if place.rank == 0:
         sources = run_directory.data_by_hand(data, data_sets)
         run_directory.hold_by_hand(run_folder)
+        side = run_directory.image_side_by_hand(run_folder, spec, backbone, sources) or 0
+        spec = _with_side(spec, side)
         attempt = run_directory.begin_by_hand(run_folder, spec, backbone, sources)
-    return process_group.broadcast_integers([attempt], place.device)[0]
+    attempt, side = process_group.broadcast_integers([attempt, side], place.device)
+    return attempt, _with_side(spec, side)
+
+
+def _with_side(spec: Spec, side: int) -> Spec:
+    return with_size(spec, trained_at=side, data_side=None) if side else spec
 
 
 def _context(place: process_group.Place, run_folder: Path, attempt: int) -> Context:

@@ -294,7 +294,13 @@ def _export(
     }
     if context.journal is not None:
         context.working("exporting")
-        details = {"spec_digest": digest(spec), "step": plan.steps, "epoch": plan.epochs, "data": spec.data.name}
+        details = {
+            "spec_digest": digest(spec),
+            "step": plan.steps,
+            "epoch": plan.epochs,
+            "data": spec.data.name,
+            "image_size": spec.views.size,
+        }
         save_backbone(context.attempt_folder / BACKBONE, backbone, spec.backbone, details=details)
         context.journal.append("checkpoint", step=plan.steps, epoch=plan.epochs, checkpoint="backbone", path=BACKBONE)
     return Outcome("ok", f"trained for {plan.steps} steps", step=plan.steps, result=result, backbone=BACKBONE)

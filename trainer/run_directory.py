@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from trainer.outcome import BadSpec, sync_folder, write_json
-from trainer.specs import PretrainSpec, Spec, SpecError, digest, parse_spec
-from trainer.specs.backbone_inputs import backbone_input
+from trainer.specs import EvaluationSpec, PretrainSpec, Spec, SpecError, digest, parse_spec
+from trainer.specs.backbone_inputs import CONFIG, MANIFEST, backbone_input
 from trainer.specs.catalogue import built_in_data_sets
-from trainer.specs.data_sets import DataSource, ImageFolderSource, load_data_sets
+from trainer.specs.data_sets import DataSource, ImageFolderSource, load_data_sets, unchecked
 from trainer.specs.given_files import read_json
+from trainer.specs.image_size import names_no_size, with_size
 
 SPEC_FILE = "spec.json"
 INPUTS_FILE = "inputs.json"
@@ -86,6 +88,37 @@ def data_by_hand(folders: Mapping[str, Path], data_sets: Path | None) -> dict[st
         raise BadSpec(f"--datasets {data_sets}: {error}") from error
     trees = {n: ImageFolderSource(format="image_folder", root=folder.resolve()) for n, folder in folders.items()}
     return found | trees
+
+
+def image_side_by_hand(
+    run_folder: Path, spec: Spec, backbone: Path | None, data: Mapping[str, DataSource]
+) -> int | None:
+    """The image size of an evaluation that names none: that of the run which is there already, or else what
+    `with_size` makes of the backbone and the data set; None where the spec asks for none."""
+    if not names_no_size(spec):
+        return None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return int(read_json(run_folder / SPEC_FILE)["images"]["size"])
+    built_in, source = built_in_data_sets().get(spec.data.name), data.get(spec.data.name)
+    entry = built_in if source is None else unchecked(source)
+    trained_at, network = (None, None) if backbone is None else _trained_at(backbone)
+    sized = with_size(
+        spec, trained_at=trained_at, data_side=None if entry is None else entry.image_size, network=network
+    )
+    assert isinstance(sized, EvaluationSpec), "only these leave it out"
+    return sized.images.size
+
+
+def _trained_at(backbone: Path) -> tuple[int | None, str | None]:
+    """Side of the views that the backbone in a folder was trained on, and its architecture, as far as it says."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        spec = read_json(backbone / MANIFEST)["spec"]
+        return int(spec["views"]["size"]), str(spec["backbone"]["name"])
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        config = read_json(backbone / CONFIG)
+        side = config["details"].get("image_size")  # which older exports do not have
+        return None if side is None else int(side), str(config["backbone"]["name"])
+    return None, None
 
 
 def read_inputs(folder: Path) -> dict[str, Any]:

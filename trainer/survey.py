@@ -31,8 +31,6 @@ from trainer.streams import print_escapes
 
 SAY_SECONDS = 10.0
 
-_SIDES = {"cifar10": 32, "cifar100": 32, "stl10": 96}
-
 
 def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSetEntry:
     """Open every split of a data set and count; what is wrong stands in `fault`.
@@ -67,7 +65,6 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
         update={
             "splits": {split: len(images) for split, images in found.items()},
             "classes": max(len(images.classes) for images in found.values()),
-            "image_size": _SIDES.get(source.format),
             "annotations": [each for each in annotations_of(source) if each != "masks" or masks],
             "unlabelled": [s for s, images in found.items() if not isinstance(images, ImageDataSet | AnnotatedDataSet)],
             "checked": True,

@@ -27,6 +27,10 @@ class References:
 
     source: uuid.UUID | Name | None
     after: list[uuid.UUID | Name]
+    network: str | None = None
+    """Architecture of the source's backbone,"""
+    trained_at: int | None = None
+    """and the side in pixels of the views that it is trained on."""
 
 
 def named_in(spec: Spec) -> Iterator[tuple[str, str]]:
@@ -46,6 +50,7 @@ class NamedJob:
     kind: str
     state: str
     backbone: str | None
+    views_size: int | None
 
 
 @dataclass(slots=True)
@@ -90,7 +95,8 @@ def look_up(
     siblings = siblings or {}
     named = {name for spec in specs for _, name in named_in(spec) if name not in siblings}
     ids = {job_id for name in named if (job_id := read_uuid(name)) is not None}
-    columns = select(Job.id, Job.name, Job.kind, Job.state, Job.spec["backbone"]["name"].astext)
+    of_spec = Job.spec["backbone"]["name"].astext, Job.spec["views"]["size"].as_integer()
+    columns = select(Job.id, Job.name, Job.kind, Job.state, *of_spec)
     by_id = columns.where(Job.id.in_(ids))
     by_name = columns.where(Job.experiment_id == experiment_id, Job.name.in_(named))
     return Known(
@@ -107,6 +113,8 @@ def resolve(known: Known, spec: Spec) -> tuple[References, list[Fault]]:
     source: uuid.UUID | Name | None = None
     after: list[uuid.UUID | Name] = []
     faults: list[Fault] = []
+    network: str | None = None
+    trained_at: int | None = None
     for pointer, name in named_in(spec):
         is_source = pointer == "/backbone_from/job"
         found: uuid.UUID | Name
@@ -114,7 +122,8 @@ def resolve(known: Known, spec: Spec) -> tuple[References, list[Fault]]:
             sibling = known.siblings[name]
             found = name
             if is_source and isinstance(sibling, PretrainSpec):
-                faults += _faults_of_backbone(spec, sibling.backbone.name)
+                network, trained_at = sibling.backbone.name, sibling.views.size
+                faults += _faults_of_backbone(spec, network)
             elif is_source and sibling is not None:
                 faults.append(Fault(pointer, _wrong_kind(name, sibling.kind)))
         else:
@@ -124,11 +133,13 @@ def resolve(known: Known, spec: Spec) -> tuple[References, list[Fault]]:
                 continue
             found = job.id
             faults += _faults_of_source(known.session, spec, job) if is_source else _faults_of_wait(pointer, job)
+            if is_source:
+                network, trained_at = job.backbone, job.views_size
         if is_source:
             source = found
         else:
             after.append(found)
-    return References(source, after), faults
+    return References(source, after, network, trained_at), faults
 
 
 def order(jobs: Mapping[Name, Spec]) -> tuple[list[Name], list[Fault]]:

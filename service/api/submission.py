@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service.api import plan
 from service.api.allowances import priority_faults, take_room
 from service.api.auth import Caller
-from service.api.fleet import faults_in, faults_of_names, load_fleet
+from service.api.fleet import Fleet, faults_in, faults_of_names, load_fleet
 from service.api.presentation import job_view
 from service.api.problems import Problem, invalid_spec
 from service.api.reading import ExperimentBody, JobBody, below
@@ -23,6 +23,7 @@ from service.ledger.errors import DependencyFailed, JobNameTaken
 from service.settings import Settings
 from trainer.specs import BackboneSpec, Fault, PretrainSpec, Spec
 from trainer.specs.catalogue import network_of
+from trainer.specs.image_size import with_size
 from trainer.specs.spelling import one_reading
 
 
@@ -32,6 +33,13 @@ def submit_job(session: Session, settings: Settings, body: JobBody, experiment_n
     Raises:
         Problem: 422 with all faults; 409.
     """
+    return _submit_one(session, settings, body, experiment_name, caller)[0]
+
+
+def _submit_one(
+    session: Session, settings: Settings, body: JobBody, experiment_name: str, caller: Caller
+) -> tuple[Job, Spec]:
+    """The job of `submit_job`, and its spec as it was stored."""
     experiment = session.scalar(select(Experiment).where(Experiment.name == experiment_name))
     fleet, found = load_fleet(session), body.found
     references = References(None, [])
@@ -45,7 +53,8 @@ def submit_job(session: Session, settings: Settings, body: JobBody, experiment_n
         raise invalid_spec(found.faults, found.left_out)
     take_room(session, caller, settings, 1)
     experiment = ledger.ensure_experiment(session, experiment_name)
-    return _submit(session, experiment, body.spec, body.spec.name, references, {}, caller)
+    spec = _sized(body.spec, references, fleet)
+    return _submit(session, experiment, spec, spec.name, references, {}, caller), spec
 
 
 def submit_experiment(session: Session, settings: Settings, body: ExperimentBody, *, caller: Caller) -> Experiment:
@@ -78,7 +87,8 @@ def submit_experiment(session: Session, settings: Settings, body: ExperimentBody
     experiment.spec = body.body
     ids: dict[str, uuid.UUID] = {}
     for job in body.order:
-        ids[job] = _submit(session, experiment, valid[job], job, references[job], ids, caller).id
+        spec = _sized(valid[job], references[job], fleet)
+        ids[job] = _submit(session, experiment, spec, job, references[job], ids, caller).id
     return experiment
 
 
@@ -88,10 +98,8 @@ def plan_job(session: Session, settings: Settings, body: JobBody, experiment_nam
     Raises:
         Problem: exactly those of `submit_job`.
     """
-    job = submit_job(session, settings, body, experiment_name, caller=caller)
+    job, spec = _submit_one(session, settings, body, experiment_name, caller)
     view = job_view(session, settings, job, caller)
-    spec = body.spec
-    assert spec is not None, "it was submitted"
     fleet = load_fleet(session)
     backbone = _backbone(session, spec, job)
     session.rollback()
@@ -113,6 +121,17 @@ def plan_job(session: Session, settings: Settings, body: JobBody, experiment_nam
         steps_per_epoch=steps_per_epoch,
         steps=steps,
         fits=plan.fits(spec, fleet, need),
+    )
+
+
+def _sized(spec: Spec, references: References, fleet: Fleet) -> Spec:
+    """With the image size written out that an evaluation leaves to its source job or its data set."""
+    entry = fleet.data_sets.get(spec.data.name)
+    return with_size(
+        spec,
+        trained_at=references.trained_at,
+        data_side=None if entry is None else entry.image_size,
+        network=references.network,
     )
 
 

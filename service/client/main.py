@@ -18,6 +18,7 @@ from service.client.api import ApiError, Client
 from service.client.terminal import console, say, say_error
 from service.ledger.states import JobState
 from trainer.specs import SpecError, digest, load_spec_file, parse_spec
+from trainer.specs.image_size import sized_offline
 
 _HELP = """
 Pretrain image backbones with Barlow Twins and judge them.
@@ -245,15 +246,20 @@ def rebuild_mlflow(
 def spec(file: SpecFile) -> None:
     """Validate a spec without a server: print it with every default written out, and its digest.
 
-    Exit code 1 when it has faults; all of them are named.
+    Exit code 1 when it has faults; all of them are named. An image size that is left out is settled at submit: here it
+    is known where the source job is in the same file, or the data set is built in.
     """
     body = load_spec_file(file, from_shell=True)
     whole = isinstance(body, dict) and "jobs" in body
-    for name, value in render.specs_in(body).items():
-        resolved = parse_spec(value)
+    specs = {name: parse_spec(value) for name, value in render.specs_in(body).items()}
+    for name, spec in specs.items():
+        resolved, settled = sized_offline(spec, specs)
         if whole:
             say(f"---\n# job: {name}")
         say(f"# digest: {digest(resolved)}")
+        if not settled:
+            said = "is left out, and settled at submit: the source job's, or the data set's; the digest goes by it"
+            say(f"# images.size {said}")
         say(yaml.safe_dump(resolved.resolved(), sort_keys=False), nl=False)
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import ranks
@@ -14,6 +15,7 @@ from trainer.__main__ import main
 from trainer.data.errors import DataError
 from trainer.data.registry import open_data_set
 from trainer.outcome import BadSpec
+from trainer.specs import parse_spec
 
 KNN = {
     "kind": "knn",
@@ -122,3 +124,34 @@ def test_a_datasets_yaml_that_cannot_be_read_is_refused_with_all_its_faults(tmp_
         (tmp_path / "datasets.yaml").write_text(text)
     with pytest.raises(BadSpec, match=message):
         run_directory.data_by_hand({}, tmp_path / "datasets.yaml")
+
+
+DIGITS = {"kind": "knn", "data": {"name": "digits", "limit": 40}, "backbone_from": {"pixels": True}, "k": 1}
+
+
+def test_an_image_size_that_is_left_out_is_that_of_the_data_set_and_stands_in_the_run(tmp_path):
+    (tmp_path / "knn.json").write_text(json.dumps(DIGITS))
+    done = by_hand(tmp_path, "knn.json", "--run-dir", "run")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run/spec.json").read_text())["images"]["size"] == 8
+    assert runs.outcome_of(tmp_path / "run")["result"]["images"] == {"size": 8, "resized": 9, "resize_to": "short_side"}
+
+
+def test_by_hand_the_run_that_is_there_decides_the_image_size_then_the_backbone_then_the_data_set(tmp_path):
+    spec = parse_spec({**DIGITS, "backbone_from": {"job": "pretrain"}})
+    side = partial(run_directory.image_side_by_hand, tmp_path / "run", spec)
+    assert side(None, {}) == 8
+    checkpoint, published, former = (tmp_path / name for name in ("checkpoint", "published", "former"))
+    for folder, file, content in (
+        (checkpoint, "manifest.json", {"spec": runs.spec().resolved()}),
+        (published, "config.json", {"backbone": {"name": "vgg11"}, "details": {"image_size": 20}}),
+        (former, "config.json", {"backbone": {"name": "tiny"}, "details": {}}),
+    ):
+        folder.mkdir()
+        (folder / file).write_text(json.dumps(content))
+    assert side(checkpoint, {}) == 12
+    assert side(published, {}) == 32  # the smallest that the network takes
+    assert side(former, {}) == 8
+    run_directory.begin_by_hand(tmp_path / "run", spec, None)  # as the version before wrote it: 224, a default
+    assert side(checkpoint, {}) == 224
+    assert run_directory.image_side_by_hand(tmp_path, parse_spec(KNN), None, {}) is None

@@ -144,11 +144,15 @@ def annotations_of(source: DataSource) -> tuple[Annotations, ...]:
     return _ANNOTATIONS.get(source.format, ("class",))
 
 
+_SIDES = {"cifar10": 32, "cifar100": 32, "stl10": 96}
+
+
 def unchecked(source: DataSource) -> DataSetEntry:
     """What a node says of a set that it has not looked at yet: what datasets.yaml tells."""
     return DataSetEntry(
         splits={},
         classes=None,
+        image_size=_SIDES.get(source.format),
         description=source.description,
         annotations=list(annotations_of(source)),
         lists=sorted(source.lists),

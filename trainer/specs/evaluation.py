@@ -13,7 +13,11 @@ from trainer.specs.common import BackboneFrom, BackboneSpec, JobSpec, Name, Spec
 class EvaluationImages(SpecModel):
     """How an image is brought to the backbone: resized, centre crop of `size`, normalised."""
 
-    size: int = Field(224, ge=8, le=1024, description="Side of the centre crop in pixels")
+    size: int = Field(
+        224, ge=8, le=1024,
+        description="Side of the centre crop in pixels; left out, with resize, it is settled at submit: that of the "
+        "source job's views, else of the data set's images where they all have one and it is smaller, else 224",
+    )  # fmt: skip
     resize: int | None = Field(None, ge=8, le=2048, description="Pixels before the crop; left out: size * 8 / 7")
     resize_to: Literal["short_side", "square"] = Field(
         "short_side",
