@@ -40,6 +40,16 @@ It must cost its own attempt, not the scheduler that reads it."""
 logger = logging.getLogger("service.completion")
 
 
+STOPPED_BY = {
+    "cancel": (Outcome.STOPPED, "stopped: cancelled"),
+    "pause": (Outcome.STOPPED, "stopped: paused"),
+    "preempt": (Outcome.STOPPED, "stopped: made room for a job of higher priority"),
+    "drain": (Outcome.DRAINED, "stopped: its worker was told to go"),
+    "lease": (Outcome.LOST, "stopped: the run database was away for longer than the lease allows"),
+}
+"""What a stop request makes of an attempt that did not get to its own end, whoever is the one to tell of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How an attempt ended, as the ledger takes it. `step` and `backbone` are those of a trainer that said them."""
@@ -53,10 +63,13 @@ class Ending:
 
     @classmethod
     def said(cls, outcome: dict[str, Any]) -> Ending:
-        """What an outcome.json says."""
+        """What an outcome.json says. One of before this field has no `reason`."""
+        name, message = Outcome(outcome["outcome"]), outcome["message"]
+        if name is Outcome.STOPPED:
+            name, message = STOPPED_BY.get(outcome.get("reason") or "", (name, message))
         return cls(
-            Outcome(outcome["outcome"]),
-            outcome["message"],
+            name,
+            message,
             outcome["result"],
             outcome["traceback"],
             outcome["step"],

@@ -143,7 +143,8 @@ def _run(spec: Spec, context: Context) -> Outcome:
 
     result = run_evaluation(spec, context)
     if result is None:
-        return Outcome("stopped", f"stopped: {context.stop.reason}", step=context.step)
+        reason = context.stop.reason
+        return Outcome("stopped", f"stopped: {reason}", step=context.step, reason=reason)
     headline = result["headline"]
     measured = f"{spec.kind}: {headline} {result['scores'][headline]['last']:.1f} %"
     said = f"{measured} of {result['data']['test_images']:,} test images"

@@ -47,7 +47,8 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of an attempt. `backbone` names the exported folder inside the attempt's, if there is one."""
+    """The end of an attempt. `backbone` names the exported folder inside the attempt's, if there is one; `reason`, for
+    a `stopped` one, is what it was stopped for, as in trainer.runtime.stopping."""
 
     outcome: OutcomeName
     message: str
@@ -56,6 +57,7 @@ class Outcome:
     backbone: str | None = None
     error_class: str | None = None
     traceback: str | None = None
+    reason: str | None = None
 
 
 def of_exception(error: BaseException, step: int | None = None) -> Outcome:

@@ -117,7 +117,8 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
 
 
 def _stopped(context: Context, step: int) -> Outcome:
-    return Outcome("stopped", f"stopped at step {step}: {context.stop.reason}", step=step)
+    reason = context.stop.reason
+    return Outcome("stopped", f"stopped at step {step}: {reason}", step=step, reason=reason)
 
 
 def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import marks
-from service.completion import Completion, Ending, read_outcome
+from service.completion import STOPPED_BY, Completion, Ending, read_outcome
 from service.database.away import is_away
 from service.database.tables import Attempt, Job, Slot
 from service.ledger import attempts
@@ -25,7 +25,7 @@ from service.settings import Settings
 from trainer.journal import FILE_NAME
 from trainer.specs import canonical_json
 from worker import clock, devices, folders, inputs
-from worker.ending import STOPPED_BY, ending
+from worker.ending import ending
 from worker.environment import passed_on
 from worker.lease import Lease
 from worker.preparing import Preparation

@@ -6,17 +6,8 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-from service.completion import Ending
+from service.completion import STOPPED_BY, Ending
 from service.ledger.states import Outcome
-
-STOPPED_BY = {
-    "cancel": (Outcome.STOPPED, "stopped: cancelled"),
-    "pause": (Outcome.STOPPED, "stopped: paused"),
-    "preempt": (Outcome.STOPPED, "stopped: made room for a job of higher priority"),
-    "drain": (Outcome.DRAINED, "stopped: its worker was told to go"),
-    "lease": (Outcome.LOST, "stopped: the run database was away for longer than the lease allows"),
-}
-"""What a stop request makes of an attempt that did not get to its own end."""
 
 
 def ending(

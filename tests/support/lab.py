@@ -153,14 +153,14 @@ class Lab:
             late = func.clock_timestamp() - text("interval '1 second'")
             session.execute(update(Attempt).where(Attempt.id == attempt.id).values(lease_expires_at=late))
 
-    def leave_outcome(self, attempt: Attempt, outcome: Outcome) -> None:
-        """The outcome.json of an attempt's trainer, with the backbone it exported."""
+    def leave_outcome(self, attempt: Attempt, outcome: Outcome, *, reason: str | None = None) -> None:
+        """The outcome.json of an attempt's trainer, with the backbone it exported; `reason`: what it stopped for."""
         folder = attempt_folder(run_folder(self.settings.runs_dir, attempt.job_id), attempt.number)
         exported = folder / "backbone"
         exported.mkdir(parents=True, exist_ok=True)
         (exported / "model.safetensors").write_bytes(b"weights")
         said = {"outcome": outcome, "message": "said so", "result": {"loss": 1.0}, "traceback": None, "step": 7}
-        whole = {**said, "backbone": "backbone", "token": str(attempt.token)}
+        whole = {**said, "backbone": "backbone", "reason": reason, "token": str(attempt.token)}
         (folder / "outcome.json").write_text(json.dumps(whole))
 
     def attempt_row(self, attempt_id: uuid.UUID) -> Attempt:

@@ -108,7 +108,7 @@ def test_the_exported_backbone_is_the_trained_one(undisturbed):
 def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_to_the_same_end(undisturbed, tmp_path):
     end = pretrain(runs.spec(), _asked_to_stop_at(1, runs.context(tmp_path)))
     assert end.outcome == "stopped"
-    assert end.message == "stopped at step 1: pause"
+    assert (end.message, end.reason) == ("stopped at step 1: pause", "pause")
     assert [e.step for e in runs.events(tmp_path, kind="checkpoint")] == [1]
     assert pretrain(runs.spec(), runs.context(tmp_path, 2)).outcome == "ok"
     assert runs.resume_step(tmp_path, 2) == 1

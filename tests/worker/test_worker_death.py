@@ -17,6 +17,7 @@ from service.database.tables import Attempt, Checkpoint, Watermark
 from service.ledger.states import Outcome
 from service.run_folders import attempt_folder, run_folder
 from service.settings import Settings
+from worker.ending import ending
 from worker.process import marked
 
 SHORT = {"poll_seconds": 0.5, "lease_seconds": 4.0}
@@ -98,6 +99,35 @@ def test_only_a_whole_end_of_ones_own_that_can_be_published_completes_an_attempt
     assert (lab.job(job_id).state, lab.attempt(job_id).outcome) == (state, outcome)
     published = run_folder(lab.settings.runs_dir, job_id) / "backbone" / "model.safetensors"
     assert published.exists() == (state == "succeeded" or damage is _late)
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [
+        ("lease", Outcome.LOST),
+        ("drain", Outcome.DRAINED),
+        ("preempt", Outcome.STOPPED),
+        ("signal", Outcome.STOPPED),
+        (None, Outcome.STOPPED),  # of a trainer that wrote none
+    ],
+)
+def test_a_stop_is_called_the_same_by_the_scheduler_as_by_the_worker(
+    lab: Lab, reason: str | None, outcome: Outcome
+) -> None:
+    """Which of them comes first after a database that was away is chance."""
+    lab.node()
+    job_id = lab.submit()
+    attempt = lab.start(job_id)
+    lab.leave_outcome(attempt, Outcome.STOPPED, reason=reason)
+    lab.expire(attempt)
+    lab.reap()
+    assert (lab.job(job_id).state, lab.attempt(job_id).outcome) == ("queued", outcome)
+    ended = ending({**_stopped(), "reason": None}, [0, 0], reason, signalled=False, stall_seconds=5)
+    assert (ended.outcome, ended.message) == (outcome, lab.attempt(job_id).message)
+
+
+def _stopped() -> dict[str, Any]:
+    return {"outcome": "stopped", "message": "said so", "result": None, "traceback": None, "step": 7, "backbone": None}
 
 
 @pytest.mark.parametrize("by", ["the successor", "the scheduler"])
