@@ -26,6 +26,8 @@ from service.ledger.states import JobState
 from trainer.specs import canonical_json
 from trainer.specs.parsing import KINDS
 
+SHOWN_DIGITS = 12
+"""Of a fingerprint."""
 _SOURCES = ("job", "file", "torchvision", "random", "pixels")
 _KINDS = list(KINDS)
 
@@ -129,7 +131,8 @@ def _place(job: Job) -> tuple[int, float]:
 def _rows(found: Sequence[tuple[Job, Evaluated]], backbones: Sequence[str]) -> list[ScoreRow]:
     measured: dict[str, list[tuple[Job, Evaluated]]] = {}
     for job, one in found:
-        measured.setdefault(f"{one.protocol} {canonical_json(measure_of(job.spec))}", []).append((job, one))
+        what = canonical_json([one.protocol, measure_of(job.spec), _seen(job)])
+        measured.setdefault(what, []).append((job, one))
     rows = []
     for variant, group in zip(_variants([group[0] for group in measured.values()]), measured.values(), strict=True):
         first = group[0][1]
@@ -170,7 +173,10 @@ def _cell(measured: Sequence[Evaluated], name: str) -> Cell | None:
 
 def _variants(firsts: Sequence[tuple[Job, Evaluated]]) -> list[str]:
     """What tells each row from the others of its protocol and data: `k 200, temperature 0.1`."""
-    fields = [{n[1:].replace("/", "."): value for n, value in _flat(measure_of(job.spec))} for job, _ in firsts]
+    fields = [
+        {**{n[1:].replace("/", "."): value for n, value in _flat(measure_of(job.spec))}, **_seen(job)}
+        for job, _ in firsts
+    ]
     titles = [(one.protocol, one.data) for _, one in firsts]
     out = []
     for mine, title in zip(fields, titles, strict=True):
@@ -178,6 +184,19 @@ def _variants(firsts: Sequence[tuple[Job, Evaluated]]) -> list[str]:
         telling = [name for name in mine if not _all_equal([other.get(name) for other in like])]
         out.append(", ".join(f"{name} {canonical_json(mine[name])}" for name in telling))
     return out
+
+
+def _seen(job: Job) -> dict[str, str]:
+    """The images and labels that an evaluation saw, by the first digits of their fingerprints: under the same name a
+    host may have other files, and a version of ours may read the same ones otherwise."""
+    result = job.result or {}
+    data, labels = result.get("data") or {}, result.get("labels") or {}
+    told = {
+        "train data": data.get("train_fingerprint"),
+        "test data": data.get("test_fingerprint"),
+        "labels drawn": labels.get("digest"),
+    }
+    return {name: str(value)[:SHOWN_DIGITS] for name, value in told.items() if value is not None}
 
 
 def _flat(value: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:

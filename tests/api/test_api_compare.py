@@ -176,6 +176,26 @@ def test_a_result_of_a_former_version_is_no_evaluation_and_breaks_nothing(api: h
     assert answer["evaluations"] == answer["scores"] == []
 
 
+def test_results_of_two_versions_of_a_protocol_or_of_other_images_never_share_a_row(
+    api: httpx.Client, session: Session
+) -> None:
+    knn = {"kind": "knn", **TEXTURES, **TRAINED}
+    ids = experiment(api, {name: {**knn, "seed": seed} for seed, name in enumerate(("old", "new", "other", "same"))})
+    seen = {"old": "a", "new": "a", "other": "b", "same": "a"}
+    for name, digit in seen.items():
+        succeed(session, ids[name], "top1", top1=(60.0, 60.0))
+        job = session.get_one(Job, uuid.UUID(ids[name]))
+        data = {"train_fingerprint": 64 * "0", "test_fingerprint": 64 * digit}
+        job.result = {**job.result, "protocol": "knn/1" if name == "old" else "knn/2", "data": data}
+    session.commit()
+    rows = api.get("/compare", params={"experiment": "row"}).json()["scores"]
+    assert [(row["protocol"], row["variant"], row["cells"][0]["jobs"]) for row in rows] == [
+        ("knn/1", "", [ids["old"]]),
+        ("knn/2", 'test data "aaaaaaaaaaaa"', [ids["new"], ids["same"]]),
+        ("knn/2", 'test data "bbbbbbbbbbbb"', [ids["other"]]),
+    ]
+
+
 def test_what_is_compared_is_either_jobs_or_an_experiment(api: httpx.Client) -> None:
     ids = experiment(api, {"knn": {"kind": "knn", **TEXTURES, **TRAINED}})
     assert "job" in faults_of(api.get("/compare"))

@@ -6,16 +6,16 @@ import hashlib
 
 import numpy as np
 
-from trainer.data.datasets import Annotation
+from trainer.data.datasets import Annotation, MaskFaults
 from trainer.data.errors import UnreadableImage
 
 CLASSES = ("rectangle", "disc")
 
 
 class DrawnObjects:
-    """`count` images of sides up to `side`; `ignored` marks the second object of each image (`learns_ignored`: as
-    difficult, not as a crowd), `without` are images with no object, `unreadable` are those that cannot be read,
-    `damaged` those whose objects cannot."""
+    """`count` images of sides up to `side`; `ignored` marks the second object of each image (as a crowd, or with
+    `ignored_are_difficult` as difficult), `without` are images with no object, `unreadable` are those that cannot be
+    read, `damaged` those whose objects cannot."""
 
     classes = CLASSES
     has_masks = True
@@ -32,9 +32,9 @@ class DrawnObjects:
         unreadable: tuple[int, ...] = (),
         damaged: tuple[int, ...] = (),
         has_masks: bool = True,
-        learns_ignored: bool = False,
+        ignored_are_difficult: bool = False,
     ) -> None:
-        self.has_masks, self.learns_ignored = has_masks, learns_ignored
+        self.has_masks, self.ignored_are_difficult = has_masks, ignored_are_difficult
         self._unreadable, self._damaged = unreadable, damaged
         self._rows = [
             _drawn(np.random.default_rng([seed, index]), side, odd, ignored, 0 if index in without else None)
@@ -58,6 +58,9 @@ class DrawnObjects:
             raise UnreadableImage(f"{index}.png", "a box is not in the image")
         there = self._rows[index][1]
         return there if self.has_masks else Annotation(there.boxes, there.classes, there.ignored, None)
+
+    def with_masks(self, tick, *, first=None):
+        return self, MaskFaults()
 
     def size(self, index: int) -> tuple[int, int]:
         return self._rows[index][0].shape[:2]

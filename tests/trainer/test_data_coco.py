@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
 from trainer.data.coco import mask_of
-from trainer.data.errors import DataError, UnreadableImage
+from trainer.data.datasets import MaskFaults
+from trainer.data.errors import DataError
 from trainer.data.registry import open_annotated, open_data_set
 from trainer.specs.data_sets import CocoFiles, CocoSource
 
@@ -36,7 +38,7 @@ def put(root, **changed):
         instance(2, 42, 1, [10, 10, 0, 3]),
     ]
     value = {"info": {}, "images": images, "annotations": annotations, "categories": CATEGORIES, **changed}
-    (root / "train2017").mkdir(exist_ok=True)
+    (root / "train2017").mkdir(parents=True, exist_ok=True)
     (root / "annotations").mkdir(exist_ok=True)
     (root / "annotations/instances_train2017.json").write_text(json.dumps(value))
     for image in images:
@@ -49,22 +51,30 @@ def opened(root, opener=open_annotated, name="mine", **more):
     return opener(name, "train", source=CocoSource(format="coco", root=root, splits={"train": files}), **more)
 
 
+def masked(data):
+    """The data set with masks, all of which can be read."""
+    with_masks, faults = data.with_masks(lambda: None)
+    assert faults == MaskFaults()
+    return with_masks
+
+
 def test_images_come_by_their_ids_and_categories_close_their_gaps(tmp_path):
     data = opened(put(tmp_path))
     assert [data.name(i) for i in range(3)] == ["007.jpg", "042.jpg", "100.jpg"]
     assert data.classes == ("person", "stop sign", "toothbrush")
-    assert (data.size(1), data.has_masks, data.learns_ignored) == ((HEIGHT, WIDTH), True, False)
+    assert (data.size(1), data.has_masks, data.ignored_are_difficult) == ((HEIGHT, WIDTH), True, False)
     found = data.annotation(1)
     np.testing.assert_allclose(found.boxes, [[2.5, 3.25, 20.1, 17.3], [2, 10, 11, 20], [10, 10, 10, 13]], rtol=1e-6)
     assert found.classes.tolist() == [2, 1, 0]
-    assert found.ignored.tolist() == [False, True, True]  # a crowd, and a box that nothing is in
+    assert found.ignored.tolist() == [False, True, False]  # a crowd; a box that nothing is in is missed
+    assert found.masks is None, "nobody asked for them"
     np.testing.assert_array_equal(data.annotation(0).boxes, np.array([[0, 0, 29.996, 20]], np.float32))
-    assert data.annotation(2).masks.shape == (0, HEIGHT, WIDTH)
+    assert masked(data).annotation(2).masks.shape == (0, HEIGHT, WIDTH)
     assert data.presence().tolist() == [[1, 0, 0], [-1, -1, 1], [0, 0, 0]]
 
 
 def test_masks_are_those_of_pycocotools(tmp_path):
-    data = opened(put(tmp_path))
+    data = masked(opened(put(tmp_path)))
     coco = COCO(str(tmp_path / "annotations/instances_train2017.json"))
     for index, image in enumerate((7, 42, 100)):
         masks = data.annotation(index).masks
@@ -109,13 +119,66 @@ def test_a_large_blank_image_needs_runs_of_several_characters():
     ([[x for turn in range(1000) for x in (65536 * (turn % 2), turn)]], "outline of more than 4,194,304 pixels"),
     ({"size": [20, 30], "counts": "o" * 2_000_000}, "a number that is too large"),
 ])  # fmt: skip
-def test_a_mask_that_is_none_makes_its_image_unreadable(tmp_path, segmentation, message):
-    data = opened(
-        put(tmp_path, annotations=[instance(1, 7, 1, [0, 0, 2, 2]), instance(2, 42, 1, [0, 0, 2, 2], segmentation)])
-    )
-    with pytest.raises(UnreadableImage, match=f"042.jpg cannot be read: its masks: .*{message}"):
-        data.annotation(1)
-    assert data.annotation(0).masks.any()
+def test_a_mask_that_is_none_costs_its_object_where_masks_are_asked_for_and_nothing_elsewhere(
+    tmp_path, segmentation, message
+):
+    annotations = [
+        instance(1, 7, 1, [0, 0, 2, 2]),
+        instance(2, 42, 13, [0, 0, 2, 2], segmentation),
+        instance(3, 42, 1, [5, 5, 9, 9]),
+        instance(4, 100, 90, [0, 0, 3, 3]),
+    ]
+    data = opened(put(tmp_path, annotations=annotations))
+    whole = data.annotation(1)
+    assert (whole.boxes.tolist(), whole.masks) == ([[0, 0, 2, 2], [5, 5, 14, 14]], None)
+    with_masks, faults = data.with_masks(lambda: None)
+    assert (faults.objects, faults.polygons) == (1, 0)
+    assert re.search(f"^042.jpg: .*{message}", faults.first)
+    there = with_masks.annotation(1)
+    assert (there.boxes.tolist(), there.classes.tolist()) == ([[5, 5, 14, 14]], [0])
+    np.testing.assert_array_equal(there.masks, [mask_of(TRIANGLE, HEIGHT, WIDTH)])
+    assert [with_masks.annotation(index).masks.any() for index in (0, 2)] == [True, True]
+    assert with_masks.presence().tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
+    assert data.presence()[1].tolist() == [1, 1, 0]
+    (first, _), none = opened(tmp_path, limit=1).with_masks(lambda: None), MaskFaults()
+    assert (len(first), first.annotation(0).masks.any()) == (1, True)
+    assert opened(tmp_path, limit=1).with_masks(lambda: None)[1] == none, "the others were not looked at"
+
+
+@pytest.mark.parametrize("bad", [[5, 5, 6, 6], [], [1, 2, 3, 4, 5], "abc", [1, 2, 3, 4, 5, None], 7])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_polygon_that_is_none_is_left_out_of_a_mask_that_has_others(tmp_path, bad, first):
+    """As detectron2 reads it; pycocotools would take all of them for boxes where the first has two points."""
+    segmentation = [bad, *TRIANGLE] if first else [*TRIANGLE, bad]
+    data = opened(put(tmp_path, annotations=[instance(1, 7, 1, [0, 0, 2, 2], segmentation)]))
+    with_masks, faults = data.with_masks(lambda: None)
+    assert (faults.objects, faults.polygons) == (0, 1)
+    assert "007.jpg: 1 of its polygons left out" in faults.first
+    np.testing.assert_array_equal(with_masks.annotation(0).masks, [mask_of(TRIANGLE, HEIGHT, WIDTH)])
+
+
+def as_floats(value):
+    if isinstance(value, dict):
+        return {name: as_floats(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [as_floats(inner) for inner in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def test_numbers_written_as_floats_are_read(tmp_path):
+    plain, floats = opened(put(tmp_path / "plain")), opened(put_floats(tmp_path / "floats"))
+    assert "7.0" in (tmp_path / "floats/annotations/instances_train2017.json").read_text()
+    for index in range(3):
+        ours, theirs = masked(plain).annotation(index), masked(floats).annotation(index)
+        assert plain.size(index) == floats.size(index)
+        for part in ("boxes", "classes", "ignored", "masks"):
+            np.testing.assert_array_equal(getattr(ours, part), getattr(theirs, part))
+
+
+def put_floats(root):
+    file = put(root) / "annotations/instances_train2017.json"
+    file.write_text(json.dumps(as_floats(json.loads(file.read_text()))))
+    return root
 
 
 def test_instances_without_masks_are_boxes(tmp_path):
@@ -137,6 +200,8 @@ def test_instances_without_masks_are_boxes(tmp_path):
     ({"images": [{"id": 7, "file_name": "007.jpg", "height": 20, "width": 30}] * 2}, "several entries of image 7"),
     ({"images": [{"id": 7, "file_name": "007.jpg", "height": 0, "width": 30}]}, "image 7 has a height of 0 pixels"),
     ({"images": [], "annotations": []}, "instances_train2017.json names no image"),
+    ({"annotations": [instance(1, 7, 1, [0, 0, 1, 1], iscrowd="0")]}, "iscrowd of annotation 1 is '0'; 0 or 1"),
+    ({"annotations": [instance(1, 7, 1.5, [0, 0, 1, 1])]}, "'category_id' of entry 1 of 'annotations' is 1.5; an int"),
     ({"categories": CATEGORIES * 2}, "several entries of category 90"),
 ])  # fmt: skip
 def test_what_does_not_fit_together_is_refused(tmp_path, changed, message):
@@ -161,11 +226,19 @@ def test_a_missing_image_a_file_cut_short_and_another_number_of_classes_are_refu
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("box", [[25, 0, 7, 3], [-3, 0, 5, 5], [3, 3, -2, 2], [3, 3, 1e20, 2]])
-def test_a_box_outside_its_image_makes_that_image_unreadable(tmp_path, box):
+@pytest.mark.parametrize(("box", "seen", "cut"), [
+    ([25, 0, 7, 3], [25, 0, 30, 3], 1),
+    ([-3, 0, 5, 5], [0, 0, 2, 5], 1),
+    ([3, 3, 1e20, 2], [3, 3, 30, 5], 1),
+    ([40, 3, 5, 5], [30, 3, 30, 8], 1),  # nothing is left of it
+    ([3, 3, -2, 2], [3, 3, 3, 5], 0),
+    ([3, 3, 2, 2], [3, 3, 5, 5], 0),
+])  # fmt: skip
+def test_a_box_is_cut_off_at_the_edges_of_its_image(tmp_path, box, seen, cut):
     data = opened(put(tmp_path, annotations=[instance(1, 7, 1, box)]))
-    with pytest.raises(UnreadableImage, match="is not in the image of 30 x 20 pixels"):
-        data.annotation(0)
+    found = data.annotation(0)
+    assert (found.boxes.tolist(), found.cut, found.ignored.tolist()) == ([seen], cut, [False])
+    assert data.presence()[0].tolist() == [-1 if seen[0] == seen[2] else 1, 0, 0]
 
 
 def test_the_fingerprint_is_of_the_annotations_and_of_the_sizes_of_images(tmp_path):
@@ -180,4 +253,4 @@ def test_the_fingerprint_is_of_the_annotations_and_of_the_sizes_of_images(tmp_pa
 
 def test_the_first_images_keep_their_masks(tmp_path):
     first = opened(put(tmp_path), limit=1)
-    assert (len(first), first.has_masks, first.annotation(0).masks.shape) == (1, True, (1, HEIGHT, WIDTH))
+    assert (len(first), first.has_masks, masked(first).annotation(0).masks.shape) == (1, True, (1, HEIGHT, WIDTH))

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pydantic import TypeAdapter
 
 from trainer.data import trees
-from trainer.data.datasets import Annotation
+from trainer.data.datasets import Annotation, MaskFaults
 from trainer.data.errors import DataError
 from trainer.data.outlines import polygons
 from trainer.data.registry import open_annotated, open_data_set
@@ -53,6 +53,9 @@ def test_scenes_come_back_from_voc_and_coco(written, form, split):
     assert sorted(read.classes) == sorted(original.classes)
     assert len(read) == LIMIT
     assert read.has_masks == (form == "coco")
+    if read.has_masks:
+        read, faults = read.with_masks(lambda: None)
+        assert faults == MaskFaults()
     columns = [read.classes.index(name) for name in original.classes]
     np.testing.assert_array_equal(read.presence()[:, columns], original.presence())
     for index in range(LIMIT):

@@ -60,7 +60,7 @@ def test_boxes_lose_the_one_that_voc_counts_from_and_difficult_objects_are_ignor
     assert found.boxes.dtype == np.float32
     assert [CLASSES[label] for label in found.classes] == ["dog", "cat"]
     assert found.ignored.tolist() == [False, True]
-    assert (found.masks, data.has_masks, data.learns_ignored) == (None, False, True)
+    assert (found.masks, data.has_masks, data.ignored_are_difficult) == (None, False, True)
     assert (data.size(0), data.image(0).shape) == ((6, 8), (6, 8, 3))
     assert data.annotation(1).boxes.shape == (0, 4)
     assert CLASSES[data.annotation(2).classes[0]] == "tvmonitor"
@@ -78,10 +78,10 @@ def test_presence_says_what_is_there_what_is_not_and_what_is_only_difficult(tree
     assert (in_test[CLASSES.index("cat")], in_test[CLASSES.index("person")]) == (1, 1)
 
 
-def test_an_object_in_an_empty_box_is_ignored_wherever_it_is_asked_for(tree):
+def test_an_object_in_an_empty_box_is_there_and_nothing_is_known_of_its_class(tree):
     put(tree, "0001", [("dog", (3, 3, 2, 5), 0), ("person", (9, 1, 9, 6), 0), ("cat", (1, 1, 2, 2), 0)])
     data = opened(tree)
-    assert data.annotation(1).ignored.tolist() == [True, True, False]
+    assert data.annotation(1).ignored.tolist() == [False, False, False]
     of = data.presence()[1]
     assert [of[CLASSES.index(name)] for name in ("dog", "person", "cat")] == [-1, -1, 1]
 
@@ -144,12 +144,32 @@ def test_what_is_wrong_is_named(tree, change, message):
         opened(tree)
 
 
-@pytest.mark.parametrize("box", [(0, 1, 10.5, 2), (-2, 1, 2, 2), (5, 1, 2, 2), (1, 1, 2, 99)])
-def test_a_box_outside_its_image_makes_that_image_unreadable(tree, box):
+@pytest.mark.parametrize(
+    ("box", "seen", "cut"),
+    [
+        ((0, 1, 10.5, 2), [0, 0, 8, 2], 1),
+        ((-2, 1, 2, 2), [0, 0, 2, 2], 1),
+        ((5, 1, 2, 2), [4, 0, 4, 2], 0),
+        ((1, 1, 2, 99), [0, 0, 2, 6], 1),
+        ((20, 1, 30, 2), [8, 0, 8, 2], 1),
+    ],
+)
+def test_a_box_is_cut_off_at_the_edges_of_its_image(tree, box, seen, cut):
     put(tree, "0002", [DOG, ("cat", box, 0)])
-    with pytest.raises(UnreadableImage, match=r"VOC2007/JPEGImages/0002.jpg .*is not in the image of 8 x 6 pixels"):
-        opened(tree).annotation(0)
-    assert len(opened(tree).annotation(1).boxes) == 0
+    found = opened(tree).annotation(0)
+    assert (found.boxes.tolist(), found.cut) == ([[0, 0, 8, 6], seen], cut)
+
+
+@pytest.mark.parametrize(
+    ("said", "difficult"),
+    [("0", False), ("1", True), ("1.0", True), ("0.0", False), ("True", True), ("Unspecified", False), ("", False)],
+)
+def test_difficult_is_read_however_it_is_written(tree, said, difficult):
+    put(tree, "0002", [("cat", (1, 1, 2, 2), said)])
+    assert opened(tree).annotation(0).ignored.tolist() == [difficult]
+    put(tree, "0002", [("cat", (1, 1, 2, 2), "perhaps")])
+    with pytest.raises(DataError, match=r"0002\.xml .*difficult is 'perhaps'; a number is expected"):
+        opened(tree)
 
 
 def test_an_image_of_another_size_than_annotated_is_unreadable(tree):

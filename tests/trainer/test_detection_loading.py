@@ -98,14 +98,14 @@ def test_flips_and_sides_come_about_equally_often():
     assert all(44 < count < 116 for count in sides.values())
 
 
-@pytest.mark.parametrize("learns_ignored", [True, False])
-def test_difficult_objects_are_trained_on_and_crowds_are_not(learns_ignored):
-    dataset = DrawnObjects(8, ignored=True, learns_ignored=learns_ignored)
+@pytest.mark.parametrize("ignored_are_difficult", [True, False])
+def test_difficult_objects_are_trained_on_and_crowds_are_not(ignored_are_difficult):
+    dataset = DrawnObjects(8, ignored=True, ignored_are_difficult=ignored_are_difficult)
     marked = [int(dataset.annotation(index).ignored.sum()) for index in range(8)]
     assert sum(marked) > 0
     (batch,) = _batches(dataset).iterate(0, 1)
     there = [int(image.annotation.ignored.sum()) for image in batch.images]
-    assert there == [0 if learns_ignored else marked[index] for index in batch.indices.tolist()]
+    assert there == [0 if ignored_are_difficult else marked[index] for index in batch.indices.tolist()]
     shown = judged_images(dataset, range(8), short=50, longest=90, threads=1)
     assert [int(one.image.annotation.ignored.sum()) for one in shown] == marked, "a test counts neither"
 

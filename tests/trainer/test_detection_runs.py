@@ -23,6 +23,7 @@ from trainer.evaluation.detection import running
 from trainer.evaluation.detection.training import warm_up
 from trainer.models.backbones import build_backbone
 from trainer.outcome import BadSpec, Diverged
+from trainer.runtime import checkpoints
 from trainer.runtime.context import Context
 from trainer.specs import DetectionSpec
 from trainer.specs.common import BackboneSpec
@@ -54,7 +55,7 @@ def _run(given: DetectionSpec, context: Context) -> dict[str, Any]:
 def test_a_run_says_what_it_is_and_what_it_measured(data: Data, tmp_path: Path):
     data.train = DrawnObjects(11, without=(4,), ignored=True)
     result = _run(spec(evaluate_every_steps=4), runs.context(tmp_path))
-    assert result["protocol"] == "detection-coco-mask-rcnn-c4/1"
+    assert result["protocol"] == "detection-coco-mask-rcnn-c4/2"
     assert result["departures"]["steps"] == {"protocol": 90_000, "here": 6}
     assert result["headline"] == "mask_ap"
     names = {
@@ -67,6 +68,8 @@ def test_a_run_says_what_it_is_and_what_it_measured(data: Data, tmp_path: Path):
     assert result["data"]["train_images"] == 10
     assert result["data"]["train_images_without_objects"] == 1
     assert (result["data"]["test_images"], result["data"]["test_objects"]) == (5, 10)
+    assert result["evaluator"]["matching"] == "COCO"
+    assert result["evaluator"]["otherwise"] == []
     assert result["detector"]["anchors_per_cell"] == 9
     assert result["detector"]["stride"] == 4
     assert result["backbone"]["source"]["name"] == "tiny_resnet"
@@ -117,6 +120,104 @@ class _StopAfter:
 
     def requested(self, units: int) -> bool:
         return self._context.step is not None and self._context.step >= self._step
+
+
+def test_a_run_of_an_earlier_version_of_the_protocol_is_refused_with_what_changed(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The checkpoints of the first version do not say which it is."""
+    first = runs.context(tmp_path)
+    first.stop = _StopAfter(first, step=3)
+    assert run_evaluation(spec(), first) is None
+    read_state = checkpoints.read_state
+    monkeypatch.setattr(
+        checkpoints,
+        "read_state",
+        lambda *given: {key: value for key, value in read_state(*given).items() if key != "protocol_version"},
+    )
+    with pytest.raises(BadSpec) as refused:
+        run_evaluation(spec(), runs.context(tmp_path, 2))
+    assert "began under detection-coco-mask-rcnn-c4/1, and here its result would be one of" in str(refused.value)
+    assert "detection-coco-mask-rcnn-c4/2 (VOC's difficult objects" in str(refused.value)
+    assert "submit it as a new job" in str(refused.value)
+
+
+def _coco(root: Path, segmentations: dict[int, Any]) -> Path:
+    """Four images of two objects for each of two splits, as files; `segmentations` by the number of the object."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (root / split).mkdir(parents=True)
+        images, objects = [], []
+        for number in range(4):
+            Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(root / split / f"{number}.png")
+            images.append({"id": number, "file_name": f"{number}.png", "height": 64, "width": 64})
+            for x in (5, 30):
+                there = {"id": len(objects), "image_id": number, "category_id": x, "bbox": [x, 5, 20, 20]}
+                whole = [[x, 5, x + 20, 5, x + 20, 25, x, 25]]
+                objects.append({**there, "segmentation": segmentations.get(len(objects), whole)})
+        objects[0]["bbox"] = [-6, 5, 20, 20]
+        objects[2]["bbox"] = [5, 5, 0, 20]
+        categories = [{"id": 5, "name": "left"}, {"id": 30, "name": "right"}]
+        file = {"images": images, "annotations": objects, "categories": categories}
+        (root / f"{split}.json").write_text(json.dumps(file))
+    return root
+
+
+def _on_files(root: Path, folder: Path, **changes: Any) -> dict[str, Any]:
+    context = runs.context(folder)
+    files = {split: {"images": split, "annotations": f"{split}.json"} for split in ("train", "test")}
+    context.inputs["data"] = {"own": {"format": "coco", "root": str(root), "splits": files}}
+    return _run(spec(data={"name": "own"}, steps=2, warmup_steps=0, batch_size=2, **changes), context)
+
+
+BAD_MASKS = {1: [], 3: [[30, 5, 31, 6], [30, 5, 50, 5, 50, 25, 30, 25]], 5: {"size": [3, 3], "counts": [9]}}
+
+
+def test_a_job_of_boxes_alone_keeps_every_image_whatever_its_masks(tmp_path: Path):
+    result = _on_files(_coco(tmp_path / "data", BAD_MASKS), tmp_path / "run", masks=False)
+    facts = result["data"]
+    assert (facts["train_images"], facts["test_images"], facts["test_objects"]) == (4, 4, 8)
+    assert facts["unreadable"] == {"train": 0, "test": 0}
+    assert (facts["test_boxes_cut"], facts["test_objects_without_area"]) == (1, 1)
+    cut, missed = result["evaluator"]["otherwise"]
+    assert cut == (
+        "boxes that reach over the edge of their image are cut off there (1); COCOeval takes them as they are"
+    )
+    assert "count as missed, as COCOeval counts them: nothing can find them (1 of 8)" in missed
+    said = [event.data["message"] for event in runs.events(tmp_path / "run", kind="warning")]
+    assert [one for one in said if "mask" in one] == []
+    assert [one for one in said if cut in one and missed in one]
+
+
+def test_with_masks_a_bad_polygon_is_left_out_and_then_the_object_and_both_are_counted(tmp_path: Path):
+    result = _on_files(_coco(tmp_path / "data", BAD_MASKS), tmp_path / "run")
+    facts = result["data"]
+    assert (facts["train_images"], facts["test_images"], facts["test_objects"]) == (4, 4, 6)
+    assert facts["unreadable"] == {"train": 0, "test": 0}
+    for split in ("train", "test"):
+        assert (facts[f"{split}_objects_left_out"], facts[f"{split}_polygons_left_out"]) == (2, 1)
+    assert len(result["evaluator"]["otherwise"]) == 4
+    said = [event.data["message"] for event in runs.events(tmp_path / "run", kind="warning")]
+    for split in ("train", "test"):
+        assert (
+            f"split '{split}': objects without a mask that can be read are left out, with their boxes (2); what is no "
+            "polygon is left out of the masks of other objects (1). The first: 0.png: neither polygons nor run lengths "
+            "of 64 x 64 pixels"
+        ) in said
+
+
+def test_masks_none_of_which_can_be_read_are_refused_with_the_first_cause(tmp_path: Path):
+    root = _coco(tmp_path / "data", {place: [[1, 2, 3, 4]] for place in range(8)})
+    with pytest.raises(DataError, match=r"no object of split 'train' .*0\.png: a polygon is .*masks: false"):
+        _on_files(root, tmp_path / "run")
+
+
+def test_voc_s_difficult_objects_are_judged_by_voc_s_rule(data: Data, tmp_path: Path):
+    more = {"ignored": True, "ignored_are_difficult": True, "has_masks": False}
+    data.train, data.test = DrawnObjects(4, **more), DrawnObjects(4, seed=1, **more)
+    result = _run(spec(masks=False, steps=1, warmup_steps=0), runs.context(tmp_path))
+    assert result["evaluator"] == {"matching": "PASCAL VOC", "otherwise": []}
+    assert (result["data"]["test_objects"], result["data"]["test_objects_ignored"]) == (4, 4)
 
 
 def test_a_finished_run_that_is_run_again_says_the_same(data: Data, tmp_path: Path):

@@ -43,8 +43,8 @@ def _judged(
     )
 
 
-def _scores(*judged: Judged, masks: bool = False) -> dict[str, float]:
-    return average_precisions(judged, masks=masks, tick=lambda: None)
+def _scores(*judged: Judged, masks: bool = False, difficult: bool = False) -> dict[str, float]:
+    return average_precisions(judged, masks=masks, difficult=difficult, tick=lambda: None)
 
 
 A, B, C = [10.0, 10, 30, 40], [50.0, 50, 90, 80], [5.0, 60, 25, 95]
@@ -145,15 +145,7 @@ def test_numbers_are_pycocotools_own(kind: str):
     else:
         for one in results:
             one.pop("bbox")  # else COCO's reader takes them for boxes
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = {"images": images, "annotations": annotations, "categories": [{"id": 0}, {"id": 1}]}
-        truth.createIndex()
-        found = truth.loadRes(results)
-        evaluator = COCOeval(truth, found, "bbox" if kind == "box" else "segm")
-        evaluator.evaluate()
-        evaluator.accumulate()
-        evaluator.summarize()
+    evaluator = _by_pycocotools(images, annotations, results, "bbox" if kind == "box" else "segm")
     scores = _scores(*judged, masks=True)
     expected = 100 * evaluator.stats[:3]
     assert 5 < expected[0] < 95
@@ -161,6 +153,40 @@ def test_numbers_are_pycocotools_own(kind: str):
     precision = evaluator.eval["precision"][..., 0, 2]  # (overlaps, recalls, classes), every size, 100 detections
     # Both recall grids share .0, .1 to 1 but for rounding, which can only move a point to the next lower precision.
     assert scores[f"{kind}_ap_11_point"] == pytest.approx(100 * precision[:, ::10].mean(), abs=3)
+
+
+def test_an_object_without_an_area_is_missed_as_pycocotools_counts_it():
+    """Two of three objects can be found; the third is a line, or was cut off at the edge to nothing."""
+    line = [20.0, 5, 20, 60]
+    truth = _truth([A, B, line])
+    judged = _judged(truth, [A, B, line], [0.9, 0.8, 0.7])
+    annotations = [
+        {"id": 1 + k, "image_id": 0, "category_id": 0, "bbox": [x, y, right - x, bottom - y], "iscrowd": 0,
+         "area": (right - x) * (bottom - y)}
+        for k, (x, y, right, bottom) in enumerate(truth.boxes.tolist())
+    ]  # fmt: skip
+    results = [
+        {"image_id": 0, "category_id": 0, "bbox": one["bbox"], "score": score}
+        for one, score in zip(annotations, judged.scores.tolist(), strict=True)
+    ]
+    found = _by_pycocotools([{"id": 0, "height": SIZE, "width": SIZE}], annotations, results, "bbox")
+    scores = _scores(judged)
+    assert [scores[f"box_{name}"] for name in NAMES[:3]] == pytest.approx((100 * found.stats[:3]).tolist(), abs=1e-4)
+    assert scores["box_ap50"] == pytest.approx(100 * 67 / 101, abs=1e-4)  # recalls up to 2/3
+    assert _scores(judged, difficult=True)["box_ap50"] == pytest.approx(100 * 67 / 101, abs=1e-4)
+
+
+def _by_pycocotools(images: list[dict], annotations: list[dict], results: list[dict], kind: str) -> COCOeval:
+    """COCO's evaluator on what would stand in its files."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = {"images": images, "annotations": annotations, "categories": [{"id": 0}, {"id": 1}]}
+        truth.createIndex()
+        evaluator = COCOeval(truth, truth.loadRes(results), kind)
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return evaluator
 
 
 def _coco(image: int, box: np.ndarray, of: int, mask: np.ndarray, **more: object) -> dict:

@@ -98,7 +98,8 @@ def test_an_evaluation_s_run_says_what_it_measured_of_whose_backbone(
     running = client.get_run(trained.row().mlflow_run_id).data.tags
     assert "barlow.headline" not in running
     score = {"last": 71.256, "best": 72.5}
-    result = {"protocol": "linear-document/1", "departures": {}, "headline": "top1", "scores": {"top1": score}}
+    of_before = "linear-document/0"  # a result stays under the version it was told under
+    result = {"protocol": of_before, "departures": {}, "headline": "top1", "scores": {"top1": score}}
     trained.started()
     lab.end(trained.attempt, Outcome.OK, result=result)
     untrained = RecordedJob(
@@ -117,7 +118,8 @@ def test_an_evaluation_s_run_says_what_it_measured_of_whose_backbone(
         "mlflow.parentRunId": source.row().mlflow_run_id,
     }
     assert {**running, **expected} == running
-    assert {**tags, **expected, "barlow.headline": "top1 71.26 (best 72.50)"} == tags
+    ended = {"barlow.headline": "top1 71.26 (best 72.50)", "barlow.protocol": of_before}
+    assert {**tags, **expected, **ended} == tags
     floor = client.get_run(untrained.row().mlflow_run_id).data
     assert floor.tags["barlow.backbone"] == "untrained tiny, seed 3"
     assert "barlow.source_job" not in floor.tags

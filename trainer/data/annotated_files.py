@@ -6,21 +6,34 @@ import hashlib
 import os
 from array import array
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.datasets import Annotation
+from trainer.data.datasets import Annotation, MaskFaults
 from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.image_files import Names, base_name, digest_of_files, read_image, said
 
-Masks = Callable[[int, int, int], NDArray[np.bool_]]
-"""(place of an object, height, width of its image) -> (H, W). Raises ValueError: there is none, says why."""
 
-SLACK = 1.0
-"""Pixels a box may reach over the edge of its image: COCO's are rounded to hundredths. It is cut off."""
+class Masks(Protocol):
+    """Masks of objects by their places, in images of a height and a width."""
+
+    def left_out(self, place: int, height: int, width: int) -> int:
+        """How many polygons of an object are none.
+
+        Raises:
+            ValueError: nothing of its mask can be read; says why.
+            OSError: the disk does not give it.
+        """
+        ...
+
+    def mask(self, place: int, height: int, width: int) -> NDArray[np.bool_]:
+        """The mask (H, W) of an object, without those polygons. Raises as `left_out`."""
+        ...
 
 
 @dataclass(slots=True)
@@ -46,8 +59,12 @@ class Objects:
 
 
 class AnnotatedFiles:
-    """Images of a folder by name, in the order given, with their objects. A box that nothing is in counts as ignored,
-    for nothing can find it."""
+    """Images of a folder by name, in the order given, with their objects.
+
+    Boxes are cut off at the edges of their image, for that is what is seen of an object. One without an area, there or
+    from the start, is an object that nothing can find: in a test it is missed, and its class counts as known of an
+    image neither to be in it nor not (`presence`), as that of an ignored one.
+    """
 
     def __init__(
         self,
@@ -61,7 +78,7 @@ class AnnotatedFiles:
         tick: Callable[[], None],
         masks: Masks | None = None,
         *,
-        learns_ignored: bool = False,
+        ignored_are_difficult: bool = False,
     ) -> None:
         """`names` below `folder`, `sizes` (n, 2) height and width; `annotations` is the digest of what they are from.
 
@@ -79,12 +96,12 @@ class AnnotatedFiles:
         self._ignored = np.array(objects.ignored, dtype=np.bool_)
         self._ends = np.array(objects.ends, dtype=np.int64)
         assert len(self._ends) == len(names), (len(self._ends), len(names))
-        edges = np.repeat(sizes[:, ::-1], np.diff(self._ends, prepend=0), axis=0)  # right and bottom of its image
-        self._ignored |= (np.clip(self._boxes[:, :2], 0, edges) >= np.clip(self._boxes[:, 2:], 0, edges)).any(axis=1)
         self._masks = masks
+        self._places: NDArray[np.int64] | None = None
+        """Of each object its place among the masks, where these were asked for."""
         self.classes = classes
         self.has_masks = masks is not None
-        self.learns_ignored = learns_ignored
+        self.ignored_are_difficult = ignored_are_difficult
         files = digest_of_files(whose, self._folder, names, tick).hex()
         self.fingerprint = hashlib.sha256(repr((classes, files, annotations)).encode()).hexdigest()
         """Of the annotations' content, of names and sizes of the images, and of the classes."""
@@ -115,44 +132,81 @@ class AnnotatedFiles:
         return height, width
 
     def annotation(self, index: int) -> Annotation:
-        """The objects of an image.
+        """The objects of an image; their masks after `with_masks` alone.
 
         Raises:
-            UnreadableImage: a box is not in the image, or a mask cannot be read.
+            UnreadableImage: a mask cannot be read any more.
             OSError: the disk does not give the masks.
         """
         index = range(len(self))[index]
-        rows = slice(int(self._ends[index - 1]) if index else 0, int(self._ends[index]))
+        rows = self._rows(index)
         height, width = self.size(index)
         given = self._boxes[rows]
-        edge = np.array([width, height, width, height], dtype=np.float32)
-        outside = ~((given >= -SLACK) & (given <= edge + SLACK)).all(axis=1) | (given[:, :2] > given[:, 2:]).any(axis=1)
-        if outside.any():
-            box = ", ".join(f"{number:g}" for number in given[outside][0])
-            why = f"the box ({box}; left, top, right, bottom) is not in the image of {width} x {height} pixels"
-            raise UnreadableImage(said(self._names[index]), why)
-        boxes = np.clip(given, 0, edge)
         return Annotation(
-            boxes=boxes,
+            boxes=_cut(given, np.array([[width, height]], dtype=np.int32)),
             classes=self._classes[rows].copy(),
             ignored=self._ignored[rows].copy(),
-            masks=None if self._masks is None else self._masks_of(index, rows, self._masks),
+            masks=None if self._places is None else self._masks_of(index, rows, self._places),
+            cut=int(((given < 0) | (given > [width, height, width, height])).any(axis=1).sum()),
         )
 
+    def with_masks(self, tick: Callable[[], None], *, first: int | None = None) -> tuple[AnnotatedFiles, MaskFaults]:
+        """The same images and the objects whose masks can be read, with these.
+
+        Raises:
+            OSError: the disk does not give them.
+        """
+        assert self._masks is not None, "has_masks says so"
+        kept = np.ones(len(self._classes), dtype=np.bool_)
+        polygons, said_first = 0, ""
+        for index in range(len(self) if first is None else min(first, len(self))):
+            height, width = self.size(index)
+            rows = self._rows(index)
+            for place in range(rows.start, rows.stop):
+                tick()
+                try:
+                    without = self._masks.left_out(place, height, width)
+                    cause = f"{without} of its polygons left out, which have fewer than three points" if without else ""
+                except ValueError as error:
+                    kept[place], without, cause = False, 0, str(error)
+                polygons += without
+                said_first = said_first or (f"{said(self._names[index])}: {cause}" if cause else "")
+        masked = copy(self)
+        masked._places = np.flatnonzero(kept)
+        masked._boxes, masked._classes = self._boxes[kept], self._classes[kept]
+        masked._ignored = self._ignored[kept]
+        masked._ends = np.concatenate([[0], np.cumsum(kept)])[self._ends]
+        return masked, MaskFaults(int((~kept).sum()), polygons, said_first)
+
     def presence(self) -> NDArray[np.int8]:
-        """(n, classes) int8: 1 the class is in the image, 0 it is not, -1 only ignored objects of it are."""
+        """(n, classes) int8: 1 the class is in the image, 0 it is not, -1 only ignored objects of it are, or such as
+        have no area."""
         images = np.repeat(np.arange(len(self)), np.diff(self._ends, prepend=0))
+        boxes = _cut(self._boxes, self._sizes[images][:, ::-1])
+        unknown = self._ignored | (boxes[:, :2] >= boxes[:, 2:]).any(axis=1)
         there = np.zeros((len(self), len(self.classes)), dtype=np.int8)
-        there[images[self._ignored], self._classes[self._ignored]] = -1
-        there[images[~self._ignored], self._classes[~self._ignored]] = 1
+        there[images[unknown], self._classes[unknown]] = -1
+        there[images[~unknown], self._classes[~unknown]] = 1
         return there
 
-    def _masks_of(self, index: int, rows: slice, mask: Masks) -> NDArray[np.bool_]:
+    def _rows(self, index: int) -> slice:
+        return slice(int(self._ends[index - 1]) if index else 0, int(self._ends[index]))
+
+    def _masks_of(self, index: int, rows: slice, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        assert self._masks is not None
         height, width = self.size(index)
         masks = np.zeros((rows.stop - rows.start, height, width), dtype=np.bool_)
         try:
-            for row, place in enumerate(range(rows.start, rows.stop)):
-                masks[row] = mask(place, height, width)
+            for row, place in enumerate(places[rows].tolist()):
+                masks[row] = self._masks.mask(place, height, width)
         except ValueError as error:
             raise UnreadableImage(said(self._names[index]), f"its masks: {error}") from error
         return masks
+
+
+def _cut(boxes: NDArray[np.float32], edges: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Boxes (k, 4) within images whose right and bottom edges are `edges` (k, 2) or (1, 2). Of one whose left is right
+    of its right nothing is left."""
+    within = np.concatenate([np.clip(boxes[:, :2], 0, edges), np.clip(boxes[:, 2:], 0, edges)], axis=1)
+    within[:, 2:] = np.maximum(within[:, :2], within[:, 2:])
+    return within.astype(np.float32)

@@ -23,7 +23,7 @@ from trainer.data.annotated_files import AnnotatedFiles, Objects
 from trainer.data.errors import DataError
 from trainer.data.image_files import Names
 from trainer.data.json_stream import Item, JsonLists
-from trainer.data.records import Categories, field, places_of
+from trainer.data.records import Categories, field, places_of, whole
 from trainer.specs.data_sets import CocoSource
 from trainer.specs.given_files import open_descriptor, parse_json
 
@@ -112,10 +112,17 @@ class _Instances:
             raise DataError(f"{self._where}: bbox of annotation {self.own_ids[-1]} is no list of 4 numbers")
         left, top, width, height = box
         self.boxes.extend((left, top, left + width, top + height))
-        self.crowds.append(bool(item.value.get("iscrowd", 0)))
+        self.crowds.append(self._crowd(item))
         self.starts.append(item.start)
         self.lengths.append(item.length)
         self.segmented = self.segmented or bool(item.value.get("segmentation"))
+
+    def _crowd(self, item: Item) -> bool:
+        given = item.value.get("iscrowd")
+        known = given if isinstance(given, bool) else 0 if given is None else whole(given)
+        if known not in (0, 1):
+            raise DataError(f"{self._where}: iscrowd of annotation {self.own_ids[-1]} is {given!r}; 0 or 1 is expected")
+        return bool(known)
 
 
 class _MasksInFile:
@@ -127,50 +134,74 @@ class _MasksInFile:
         self._file = open_descriptor(path)
         weakref.finalize(self, os.close, self._file)
 
-    def __call__(self, place: int, height: int, width: int) -> NDArray[np.bool_]:
-        """The mask (H, W) of an object.
+    def left_out(self, place: int, height: int, width: int) -> int:
+        """How many polygons of an object are none (trainer.data.annotated_files.Masks)."""
+        return _readable(self._segmentation(place), height, width)[1]
 
-        Raises:
-            ValueError: it has none, or one that is damaged.
-            OSError: the disk does not give it.
-        """
-        text = os.pread(self._file, int(self._lengths[place]), int(self._starts[place]))
-        return mask_of(parse_json(text).get("segmentation"), height, width)
+    def mask(self, place: int, height: int, width: int) -> NDArray[np.bool_]:
+        """The mask (H, W) of an object, of the polygons that are some."""
+        return mask_of(self._segmentation(place), height, width)
+
+    def _segmentation(self, place: int) -> Any:
+        return parse_json(os.pread(self._file, int(self._lengths[place]), int(self._starts[place]))).get("segmentation")
 
 
 def mask_of(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
     """The mask (H, W) of COCO's polygons, [[x0, y0, x1, y1, ...], ...], or of its run lengths, {size, counts}.
 
-    Polygons are filled by pycocotools: which pixels of an edge are inside is its to say. Run lengths are laid out here,
-    because it leaves memory as it finds it where there are too few.
+    Polygons are filled by pycocotools: which pixels of an edge are inside is its to say. Among polygons what is none,
+    as one of two points, is left out, as detectron2 does (pycocotools takes it for a box, and the others with it). Run
+    lengths are laid out here, because pycocotools leaves memory as it finds it where there are too few.
 
     Raises:
-        ValueError: it is neither, or is not of this size.
+        ValueError: it is neither, is not of this size, or no polygon is one.
     """
-    if isinstance(segmentation, list) and segmentation:
+    found, _ = _readable(segmentation, height, width)
+    if isinstance(segmentation, list):
         from pycocotools import mask
 
-        outline = 0.0
+        return np.asarray(mask.decode(mask.merge(mask.frPyObjects(found, height, width))), dtype=np.bool_)
+    inside = np.arange(len(found)) % 2 == 1
+    pixels: NDArray[np.bool_] = np.repeat(inside, found).reshape(width, height).T  # column by column
+    return pixels
+
+
+def _readable(segmentation: Any, height: int, width: int) -> tuple[list[Any], int]:
+    """The polygons of a mask that are some, or its run lengths uncompressed, and how many polygons are none.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    if isinstance(segmentation, list) and segmentation:
+        polygons, outline, cause = [], 0.0, ""
         for polygon in segmentation:
             points = polygon if isinstance(polygon, list) else []
             if len(points) < 6 or len(points) % 2 or not all(_is_number(x) and abs(x) <= LONGEST_SIDE for x in points):
-                raise ValueError("a polygon is a list of x and y of three points or more, in pixels")
-            outline += _around(points)
-            if outline > MAX_OUTLINE:
+                cause = cause or "a polygon is a list of x and y of three points or more, in pixels"
+            elif (outline := outline + _around(points)) > MAX_OUTLINE:
                 raise ValueError(f"polygons with an outline of more than {MAX_OUTLINE:,} pixels")
-        return np.asarray(mask.decode(mask.merge(mask.frPyObjects(segmentation, height, width))), dtype=np.bool_)
+            else:
+                polygons.append(points)
+        if not polygons:
+            raise ValueError(cause)
+        return polygons, len(segmentation) - len(polygons)
     if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
         raise ValueError(f"neither polygons nor run lengths of {height} x {width} pixels")
     counts = segmentation.get("counts")
-    if isinstance(counts, str):
-        counts = _uncompressed(counts)
-    if not isinstance(counts, list) or not all(type(run) is int and run >= 0 for run in counts):
+    runs = _uncompressed(counts) if isinstance(counts, str) else _whole_numbers(counts)
+    if runs is None or any(run < 0 for run in runs):
         raise ValueError("run lengths are numbers of pixels")
-    if sum(counts) != height * width:
-        raise ValueError(f"run lengths of {sum(counts):,} pixels for {height} x {width}")
-    inside = np.arange(len(counts)) % 2 == 1
-    pixels: NDArray[np.bool_] = np.repeat(inside, counts).reshape(width, height).T  # column by column
-    return pixels
+    if sum(runs) != height * width:
+        raise ValueError(f"run lengths of {sum(runs):,} pixels for {height} x {width}")
+    return runs, 0
+
+
+def _whole_numbers(values: Any) -> list[int] | None:
+    """A list of whole numbers, however they are written; None where it is none."""
+    if not isinstance(values, list):
+        return None
+    found = [number for value in values if (number := whole(value)) is not None]
+    return found if len(found) == len(values) else None
 
 
 def _around(points: list[float]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -62,13 +63,28 @@ class Annotation:
     """The objects of one image, in pixels of the image as `image` gives it."""
 
     boxes: NDArray[np.float32]
-    """(k, 4): left, top, right, bottom; right and bottom are of the first pixel outside (one pixel is 1 wide)."""
+    """(k, 4): left, top, right, bottom; right and bottom are of the first pixel outside (one pixel is 1 wide). Within
+    the image; one without an area is there, though nothing can find it."""
     classes: NDArray[np.int64]
     """(k,) indices into the data set's classes."""
     ignored: NDArray[np.bool_]
     """(k,) objects that count neither as found nor as missed: VOC's difficult ones, COCO's crowds."""
     masks: NDArray[np.bool_] | None
-    """(k, H, W), None where the data set has none."""
+    """(k, H, W), None where the data set has none, or was not asked for them."""
+    cut: int = 0
+    """Boxes that reached over the edge of the image, where they are cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFaults:
+    """What is wrong with the masks of a split."""
+
+    objects: int = 0
+    """Objects without a mask that can be read: they are left out."""
+    polygons: int = 0
+    """Polygons that are none, of objects that have others: they are left out of their masks."""
+    first: str = ""
+    """Image and cause of the first of all these."""
 
 
 @runtime_checkable
@@ -79,9 +95,9 @@ class AnnotatedDataSet(Images, Protocol):
     def has_masks(self) -> bool: ...
 
     @property
-    def learns_ignored(self) -> bool:
-        """Whether a detector is trained on ignored objects as on any other: on VOC's difficult ones it is, on COCO's
-        crowds it is not."""
+    def ignored_are_difficult(self) -> bool:
+        """Whether its ignored objects are VOC's difficult ones, and not COCO's crowds: on those a detector is trained
+        as on any other, and they are judged by VOC's rule."""
         ...
 
     def annotation(self, index: int) -> Annotation:
@@ -89,6 +105,16 @@ class AnnotatedDataSet(Images, Protocol):
 
         Raises:
             UnreadableImage: the annotation of this image cannot be read.
+        """
+        ...
+
+    def with_masks(self, tick: Callable[[], None], *, first: int | None = None) -> tuple[AnnotatedDataSet, MaskFaults]:
+        """The same data set with the masks of its objects, without the objects that have none that can be read.
+
+        `first` is how many images are looked at, left out: all; `tick` is called for each object. It `has_masks`.
+
+        Raises:
+            OSError: the disk does not give them.
         """
         ...
 
@@ -182,10 +208,14 @@ class FirstAnnotatedImages(FirstImages):
         super().__init__(whole, count)
         self._whole = whole
         self.has_masks = whole.has_masks
-        self.learns_ignored = whole.learns_ignored
+        self.ignored_are_difficult = whole.ignored_are_difficult
 
     def annotation(self, index: int) -> Annotation:
         return self._whole.annotation(self._checked(index))
+
+    def with_masks(self, tick: Callable[[], None], *, first: int | None = None) -> tuple[AnnotatedDataSet, MaskFaults]:
+        whole, faults = self._whole.with_masks(tick, first=self._count if first is None else min(first, self._count))
+        return FirstAnnotatedImages(whole, self._count), faults
 
     def size(self, index: int) -> tuple[int, int]:
         return self._whole.size(self._checked(index))

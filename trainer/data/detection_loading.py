@@ -77,7 +77,7 @@ class DetectionBatches:
         """
         self.fingerprint = dataset.fingerprint
         there = dataset.presence()
-        self.with_objects = np.flatnonzero((there != 0 if dataset.learns_ignored else there == 1).any(axis=1))
+        self.with_objects = np.flatnonzero((there != 0 if dataset.ignored_are_difficult else there == 1).any(axis=1))
         if len(self.with_objects) < batch_size:
             raise DataError(
                 f"batch_size {batch_size} is above the {len(self.with_objects)} images with objects to learn from; "
@@ -120,7 +120,7 @@ class DetectionBatches:
 
         def read(index: int) -> tuple[np.ndarray, Annotation]:
             there = self._dataset.annotation(index)
-            if self._dataset.learns_ignored:
+            if self._dataset.ignored_are_difficult:
                 there = replace(there, ignored=np.zeros_like(there.ignored))
             return self._dataset.image(index), there
 

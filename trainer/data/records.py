@@ -22,11 +22,20 @@ def field(item: Item, name: str, kind: type[T], where: str) -> T:
         DataError: it is missing, or of another type.
     """
     value: Any = item.value.get(name)
+    if kind is int and isinstance(value, float):
+        value = value if (number := whole(value)) is None else number
     if not isinstance(value, kind) or isinstance(value, bool):
         raise DataError(f"{where}: {name!r} of {_called(item)} is {value!r}; {_WORDS[kind]} is expected")
     if isinstance(value, int) and abs(value) >= 2**63:
         raise DataError(f"{where}: {name!r} of {_called(item)} is too large")
     return value
+
+
+def whole(value: Any) -> int | None:
+    """A whole number, also one that was written as 3.0; None for anything else."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def places_of(wanted: NDArray[np.int64], ids: NDArray[np.int64], what: str, where: str) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.datasets import Annotation
+from trainer.data.datasets import Annotation, MaskFaults
 from trainer.data.keyed import Purpose, uniforms
 from trainer.data.texture_families import FAMILIES, Draws, Family, Plane, draws_for, grid, levels, painted, plain
 
@@ -117,7 +117,7 @@ class Scenes:
 
     classes = CLASSES
     has_masks = True
-    learns_ignored = False
+    ignored_are_difficult = False
 
     def __init__(self, scenes: list[Scene]) -> None:
         self._scenes = scenes
@@ -147,6 +147,9 @@ class Scenes:
         masks: Mask = of.instances == np.arange(1, count + 1)[:, None, None]
         boxes = np.array([_box(mask) for mask in masks], dtype=np.float32)
         return Annotation(boxes, of.classes.copy(), np.zeros(count, dtype=np.bool_), masks)
+
+    def with_masks(self, tick: Callable[[], None], *, first: int | None = None) -> tuple[Scenes, MaskFaults]:
+        return self, MaskFaults()
 
     def presence(self) -> NDArray[np.int8]:
         present = np.zeros((len(self), len(CLASSES)), dtype=np.int8)

@@ -80,7 +80,7 @@ def open_voc(source: VocSource, split: str, *, tick: Callable[[], None]) -> Anno
     sizes = np.array([(image.height, image.width) for image in images], dtype=np.int32).reshape(-1, 2)
     whose = f"split {split!r} ({', '.join(source.splits[split])})"
     return AnnotatedFiles(
-        whose, source.root, names, sizes, objects, classes, digest.hexdigest(), tick, learns_ignored=True
+        whose, source.root, names, sizes, objects, classes, digest.hexdigest(), tick, ignored_are_difficult=True
     )
 
 
@@ -145,7 +145,17 @@ def _object(element: Any) -> _Object:
         raise DataError("an object without a name")
     box = element.find("bndbox")
     left, top, right, bottom = (_number(box, side) for side in ("xmin", "ymin", "xmax", "ymax"))
-    return _Object(name, (left - 1, top - 1, right, bottom), (element.findtext("difficult") or "0").strip() == "1")
+    return _Object(name, (left - 1, top - 1, right, bottom), _is_difficult(element))
+
+
+def _is_difficult(element: Any) -> bool:
+    text = (element.findtext("difficult") or "").strip()
+    if text.lower() in ("", "unspecified", "false", "true"):
+        return text.lower() == "true"
+    number = _number(element, "difficult")
+    if number not in (0, 1):
+        raise DataError(f"difficult is {text!r}; 0 or 1 is expected")
+    return number == 1
 
 
 def _number(element: Any, name: str) -> float:

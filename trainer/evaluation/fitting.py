@@ -20,13 +20,14 @@ from torch import Tensor
 from trainer.data.errors import DataError
 from trainer.evaluation.descent import Descent
 from trainer.evaluation.units import Stopped, Units
+from trainer.outcome import BadSpec
 from trainer.plan import Plan
 from trainer.runtime import checkpoints
 from trainer.runtime.checkpoint_writer import CheckpointWriter
 from trainer.runtime.context import Context
 from trainer.runtime.resuming import agree_on_checkpoint, counted_metrics
 from trainer.runtime.started import journal_started
-from trainer.specs import Spec, digest
+from trainer.specs import DetectionSpec, LinearSpec, SemiSupervisedSpec, digest
 from trainer.specs.protocols import ScheduleSpec
 
 B = TypeVar("B")
@@ -113,7 +114,7 @@ class Fitting(Generic[B]):
     after every `test_every` steps and at the end.
     """
 
-    spec: Spec
+    spec: LinearSpec | SemiSupervisedSpec | DetectionSpec
     fit: Fit[B]
     plan: Plan
     schedule: ScheduleSpec
@@ -190,6 +191,7 @@ class _Run(Generic[B]):
             "scores": self.scores.state_dict(),
             "metrics": dict(self._latest),
             "data": self._fit.fingerprint,
+            "protocol_version": fitting.spec.protocol_version,
         }
         if context.journal is None:
             return
@@ -246,8 +248,14 @@ class _Run(Generic[B]):
         if here != there:
             context.warn("resumed under other conditions; the last bits may differ", before=there, now=here)
         saved = checkpoints.read_state(folder, context.device)
+        # The checkpoints of before are all of the first versions.
+        if said := self._fitting.spec.refused_version(saved.get("protocol_version", 1)):
+            raise BadSpec(said)
         if saved["data"] != self._fit.fingerprint:
-            raise DataError("the data are not those that this job began with; put them back, or start a new job")
+            raise DataError(
+                "the data are not those that this job began with, or this version reads them otherwise (CHANGELOG.md "
+                "says what); put them back, or start a new job"
+            )
         self._fit.load_state_dict(saved["fit"])
         self._fit.descent.load_state_dict(saved["descent"])
         self.scores.load_state_dict(saved["scores"])

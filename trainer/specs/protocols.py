@@ -24,6 +24,11 @@ class Protocol:
     version: int
     source: str
     values: Mapping[str, Any]
+    changed: str = ""
+    """What this version does otherwise than the one before it."""
+    goes_on_from: int | None = None
+    """The oldest version whose checkpoints this one goes on from: the same data mean the same to both. None: only its
+    own."""
 
 
 class ScheduleSpec(SpecModel):
@@ -71,6 +76,24 @@ class FollowsProtocol(SpecModel):
         """Kind, protocol and version, as a result quotes it: `linear-document/1`."""
         kind, name = self.kind.replace("_", "-"), self.protocol  # type: ignore[attr-defined]
         return f"{kind}-{name}/{self.PROTOCOLS[name].version}"
+
+    @property
+    def protocol_version(self) -> int:
+        return self.PROTOCOLS[self.protocol].version  # type: ignore[attr-defined]
+
+    def refused_version(self, begun: int) -> str | None:
+        """Why a run that began under version `begun` of the protocol cannot go on, with the remedy; None: it can."""
+        followed = self.PROTOCOLS[self.protocol]  # type: ignore[attr-defined]
+        oldest = followed.version if followed.goes_on_from is None else followed.goes_on_from
+        if oldest <= begun <= followed.version:
+            return None
+        name = self.protocol_name
+        was = f"{name.rpartition('/')[0]}/{begun}"
+        changed = f" ({followed.changed})" if begun < followed.version and followed.changed else ""
+        return (
+            f"this run began under {was}, and here its result would be one of {name}{changed}: submit it as a new job, "
+            "or end it with the version of Barlow Lab that it began with"
+        )
 
     def departures(self) -> dict[str, dict[str, Any]]:
         """Fields that are not the protocol's: {field: {"protocol": its value, "here": the value}}."""

@@ -163,7 +163,8 @@ class Export:
 
 def _evaluation_tags(job: Job, source: str | None) -> dict[str, str]:
     """What an evaluation measures of whose backbone, to group and filter runs by, and its headline once it is there."""
-    protocol = protocol_of(job.spec)
+    # A result of before stays under the version of the protocol that it was told under.
+    protocol = (job.result or {}).get("protocol") or protocol_of(job.spec)
     if protocol is None:
         return {}
     tags = {

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 
-from trainer.data.datasets import AnnotatedDataSet
+from trainer.data.datasets import AnnotatedDataSet, MaskFaults
 from trainer.data.detection_loading import DetectionBatches
+from trainer.data.errors import DataError
 from trainer.data.registry import open_annotated
 from trainer.evaluation.backbone import open_backbone
 from trainer.evaluation.detection.scoring import evaluator
-from trainer.evaluation.detection.testing import DetectorTest
+from trainer.evaluation.detection.testing import DetectorTest, in_words
 from trainer.evaluation.detection.training import DetectionFit
 from trainer.evaluation.fitting import Fitting
 from trainer.evaluation.splits import Splits, open_splits
@@ -39,6 +42,9 @@ def run_detection(spec: DetectionSpec, context: Context) -> dict[str, Any] | Non
     splits = open_splits(spec, context, open_annotated)
     if spec.masks and not (splits.train.has_masks and splits.test.has_masks):
         raise BadSpec(f"data set {spec.data.name!r} has boxes and no masks; set masks: false, or use another data set")
+    faults: dict[str, MaskFaults] = {}
+    if spec.masks:
+        splits = _with_masks(splits, faults, context)
     test = DetectorTest(spec, splits.test, context)
     batches = _open_batches(spec, splits.train, context)
     detector = build_detector(spec, opened.trainable_copy(), classes=splits.classes)
@@ -58,7 +64,7 @@ def run_detection(spec: DetectionSpec, context: Context) -> dict[str, Any] | Non
         return None
     return {
         **scores.result(),
-        "data": _data_facts(splits, batches, fit, test),
+        "data": _data_facts(splits, batches, fit, test, faults),
         "backbone": {"source": opened.source, "digest": opened.digest, "features": detector.width},
         "detector": {
             "anchors_per_cell": len(spec.anchor_sizes) * len(spec.anchor_ratios),
@@ -67,7 +73,10 @@ def run_detection(spec: DetectionSpec, context: Context) -> dict[str, Any] | Non
             "parameters": sum(parameter.numel() for parameter in detector.parameters()),
             "drawn_digest": begun_with,
         },
-        "evaluator": evaluator(),
+        "evaluator": {
+            **evaluator(difficult=splits.test.ignored_are_difficult),
+            "otherwise": in_words(test.counts, splits.test) + _left_out(faults.get("test", MaskFaults())),
+        },
         "images": {"test_side": spec.test_side, "longest_side": spec.longest_side, "train_sides": spec.train_sides},
     }
 
@@ -97,6 +106,40 @@ def build_detector(spec: DetectionSpec, backbone: torch.nn.Module, *, classes: i
         ) from error
 
 
+def _with_masks(
+    splits: Splits[AnnotatedDataSet], faults: dict[str, MaskFaults], context: Context
+) -> Splits[AnnotatedDataSet]:
+    """Both splits with the masks of their objects; `faults` takes in what is wrong with them, which a warning says.
+
+    Raises:
+        DataError: no object of a split has a mask that can be read.
+    """
+    phase = "checking masks"
+    context.progress(phase)
+    found: dict[str, AnnotatedDataSet] = {}
+    for part, split, whole in (
+        ("train", splits.spec.data.split, splits.train), ("test", splits.spec.test_split, splits.test)
+    ):  # fmt: skip
+        found[part], faults[part] = whole.with_masks(partial(context.working, phase))
+        if said := _left_out(faults[part]):
+            context.warn(f"split {split!r}: {'; '.join(said)}. The first: {faults[part].first}")
+        if faults[part].objects and not (found[part].presence() == 1).any():
+            raise DataError(
+                f"no object of split {split!r} has a mask that can be read, the first: {faults[part].first}; "
+                "set masks: false for boxes alone"
+            )
+    return replace(splits, train=found["train"], test=found["test"])
+
+
+def _left_out(faults: MaskFaults) -> list[str]:
+    said = []
+    if faults.objects:
+        said.append(f"objects without a mask that can be read are left out, with their boxes ({faults.objects:,})")
+    if faults.polygons:
+        said.append(f"what is no polygon is left out of the masks of other objects ({faults.polygons:,})")
+    return said
+
+
 def _open_batches(spec: DetectionSpec, dataset: AnnotatedDataSet, context: Context) -> DetectionBatches:
     if spec.batch_size % context.world_size:
         raise BadSpec(
@@ -117,7 +160,11 @@ def _open_batches(spec: DetectionSpec, dataset: AnnotatedDataSet, context: Conte
 
 
 def _data_facts(
-    splits: Splits[AnnotatedDataSet], batches: DetectionBatches, fit: DetectionFit, test: DetectorTest
+    splits: Splits[AnnotatedDataSet],
+    batches: DetectionBatches,
+    fit: DetectionFit,
+    test: DetectorTest,
+    faults: Mapping[str, MaskFaults],
 ) -> dict[str, Any]:
     """`data` of the result: the numbers are those of images that were learned from and judged."""
     train_unreadable, test_unreadable = len(fit.skipped.names), len(test.unreadable)
@@ -128,4 +175,17 @@ def _data_facts(
         test_unreadable=test_unreadable,
     )
     without = len(splits.train) - len(batches.with_objects)
-    return {**facts["data"], "train_images_without_objects": without, "test_objects": test.objects}
+    masks = {
+        f"{part}_{what}_left_out": count
+        for part, of in faults.items()
+        for what, count in (("objects", of.objects), ("polygons", of.polygons))
+    }
+    return {
+        **facts["data"],
+        "train_images_without_objects": without,
+        "test_objects": test.counts["objects"],
+        "test_objects_ignored": test.counts["ignored"],
+        "test_objects_without_area": test.counts["without_area"],
+        "test_boxes_cut": test.counts["cut"],
+        **masks,
+    }

@@ -1,14 +1,13 @@
-"""Average precision of detections, by torchmetrics with the evaluator of COCO (pycocotools).
+"""Average precision of detections.
 
-- `ap`, `ap50`, `ap75`: COCO's. Precision at 101 recalls, 0 to 1, averaged over classes and over overlaps of .50, .55 to
-  .95, or at .50 or .75 alone; at most 100 detections an image.
+- `ap`, `ap50`, `ap75`: as COCO's. Precision at 101 recalls, 0 to 1, averaged over classes and over overlaps of .50, .55
+  to .95, or at .50 or .75 alone; at most 100 detections an image.
 - `ap_11_point`, `ap50_11_point`, `ap75_11_point`: the same at the 11 recalls 0, .1 to 1, as VOC07 measured and as the
   VOC row of document 000 is told.
 
-Objects that are ignored count neither as found nor as missed, and a detection that falls on one is not counted. The
-evaluator treats all of them as it treats COCO's crowds: a detection falls on one by the part of itself that lies
-within. VOC's own code asks for the overlap with a difficult object instead, so it counts a few small detections as
-wrong that are left out here.
+Objects that are ignored count neither as found nor as missed. Whether a detection that falls on one is excused is said
+by the data set's own rule: by COCO's evaluator (pycocotools, through torchmetrics) where ignored objects are crowds, by
+PASCAL VOC's matching (trainer.evaluation.detection.voc_matching) where they are difficult ones.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
 from trainer.data.datasets import Annotation
+from trainer.evaluation.detection.voc_matching import VocMatching
 
 # Written out: torchmetrics makes its own in float32, where 0.3 lies above 3 of 10.
 OVERLAPS = np.linspace(0.5, 0.95, 10).tolist()
@@ -33,9 +33,11 @@ VOC_RECALLS = [tenth / 10 for tenth in range(11)]
 MOST_DETECTIONS = [1, 10, 100]
 
 
-def evaluator() -> dict[str, str]:
-    """Versions of what judges."""
-    return {name: version(name) for name in ("torchmetrics", "pycocotools")}
+def evaluator(*, difficult: bool) -> dict[str, str]:
+    """What judges: whose rule of matching, and versions. `difficult`: ignored objects are VOC's difficult ones."""
+    if difficult:
+        return {"matching": "PASCAL VOC"}
+    return {"matching": "COCO", **{name: version(name) for name in ("torchmetrics", "pycocotools")}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,35 @@ class Judged:
     truth: Annotation
 
 
-def average_precisions(judged: Iterable[Judged], *, masks: bool, tick: Callable[[], None]) -> dict[str, float]:
+def average_precisions(
+    judged: Iterable[Judged], *, masks: bool, difficult: bool, tick: Callable[[], None]
+) -> dict[str, float]:
     """Scores in percent: `box_ap`, `box_ap50`, `box_ap75`, `box_ap_11_point`, `box_ap50_11_point`, `box_ap75_11_point`,
     with `masks` the same of masks, `mask_...`. The order of the images decides between detections of equal score.
 
-    Some image has an object that is not ignored. `tick` is called after each image and each evaluation.
+    Some image has an object that is not ignored. `difficult`: ignored objects are VOC's difficult ones, which come
+    without masks. `tick` is called after each image and each evaluation.
     """
+    return _by_voc(judged, tick) if difficult else _by_coco(judged, masks, tick)
+
+
+def _by_voc(judged: Iterable[Judged], tick: Callable[[], None]) -> dict[str, float]:
+    matching = VocMatching(OVERLAPS)
+    for one in judged:
+        found = one.boxes.numpy(), one.scores.numpy(), one.classes.numpy()
+        matching.take(*found, one.truth.boxes, one.truth.classes, one.truth.ignored)
+        tick()
+    scores: dict[str, float] = {}
+    for recalls, suffix in ((COCO_RECALLS, ""), (VOC_RECALLS, "_11_point")):
+        found_at = 100 * matching.average_precisions(recalls)
+        assert not np.isnan(found_at).any(), "there is something to find"
+        scores |= {f"box_ap{suffix}": float(found_at.mean())}
+        scores |= {f"box_ap{name}{suffix}": float(found_at[place]) for name, place in (("50", 0), ("75", 5))}
+        tick()
+    return scores
+
+
+def _by_coco(judged: Iterable[Judged], masks: bool, tick: Callable[[], None]) -> dict[str, float]:
     names: dict[Literal["bbox", "segm"], str] = {"bbox": "box"}
     if masks:
         names["segm"] = "mask"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,8 +39,9 @@ class DetectorTest:
     context: Context
     unreadable: list[str] = field(default_factory=list)
     """Images that the last test left out, each with its cause."""
-    objects: int = 0
-    """Objects that the last test asked for."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Of the last test: `objects` that were asked for, `ignored` ones, those `without_area` of the former, which
+    nothing can find, and boxes `cut` off at the edge of their image."""
     _findable: NDArray[np.bool_] = field(init=False)
     """(n,) whether an image has an object to find."""
 
@@ -81,7 +82,7 @@ class DetectorTest:
                 elif judged is not None:
                     asked += int(self._findable[judged.index])
                     detections = self._detect(detector, judged)
-                    found.append(json.dumps({"image": judged.index, **_in_words(detections)}))
+                    found.append(json.dumps({"image": judged.index, **_as_text(detections)}))
                     if context.journal is not None and len(rows) < PICTURE_IMAGES:
                         image, truth = self.dataset.image(judged.index), self.dataset.annotation(judged.index)
                         rows.append(Row(image, truth, detections))
@@ -99,18 +100,25 @@ class DetectorTest:
             raise DataError(f"none of the images of split {self.spec.test_split!r} that have objects can be read")
         context.working(f"{PHASE}, gathering")
         every = collectives.all_gather_texts(found, context.device)
-        self.objects = 0
-        return average_precisions(
-            self._judged(every), masks=self.spec.masks, tick=partial(context.working, f"{PHASE}, scoring")
+        counts = dict.fromkeys(("objects", "ignored", "without_area", "cut"), 0)
+        scores = average_precisions(
+            self._judged(every, counts),
+            masks=self.spec.masks,
+            difficult=self.dataset.ignored_are_difficult,
+            tick=partial(context.working, f"{PHASE}, scoring"),
         )
+        if counts != self.counts and (said := in_words(counts, self.dataset)):
+            context.warn(f"split {self.spec.test_split!r}: {'; '.join(said)}")
+        self.counts = counts
+        return scores
 
     def state_dict(self) -> dict[str, Any]:
         """What a result says of the last test, beside its scores."""
-        return {"unreadable": list(self.unreadable), "objects": self.objects}
+        return {"unreadable": list(self.unreadable), "counts": dict(self.counts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.unreadable, self.objects = list(state["unreadable"]), state["objects"]
+        self.unreadable, self.counts = list(state["unreadable"]), dict(state["counts"])
 
     def _detect(self, detector: C4Detector, judged: JudgedImage) -> Detections:
         assert judged.image is not None
@@ -127,7 +135,7 @@ class DetectorTest:
             )
         self.unreadable = unreadable
 
-    def _judged(self, every: list[str]) -> Iterator[Judged]:
+    def _judged(self, every: list[str], counts: dict[str, int]) -> Iterator[Judged]:
         for line in every:
             said = json.loads(line)
             masks = None
@@ -137,7 +145,11 @@ class DetectorTest:
                 flat = coco_masks.decode(runs) if runs else np.zeros((*size, 0), dtype=np.uint8)
                 masks = torch.from_numpy(np.ascontiguousarray(flat.transpose(2, 0, 1)))
             truth = self.dataset.annotation(said["image"])
-            self.objects += int((~truth.ignored).sum())
+            empty = (truth.boxes[:, :2] >= truth.boxes[:, 2:]).any(axis=1)
+            counts["objects"] += int((~truth.ignored).sum())
+            counts["ignored"] += int(truth.ignored.sum())
+            counts["without_area"] += int((empty & ~truth.ignored).sum())
+            counts["cut"] += truth.cut
             yield Judged(
                 torch.tensor(said["boxes"], dtype=torch.float32).view(-1, 4),
                 torch.tensor(said["scores"], dtype=torch.float32),
@@ -147,7 +159,25 @@ class DetectorTest:
             )
 
 
-def _in_words(found: Detections) -> dict[str, Any]:
+def in_words(counts: Mapping[str, int], dataset: AnnotatedDataSet) -> list[str]:
+    """What a test of these counts (`DetectorTest.counts`) does on purpose otherwise than the evaluator whose name its
+    scores bear, and what of its objects nothing could have found."""
+    whose = "VOC's development kit" if dataset.ignored_are_difficult else "COCOeval"
+    said = []
+    if counts["cut"]:
+        said.append(
+            f"boxes that reach over the edge of their image are cut off there ({counts['cut']:,}); {whose} takes them "
+            "as they are"
+        )
+    if counts["without_area"]:
+        said.append(
+            f"objects whose box has no area count as missed, as {whose} counts them: nothing can find them "
+            f"({counts['without_area']:,} of {counts['objects']:,})"
+        )
+    return said
+
+
+def _as_text(found: Detections) -> dict[str, Any]:
     """As it travels to the other ranks, masks as COCO's run lengths: the float32 numbers are exact in JSON."""
     words: dict[str, Any] = {
         "boxes": found.boxes.float().tolist(),
