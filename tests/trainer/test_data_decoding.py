@@ -3,18 +3,22 @@
 import contextlib
 import io
 import struct
+import sys
 import threading
 import zlib
+from importlib.metadata import version
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from trainer.data import decoding
-from trainer.data.decoding import decode, decode_by_pillow, decode_plain_jpeg, is_plain_jpeg
+from trainer.data import decoding, jpeg
+from trainer.data.decoding import decode, decode_by_pillow
 from trainer.data.errors import DataError, UnreadableImage
+from trainer.data.jpeg import JpegDecoder, decode_plain_jpeg, is_plain_jpeg, jpeg_decoder
 
 RNG = np.random.default_rng(0)
 # Smooth in blocks, with a mark in one corner: JPEG keeps it recognisable, and no turn of it looks the same.
@@ -226,6 +230,7 @@ def test_a_photograph_of_more_than_a_hundred_megapixels_is_reduced_and_more_than
     """By smaller limits; 100 megapixels are far within the real ones."""
     assert decoding.MAX_PIXELS > 200_000_000
     monkeypatch.setattr(decoding, "LARGE_PIXELS", 1000)
+    monkeypatch.setattr(jpeg, "LARGE_PIXELS", 1000)
     monkeypatch.setattr(decoding, "MAX_PIXELS", 4000)
     assert PHOTO[:, :, 0].size == 3015
     for kind in ("PNG", "JPEG"):
@@ -241,6 +246,7 @@ def test_a_photograph_of_more_than_a_hundred_megapixels_is_reduced_and_more_than
 
 def test_large_images_are_decoded_one_at_a_time(monkeypatch):
     monkeypatch.setattr(decoding, "LARGE_PIXELS", 1000)
+    monkeypatch.setattr(jpeg, "LARGE_PIXELS", 1000)
     at_once, most, lock = 0, 0, threading.Lock()
     upright = decoding._upright_rgb
 
@@ -271,11 +277,28 @@ def test_a_header_that_promises_billions_of_pixels_costs_nothing():
         decode(bytes(file), "x")
 
 
-def test_without_the_operator_of_torchvision_pillow_gives_the_same(monkeypatch):
+def test_the_fast_decoder_is_torchcodec_s_and_without_it_pillow_gives_the_same(monkeypatch):
     expected = decode(PLAIN["baseline"], "x")
-    monkeypatch.setattr(decoding, "_jpeg_operator", lambda: None)
+    assert jpeg_decoder().name == f"torchcodec {version('torchcodec')}"
+    assert jpeg_decoder().lost is None
+    monkeypatch.setattr(jpeg, "jpeg_decoder", lambda: JpegDecoder("pillow", None, "not there"))
     assert decode_plain_jpeg(PLAIN["baseline"]) is None
     np.testing.assert_array_equal(decode(PLAIN["baseline"], "x"), expected)
+
+
+def test_a_fast_decoder_that_is_not_there_or_has_other_pixels_is_not_taken_and_says_why(monkeypatch):
+    by_pillow = f"pillow {version('pillow')}"
+    monkeypatch.setattr("torchcodec.decoders.decode_jpeg", lambda encoded: torch.zeros(3, 37, 53, dtype=torch.uint8))
+    other = jpeg_decoder.__wrapped__()
+    assert (other.name, other.decode, other.lost) == (
+        by_pillow,
+        None,
+        "torchcodec decodes to other pixels than Pillow does",
+    )
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    gone = jpeg_decoder.__wrapped__()
+    assert (gone.name, gone.decode) == (by_pillow, None)
+    assert gone.lost.startswith("torchcodec cannot be used: ")
 
 
 def test_running_out_of_memory_is_no_fault_of_the_image(monkeypatch):
@@ -285,4 +308,3 @@ def test_running_out_of_memory_is_no_fault_of_the_image(monkeypatch):
     monkeypatch.setattr(decoding, "_upright_rgb", full)
     with pytest.raises(MemoryError):
         decode_by_pillow(PLAIN["baseline"], "x")
-    assert decoding._jpeg_operator() is not None

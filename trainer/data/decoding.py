@@ -1,9 +1,9 @@
 """From the bytes of an image file to its pixels.
 
-Two ways, equal to the last bit where both apply (tested): libjpeg-turbo through torchvision for plain JPEGs, which
-lets other threads run meanwhile and spares a copy, and Pillow for all else. What the first cannot read the second
-judges, so an image is readable or not by Pillow's word alone: a file that ends before its last pixel is refused, while
-damage within the data that libjpeg itself bridges is seen by neither.
+Two ways, equal to the last bit where both apply (tested): libjpeg-turbo through torchcodec for plain JPEGs
+(trainer.data.jpeg), and Pillow for all else. What the first cannot read the second judges, so an image is readable or
+not by Pillow's word alone: a file that ends before its last pixel is refused, while damage within the data that libjpeg
+itself bridges is seen by neither.
 
 What becomes of the odd ones, all told by their content, never by the ending of their name:
 
@@ -20,23 +20,20 @@ What becomes of the odd ones, all told by their content, never by the ending of 
 from __future__ import annotations
 
 import math
-import struct
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from io import BytesIO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from trainer.data.decoding_cost import LARGE_PIXELS, MAX_PIXELS, refuse_costly, refuse_exif, refuse_scans, refuse_tiles
 from trainer.data.errors import UnreadableImage
+from trainer.data.jpeg import ORIENTATION, decode_plain_jpeg
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats by Pillow's names. Named, because Pillow runs an outside program for some of the others; and because the
@@ -63,7 +60,6 @@ class _AtWork:
 _at_work: dict[int, _AtWork] = {}
 """By thread."""
 
-_ORIENTATION = 0x0112
 STRIP_OFFSETS, TILE_OFFSETS = 273, 324
 """Tags of TIFF: each strip or tile is a JPEG of its own."""
 _TURNS = {
@@ -111,29 +107,6 @@ def overdue() -> str | None:
     return None
 
 
-def decode_plain_jpeg(encoded: bytes) -> NDArray[np.uint8] | None:
-    """(H, W, 3) uint8 RGB of an upright JPEG of 8 bits in grey or three colours; None: this is none, or is damaged."""
-    if not is_plain_jpeg(encoded) or (decode_jpeg := _jpeg_operator()) is None:
-        return None
-    try:
-        pixels_3hw = decode_jpeg(torch.frombuffer(bytearray(encoded), dtype=torch.uint8))
-    except RuntimeError:
-        return None
-    pixels: NDArray[np.uint8] = np.ascontiguousarray(pixels_3hw.permute(1, 2, 0).numpy())
-    return pixels
-
-
-@cache
-def _jpeg_operator() -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """Bytes -> (3, H, W) uint8 RGB; None: this torchvision has none, and Pillow decodes."""
-    # Late: torchvision takes as long to import as torch, and images that are no files need none of it.
-    from torchvision.io import ImageReadMode
-
-    # The operator itself: torchvision 0.29 deprecates its Python function.
-    operator = getattr(torch.ops.image, "decode_jpeg", None)
-    return None if operator is None else lambda encoded: operator(encoded, ImageReadMode.RGB.value, False)
-
-
 def decode_by_pillow(encoded: bytes, name: str) -> NDArray[np.uint8]:
     """What `decode` returns, by Pillow alone.
 
@@ -161,49 +134,6 @@ def decode_by_pillow(encoded: bytes, name: str) -> NDArray[np.uint8]:
         raise UnreadableImage(name, str(error) or type(error).__name__) from error
 
 
-def is_plain_jpeg(encoded: bytes) -> bool:
-    """Whether the header is that of a baseline or progressive JPEG of 8 bits, grey or of three colours, not large, with
-    nothing in it that may ask for a turn. Of anything unusual it says no (ITU-T T.81, annex B)."""
-    if encoded[:2] != b"\xff\xd8":
-        return False
-    place, frame_is_plain, exif_seen = 2, False, False
-    while place + 4 <= len(encoded):
-        prefix, marker, length = struct.unpack_from(">BBH", encoded, place)
-        if prefix != 0xFF or marker <= 0x01 or 0xD0 <= marker <= 0xD9 or marker == 0xFF:
-            return False
-        if marker == 0xDA:  # the scan begins
-            return frame_is_plain
-        segment = encoded[place + 4 : place + 2 + length]
-        if marker in (0xC0, 0xC1, 0xC2) and len(segment) >= 6:
-            precision, height, width, components = struct.unpack_from(">BHHB", segment)
-            frame_is_plain = precision == 8 and components in (1, 3) and 0 < height * width <= LARGE_PIXELS
-        elif marker == 0xE1 and segment.startswith(b"Exif\0\0"):
-            if exif_seen or _may_be_turned(segment[6:]):
-                return False
-            exif_seen = True
-        elif marker == 0xE1 and b"Orientation" in segment:  # in XMP, which Pillow asks where Exif says nothing
-            return False
-        place += 2 + length
-    return False
-
-
-def _may_be_turned(tiff: bytes) -> bool:
-    """Whether an Exif block (a TIFF header and its first directory) has an orientation other than upright."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None:
-        return True
-    try:
-        (start,) = struct.unpack_from(order + "I", tiff, 4)
-        (entries,) = struct.unpack_from(order + "H", tiff, start)
-        for entry in range(entries):
-            tag, kind, count, value = struct.unpack_from(order + "HHIH", tiff, start + 2 + 12 * entry)
-            if tag == _ORIENTATION and (kind, count, value) != (3, 1, 1):  # one 16-bit number
-                return True
-    except struct.error:
-        return True
-    return False
-
-
 def _upright_rgb(image: Image.Image, factor: int = 1) -> NDArray[np.uint8]:
     refuse_exif(image.info.get("exif", image.info.get("Raw profile type exif")))
     image.load()
@@ -219,7 +149,7 @@ def _upright_rgb(image: Image.Image, factor: int = 1) -> NDArray[np.uint8]:
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
     try:
-        orientation = image.getexif().get(_ORIENTATION)
+        orientation = image.getexif().get(ORIENTATION)
     except Exception:  # a damaged Exif block says nothing; the image may be whole
         return None
     return _TURNS.get(orientation) if isinstance(orientation, int) else None

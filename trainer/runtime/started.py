@@ -9,21 +9,33 @@ from typing import Any
 
 import torch
 
+from trainer.data.jpeg import jpeg_decoder
 from trainer.runtime import checkpoints, collectives
 from trainer.runtime.context import Context
 from trainer.specs import Spec, digest
+from trainer.specs.data_sets import has_image_files
 
 
 def journal_started(context: Context, spec: Spec, *, resume_step: int, **facts: Any) -> None:
     """Journal versions, devices and the ranks' processes; every rank calls it.
 
     `ranks` names each process by pid and start time (clock ticks since boot, /proc/<pid>/stat): a pid alone may be
-    another process tomorrow. `resume_step`: the steps before it are in earlier attempts' journals.
+    another process tomorrow. `resume_step`: the steps before it are in earlier attempts' journals. Of image files
+    there is `jpeg_decoder`, and a warning where it is not the fast one.
     """
     mine = torch.tensor([os.getpid(), _start_ticks()], dtype=torch.int64, device=context.device)
     everyone = collectives.all_gather(mine).tolist()
     if context.journal is None:
         return
+    source = context.data_source(spec.data.name)
+    if source is not None and has_image_files(source):
+        decoder = jpeg_decoder()
+        facts = {**facts, "jpeg_decoder": decoder.name}
+        if decoder.lost is not None:
+            said = "JPEGs are decoded by Pillow, to the same pixels and more slowly"
+            context.warn(
+                f"{said}: {decoder.lost}. Install what the extra `trainer` names, or see the versions of torch"
+            )
     device = torch.cuda.get_device_name(context.device) if context.device.type == "cuda" else platform.machine()
     context.journal.append(
         "started",

@@ -147,6 +147,11 @@ def annotations_of(source: DataSource) -> tuple[Annotations, ...]:
 _SIDES = {"cifar10": 32, "cifar100": 32, "stl10": 96}
 
 
+def has_image_files(source: DataSource) -> bool:
+    """Whether its images are files of their own, which have to be decoded."""
+    return not isinstance(source, CifarSource | Stl10Source)
+
+
 def unchecked(source: DataSource) -> DataSetEntry:
     """What a node says of a set that it has not looked at yet: what datasets.yaml tells."""
     return DataSetEntry(

@@ -29,7 +29,7 @@ from worker.recorder.mlflow_run import POINTS, MlflowRun, Point
 from worker.recorder.position import Position
 
 STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELLED: "KILLED"}
-MACHINE_FACTS = ("host", "device", "world_size", "threads")
+MACHINE_FACTS = ("host", "device", "world_size", "threads", "jpeg_decoder")
 LAST_STEP = 2**62
 FILES = "files"
 """In a position: all but the files of the ended job is in MLflow."""
