@@ -29,6 +29,7 @@ Run one job without any service: pretrain a backbone with Barlow Twins, or evalu
   barlow-train knn.yaml --run-dir runs/digits-knn --backbone runs/digits/backbone
   barlow-train knn-of-file.yaml --run-dir runs/published-knn --backbone weights/resnet50.pth
   barlow-train own.yaml --run-dir runs/own --data photos=/data/photos
+  barlow-train own.yaml --run-dir runs/own --data photos=images:/data/unsorted
   barlow-train voc.yaml --run-dir runs/voc --datasets /data/datasets.yaml
 
 `python -P -m trainer` is the same command; without -P it takes the trainer.py of the folder it is started in, if there
@@ -77,7 +78,8 @@ def main() -> NoReturn:
         action="append",
         default=[],
         metavar="NAME=DIR",
-        help="the folder of a data set that is not built in: a tree DIR/SPLIT/CLASS/IMAGE; may be given several times",
+        help="the folder of a data set that is not built in: a tree DIR/SPLIT/CLASS/IMAGE, or as NAME=images:DIR any "
+        "folder of images without labels, flat or nested, all of it split `train`; may be given several times",
     )
     parser.add_argument(
         "--datasets",
@@ -129,11 +131,13 @@ def _called() -> str:
     return "python -m trainer" if Path(sys.argv[0]).name == "__main__.py" else COMMAND
 
 
-def _named_folder(argument: str) -> tuple[str, Path]:
+def _named_folder(argument: str) -> tuple[str, str]:
     name, _, folder = argument.partition("=")
-    if not name or not folder:
-        raise argparse.ArgumentTypeError(f"{argument!r} is not NAME=DIR, for example photos=/data/photos")
-    return name, Path(folder)
+    if not name or not folder.removeprefix("images:"):
+        raise argparse.ArgumentTypeError(
+            f"{argument!r} is not NAME=DIR, for example photos=/data/photos, or photos=images:/data/photos"
+        )
+    return name, folder
 
 
 if __name__ == "__main__":

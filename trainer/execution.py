@@ -35,7 +35,7 @@ def execute(
     *,
     attempt: int | None,
     backbone: Path | None,
-    data: Mapping[str, Path] | None = None,
+    data: Mapping[str, str] | None = None,
     data_sets: Path | None = None,
     threads: int | None,
 ) -> NoReturn:
@@ -96,7 +96,7 @@ def _begin_by_hand(
     run_folder: Path,
     spec: Spec,
     backbone: Path | None,
-    data: Mapping[str, Path],
+    data: Mapping[str, str],
     data_sets: Path | None,
 ) -> tuple[int, Spec]:
     """The attempt that rank 0 has begun, and the spec with its image size settled, on every rank."""

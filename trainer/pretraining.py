@@ -30,6 +30,7 @@ from trainer.runtime.checkpoint_writer import CheckpointWriter
 from trainer.runtime.context import LOADING_SECONDS, Context
 from trainer.runtime.resuming import agree_on_checkpoint
 from trainer.runtime.started import journal_started
+from trainer.runtime.unused_data import tell_of_unused
 from trainer.skipped_images import SkippedImages
 from trainer.specs import PretrainSpec, digest
 from trainer.train_state import TrainState, Update
@@ -137,6 +138,7 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
         tick=partial(context.working, "loading data"),
         warn=context.warn,
     )
+    tell_of_unused(spec.data.name, {spec.data.split: dataset}, context, "loading data")
     if len(set(collectives.all_gather_texts([dataset.fingerprint], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {spec.data.name!r}; is it being written to?")
     batches = TrainingBatches(
@@ -185,7 +187,8 @@ def _resume(
     if saved.get("data", fingerprint) != fingerprint:
         raise DataError(
             f"the files of data set {spec.data.name!r} are not those that the run began with: names or sizes have "
-            "changed. Put back what it was, or start a new job"
+            "changed, or an earlier version read system folders as @eaDir, which are passed over now. Put back what it "
+            "was, or start a new job"
         )
     state.load_state_dict(saved)
     series.last = saved["metrics"]

@@ -14,7 +14,7 @@ from trainer.outcome import BadSpec, sync_folder, write_json
 from trainer.specs import EvaluationSpec, PretrainSpec, Spec, SpecError, digest, parse_spec
 from trainer.specs.backbone_inputs import CONFIG, MANIFEST, backbone_input
 from trainer.specs.catalogue import built_in_data_sets
-from trainer.specs.data_sets import DataSource, ImageFolderSource, load_data_sets, unchecked
+from trainer.specs.data_sets import DataSource, ImageFolderSource, ImagesSource, load_data_sets, unchecked
 from trainer.specs.given_files import read_json
 from trainer.specs.image_size import names_no_size, with_size
 
@@ -22,6 +22,8 @@ SPEC_FILE = "spec.json"
 INPUTS_FILE = "inputs.json"
 CONTROL_FILE = "control.json"
 BACKBONE = "backbone"
+UNLABELLED = "images:"
+"""Before a folder of `--data`: it holds images without labels."""
 
 
 def attempt_folder(run_folder: Path, attempt: int) -> Path:
@@ -72,8 +74,9 @@ def begin_by_hand(
     return attempt
 
 
-def data_by_hand(folders: Mapping[str, Path], data_sets: Path | None) -> dict[str, DataSource]:
-    """Data sets by name: those of a datasets.yaml, and trees of images, which come first.
+def data_by_hand(folders: Mapping[str, str], data_sets: Path | None) -> dict[str, DataSource]:
+    """Data sets by name: those of a datasets.yaml, and folders, which come first: a tree of class folders, or with
+    `images:` before its path a folder of images without labels.
 
     Raises:
         BadSpec: a folder for a data set that needs none, or the file is no datasets.yaml; names all its faults.
@@ -86,8 +89,15 @@ def data_by_hand(folders: Mapping[str, Path], data_sets: Path | None) -> dict[st
         raise BadSpec(f"--datasets {data_sets} cannot be read: {error.strerror}") from error
     except SpecError as error:
         raise BadSpec(f"--datasets {data_sets}: {error}") from error
-    trees = {n: ImageFolderSource(format="image_folder", root=folder.resolve()) for n, folder in folders.items()}
-    return found | trees
+    return found | {name: _folder_by_hand(folder) for name, folder in folders.items()}
+
+
+def _folder_by_hand(folder: str) -> DataSource:
+    path = folder.removeprefix(UNLABELLED)
+    root = Path(path).resolve()
+    if path != folder:
+        return ImagesSource(format="images", root=root)
+    return ImageFolderSource(format="image_folder", root=root)
 
 
 def image_side_by_hand(

@@ -21,6 +21,7 @@ from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
 from trainer.data.errors import DataError
 from trainer.data.formats import splits_of
 from trainer.data.registry import open_images
+from trainer.data.unused import unused_images
 from trainer.runtime.watchdog import die_with_parent
 from trainer.specs import SpecError
 from trainer.specs.catalogue import DataSetEntry
@@ -31,20 +32,30 @@ from trainer.streams import print_escapes
 
 SAY_SECONDS = 10.0
 
+LONGEST_NOTE = 1000
+MOST_NOTES = 20
+
 
 def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSetEntry:
-    """Open every split of a data set and count; what is wrong stands in `fault`.
+    """Open every split of a data set and count; what is wrong stands in `fault`, and in `notes` what it has beside its
+    splits, of which `say` is told as well.
 
     Of an image folder without `splits` every folder that is a split counts, and of the others `say` is told.
     """
     unknown = unchecked(source)
     found: dict[str, Images] = {}
     faults: list[str] = []
+    notes: list[str] = []
+
+    def note(said: str) -> None:
+        say(said)
+        notes.append(shown(said if len(said) <= LONGEST_NOTE else f"{said[:LONGEST_NOTE]}..."))
+
     try:
         for split in splits_of(source) or _folders(source.root):
             try:
                 found[split] = open_images(
-                    name, split, source=source, tick=_Ticks(f"{name}, split {split}", say), warn=say
+                    name, split, source=source, tick=_Ticks(f"{name}, split {split}", say), warn=note
                 )
             except DataError as error:
                 faults.append(str(error))
@@ -52,22 +63,26 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
         faults.append(f"data set {name!r} cannot be read: {error}")
     if found and isinstance(source, ImageFolderSource) and not source.splits:
         for fault in faults:
-            say(f"{fault}; it is not counted as a split")
+            note(f"{fault}; it is not counted as a split")
         faults = []
+    if found:
+        for said in unused_images(source, found, tick=_Ticks(f"{name}, beside its splits", say)):
+            note(f"data set {name!r}: {said}")
     # Not Path.is_file, which raises where a folder on the way may not be searched.
     faults += [f"list {list_!r} of data set {name!r} is not at {file}" for list_, file in source.lists.items()
                if not os.path.isfile(file)]  # fmt: skip
     if not found or faults:
         fault = shown((faults or [f"{source.root} has no split"])[0])
-        return unknown.model_copy(update={"checked": True, "fault": fault})
+        return unknown.model_copy(update={"checked": True, "fault": fault, "notes": notes[:MOST_NOTES]})
     masks = all(images.has_masks for images in found.values() if isinstance(images, AnnotatedDataSet))
     return unknown.model_copy(
         update={
             "splits": {split: len(images) for split, images in found.items()},
-            "classes": max(len(images.classes) for images in found.values()),
+            "classes": max(len(images.classes) for images in found.values()) or None,
             "annotations": [each for each in annotations_of(source) if each != "masks" or masks],
             "unlabelled": [s for s, images in found.items() if not isinstance(images, ImageDataSet | AnnotatedDataSet)],
             "checked": True,
+            "notes": notes[:MOST_NOTES],
         }
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from trainer.specs import DetectionSpec, Fault, PretrainSpec, SemiSupervisedSpec, Spec
 from trainer.specs.catalogue import DataSetEntry
-from trainer.specs.data_sets import LEARNS_FROM, WORDS, kinds_for
+from trainer.specs.data_sets import LEARNS_FROM, WORDS, kinds_for, said_of
 
 
 def best(entries: Iterable[DataSetEntry]) -> DataSetEntry:
@@ -20,13 +20,12 @@ def faults_of_kind(spec: Spec, entry: DataSetEntry) -> list[Fault]:
     name = spec.data.name
     if entry.fault is not None:
         return [Fault("/data/name", entry.fault)]
-    faults = _missing(spec, name, entry)
     wanted = LEARNS_FROM.get(spec.kind)
-    if wanted is not None and not set(wanted) & set(entry.annotations):
+    if wanted is not None and not set(wanted) & set(entry.annotations):  # whatever splits it has
         asked = " or ".join(WORDS[each] for each in wanted)
-        has, kinds = ", ".join(WORDS[each] for each in entry.annotations), ", ".join(kinds_for(entry.annotations))
-        faults.append(Fault("/data/name", f"{spec.kind} learns from {asked}, and {name} has {has}: it is for {kinds}"))
-    return faults
+        has, kinds = said_of(entry.annotations), ", ".join(kinds_for(entry.annotations))
+        return [Fault("/data/name", f"{spec.kind} learns from {asked}, and {name} has {has}: it is for {kinds}")]
+    return _missing(spec, name, entry)
 
 
 def faults_of_labels(spec: Spec, entry: DataSetEntry) -> list[Fault]:

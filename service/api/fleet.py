@@ -74,6 +74,11 @@ def faults_in(spec: Spec, fleet: Fleet) -> list[Fault]:
 
 _NAMED = 30
 
+TO_ADD_DATA = (
+    "To add one, write it into the datasets.yaml of a node and start its worker again: `barlow up --datasets FILE` on "
+    "one machine, BARLOW_DATASETS_FILE for a worker of its own (docs/data-sets.md)"
+)
+
 
 def _first(names: list[str]) -> str:
     more = len(names) - _NAMED
@@ -97,6 +102,6 @@ def faults_of_names(spec: Spec, fleet: Fleet) -> list[Fault]:
         if fleet.nodes:
             near = nearest(spec.data.name, fleet.data_sets)
             hint = f"did you mean {near!r}?" if near else f"known: {_first(sorted(fleet.data_sets))}"
-            faults.append(Fault("/data/name", f"no node has a data set {spec.data.name!r}; {hint}"))
+            faults.append(Fault("/data/name", f"no node has a data set {spec.data.name!r}; {hint}. {TO_ADD_DATA}"))
         return faults
     return faults + faults_of_kind(spec, entry)

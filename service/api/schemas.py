@@ -258,6 +258,9 @@ class DataSetView(BaseModel):
     nodes: list[str] = Field(description="Nodes that reported it")
     checked: bool = Field(description="Whether a node has looked at all of it")
     faults: dict[str, str] = Field(description="By node why it cannot be used there, with the remedy")
+    notes: dict[str, list[str]] = Field(
+        description="By node what lies in its folders and is not used: images of no split, folders passed over"
+    )
 
 
 class Items(BaseModel):

@@ -192,14 +192,14 @@ def nodes(console: Console, found: Nodes) -> None:
 
 
 def data_sets(console: Console, found: DataSets) -> None:
-    """A table of data sets, and below it what is wrong with one on a node."""
+    """A table of data sets, and below it what is wrong with one on a node, or lies in its folders and is not used."""
     table = plain_table("name", "splits", "classes", "annotations", "where", "state", "what")
     for entry in found.items:
         table.add_row(
             entry.name,
             ", ".join(f"{name} {count:,}" for name, count in entry.splits.items()) or "-",
             value_words(entry.classes),
-            ", ".join(entry.annotations),
+            ", ".join(entry.annotations) or "none",
             "built in" if entry.built_in else ", ".join(entry.nodes),
             _data_set_state(entry),
             Text(entry.description),
@@ -207,14 +207,19 @@ def data_sets(console: Console, found: DataSets) -> None:
     console.print(table)
     for entry in found.items:
         for node, fault in entry.faults.items():
-            console.print(Text(f"{entry.name} on {node}: {fault}"))
+            console.print(Text(f"{entry.name} on {node}: {fault}"), soft_wrap=True)
+        for node, notes in entry.notes.items():
+            for note in notes:
+                console.print(Text(f"{node}: {note}"), soft_wrap=True)
 
 
 def _data_set_state(entry: DataSetView) -> str:
     if entry.faults:
         usable = len(entry.faults) < len(entry.nodes)
         return f"cannot be used on {', '.join(entry.faults)}" if usable else "cannot be used"
-    return "ready" if entry.checked else "being counted"
+    if not entry.checked:
+        return "being counted"
+    return "ready, see below" if entry.notes else "ready"
 
 
 def plain_table(*columns: str) -> Table:

@@ -16,6 +16,13 @@ SETS: dict[str, Any] = {
     "photos": LABELLED | {"annotations": ["class"], "unlabelled": ["unlabeled"], "lists": ["1percent", "few"]},
     "voc": LABELLED | {"annotations": ["boxes", "multi_label"], "classes": 20},
     "coco": LABELLED | {"annotations": ["boxes", "masks", "multi_label"], "classes": 80},
+    "unsorted": {
+        "splits": {"train": 242},
+        "classes": None,
+        "annotations": [],
+        "unlabelled": ["train"],
+        "notes": ["data set 'unsorted', split 'train': hidden images, not used: 1 (.x.png)"],
+    },
     "fresh": {"splits": {}, "classes": None, "annotations": ["class"], "checked": False},
     "broken": {
         "splits": {},
@@ -37,6 +44,12 @@ def fleet(add_node: Callable[..., None]) -> None:
 @pytest.mark.usefixtures("fleet")
 @pytest.mark.parametrize(("spec", "pointer", "said"), [
     ({**KNN, **PIXELS, "data": "phots"}, "/data/name", "did you mean 'photos'"),
+    ({**KNN, **PIXELS, "data": "phots"}, "/data/name", "To add one, .*datasets.yaml .*`barlow up --datasets FILE`"),
+    ({**KNN, **PIXELS, "data": "unsorted"}, "/data/name",
+     "knn learns from one class an image, and unsorted has no labels: it is for pretrain"),
+    ({**DETECTION, "data": "unsorted"}, "/data/name", "detection learns from boxes, and unsorted has no labels"),
+    ({**PROBED, "data": "unsorted"}, "/run/record/probes", "the probes need one class an image, and unsorted has none"),
+    ({**PRETRAIN, "data": "unsorted", "batch_size": 256}, "/batch_size", "has 242 images"),
     ({**KNN, **PIXELS, "data": "broken"}, "/data/name", "has no folder /x on this host"),
     ({**PRETRAIN, "data": "broken"}, "/data/name", "has no folder /x"),
     ({**KNN, **PIXELS, "data": "voc"}, "/data/name", "knn learns from one class an image, and voc has "
@@ -69,6 +82,7 @@ def test_what_a_data_set_does_not_have_is_told_at_submit(
 @pytest.mark.parametrize("spec", [
     {**PRETRAIN, "data": {"name": "photos", "split": "unlabeled"}},
     {**PRETRAIN, "data": "voc"},
+    {**PRETRAIN, "data": "unsorted", "batch_size": 242},
     {**PROBED, "data": "photos"},
     {**DETECTION, "data": "voc"},
     {**DETECTION, "data": "coco", "protocol": "coco-mask-rcnn-c4"},
@@ -93,6 +107,9 @@ def test_the_list_says_what_each_is_for_and_what_is_wrong_where(
     assert (photos["nodes"], photos["checked"], photos["splits"]) == (["host", "second"], True, LABELLED["splits"])
     assert photos["faults"] == {"second": SETS["broken"]["fault"]}
     assert (sets["fresh"]["checked"], sets["fresh"]["classes"]) == (True, 10)  # one node has counted it
+    assert (sets["unsorted"]["kinds"], sets["unsorted"]["classes"]) == (["pretrain"], None)
+    assert sets["unsorted"]["notes"] == {"host": SETS["unsorted"]["notes"]}
+    assert photos["notes"] == {}
     assert set(sets["broken"]["faults"]) == {"host", "second"}
     assert sets["scenes"]["annotations"] == ["boxes", "masks", "multi_label"]
     assert api.post("/jobs?validate_only=true", json={**PRETRAIN, "data": "photos"}).status_code == 200

@@ -215,6 +215,7 @@ def test_the_table_of_data_sets_says_what_each_has_and_what_is_wrong_with_it(bar
     sets = {
         "voc": counted,
         "fresh": {"splits": {}, "classes": None, "checked": False},
+        "nas": {"splits": {"train": 4}, "classes": None, "annotations": [], "notes": [f"data set 'nas': {'x' * 200}"]},
         "photos": {"splits": {}, "classes": None, "fault": "data set 'photos' has no folder /x on this host"},
     }
     node = {"versions": {}, "cores": 2, "memory_bytes": 2**30, "instance": uuid.uuid4()}
@@ -229,4 +230,8 @@ def test_the_table_of_data_sets_says_what_each_has_and_what_is_wrong_with_it(bar
     assert "voc on other: truncated" in said.splitlines()
     assert "being counted" in lines["fresh"]
     assert "photos on host: data set 'photos' has no folder /x on this host" in said.splitlines()
+    assert "none" in lines["nas"]
+    assert "ready, see below" in lines["nas"]
+    assert f"host: data set 'nas': {'x' * 200}" in said.splitlines()
+    assert "see below" not in lines["digits"]
     assert "ready" in lines["digits"]

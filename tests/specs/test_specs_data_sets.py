@@ -23,6 +23,7 @@ imagenet:
   root: /data/imagenet
   splits: {train: train, test: val}
   lists: {1percent: /lists/1percent.txt, 10percent: semi/10percent.txt}
+photos: {format: images, root: photos}
 places205: {format: file_list, root: places, splits: {train: train.csv, test: val.csv}, images: images}
 inaturalist2018: {format: inaturalist, root: inat}
 cifar10: {format: cifar10, root: ../cifar-10-batches-bin, description: "small images"}
@@ -59,6 +60,7 @@ def test_every_format_is_read_and_relative_paths_are_below_the_file(tmp_path: Pa
         "1percent": Path("/lists/1percent.txt"),
         "10percent": Path("/data/imagenet/semi/10percent.txt"),
     }
+    assert sources["photos"].splits == {"train": "."}
     assert sources["places205"].root == tmp_path / "places"
     assert sources["inaturalist2018"].splits == {"train": "train2018.json", "test": "val2018.json"}
     assert sources["voc0712"].splits["train"] == ["VOC2007/trainval", "VOC2012/trainval"]
@@ -72,6 +74,8 @@ def test_what_a_set_is_for_is_known_from_its_format(tmp_path: Path) -> None:
     assert annotations_of(sources["imagenet"]) == annotations_of(sources["stl10"]) == ("class",)
     assert annotations_of(sources["voc0712"]) == ("boxes", "multi_label")
     assert "masks" in annotations_of(sources["coco"])
+    assert annotations_of(sources["photos"]) == ()
+    assert kinds_for([]) == ["pretrain"]
     assert kinds_for(["class"]) == ["pretrain", "knn", "linear", "semi_supervised", "svm"]
     assert kinds_for(["boxes", "multi_label"]) == ["pretrain", "svm", "detection"]
     assert {kind for found in (["class"], ["boxes"]) for kind in kinds_for(found)} == set(KINDS)
@@ -82,7 +86,8 @@ def test_what_a_set_is_for_is_known_from_its_format(tmp_path: Path) -> None:
 def test_known_names_bring_their_number_of_classes_and_their_source(tmp_path: Path) -> None:
     sources = load(tmp_path, EVERY_FORMAT)
     assert {name: expected_classes(name, sources[name]) for name in sources} == {
-        "imagenet": 1000, "places205": 205, "inaturalist2018": 8142, "cifar10": 10, "mine-100": None, "stl10": 10,
+        "imagenet": 1000, "photos": None,
+        "places205": 205, "inaturalist2018": 8142, "cifar10": 10, "mine-100": None, "stl10": 10,
         "voc0712": 20, "coco": 3,
     }  # fmt: skip
     assert {name: KNOWN[name].classes for name in ("cifar100", "voc07", "voc12", "coco")} == {
@@ -106,16 +111,19 @@ images: {format: coco, root: x, splits: {train: {images: i}}}
 none: {format: file_list, root: x, splits: {}}
 text: nothing
 wrong: {format: image_folder, root: x, classes: 0}
+labelled: {format: images, root: x, classes: 3}
 """)  # fmt: skip
     assert set(found) == {
         "/digits", "/a~1b", "/7", "/no-format/format", "/mistyped/format", "/no-root/root", "/unknown/split",
         "/part/splits/train/0", "/images/splits/train/annotations", "/none/splits", "/text", "/wrong/classes",
+        "/labelled",
     }  # fmt: skip
     assert "built in" in found["/digits"]
     assert "did you mean 'cifar10'" in found["/mistyped/format"]
     assert "did you mean 'splits'?" in found["/unknown/split"]
     assert "format is missing; use one of image_folder" in found["/no-format/format"]
     assert "in quotes" in found["/7"]
+    assert "have no labels; leave them out, or take image_folder or file_list" in found["/labelled"]
 
 
 @pytest.mark.parametrize(("text", "message"), [

@@ -37,9 +37,15 @@ def by_hand(folder, *arguments, **more):
 def test_a_job_finds_its_own_images_and_its_spec_holds_no_path(tmp_path):
     make_split(tmp_path / "photos/left", 24, {3})
     make_split(tmp_path / "photos/right", 10)
+    make_split(tmp_path / "photos/left/class-0/@eaDir", 10)
+    (tmp_path / "photos/left/loose.png").touch()
+    (tmp_path / "photos/beside.png").touch()
     (tmp_path / "knn.json").write_text(json.dumps(KNN))
     done = by_hand(tmp_path, "knn.json", "--run-dir", "run", "--data", "own=photos", "--data", "others=elsewhere")
     assert done.returncode == 0, done.stderr
+    assert "in no class folder, not used: 1 (loose.png)" in done.stdout
+    assert "passed over: 1 x @eaDir" in done.stdout
+    assert "images of no split, not used: 1 (beside.png)" in done.stdout
     assert "class-0/003.png cannot be read: " in done.stdout
     end = runs.outcome_of(tmp_path / "run")
     assert end["result"]["data"]["unreadable"] == {"train": 1, "test": 0}
@@ -77,7 +83,26 @@ def test_a_small_run_begins_without_what_takes_seconds_to_import(tmp_path):
     assert done.stdout.splitlines()[-1] == "set()"
 
 
-@pytest.mark.parametrize("argument", ["photos", "own=", "=photos"])
+def test_any_folder_of_images_is_pretrained_on_without_labels(tmp_path):
+    make_split(tmp_path / "photos/2024", 24)
+    make_split(tmp_path / "photos/#recycle", 24)
+    make_split(tmp_path / "photos/.old", 3)
+    for image in (tmp_path / "photos/2024/class-0").iterdir():
+        image.rename(tmp_path / "photos" / image.name)
+    spec = {**runs.spec().resolved(), "data": "own", "batch_size": 8, "epochs": 1}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    done = by_hand(tmp_path, "spec.json", "--run-dir", "run", "--data", "own=images:photos")
+    assert done.returncode == 0, done.stderr
+    [started] = runs.events(tmp_path / "run", kind="started")
+    assert started.data["steps"] == 3
+    [warned] = [event.data["message"] for event in runs.events(tmp_path / "run", kind="warning") if "own" in str(event)]
+    assert "hidden images, not used: 3 (.old/class-0/000.png, " in warned
+    assert "passed over: 1 x #recycle" in warned
+    inputs = json.loads((tmp_path / "run/attempts/0001/inputs.json").read_text())
+    assert inputs["data"]["own"]["format"] == "images"
+
+
+@pytest.mark.parametrize("argument", ["photos", "own=", "=photos", "own=images:"])
 def test_an_argument_that_names_no_folder_is_refused_at_once(monkeypatch, capsys, argument):
     monkeypatch.setattr(sys, "argv", ["trainer", "knn.json", "--run-dir", "run", "--data", argument])
     with pytest.raises(SystemExit):
@@ -87,7 +112,7 @@ def test_an_argument_that_names_no_folder_is_refused_at_once(monkeypatch, capsys
 
 def test_a_folder_for_a_built_in_set_is_refused_and_a_set_without_a_folder_names_the_options(tmp_path):
     with pytest.raises(BadSpec, match="--data digits: this data set is built in"):
-        run_directory.data_by_hand({"digits": tmp_path}, None)
+        run_directory.data_by_hand({"digits": str(tmp_path)}, None)
     with pytest.raises(DataError, match=r"unknown data set 'own'; known: digits, textures, scenes .*--data own=DIR"):
         open_data_set("own", "left")
 
@@ -110,7 +135,7 @@ def test_a_folder_by_hand_comes_before_the_one_of_datasets_yaml(tmp_path):
     (tmp_path / "datasets.yaml").write_text(
         '{"own": {"format": "stl10", "root": "stl"}, "b": {"format": "stl10", "root": "c"}}'
     )
-    found = run_directory.data_by_hand({"own": tmp_path / "photos"}, tmp_path / "datasets.yaml")
+    found = run_directory.data_by_hand({"own": str(tmp_path / "photos")}, tmp_path / "datasets.yaml")
     assert (found["own"].format, found["own"].root) == ("image_folder", tmp_path / "photos")
     assert (found["b"].format, found["b"].root) == ("stl10", tmp_path / "c")
 

@@ -77,20 +77,27 @@ def test_the_fingerprint_is_of_names_and_sizes(tree):
     assert changed() == 5
 
 
-def test_hidden_files_are_not_looked_at_and_others_counted(tree):
-    for name in (".DS_Store", "a/._x.jpg", ".git/x.png", "a/.thumbs/t.png"):
-        (tree / "train" / name).parent.mkdir(exist_ok=True)
-        (tree / "train" / name).write_bytes(b"?")
+def test_what_is_passed_over_is_counted_by_its_kind(tree):
     said = []
     assert len(opened(tree, warn=said.append)) == 7
     assert said == []
-    for name in ("a/list.txt", "a/more.TXT", "b/photo.heic", "b/README"):
+    for name in (".DS_Store", "a/._x.jpg", ".git/x.png", "a/@eaDir/x.jpg/SYNOPHOTO_THUMB_M.jpg", "b/sub/@EADIR/t.jpg"):
+        (tree / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / "train" / name).write_bytes(b"?")
+    for name in ("a/list.txt", "a/more.TXT", "b/photo.heic", "b/README", "b/.keep", "b/.old/1.png", "a/.x.jpg"):
+        (tree / "train" / name).parent.mkdir(exist_ok=True)
         (tree / "train" / name).write_bytes(b"?")
     os.mkfifo(tree / "train/a/pipe.png")
     (tree / "train/a/gone.jpg").symlink_to(tree / "nowhere")
+    (tree / "train/a/round").symlink_to(tree)
     assert len(opened(tree, warn=said.append)) == 7
     (message,) = said
-    for part in ("2 x .txt", "1 x .heic", "1 x no ending", "1 x no regular file", "1 x dead link", ".webp"):
+    for part in (
+        "hidden images, not used: 2 (a/.x.jpg, b/.old/1.png)",
+        "links to folders, not followed: 1 (a/round)",
+        "system folders and files, passed over: 2 x @eaDir, 1 x .DS_Store, 1 x ._* (macOS), 1 x .git",
+        "files passed over: 2 x .txt, 1 x .heic, 1 x dead link, 1 x no ending, 1 x no regular file; endings of images",
+    ):
         assert part in message
 
 
@@ -107,7 +114,7 @@ def test_links_are_followed_but_never_round_in_a_circle(tree, tmp_path_factory):
     assert data.classes == ("B", "a", "b", "c")
     assert len(data) == 8
     assert 77 in levels(data)
-    assert "1 x no ending" in said[0]
+    assert "links to folders, not followed: 1 (a/round)" in said[0]
 
 
 def test_names_that_are_no_text_are_read_and_can_be_written_anywhere(tmp_path):
@@ -144,8 +151,10 @@ def test_an_image_that_goes_away_or_cannot_be_read_is_named(tree, monkeypatch):
     (["train/a/x.png"], "trian", r"no split 'trian' in .*did you mean 'train'\?"),
     (["one/a/x.png", "two/a/x.png"], "val", r"its folders: one, two \(.*ROOT/SPLIT/CLASS/IMAGE"),
     ([], "train", "no split 'train' in .*its folders: none"),
+    (["x.png", "a/y.png"], "train", r"no split 'train' in .*its folders: a .*where 1 images stand; .*`format: images`"),
+    (["train/__MACOSX/a/x.png", "train/lost+found/"], "train", "train is empty, and no class folder is in it"),
     (["train/"], "train", "train is empty, and no class folder is in it"),
-    (["train/x.png", "train/y.png"], "train", "2 images stand in .*one class folder of any name"),
+    (["train/x.png", "train/y.png"], "train", r"2 images stand in .*`format: images` .* --data own=images:DIR"),
     (["train/a/x.png", "train/b/", "train/c/d/"], "train", "no image in class folder 'b', 'c' of .*take the folder"),
     (["train/a/x.png", *[f"train/{n}/" for n in "bcdef"]], "train", "'b', 'c', 'd' and in 2 more"),
     (["train/a/x.heic"], "train", r"no image in class folder 'a' .*1 x \.heic; endings of images are \.jpg"),
@@ -213,3 +222,18 @@ def test_a_pipe_in_the_place_of_an_image_is_unreadable_and_not_waited_for(tree):
     os.mkfifo(tree / "train/a/x.jpg")
     with pytest.raises(UnreadableImage, match=r"^a/x.jpg cannot be read: it is a named pipe"):
         data.image(1)
+
+
+def test_images_beside_class_folders_are_named_and_the_remedy_with_them(tree):
+    before = opened(tree).fingerprint
+    for number in range(242):
+        put(tree / f"train/loose-{number:03d}.jpg")
+    said = []
+    data = opened(tree, warn=said.append)
+    assert (len(data), data.fingerprint) == (7, before)
+    (message,) = said
+    assert (
+        f"images in {tree / 'train'} itself, in no class folder, not used: 242 (loose-000.jpg, loose-001.jpg, "
+        in message
+    )
+    assert "`format: images`" in message

@@ -8,7 +8,7 @@ from odd_trees import make_split
 
 from trainer import survey
 from trainer.specs.catalogue import DataSetEntry
-from trainer.specs.data_sets import ImageFolderSource
+from trainer.specs.data_sets import ImageFolderSource, ImagesSource
 
 
 def of_folder(root, **more):
@@ -33,9 +33,13 @@ def test_of_a_tree_without_splits_those_folders_count_that_are_splits(tmp_path):
         make_split(tmp_path / unspeakable, 6)
     entry, said = of_folder(tmp_path)
     assert (entry.splits, entry.fault) == ({"train": 6}, None)
-    [told] = said
-    assert "devkit is empty" in told
-    assert "not counted as a split" in told
+    empty, unspoken, hidden = said
+    assert "images of no split, not used: 12 (" in unspoken
+    assert "2 in of my own/class-0" in unspoken
+    assert "devkit is empty" in empty
+    assert "not counted as a split" in empty
+    assert "hidden images, not used: 6 (.cache/class-0/000.png, " in hidden
+    assert entry.notes == said
 
 
 @pytest.mark.parametrize(("more", "fault"), [
@@ -48,6 +52,44 @@ def test_what_is_wrong_is_the_fault_of_the_set(tmp_path, more, fault):
     entry, _ = of_folder(tmp_path, **({"splits": {"train": "train"}} | more))
     assert (entry.splits, entry.checked) == ({}, True)
     assert re.search(fault, entry.fault)
+
+
+def test_thumbnails_of_a_nas_and_forks_of_a_mac_are_no_images_and_are_told_of(tmp_path):
+    for split in ("train", "test"):
+        make_split(tmp_path / split, 6)
+        make_split(tmp_path / split / "class-0/@eaDir", 3)
+        make_split(tmp_path / split / "__MACOSX", 3)
+        (tmp_path / split / "lost+found").mkdir()
+    entry, _ = of_folder(tmp_path)
+    assert (entry.splits, entry.classes, entry.fault) == ({"train": 6, "test": 6}, 3, None)
+    for split, note in zip(("test", "train"), entry.notes, strict=True):
+        assert f"split {split!r}" in note
+        assert "passed over: 1 x @eaDir, 1 x __MACOSX, 1 x lost+found" in note
+
+
+def test_images_in_no_class_folder_or_no_split_are_counted_and_named(tmp_path):
+    make_split(tmp_path / "train", 6)
+    make_split(tmp_path / "more", 3)
+    for number in range(242):
+        (tmp_path / f"train/{number}.jpg").touch()
+    entry, said = of_folder(tmp_path, splits={"train": "train"})
+    assert entry.splits == {"train": 6}
+    loose, beside = entry.notes
+    assert "not used: 242 (0.jpg, 1.jpg, 10.jpg, ...)" in loose
+    assert "not used: 3 (more/class-0/000.png, " in beside
+    assert said == entry.notes
+    assert sum(survey.survey("own", unlabelled(tmp_path), said.append).splits.values()) == 251
+
+
+def unlabelled(root):
+    return ImagesSource(format="images", root=root)
+
+
+def test_a_folder_without_labels_has_images_and_no_classes(tmp_path):
+    make_split(tmp_path / "deep/er", 5)
+    entry = survey.survey("own", unlabelled(tmp_path), lambda said: None)
+    assert (entry.splits, entry.classes, entry.annotations, entry.notes) == ({"train": 5}, None, [], [])
+    assert (entry.unlabelled, entry.checked, entry.fault) == (["train"], True, None)
 
 
 def test_a_root_that_is_not_there_is_told_with_where_the_set_comes_from(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,6 +126,10 @@ class AnnotatedFiles:
 
     def name(self, index: int) -> str:
         return base_name(self._names[range(len(self))[index]])
+
+    def files(self) -> Iterator[bytes]:
+        """Paths of the images' files."""
+        return (os.path.join(self._folder, self._names[place]) for place in range(len(self)))
 
     def size(self, index: int) -> tuple[int, int]:
         height, width = self._sizes[index].tolist()

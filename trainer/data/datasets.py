@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -55,6 +55,15 @@ class ImageDataSet(Images, Protocol):
 
     def labels(self) -> NDArray[np.int64]:
         """All labels, (n,) int64."""
+        ...
+
+
+@runtime_checkable
+class OfFiles(Protocol):
+    """Images that a list or annotations name."""
+
+    def files(self) -> Iterator[bytes]:
+        """Paths of their files."""
         ...
 
 
@@ -167,7 +176,7 @@ class FirstImages:
 
     def __init__(self, whole: Images, count: int) -> None:
         assert 0 < count <= len(whole), (count, len(whole))
-        self._images = whole
+        self.whole = whole
         self._count = count
         self.classes = whole.classes
         self.fingerprint = hashlib.sha256(f"{whole.fingerprint} first {count}".encode()).hexdigest()
@@ -176,15 +185,20 @@ class FirstImages:
         return self._count
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        return self._images.image(self._checked(index))
+        return self.whole.image(self._checked(index))
 
     def name(self, index: int) -> str:
-        return self._images.name(self._checked(index))
+        return self.whole.name(self._checked(index))
 
     def _checked(self, index: int) -> int:
         if not -self._count <= index < self._count:
             raise IndexError(f"image {index} of {self._count}")
         return index % self._count
+
+
+def whole_of(images: Images) -> Images:
+    """The split that images were taken from, where they are the first ones of one."""
+    return images.whole if isinstance(images, FirstImages) else images
 
 
 class FirstLabelledImages(FirstImages):

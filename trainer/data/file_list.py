@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import os
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,18 @@ def open_file_list(
         highest = max(highest, int(_read(source.root / other, classes, tick)[1].max(initial=-1)))
     numbers = tuple(map(str, range(highest + 1)))
     return LabelledFiles(f"the list {list_.name}", source.root / source.images, names, labels, numbers, tick)
+
+
+def files_of_list(source: FileListSource, split: str, tick: Callable[[], None]) -> Iterator[bytes]:
+    """Paths of the files that the list of a split names.
+
+    Raises:
+        DataError: it cannot be read.
+        OSError: it is not there.
+    """
+    names, _ = _read(source.root / source.splits[split], None, tick)
+    folder = os.fsencode(source.root / source.images)
+    return (os.path.join(folder, names[place]) for place in range(len(names)))
 
 
 def _read(path: Path, classes: int | None, tick: Callable[[], None]) -> tuple[Names, NDArray[np.int64]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import assert_never
 
-from trainer.data.datasets import Images
+from trainer.data.datasets import Images, OfFiles
 from trainer.data.errors import DataError
 from trainer.specs.data_sets import (
     CifarSource,
@@ -15,6 +15,7 @@ from trainer.specs.data_sets import (
     DataSource,
     FileListSource,
     ImageFolderSource,
+    ImagesSource,
     INaturalistSource,
     Stl10Source,
     VocSource,
@@ -60,6 +61,43 @@ def splits_of(source: DataSource) -> list[str] | None:
     return list(source.splits) or None
 
 
+def files_of(source: DataSource, split: str, images: Images | None, tick: Tick) -> Iterator[bytes]:
+    """Paths of the files that a split's list or annotations name: of `images` if it is open, else what they say.
+
+    Raises:
+        DataError, OSError: they cannot be read.
+    """
+    if isinstance(images, OfFiles):
+        yield from images.files()
+    elif isinstance(source, FileListSource):
+        from trainer.data.file_list import files_of_list
+
+        yield from files_of_list(source, split, tick)
+    elif isinstance(source, VocSource):
+        from trainer.data.voc import files_of_split
+
+        yield from files_of_split(source, split)
+    elif isinstance(source, INaturalistSource):
+        from trainer.data.records import named_in_json
+
+        yield from named_in_json(source.root / source.splits[split], source.root, tick)
+    elif isinstance(source, CocoSource):
+        from trainer.data.records import named_in_json
+
+        files = source.splits[split]
+        yield from named_in_json(source.root / files.annotations, source.root / files.images, tick)
+
+
+def folders_of(source: DataSource) -> list[str]:
+    """Folders that an entry names for images, which may lie outside of the root or behind links: below it, or
+    absolute."""
+    if isinstance(source, FileListSource):
+        return [source.images] if source.images else []
+    if isinstance(source, CocoSource):
+        return sorted({files.images for files in source.splits.values()})
+    return []
+
+
 def _open(name: str, source: DataSource, split: str, tick: Tick, warn: Warn) -> Images:
     # Late: a run needs one of the readers, and json, XML or pycocotools with it.
     if isinstance(source, ImageFolderSource):
@@ -67,6 +105,10 @@ def _open(name: str, source: DataSource, split: str, tick: Tick, warn: Warn) -> 
 
         folder = source.splits.get(split, split)
         return open_image_folder(name, source.root, folder, tick=tick, warn=warn)
+    if isinstance(source, ImagesSource):
+        from trainer.data.unlabelled_folder import open_unlabelled_folder
+
+        return open_unlabelled_folder(name, source, split, tick=tick, warn=warn)
     if isinstance(source, FileListSource):
         from trainer.data.file_list import open_file_list
 

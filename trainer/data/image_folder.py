@@ -1,9 +1,9 @@
 """A data set from a tree of image files: ROOT/SPLIT/CLASS/IMAGE.
 
 A split is always a folder of the root, and a class a folder of the split; images without classes stand in one class
-folder, of any name. Within a class folder images may lie in folders of their own. Root, split, class and image may be
-symbolic links; links to folders below a class folder are passed over, so that no loop is walked. What begins with a
-dot is not looked at. Names are bytes: neither the locale nor the encoding of the disk changes the order.
+folder, of any name, or are taken as `format: images` (trainer.data.unlabelled_folder). Within a class folder images may
+lie in folders of their own. Root, split, class and image may be symbolic links; links to folders below a class folder
+are passed over, as is all that trainer.data.image_tree passes over.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-import stat
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +20,9 @@ from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
 from trainer.data.image_files import base_name, printable, read_image, said
+from trainer.data.image_tree import entries, entry_ending, images_below, is_folder
+from trainer.data.passed_over import ENDINGS, PassedOver
 from trainer.specs.words import shown
-
-ENDINGS = (b"jpg", b"jpeg", b"png", b"webp", b"bmp", b"gif", b"tif", b"tiff", b"ppm", b"pgm", b"pbm")
-"""Endings of image files, in any case. They decide what is an image; its content decides how it is decoded."""
 
 LAYOUT = "images are looked for as ROOT/SPLIT/CLASS/IMAGE"
 
@@ -110,19 +107,19 @@ def open_image_folder(
 ) -> ImageFolder:
     """Open the split of the data set `name` below `root`; `tick` is called for every file.
 
-    `warn` is told how many files of which endings were passed over.
+    `warn` is told what of the split's folder was passed over.
 
     Raises:
         DataError: no such folder, no class folder in it, or a class folder without an image.
     """
     folder = root / split
+    passed = PassedOver()
     try:
-        classes = _classes(name, root, split)
-        passed_over: Counter[str] = Counter()
-        found = {each: _images(os.path.join(os.fsencode(folder), each), tick, passed_over) for each in classes}
+        classes = _classes(name, root, split, passed)
+        found = {each: ClassImages.of(images_below(os.fsencode(folder), tick, passed, start=each)) for each in classes}
     except OSError as error:
         raise DataError(f"data set {name!r} cannot be read: {error.strerror}: {_shown(error.filename)}") from error
-    others = f"passed over: {_counted(passed_over)}; endings of images are {_endings()}" if passed_over else ""
+    others = "; ".join(passed.words(str(folder)))
     empty = [printable(each) for each, images in found.items() if not len(images.lengths)]
     if empty:
         more = f" and in {len(empty) - 3} more" if len(empty) > 3 else ""
@@ -131,11 +128,11 @@ def open_image_folder(
             f"the folder away{f' ({others})' if others else ''}"
         )
     if others:
-        warn(f"data set {name!r}, split {split!r}: files {others}")
+        warn(f"data set {name!r}, split {split!r}: {others}")
     return ImageFolder(folder, found)
 
 
-def _classes(name: str, root: Path, split: str) -> list[bytes]:
+def _classes(name: str, root: Path, split: str, passed: PassedOver) -> list[bytes]:
     """The class folders of a split, in the order of their bytes.
 
     Raises:
@@ -144,64 +141,32 @@ def _classes(name: str, root: Path, split: str) -> list[bytes]:
     if not root.is_dir():
         raise DataError(f"data set {name!r} has no folder {root} on this host; correct its path, or mount the disk")
     folder = root / split
+    unlabelled = (
+        f"images without labels are taken as `format: images` in datasets.yaml, by hand --data {name}=images:DIR"
+    )
     if not folder.is_dir():
-        there = sorted(said(entry.name) for entry in _entries(os.fsencode(root)) if entry.is_dir())
+        there, loose = [], 0
+        for below, entry in entries(os.fsencode(root), b"", PassedOver()):
+            if is_folder(entry):
+                there.append(said(below))
+            loose += entry_ending(entry) in ENDINGS
         near = difflib.get_close_matches(split, there, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"its folders: {', '.join(there[:10]) or 'none'}"
-        raise DataError(f"data set {name!r} has no split {split!r} in {root}; {hint} ({LAYOUT})")
-    entries = list(_entries(os.fsencode(folder)))
-    classes = sorted(entry.name for entry in entries if entry.is_dir())
+        hint = f"did you mean {near[0]!r}?" if near else f"its folders: {', '.join(sorted(there)[:10]) or 'none'}"
+        stand = f", where {loose:,} images stand; {unlabelled}" if loose else ""
+        raise DataError(f"data set {name!r} has no split {split!r} in {root}; {hint} ({LAYOUT}){stand}")
+    classes = []
+    for below, entry in entries(os.fsencode(folder), b"", passed):
+        if is_folder(entry):
+            classes.append(below)
+        elif entry_ending(entry) in ENDINGS:
+            passed.loose.add(below)
+        else:
+            passed.file(entry_ending(entry))
     if not classes:
-        loose = sum(_ending(entry.name) in ENDINGS for entry in entries)
+        loose = passed.loose.count
         stand = f"{loose:,} images stand in {folder} itself" if loose else f"{folder} is empty"
-        raise DataError(
-            f"data set {name!r}: {stand}, and no class folder is in it ({LAYOUT}); "
-            "images without classes go into one class folder of any name"
-        )
-    return classes
-
-
-def _images(folder: bytes, tick: Callable[[], None], passed_over: Counter[str]) -> ClassImages:
-    images: list[tuple[bytes, int]] = []
-    waiting = [b""]
-    while waiting:
-        below = waiting.pop()
-        for entry in _entries(os.path.join(folder, below)):
-            tick()
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(os.path.join(below, entry.name))
-                continue
-            ending = _ending(entry.name)
-            if ending not in ENDINGS:
-                passed_over[f".{said(ending)}" if ending else "no ending"] += 1
-                continue
-            try:
-                status = entry.stat()
-            except OSError:
-                passed_over["dead link"] += 1
-                continue
-            if stat.S_ISREG(status.st_mode):
-                images.append((os.path.join(below, entry.name), status.st_size))
-            else:
-                passed_over["no regular file"] += 1
-    return ClassImages.of(images)
-
-
-def _entries(folder: bytes) -> Iterator[os.DirEntry[bytes]]:
-    with os.scandir(folder) as entries:
-        yield from (entry for entry in entries if not entry.name.startswith(b"."))
-
-
-def _ending(name: bytes) -> bytes:
-    return os.path.splitext(name)[1][1:].lower()
-
-
-def _endings() -> str:
-    return ", ".join(f".{ending.decode()}" for ending in ENDINGS)
-
-
-def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{count:,} x {what}" for what, count in counts.most_common(8))
+        raise DataError(f"data set {name!r}: {stand}, and no class folder is in it ({LAYOUT}); {unlabelled}")
+    return sorted(classes)
 
 
 def _shown(path: object) -> str:

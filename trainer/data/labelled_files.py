@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,10 @@ class LabelledFiles:
 
     def name(self, index: int) -> str:
         return base_name(self._names[self._order[index]])
+
+    def files(self) -> Iterator[bytes]:
+        """Paths of the images' files."""
+        return (os.path.join(self._folder, self._names[place]) for place in range(len(self)))
 
     def label(self, index: int) -> int:
         return int(self._labels[index])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
-from trainer.data.json_stream import Item
+from trainer.data.json_stream import Item, JsonLists
 
 T = TypeVar("T")
 
@@ -36,6 +39,19 @@ def whole(value: Any) -> int | None:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def named_in_json(path: Path, folder: Path, tick: Callable[[], None]) -> Iterator[bytes]:
+    """Paths of the files below `folder` that the list "images" names.
+
+    Raises:
+        DataError: it cannot be read.
+        OSError: it is not there.
+    """
+    for item in JsonLists(path, tick).items("images"):
+        yield os.path.join(
+            os.fsencode(folder), field(item, "file_name", str, path.name).encode("utf-8", "surrogatepass")
+        )
 
 
 def places_of(wanted: NDArray[np.int64], ids: NDArray[np.int64], what: str, where: str) -> NDArray[np.int64]:

@@ -23,7 +23,7 @@ from trainer.data.errors import DataError
 from trainer.data.formats import Tick, Warn, open_source
 from trainer.data.textures import open_textures
 from trainer.specs.catalogue import Annotations
-from trainer.specs.data_sets import WORDS, DataSource, annotations_of, expected_classes, kinds_for
+from trainer.specs.data_sets import DataSource, annotations_of, expected_classes, kinds_for, said_of
 
 Opener = Callable[[str, Tick], Images]
 """Opens one split, given its name."""
@@ -131,6 +131,8 @@ def open_data_set(
         return images
     if isinstance(images, AnnotatedDataSet):
         raise DataError(f"{_said(name, source)} and no single class an image, which this job learns from")
+    if not known_annotations(name, source):
+        raise DataError(f"{_said(name, source)}, and this job learns from one class an image")
     raise DataError(f"split {split!r} of data set {name!r} has no labels: it is for pretraining alone; use another")
 
 
@@ -158,7 +160,8 @@ def _given(name: str, source: DataSource | None) -> DataSource:
     if source is None:
         raise DataError(
             f"unknown data set {name!r}; {_nearest(name, tuple(_registered))} "
-            f"(by hand: --data {name}=DIR for a tree of images, or --datasets FILE)"
+            f"(by hand: --data {name}=DIR for a tree of class folders, --data {name}=images:DIR for images without "
+            "labels, or --datasets FILE)"
         )
     return source
 
@@ -173,7 +176,7 @@ def _first(whole: Images, count: int) -> Images:
 
 def _said(name: str, source: DataSource | None) -> str:
     has = known_annotations(name, source)
-    return f"data set {name!r} is for {', '.join(kinds_for(has))}: it has {', '.join(WORDS[each] for each in has)}"
+    return f"data set {name!r} is for {', '.join(kinds_for(has))}: it has {said_of(has)}"
 
 
 def _nearest(word: str, known: tuple[str, ...]) -> str:

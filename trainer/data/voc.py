@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def open_voc(source: VocSource, split: str, *, tick: Callable[[], None]) -> Anno
     label_of = {name: label for label, name in enumerate(classes)}
     names, objects, digest = Names(), Objects(), hashlib.sha256()
     for (folder, name), image in zip(listed, images, strict=True):
-        names.append(f"{folder}/JPEGImages/{name}.jpg".encode("utf-8", "surrogateescape"))
+        names.append(_file(folder, name))
         digest.update(image.digest)
         for each in image.objects:
             objects.add(each.box, label_of[each.name], ignored=each.difficult)
@@ -82,6 +83,19 @@ def open_voc(source: VocSource, split: str, *, tick: Callable[[], None]) -> Anno
     return AnnotatedFiles(
         whose, source.root, names, sizes, objects, classes, digest.hexdigest(), tick, ignored_are_difficult=True
     )
+
+
+def files_of_split(source: VocSource, split: str) -> Iterator[bytes]:
+    """Paths of the files of a split's images.
+
+    Raises:
+        DataError, OSError: its lists cannot be read.
+    """
+    return (os.path.join(os.fsencode(source.root), _file(*pair)) for pair in _listed(source, split))
+
+
+def _file(folder: str, name: str) -> bytes:
+    return f"{folder}/JPEGImages/{name}.jpg".encode("utf-8", "surrogateescape")
 
 
 def _listed(source: VocSource, split: str) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from trainer.data.errors import DataError
 from trainer.data.registry import open_data_set
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
+from trainer.runtime.unused_data import tell_of_unused
 from trainer.specs.evaluation import BackboneJudged, EvaluationSpec
 
 D = TypeVar("D", bound=Images)
@@ -84,6 +85,7 @@ def open_splits(spec: BackboneJudged, context: Context, opener: Callable[..., Im
         warn=context.warn,
     )
     train, test = opened(spec.data.split, limit=spec.data.limit), opened(spec.test_split)
+    tell_of_unused(name, {spec.data.split: train, spec.test_split: test}, context, PHASE)
     if train.classes != test.classes:
         raise DataError(f"splits {spec.data.split} and {spec.test_split} of {name} have different classes")
     if len(set(collectives.all_gather_texts([f"{train.fingerprint} {test.fingerprint}"], context.device))) > 1:

@@ -60,6 +60,8 @@ class DataSetEntry(BaseModel):
     """Splits that have no annotations: for pretraining alone."""
     checked: bool = True
     fault: str | None = None
+    notes: list[str] = []
+    """What a user should know of it though it can be used: images that are not used, folders that are passed over."""
     source: str | None = None
     """Digest of the entry of datasets.yaml that was looked at."""
 

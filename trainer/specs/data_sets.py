@@ -9,6 +9,7 @@
       format: voc
       root: /data/VOCdevkit
       splits: {train: [VOC2007/trainval, VOC2012/trainval], test: [VOC2007/test]}
+    photos: {format: images, root: /data/photos}
 
 Nothing is ever downloaded. A relative root is below the folder of datasets.yaml, a relative list below the root.
 """
@@ -19,9 +20,9 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from trainer.specs.catalogue import Annotations, DataSetEntry, built_in_data_sets
 from trainer.specs.common import NAME_PATTERN, NAME_RULE, Name, SpecModel, Text
@@ -47,6 +48,24 @@ class ImageFolderSource(_Source):
     splits: dict[Name, str] = Field(
         default_factory=dict, description="Folder of each split below root; left out: every folder, by its own name"
     )
+
+
+class ImagesSource(_Source):
+    """A folder of images without labels, flat or nested in any way, for pretraining."""
+
+    format: Literal["images"]
+    splits: dict[Name, str] = Field(
+        default_factory=lambda: {"train": "."},
+        min_length=1,
+        description="Folder of each split below root; left out: all of root is `train`",
+    )
+
+    @model_validator(mode="after")
+    def _no_labels(self) -> Self:
+        if self.classes is not None or self.lists:
+            said = "`classes` and `lists` are of labelled images, and those of `format: images` have no labels"
+            raise ValueError(f"{said}; leave them out, or take image_folder or file_list")
+        return self
 
 
 class FileListSource(_Source):
@@ -100,7 +119,14 @@ class CocoSource(_Source):
 
 
 DataSource = Annotated[
-    ImageFolderSource | FileListSource | INaturalistSource | CifarSource | Stl10Source | VocSource | CocoSource,
+    ImageFolderSource
+    | ImagesSource
+    | FileListSource
+    | INaturalistSource
+    | CifarSource
+    | Stl10Source
+    | VocSource
+    | CocoSource,
     Field(discriminator="format"),
 ]
 
@@ -112,6 +138,7 @@ _BY_FORMAT: dict[str, type[_Source]] = {
 _READ: TypeAdapter[DataSource] = TypeAdapter(DataSource)
 
 _ANNOTATIONS: dict[str, tuple[Annotations, ...]] = {
+    "images": (),
     "voc": ("boxes", "multi_label"),
     "coco": ("boxes", "masks", "multi_label"),
 }
@@ -132,6 +159,11 @@ WORDS: dict[Annotations, str] = {
     "boxes": "boxes",
     "masks": "masks",
 }
+
+
+def said_of(annotations: Sequence[Annotations]) -> str:
+    """What is known of each image, in words."""
+    return ", ".join(WORDS[each] for each in annotations) or "no labels"
 
 
 def kinds_for(annotations: Sequence[Annotations]) -> list[str]:
@@ -168,6 +200,8 @@ def unchecked(source: DataSource) -> DataSetEntry:
 
 def expected_classes(name: str, source: DataSource) -> int | None:
     """How many classes the set must have: as datasets.yaml says, or as the set of this name is published with."""
+    if isinstance(source, ImagesSource):
+        return None
     return source.classes if source.classes is not None else (KNOWN[name].classes if name in KNOWN else None)
 
 

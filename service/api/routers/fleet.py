@@ -100,6 +100,7 @@ def list_datasets(session: SessionDep) -> DataSets:
                 nodes=list(fleet.reported.get(name, {})),
                 checked=entry.checked,
                 faults={node: said.fault for node, said in fleet.reported.get(name, {}).items() if said.fault},
+                notes={node: said.notes for node, said in fleet.reported.get(name, {}).items() if said.notes},
             )
             for name, entry in sorted(fleet.data_sets.items())
         ]

@@ -1,0 +1,130 @@
+"""No format leaves images of its tree unmentioned: what no split has is counted and named."""
+
+import json
+
+import pytest
+from test_data_image_folder import put
+
+from trainer.data.registry import open_images
+from trainer.data.unused import unused_images
+from trainer.specs.data_sets import parse_source
+
+XML = (
+    "<annotation><size><height>4</height><width>6</width></size><object><name>dog</name><bndbox><xmin>1</xmin>"
+    "<ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></object></annotation>"
+)
+
+
+def told(source, *opened):
+    source = parse_source(source)
+    splits = {split: open_images("own", split, source=source) for split in opened}
+    return unused_images(source, splits, tick=lambda: None)
+
+
+def instances(*names):
+    return json.dumps({
+        "images": [{"id": i, "file_name": name, "height": 4, "width": 6} for i, name in enumerate(names)],
+        "annotations": [{"id": i, "image_id": i, "category_id": 1, "bbox": [0, 0, 2, 2]} for i in range(len(names))],
+        "categories": [{"id": 1, "name": "dog"}],
+    })  # fmt: skip
+
+
+@pytest.fixture
+def coco(tmp_path):
+    for name in ("train/1.png", "train/2.png", "train/sub/3.png", "val/1.png", "unlabeled/7.png", "unlabeled/8.png"):
+        put(tmp_path / name)
+    (tmp_path / "train.json").write_text(instances("1.png", "./sub/3.png"))
+    (tmp_path / "val.json").write_text(instances("1.png"))
+    splits = {split: {"images": split, "annotations": f"{split}.json"} for split in ("train", "val")}
+    return {"format": "coco", "root": str(tmp_path), "splits": splits}
+
+
+@pytest.mark.parametrize("opened", [(), ("train",), ("train", "val")])
+def test_of_coco_what_no_annotations_name(coco, opened):
+    assert told(coco, *opened) == [
+        "images of no split, not used: 3 (train/2.png, unlabeled/7.png, unlabeled/8.png), 2 in unlabeled, 1 in train"
+    ]
+
+
+def test_a_folder_behind_a_link_or_outside_of_the_root_is_the_sets_own(coco, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    for name in ("val/1.png", "val/2.png", "elsewhere/9.png"):
+        put(outside / name)
+    coco["splits"]["val"]["images"] = str(outside / "val")
+    root = outside / "root"
+    root.mkdir()
+    for name in ("train", "train.json", "val.json"):
+        (root / name).symlink_to(f"{coco['root']}/{name}")
+    (root / "other").symlink_to(outside / "elsewhere")
+    found = told(coco | {"root": str(root)}, "train")
+    assert found[0].startswith(f"images of no split, not used: 2 ({outside}/val/2.png, train/2.png), ")
+    assert "links to folders, not followed: 1 (other)" in found[1]
+
+
+def test_a_split_whose_list_cannot_be_read_is_no_fault_of_the_job(coco, tmp_path):
+    (tmp_path / "val.json").write_text("{")
+    count, reason = told(coco, "train")
+    assert "not used: 4 (" in count
+    assert "split 'val' cannot be read" in reason
+
+
+def test_of_lists_voc_and_inaturalist_what_they_do_not_name(tmp_path):
+    for name in ("list/a/1.png", "list/a/2.png", "inat/a/1.png", "inat/b.jpg", "inat/._b.jpg", "inat/c.heic"):
+        put(tmp_path / name)
+    (tmp_path / "list/train.txt").write_text("a/1.png 0\n")
+    lists = {"format": "file_list", "root": str(tmp_path / "list"), "splits": {"train": "train.txt"}}
+    assert told(lists, "train") == told(lists) == ["images of no split, not used: 1 (a/2.png), 1 in a"]
+    made = json.loads(instances("a/1.png"))
+    made["annotations"] = [{"id": 0, "image_id": 0, "category_id": 1}]
+    (tmp_path / "inat/t.json").write_text(json.dumps(made))
+    found = told({"format": "inaturalist", "root": str(tmp_path / "inat"), "splits": {"train": "t.json"}}, "train")
+    assert found[0] == "images of no split, not used: 1 (b.jpg), 1 in the root itself"
+    assert "passed over: 1 x ._* (macOS)" in found[1]
+    assert "1 x .heic" in found[2]
+    for name in ("1", "2", "3"):
+        put(tmp_path / f"voc/V/JPEGImages/{name}.jpg", kind="JPEG")
+        (tmp_path / "voc/V/Annotations").mkdir(exist_ok=True)
+        (tmp_path / f"voc/V/Annotations/{name}.xml").write_text(XML)
+    (tmp_path / "voc/V/ImageSets/Main").mkdir(parents=True)
+    for split, name in (("train", "1"), ("test", "2")):
+        (tmp_path / f"voc/V/ImageSets/Main/{split}.txt").write_text(name)
+    voc = {"format": "voc", "root": str(tmp_path / "voc"), "splits": {"train": ["V/train"], "test": ["V/test"]}}
+    assert told(voc, "train") == told(voc) == [
+        "images of no split, not used: 1 (V/JPEGImages/3.jpg), 1 in V/JPEGImages"
+    ]  # fmt: skip
+
+
+def test_of_class_folders_what_is_beside_the_splits_and_loose_in_those_that_are_not_open(tmp_path):
+    for name in ("train/a/1.png", "test/a/1.png", "test/2.png", "extra/a/1.png", "0.png", "@eaDir/0.png/t.jpg"):
+        put(tmp_path / name)
+    tree = {"format": "image_folder", "root": str(tmp_path), "splits": {"train": "train", "test": "test"}}
+    count, system = told(tree, "train")
+    assert count == (
+        "images of no split, not used: 3 (0.png, extra/a/1.png, test/2.png), 1 in the root itself, 1 in extra/a, "
+        "1 in test"
+    )
+    assert system == "system folders and files, passed over: 1 x @eaDir"
+    # Each folder of class folders is a split; one without any is not.
+    put(tmp_path / "flat/1.png")
+    found = told({"format": "image_folder", "root": str(tmp_path)}, "train")
+    assert "not used: 3 (0.png, flat/1.png, test/2.png)" in found[0]
+
+
+def test_of_a_part_of_a_folder_the_rest_and_of_binary_files_every_image(tmp_path):
+    for name in ("a/1.png", "b/1.png", "b/c/1.png", "1.png"):
+        put(tmp_path / name)
+    folder = {"format": "images", "root": str(tmp_path), "splits": {"train": "b"}}
+    assert told(folder, "train")[0].startswith("images of no split, not used: 2 (1.png, a/1.png)")
+    assert told({"format": "images", "root": str(tmp_path)}) == []
+    assert told({"format": "cifar10", "root": str(tmp_path)})[0].startswith("images of no split, not used: 4 (")
+    assert "and more in" not in told({"format": "cifar10", "root": str(tmp_path)})[0]
+
+
+def test_a_root_that_has_no_end_is_not_walked_to_it(tmp_path, monkeypatch):
+    for number in range(30):
+        put(tmp_path / f"{number}/1.png")
+    monkeypatch.setattr("trainer.data.unused.MOST", 10)
+    cifar = {"format": "cifar10", "root": str(tmp_path)}
+    assert told(cifar) == ["images of no split: none among 10 files and folders, and there are more"]
+    put(tmp_path / "1.png")
+    assert "not used: at least 1 (1.png)" in told(cifar)[0]

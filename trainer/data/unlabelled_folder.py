@@ -1,0 +1,105 @@
+"""A data set from a folder of image files without labels, flat or nested in any way: for pretraining alone.
+
+Links to folders are followed where they stand in the split's folder itself and lead out of it; deeper ones, which might
+lead round in a circle, are passed over, as is all that trainer.data.image_tree passes over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.errors import DataError
+from trainer.data.image_files import Names, base_name, read_image, said
+from trainer.data.image_tree import images_below
+from trainer.data.passed_over import PassedOver
+from trainer.specs.data_sets import ImagesSource
+
+_OF_A_TEST = (b"test", b"val", b"valid", b"validation", b"eval")
+"""What people call folders that nothing is to be learned from."""
+
+
+class UnlabelledFolder:
+    """All images below a folder, in the order of the bytes of their paths."""
+
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, folder: Path, images: list[tuple[bytes, int]]) -> None:
+        """`images` are (path below `folder`, size in bytes) each, in any order."""
+        self._folder = os.fsencode(folder)
+        self._names = Names()
+        digest = hashlib.sha256(b"images\0")
+        for name, size in sorted(images):
+            self._names.append(name)
+            digest.update(b"%b\0%d\0" % (name, size))
+        self.fingerprint = digest.hexdigest()
+        """Of names and sizes, not of the content."""
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """The image, (H, W, 3) uint8 RGB.
+
+        Raises:
+            UnreadableImage: the file is not there, may not be read, or is no image.
+            OSError: the disk does not give it, or is not there any more.
+        """
+        return read_image(self._folder, self._names[range(len(self))[index]])
+
+    def name(self, index: int) -> str:
+        return base_name(self._names[range(len(self))[index]])
+
+
+def open_unlabelled_folder(
+    name: str, source: ImagesSource, split: str, *, tick: Callable[[], None], warn: Callable[[str], None]
+) -> UnlabelledFolder:
+    """Open a split of the data set `name`; `tick` is called for every file, `warn` told what was passed over.
+
+    Raises:
+        DataError: there is no such folder, or no image below it.
+        OSError: a folder cannot be read.
+    """
+    folder = source.root / source.splits[split]
+    if not folder.is_dir():
+        raise DataError(f"data set {name!r} has no folder {folder} on this host; correct its path, or mount the disk")
+    passed = PassedOver()
+    images = images_below(os.fsencode(folder), tick, passed, links_at_top=True)
+    others = "; ".join(passed.words(str(folder)))
+    if not images:
+        raise DataError(f"no image is below {folder}{f' ({others})' if others else ''}: put images there")
+    if others:
+        warn(f"data set {name!r}, split {split!r}: {others}")
+    _warn_of_tests(name, source, split, images, warn)
+    return UnlabelledFolder(folder, images)
+
+
+def _warn_of_tests(
+    name: str, source: ImagesSource, split: str, images: list[tuple[bytes, int]], warn: Callable[[str], None]
+) -> None:
+    """Of images that are learned from and are, by datasets.yaml or by the name of their folder, those of a test."""
+    here = source.root / source.splits[split]
+    other_splits = {
+        os.fsencode(os.path.relpath(source.root / folder, here)): f"split {other!r}"
+        for other, folder in source.splits.items()
+        if other != split
+    }
+    held: Counter[tuple[str, str]] = Counter()
+    for path, _ in images:
+        for folder, what in other_splits.items():
+            if folder == b"." or path.startswith(folder + b"/"):
+                held[said(folder), what] += 1
+        top, below, _ = path.partition(b"/")
+        if below and top not in other_splits and top.lower() in _OF_A_TEST:
+            held[said(top), "by its name images of a test"] += 1
+    for (where, what), count in sorted(held.items()):
+        warn(
+            f"data set {name!r}, split {split!r} holds {count:,} images of its folder {where!r}, which is {what}; "
+            "if nothing is to be learned from them, name folders in `splits` that lie beside one another"
+        )

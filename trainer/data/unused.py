@@ -1,0 +1,175 @@
+"""Images that lie below the root of a data set and are of none of its splits: counted and named, in every format."""
+
+from __future__ import annotations
+
+import os
+import re
+from array import array
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.datasets import Images, whole_of
+from trainer.data.errors import DataError
+from trainer.data.formats import files_of, folders_of, splits_of
+from trainer.data.image_files import said
+from trainer.data.image_tree import entries, entry_ending, is_folder
+from trainer.data.passed_over import ENDINGS, Named, PassedOver
+from trainer.specs.common import NAME_PATTERN
+from trainer.specs.data_sets import DataSource, ImageFolderSource, ImagesSource
+from trainer.specs.words import shown
+
+OTHER_IMAGES = frozenset(
+    b"heic heif avif jxl jp2 jfif jpe dng cr2 cr3 nef arw orf rw2 raf dcm exr hdr tga psd svg ico".split()
+)
+"""Endings of images that are not read."""
+
+MOST = 5_000_000
+"""Files and folders that are looked at: a root may be a whole disk."""
+
+NAMED = 4
+
+
+def unused_images(source: DataSource, opened: Mapping[str, Images], *, tick: Callable[[], None]) -> list[str]:
+    """What a user is told of the images below the root that no split has; `tick` is called for every file.
+
+    `opened` are splits that are open already, by name; what the others hold is looked up.
+    """
+    walk = _Walk(source, opened, tick)
+    told = []
+    for split in splits_of(source) or []:
+        try:
+            walk.use(split)
+        except (DataError, OSError) as error:
+            told.append(f"split {split!r} cannot be read ({shown(str(error))}): its images count as those of no split")
+    try:
+        walk.look()
+    except OSError as error:
+        told.append(f"not all of {shown(str(source.root))} could be looked at: {error.strerror}")
+    return walk.words() + told
+
+
+def is_split(folder: bytes) -> bool:
+    """Whether a folder below the root of an image folder has what a split has: class folders."""
+    return any(is_folder(entry) for _, entry in entries(folder, b"", PassedOver()))
+
+
+class _Walk:
+    """Below the root, and below folders elsewhere that splits name. Links to folders are followed where a split has
+    images behind them."""
+
+    def __init__(self, source: DataSource, opened: Mapping[str, Images], tick: Callable[[], None]) -> None:
+        self._source = source
+        self._opened = opened
+        self._tick = tick
+        self._root = os.fsencode(source.root)
+        self._passed = PassedOver()
+        self._splits: dict[bytes, bool] = {}
+        """Folders of which all, or all but what lies in them loose, is a split's, by their real paths; whether that
+        has been told by what opened it."""
+        self._hashes = array("q")
+        """Of the paths of files that splits name: a million paths as objects would take 150 MB."""
+        self._real: dict[bytes, bytes] = {}
+        self._ways: set[bytes] = set()
+        """Folders in which a split has files, and those above them, by their real paths."""
+        self._unused = Named()
+        self._folders: Counter[bytes] = Counter()
+        self._looked_at = 0
+
+    def use(self, split: str) -> None:
+        """What this split has is used.
+
+        Raises:
+            DataError, OSError: its list cannot be read.
+        """
+        source = self._source
+        if isinstance(source, ImageFolderSource | ImagesSource):
+            folder = os.path.realpath(source.root / source.splits[split])
+            self._splits[os.fsencode(folder)] = split in self._opened
+            return
+        images = self._opened.get(split)
+        for path in files_of(source, split, None if images is None else whole_of(images), self._tick):
+            folder_, name = os.path.split(os.path.normpath(path))
+            if folder_ not in self._real:
+                self._real[folder_] = real = os.path.realpath(folder_)
+                while real not in self._ways:
+                    self._ways.add(real)
+                    real = os.path.dirname(real)
+            self._hashes.append(hash(os.path.join(self._real[folder_], name)))
+
+    def look(self) -> None:
+        """Walk.
+
+        Raises:
+            OSError: a folder cannot be read.
+        """
+        used = np.unique(np.array(self._hashes, dtype=np.int64))
+        waiting = [*(os.path.normpath(os.fsencode(folder)) for folder in folders_of(self._source)), b""]
+        seen: set[bytes] = set()
+        while waiting and self._looked_at <= MOST:
+            below = waiting.pop()
+            real = os.path.realpath(os.path.join(self._root, below))
+            if real in seen:
+                continue
+            seen.add(real)
+            told = self._told_of(below, real)
+            if told:
+                continue
+            found = []
+            for name, entry in entries(self._root, below, self._passed):
+                self._tick()
+                self._looked_at += 1
+                if entry.is_dir(follow_symlinks=False):
+                    if told is None:
+                        waiting.append(name)
+                elif is_folder(entry):
+                    self._link(name, waiting)
+                elif entry_ending(entry) in ENDINGS:
+                    found.append(entry.name)
+                elif entry_ending(entry) in OTHER_IMAGES:
+                    self._passed.file(entry_ending(entry))
+            self._count(below, real, found, used)
+
+    def words(self) -> list[str]:
+        """What was found."""
+        told = []
+        if self._unused.count:
+            most = sorted(self._folders.items(), key=lambda one: (-one[1], one[0]))
+            where = [f"{count:,} in {said(folder) or 'the root itself'}" for folder, count in most[:NAMED]]
+            more = f", and more in {len(most) - NAMED:,} other folders" if len(most) > NAMED else ""
+            least = "at least " if self._looked_at > MOST else ""
+            told.append(
+                f"images of no split, not used: {least}{self._unused.count:,} {self._unused.names()}, "
+                f"{', '.join(where)}{more}"
+            )
+        elif self._looked_at > MOST:
+            told.append(f"images of no split: none among {MOST:,} files and folders, and there are more")
+        return told + self._passed.words(str(self._source.root))
+
+    def _told_of(self, below: bytes, real: bytes) -> bool | None:
+        """Whether the folder is a split that tells of all in it (True), or of what lies in its folders (False)."""
+        source = self._source
+        if real in self._splits:
+            return self._splits[real] or isinstance(source, ImagesSource)
+        # Without `splits` each folder of the root is one.
+        if not (isinstance(source, ImageFolderSource) and not source.splits and below and b"/" not in below):
+            return None
+        name = os.fsdecode(below)
+        if name in self._opened:
+            return True
+        return False if re.fullmatch(NAME_PATTERN, name) and is_split(os.path.join(self._root, below)) else None
+
+    def _link(self, name: bytes, waiting: list[bytes]) -> None:
+        real = os.path.realpath(os.path.join(self._root, name))
+        if real in self._ways or real in self._splits or self._told_of(name, real) is not None:
+            waiting.append(name)
+        else:
+            self._passed.links.add(name)
+
+    def _count(self, below: bytes, real: bytes, found: list[bytes], used: NDArray[np.int64]) -> None:
+        hashes = np.array([hash(os.path.join(real, name)) for name in found], dtype=np.int64)
+        for place in np.flatnonzero(~np.isin(hashes, used)).tolist():
+            self._unused.add(os.path.join(below, found[place]))
+            self._folders[below] += 1
