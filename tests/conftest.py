@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ _LONGEST_FIRST = ("faults", "worker", "trainer", "local", "end_to_end", "schedul
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The rooms that take longest begin, so that no test process is left with a long file at the end."""
     here = Path(__file__).parent
+    twice = [name for name, times in Counter(item.nodeid for item in items).items() if times > 1]
+    if twice:
+        # A distributed run knows tests by their ids: of those that share one it runs the first, and says nothing.
+        raise pytest.UsageError(f"several tests have the id {twice[0]}")
 
     def turn(item: pytest.Item) -> int:
         room = item.path.relative_to(here).parts[0]

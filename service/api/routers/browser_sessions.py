@@ -35,7 +35,12 @@ own = APIRouter(tags=["browsers"])
 """Routes whose credential is a code or a session. The server that a browser has come to asks them."""
 
 
-@router.post("/entries", operation_id="create_entry", status_code=201, responses=responses("not-found", "no-page"))
+@router.post(
+    "/entries",
+    operation_id="create_entry",
+    status_code=201,
+    responses=responses("not-found", "no-page", "invalid-parameters"),
+)
 def create_entry(
     request: Request,
     session: SessionDep,
