@@ -16,7 +16,7 @@ ARROWS := --cache-dir $(VENV)/caches/imports
 OURS = @test -e $(VENV)/pyvenv.cfg || test ! -d $(VENV) || rmdir $(VENV) 2>/dev/null || { echo '$(VENV) holds something else than an environment; name a new folder: make VENV=...' >&2; exit 1; }
 endif
 
-.PHONY: install demo test test-rooms test-one-of-each-fault test-faults test-long soak bench lint sbom audit lock up down test-compose clean
+.PHONY: install demo test test-rooms test-one-of-each-fault test-faults test-other-faults test-long soak bench lint sbom audit lock up down test-compose clean
 
 install: $(VENV)/installed
 
@@ -53,6 +53,10 @@ test-long: install
 
 test-faults: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m faults
+
+# Those that `make test` leaves out.
+test-other-faults: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'faults and not representative'
 
 # make soak [MINUTES=30] [SEED=n]: a stream of jobs under random faults, each job judged.
 soak: install

@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _lifetime(fixture_name: str, config: pytest.Config) -> str:
-    return "session" if "representative" in config.option.markexpr else "module"
+    return "session" if config.option.markexpr == "representative" else "module"
 
 
 @pytest.fixture(scope=_lifetime)  # type: ignore[arg-type]
