@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from trainer.data.errors import DataError
 from trainer.data.loading import TrainingBatches
 from trainer.data.photometry import finish
@@ -17,6 +19,7 @@ from trainer.data.picture import PICTURE_IMAGES, write_views_picture
 from trainer.data.registry import open_images
 from trainer.diagnostics.correlation_record import write_correlation_record
 from trainer.diagnostics.effective_rank import effective_rank
+from trainer.diagnostics.nothing_to_learn import LearnsNothing
 from trainer.metric_series import MetricSeries
 from trainer.models.exported import backbone_digest, save_backbone
 from trainer.models.projector import rank_warning
@@ -56,7 +59,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     checkpoint = agree_on_checkpoint(context, digest(spec))
     former = None if checkpoint is None else checkpoints.read_manifest(checkpoint)
     network = state.choose_network(context.world_size, partial(context.working, "compiling"), former)
-    skipped = SkippedImages(context)
+    skipped, nothing = SkippedImages(context), LearnsNothing(context)
     done = 0
     if checkpoint is not None:
         done = _resume(checkpoint, spec, context, state, series, skipped, probes, batches.fingerprint)
@@ -86,7 +89,8 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     with CheckpointWriter(context.device) as writer:
         for batch in batches.iterate(done, steps):
             writer.look()
-            update = state.update(*finish(batch, context.device), batch.step)
+            views = finish(batch, context.device)
+            update = state.update(*views, batch.step)
             context.step = batch.step
             series.count(batch)
             skipped.note(batch)
@@ -96,7 +100,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
             if plan.correlation_due(batch.step):
                 series.flush()
                 state.raise_if_diverged()
-                _record_correlation(spec, context, plan, series, batch.step, update)
+                _record_correlation(spec, context, plan, series, batch.step, update, views, nothing)
             pace.report(context, series, batch.step)
             # Of a probe: a stop has cut it short.
             halted = probes is not None and probes.due(batch.step) and not probes.record(state, series, batch.step)
@@ -114,7 +118,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
                 _begin_checkpoint(writer, spec, context, plan, state, series, beside, batch.step)
             if stopping:
                 return _stopped(context, batch.step)
-    return _export(spec, context, plan, state, series, unreadable=len(skipped.names))
+    return _export(spec, context, plan, state, series, unreadable=len(skipped.names), nothing=nothing.last)
 
 
 def _stopped(context: Context, step: int) -> Outcome:
@@ -216,10 +220,18 @@ def _record_metrics(series: MetricSeries, plan: Plan, step: int, update: Update)
 
 
 def _record_correlation(
-    spec: PretrainSpec, context: Context, plan: Plan, series: MetricSeries, step: int, update: Update
+    spec: PretrainSpec,
+    context: Context,
+    plan: Plan,
+    series: MetricSeries,
+    step: int,
+    update: Update,
+    views: tuple[Tensor, Tensor],
+    nothing: LearnsNothing,
 ) -> None:
     tick = partial(context.working, "correlation record")
     z_a_nd, z_b_nd = (context.all_gather_rows(rows) for rows in (update.z_a_nd, update.z_b_nd))
+    nothing.look(step, views, z_a_nd, z_b_nd)
     if context.journal is None:
         return
     tick()
@@ -272,7 +284,14 @@ def _begin_checkpoint(
 
 
 def _export(
-    spec: PretrainSpec, context: Context, plan: Plan, state: TrainState, series: MetricSeries, *, unreadable: int
+    spec: PretrainSpec,
+    context: Context,
+    plan: Plan,
+    state: TrainState,
+    series: MetricSeries,
+    *,
+    unreadable: int,
+    nothing: str | None,
 ) -> Outcome:
     if skipped_steps := state.skipped_steps():
         said = f"{skipped_steps} of {plan.steps} steps moved nothing: the gradient did not fit fp16 at the scale it had"
@@ -307,7 +326,8 @@ def _export(
         }
         save_backbone(context.attempt_folder / BACKBONE, backbone, spec.backbone, details=details)
         context.journal.append("checkpoint", step=plan.steps, epoch=plan.epochs, checkpoint="backbone", path=BACKBONE)
-    return Outcome("ok", f"trained for {plan.steps} steps", step=plan.steps, result=result, backbone=BACKBONE)
+    said = f"trained for {plan.steps} steps" + ("" if nothing is None else f"; at the end {nothing}")
+    return Outcome("ok", said, step=plan.steps, result=result, backbone=BACKBONE)
 
 
 class _Pace:

@@ -14,12 +14,14 @@ from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import NothingReadable
 from trainer.data.evaluation_loading import evaluation_batches
 from trainer.data.pixels import normalise
+from trainer.diagnostics.nothing_to_learn import Extremes
 from trainer.evaluation.units import Units, rounds, share
 from trainer.outcome import BadSpec
 from trainer.runtime import collectives
 from trainer.runtime.context import LOADING_SECONDS, Context
 from trainer.specs.evaluation import EvaluationImages
 
+GUESSED = "the images hold nothing (docs/data-sets.md, When images are black), or the backbone has collapsed"
 NAMED = 20
 """Unreadable images that a warning names."""
 
@@ -65,7 +67,7 @@ def extract(
     dtype: torch.dtype = torch.float32,
 ) -> Features:
     """Features of this rank's share of `dataset`; over all ranks every image counts once (DESIGN 7.5). Images that
-    cannot be read are left out, with a warning.
+    cannot be read are left out, with a warning, and there is one where the features of all images are the same.
 
     `batch_size` is global, `dtype` the backbone's. With a backbone in evaluation mode a row depends on its image alone,
     so batches and ranks change it by rounding at most. Takes the memory of the share and of one batch.
@@ -88,6 +90,7 @@ def extract(
         tick=partial(context.working, phase, quiet_seconds=LOADING_SECONDS),
     )
     rows = _Rows(len(mine), context.device)
+    extremes = Extremes()
     unreadable: list[str] = []
     begun = time.monotonic()
     with closing(loaded) as batches, torch.no_grad():
@@ -98,6 +101,7 @@ def extract(
                 if len(batch.indices):
                     values = backbone(normalise(batch.images.to(context.device), dtype)).float()
                     rows.take(values, torch.from_numpy(batch.indices))
+                    extremes.take(values)
             images_done = min(done * batch_size, len(dataset))
             per_second = images_done / max(time.monotonic() - begun, 1e-9)
             units.progress(phase, step=done, steps=total, images_per_second=per_second)
@@ -109,6 +113,9 @@ def extract(
             f"the features of image {int(first_bad.min())} ({phase}) are not finite: "
             "the backbone has diverged; choose a checkpoint of an earlier step"
         )
+    if extremes.all_the_same(context.device):
+        which = f"the features of all {found.total:,} images are the same ({phase})"
+        context.warn(f"{which}, so the score is that of a guess: {GUESSED}", nothing_learned="features")
     return found
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from trainer.data.datasets import ImageDataSet
 from trainer.data.evaluation_loading import evaluation_batches
-from trainer.evaluation.features import labels_on, tell_unreadable
+from trainer.diagnostics.nothing_to_learn import Extremes
+from trainer.evaluation.features import GUESSED, labels_on, tell_unreadable
 from trainer.evaluation.scoring import scores_of, true_class_places
 from trainer.evaluation.units import Units, rounds
 from trainer.runtime.context import LOADING_SECONDS, Context
@@ -41,7 +42,8 @@ def tested(
     warn: bool,
 ) -> Tested:
     """How `classify`, images (n, 3, S, S) uint8 on the device → (n, classes), does on a whole split. Every rank calls
-    it; `batch_size` is global. Images that cannot be read are left out, with a warning if `warn`.
+    it; `batch_size` is global. Images that cannot be read are left out; with `warn` there is a warning of them, and one
+    if all images get the same scores.
 
     Raises:
         DataError: no image can be read, or one cannot be loaded for another reason.
@@ -49,6 +51,7 @@ def tested(
     """
     truth = labels_on(context.device, dataset)
     places = [truth.new_empty(0)]
+    extremes = Extremes()
     unreadable: list[str] = []
     loaded = evaluation_batches(
         dataset,
@@ -69,6 +72,7 @@ def tested(
                     scores = classify(batch.images.to(context.device))
                     indices = torch.from_numpy(batch.indices).to(context.device)
                     places.append(true_class_places(scores, truth[indices]))
+                    extremes.take(scores)
             units.working(PHASE)
             if to_go:  # after the last one nothing would be won
                 units.finished()
@@ -76,4 +80,7 @@ def tested(
     left_out = len(dataset) - len(everyone)
     if warn or not len(everyone):
         tell_unreadable(unreadable, left_out, len(dataset), PHASE, context)
+    if warn and extremes.all_the_same(context.device):
+        which = f"all {len(everyone):,} test images get the same scores"
+        context.warn(f"{which}, so the result is that of a guess: {GUESSED}", nothing_learned="features")
     return Tested(scores_of(everyone, len(dataset.classes)), len(everyone), left_out)
