@@ -10,16 +10,17 @@ from sqlalchemy.orm import Session
 
 from service.api.auth import Caller
 from service.api.ownership import may_change
-from service.api.schemas import JobDetail, JobLinks, JobView, LastMetric, Progress, Reason, Recording
+from service.api.schemas import JobDetail, JobLinks, JobView, JobWarning, LastMetric, Progress, Reason, Recording
 from service.database.tables import Attempt, Experiment, Job, Watermark
 from service.evaluations import goes_on
-from service.ledger import reasons
+from service.ledger import reasons, warnings
 from service.ledger.moves import verbs_of
 from service.ledger.states import JobState
 from service.recording import MLFLOW, POSTGRES
 from service.settings import Settings
 
 ROOT = "/api/v1"
+SHOWN_WARNINGS = 10
 
 
 def job_views(session: Session, settings: Settings, jobs: Sequence[Job], caller: Caller) -> list[JobView]:
@@ -76,9 +77,14 @@ def job_view(session: Session, settings: Settings, job: Job, caller: Caller) -> 
 
 
 def job_detail(session: Session, settings: Settings, job: Job, caller: Caller) -> JobDetail:
-    """One job with the newest point of each metric."""
-    newest = last_metrics(session, job.id)
-    return JobDetail(**dict(job_view(session, settings, job, caller)), last_metrics=newest)
+    """One job with the newest point of each metric, and what it has warned of."""
+    said = list(warnings.of_job(session, job.id))
+    return JobDetail(
+        **dict(job_view(session, settings, job, caller)),
+        last_metrics=last_metrics(session, job.id),
+        warnings=[JobWarning(message=one.message, times=one.times, at=one.at) for one in said[:SHOWN_WARNINGS]],
+        more_warnings=max(0, len(said) - SHOWN_WARNINGS),
+    )
 
 
 def reason_view(job: Job) -> Reason | None:

@@ -110,10 +110,20 @@ class LastMetric(BaseModel):
     value: float
 
 
+class JobWarning(BaseModel):
+    """What a job has warned of."""
+
+    message: str
+    times: int = Field(description="How often it was said, in all attempts")
+    at: datetime = Field(description="When it was last said")
+
+
 class JobDetail(JobView):
-    """One job with the newest point of each of its metrics."""
+    """One job with the newest point of each of its metrics, and what it has warned of."""
 
     last_metrics: dict[str, LastMetric]
+    warnings: list[JobWarning] = Field(description="The newest ones, newest first; all of them are among its events")
+    more_warnings: int = Field(description="Other warnings than these")
 
 
 class AttemptView(BaseModel):

@@ -117,6 +117,11 @@ def job(console: Console, job: JobDetail, url: str, mlflow: str | None) -> None:
     console.print(table)
     if mlflow is not None:  # whole, whatever the terminal's width: it is to be clicked
         console.print(Text(f"MLflow: {mlflow}"), soft_wrap=True)
+    for warning in job.warnings:
+        again = f" ({warning.times:,} times)" if warning.times > 1 else ""
+        console.print(Text(f"warning: {warning.message}{again}", style="yellow"), soft_wrap=True)
+    if job.more_warnings:
+        console.print(f"and {job.more_warnings:,} other warnings: barlow logs {job.id}")
     # An evaluation's metrics are the numbers of its result.
     if job.last_metrics and not (job.kind != "pretrain" and job.result):
         metrics = plain_table("metric", "step", "value")

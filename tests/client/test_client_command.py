@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 from service.client.api import Client
 from service.command import app
 from service.database.tables import Job, Node
+from service.ledger import events
 from service.ledger import requests as ledger
 from service.settings import Settings
 from trainer.specs import digest, parse_spec
@@ -181,6 +182,26 @@ def test_what_would_drive_a_terminal_is_printed_as_its_escape(barlow: Any, clien
     shown = barlow("show", "evil")
     assert shown.output.count(said) == 2, shown.output
     assert evil not in shown.output
+
+
+def test_show_tells_what_the_job_has_warned_of_the_newest_first(barlow: Any, client: Client, session: Session) -> None:
+    made = client.submit_job({**PRETRAIN, "name": "warns"})
+    job = session.get_one(Job, made.id)
+    nothing = "step 1: 16 of the batch's 16 images are of one colour: there is nothing to learn from them"
+    for message in (nothing, *(f"{n}.png cannot be read" for n in range(10)), "the disk is full", nothing):
+        events.append(session, job, "warning", actor="attempt 1", payload={"message": message})
+    session.commit()
+    detail = client.job(made.id)
+    assert [(one.message, one.times) for one in detail.warnings[:3]] == [
+        (nothing, 2), ("the disk is full", 1), ("9.png cannot be read", 1),
+    ]  # fmt: skip
+    assert (len(detail.warnings), detail.more_warnings) == (10, 2)
+    shown = barlow("show", "warns").output
+    assert f"warning: {nothing} (2 times)" in shown
+    assert f"and 2 other warnings: barlow logs {made.id}" in shown.replace("\n", " ")
+    quiet = client.submit_job({**PRETRAIN, "name": "quiet"})
+    assert (client.job(quiet.id).warnings, client.job(quiet.id).more_warnings) == ([], 0)
+    assert "warning" not in barlow("show", "quiet").output
 
 
 def test_the_address_comes_from_the_stack_of_this_directory(

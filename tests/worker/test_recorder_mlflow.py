@@ -29,6 +29,7 @@ def test_a_running_job_is_exported_to_its_checkpoint_and_an_ended_one_whole(
     job = RecordedJob(lab, database)
     goes_on = exporter(job, client)
     job.started()
+    job.journal.append("warning", step=1, message="all images are of one colour")
     job.steps(1, 5)
     job.correlation(5)
     job.checkpoint(5)
@@ -50,6 +51,7 @@ def test_a_running_job_is_exported_to_its_checkpoint_and_an_ended_one_whole(
     run = client.get_run(job.row().mlflow_run_id)
     assert run.info.status == "RUNNING"
     assert run.data.tags["barlow.attempts"] == "2"
+    assert run.data.tags["barlow.warnings"] == "all images are of one colour"
     job.succeed()
     record(job)
     goes_on.export(job.id)

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from service.database.tables import Attempt, Correlation, Image, Job, Metric
 from service.evaluations import backbone_of, data_of, protocol_of
+from service.ledger import warnings
 from service.ledger.states import JobState
 from service.recording import mlflow_params
 from service.run_folders import attempt_folder
@@ -31,6 +32,8 @@ from worker.recorder.position import Position
 STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELLED: "KILLED"}
 MACHINE_FACTS = ("host", "device", "world_size", "threads", "jpeg_decoder")
 LAST_STEP = 2**62
+WARNINGS = 10
+"""The newest ones, in a tag."""
 FILES = "files"
 """In a position: all but the files of the ended job is in MLflow."""
 TURN_SECONDS = 5.0
@@ -153,6 +156,9 @@ class Export:
             tags |= {"barlow.attempts": str(len(attempts)), "barlow.node": attempts[-1].node}
             facts = _machine_facts(attempt_folder(self._folder, attempts[-1].number) / FILE_NAME)
             tags |= {f"barlow.{key}": str(storable(value)) for key, value in facts.items() if value is not None}
+        if said := [one.message for one in warnings.of_job(self._session, job.id)]:
+            more = f"\nand {len(said) - WARNINGS:,} others" if len(said) > WARNINGS else ""
+            tags["barlow.warnings"] = "\n".join(said[:WARNINGS]) + more
         if job.error is not None:
             tags["barlow.error"] = str(job.error.get("message", ""))
         source = None if job.source_job_id is None else self._session.get_one(Job, job.source_job_id)
