@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import foreign_shell
 import pytest
 import yaml
 from rich.console import Console
@@ -19,8 +21,10 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "demo.yaml"
 
 
 def demo(recipe: Path, data: Path) -> subprocess.CompletedProcess[str]:
+    """`barlow demo` in the shell of somebody with other projects."""
     command = [Path(sys.executable).with_name("barlow"), "demo", recipe, "--data", data]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    shell = {**os.environ, **foreign_shell.VARIABLES, "COLUMNS": "120"}
+    return subprocess.run(command, env=shell, capture_output=True, text=True, check=False, timeout=240)
 
 
 def test_the_recipe_gives_fifty_points_of_everything() -> None:
