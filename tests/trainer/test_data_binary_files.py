@@ -39,7 +39,7 @@ def test_cifar_10_is_the_batches_one_after_the_other(cifar10):
         for row, image in enumerate(images_of(batch, 3, 32)):
             np.testing.assert_array_equal(data.image(3 * batch + row), image)
     assert data.image(0).flags.c_contiguous
-    assert data.name(14) == "14"
+    assert data.name(14) == "deer/14"
     np.testing.assert_array_equal(cifar(cifar10, "test").image(-1), images_of(5, 3, 32)[-1])
     with pytest.raises(IndexError):
         data.image(15)
@@ -140,6 +140,7 @@ def test_damage_of_stl_10_is_named_with_its_file(stl10, file, change, message):
 
 
 def test_a_file_that_is_cut_short_under_a_run_is_the_disk_s_fault_and_files_are_closed_with_the_data_set(stl10):
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     data = stl(stl10, "train")
     assert len(os.listdir("/proc/self/fd")) == before + 1

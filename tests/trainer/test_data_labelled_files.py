@@ -42,9 +42,11 @@ def test_a_list_s_images_come_one_of_each_class_in_turn_in_the_order_of_the_list
     data = of_list(lists)
     assert data.labels().tolist() == [0, 1, 2, 0, 1]
     assert levels(data) == [0, 20, 40, 10, 30]
-    assert [data.name(i) for i in range(5)] == ["one.jpg", "x.jpg", "z.jpg", "two words.jpg", "y.jpg"]
+    assert [data.name(i) for i in range(5)] == [
+        "a/abbey/one.jpg", "b/bar/x.jpg", "c/cave/z.jpg", "a/abbey/two words.jpg", "b/bar/y.jpg",
+    ]  # fmt: skip
     first = of_list(lists, limit=3)
-    assert (levels(first), first.labels().tolist(), first.name(2)) == ([0, 20, 40], [0, 1, 2], "z.jpg")
+    assert (levels(first), first.labels().tolist(), first.name(2)) == ([0, 20, 40], [0, 1, 2], "c/cave/z.jpg")
 
 
 def test_every_split_has_the_classes_of_all_lists(lists):
@@ -125,7 +127,7 @@ def test_classes_of_inaturalist_are_its_categories_by_id(tmp_path):
     assert data.classes == ("moss", "Späth's bird")
     assert data.labels().tolist() == [0, 1, 1, 1]  # image 13, then 10, 11, 12: one of each class in turn
     assert levels(data) == [30, 0, 10, 20]
-    assert data.name(0) == "3.jpg"
+    assert data.name(0) == "train_val2018/Birds/3.jpg"
     assert data.labels().dtype == np.int64
     with pytest.raises(
         DataError, match="is for pretrain, knn, linear, semi_supervised, svm: it has one class an image"

@@ -54,7 +54,9 @@ def opened(root, split="train", splits=SPLITS, name="mine", opener=open_annotate
 
 def test_boxes_lose_the_one_that_voc_counts_from_and_difficult_objects_are_ignored(tree):
     data = opened(tree)
-    assert [data.name(i) for i in range(3)] == ["0002.jpg", "0001.jpg", "2012_1.jpg"]
+    assert [data.name(i) for i in range(3)] == [
+        "VOC2007/JPEGImages/0002.jpg", "VOC2007/JPEGImages/0001.jpg", "VOC2012/JPEGImages/2012_1.jpg",
+    ]  # fmt: skip
     found = data.annotation(0)
     np.testing.assert_array_equal(found.boxes, np.array([[0, 0, 8, 6], [1, 2, 4, 5]], np.float32))
     assert found.boxes.dtype == np.float32
@@ -100,7 +102,7 @@ def test_the_first_images_keep_their_annotations(tree):
     first = opened(tree, limit=2)
     assert (len(first), first.presence().shape, first.has_masks, first.size(1)) == (2, (2, 20), False, (6, 8))
     assert len(first.annotation(0).boxes) == 2
-    assert first.name(1) == "0001.jpg"
+    assert first.name(1) == "VOC2007/JPEGImages/0001.jpg"
     with pytest.raises(IndexError):
         first.annotation(2)
     assert len(opened(tree, opener=open_images, limit=2)) == 2

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trainer.data.datasets import Annotation, MaskFaults
 from trainer.data.errors import DataError, UnreadableImage
-from trainer.data.image_files import Names, base_name, digest_of_files, read_image, said
+from trainer.data.image_files import Names, digest_of_files, printable, read_image, said
 
 
 class Masks(Protocol):
@@ -125,7 +125,7 @@ class AnnotatedFiles:
         return image
 
     def name(self, index: int) -> str:
-        return base_name(self._names[range(len(self))[index]])
+        return printable(self._names[range(len(self))[index]])
 
     def files(self) -> Iterator[bytes]:
         """Paths of the images' files."""

@@ -96,6 +96,9 @@ class LabelledBinaryImages(BinaryImages):
         digest.update(labels.astype("<i8").data)
         self.fingerprint = digest.hexdigest()
 
+    def name(self, index: int) -> str:
+        return f"{self.classes[self.label(index)]}/{super().name(index)}"
+
     def label(self, index: int) -> int:
         return int(self._labels[index])
 

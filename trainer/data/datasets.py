@@ -38,9 +38,9 @@ class Images(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What the image is called where it comes from, as a list of labels names it: its file name without folders.
-
-        Of images that come with the code their number in the split.
+        """What the image is called where it comes from, and no other image of the split: its path below the folder of
+        the split (CLASS/... of a tree), or as the list or the annotations name it; of images that are no files
+        CLASS/NUMBER, or their number in the split where they have no class.
         """
         ...
 
@@ -168,7 +168,8 @@ class ArrayDataSet:
         return self._labels.copy()
 
     def name(self, index: int) -> str:
-        return str(range(len(self))[index])
+        place = range(len(self))[index]
+        return f"{self.classes[self.label(place)]}/{place}"
 
 
 class FirstImages:

@@ -106,8 +106,3 @@ def printable(name: bytes) -> str:
 def said(name: bytes) -> str:
     """The same in a message: nothing in it ends the line or drives a terminal."""
     return shown(printable(name))
-
-
-def base_name(path: bytes) -> str:
-    """The name of a file without its folders, as text."""
-    return printable(os.path.basename(path))

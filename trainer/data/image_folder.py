@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
-from trainer.data.image_files import base_name, printable, read_image, said
+from trainer.data.image_files import printable, read_image, said
 from trainer.data.image_tree import entries, entry_ending, images_below, is_folder
 from trainer.data.passed_over import ENDINGS, PassedOver
 from trainer.specs.words import shown
@@ -87,7 +87,7 @@ class ImageFolder:
         return read_image(self._folder, self._path(index))
 
     def name(self, index: int) -> str:
-        return base_name(self._path(index))
+        return printable(self._path(index))
 
     def label(self, index: int) -> int:
         return int(self._labels[index])

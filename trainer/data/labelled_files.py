@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
-from trainer.data.image_files import Names, base_name, digest_of_files, read_image
+from trainer.data.image_files import Names, digest_of_files, printable, read_image
 
 
 class LabelledFiles:
@@ -62,7 +62,7 @@ class LabelledFiles:
         return read_image(self._folder, self._names[self._order[index]])
 
     def name(self, index: int) -> str:
-        return base_name(self._names[self._order[index]])
+        return printable(self._names[self._order[index]])
 
     def files(self) -> Iterator[bytes]:
         """Paths of the images' files."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
-from trainer.data.image_files import Names, base_name, read_image, said
+from trainer.data.image_files import Names, printable, read_image, said
 from trainer.data.image_tree import images_below
 from trainer.data.passed_over import PassedOver
 from trainer.specs.data_sets import ImagesSource
@@ -54,7 +54,7 @@ class UnlabelledFolder:
         return read_image(self._folder, self._names[range(len(self))[index]])
 
     def name(self, index: int) -> str:
-        return base_name(self._names[range(len(self))[index]])
+        return printable(self._names[range(len(self))[index]])
 
 
 def open_unlabelled_folder(

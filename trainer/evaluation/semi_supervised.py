@@ -37,7 +37,8 @@ def run_semi_supervised(spec: SemiSupervisedSpec, context: Context) -> dict[str,
     """
     backbone = open_backbone(spec, context)
     splits = open_splits(spec, context)
-    chosen = choose_labels(spec.labels, splits.train, context.data_source(spec.data.name), warn=context.warn)
+    name = spec.data.name
+    chosen = choose_labels(spec.labels, name, splits.train, context.data_source(name), warn=context.warn)
     labelled = ChosenImages(splits.train, chosen.indices)
     try:
         module = synchronise_batch_norm(backbone.trainable_copy())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,13 +13,17 @@ class Known:
     classes: int
     come_from: str
     """Where one gets it, and whether a licence stands in between."""
+    label_lists: Mapping[float, tuple[str, int]] = field(default_factory=dict)
+    """By the percentage the file name of the list of labelled images that published numbers use, and its length."""
 
 
 _VOC = "public at host.robots.ox.ac.uk/pascal/VOC; the images are from Flickr"
 
 KNOWN = {
     "imagenet": Known(
-        1000, "on request at image-net.org (ILSVRC2012), for non-commercial research only: its terms gate the download"
+        1000,
+        "on request at image-net.org (ILSVRC2012), for non-commercial research only: its terms gate the download",
+        {1: ("1percent.txt", 12_811), 10: ("10percent.txt", 128_116)},  # google-research/simclr, imagenet_subsets
     ),
     "places205": Known(205, "to be had at places.csail.mit.edu, under the terms of that site"),
     "inaturalist2018": Known(
