@@ -9,7 +9,6 @@ import queue
 import signal
 import threading
 import uuid
-from typing import Any
 
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,10 +25,12 @@ from service.ledger.errors import NodeNameTaken
 from service.settings import Settings
 from worker import clock, devices, versions
 from worker.attempt import AttemptRun
-from worker.data_sets import Entries, Survey
+from worker.backbone_report import BackboneReport
+from worker.data_sets import Survey
 from worker.environment import passed_on
 from worker.process import devices_in_use, end_orphans, is_gone
 from worker.recorder.loops import Recorder
+from worker.reports import Reports, as_row
 from worker.retention import Janitor
 from worker.words import first_line
 
@@ -67,7 +68,9 @@ class Node:
         self._instance = uuid.uuid4()
         self._recorder = Recorder(settings, engine)
         self._janitor = Janitor(settings, engine)
-        self._survey = Survey(settings, self._report_data_sets)
+        reports = Reports(self._sessions, self.name, self._instance, leaving=lambda: self._draining)
+        self._survey = Survey(settings, reports.data_sets)
+        self._backbones = BackboneReport(settings.backbones_dir, reports.backbones)
         self._completion = Completion(settings.runs_dir, backoff_seconds=settings.retry_backoff_seconds)
         self._devices: list[devices.Device] = []
         self._runs: dict[uuid.UUID, tuple[AttemptRun, threading.Thread]] = {}
@@ -110,6 +113,7 @@ class Node:
         self._recorder.start()
         self._janitor.start()
         self._survey.start()
+        self._backbones.start()
         self._thread.start()
 
     def wake(self) -> None:
@@ -126,6 +130,7 @@ class Node:
         self.begin_drain()
         self._thread.join()
         self._survey.stop()
+        self._backbones.stop()
         self._janitor.stop()
         self._recorder.stop()
         try:
@@ -148,25 +153,13 @@ class Node:
                 name=self.name,
                 instance=self._instance,
                 versions=versions.installed(),
-                data_sets=_as_row(self._survey.entries),
+                data_sets=as_row(self._survey.entries),
                 cores=devices.cores(),
                 memory_bytes=devices.memory_bytes(),
                 slots=report,
                 lease_seconds=self._settings.lease_seconds,
                 complete=self._completion,
             )
-
-    def _report_data_sets(self, entries: Entries) -> None:
-        """Waits for a database that is away: nobody else will say it."""
-        pause = threading.Event()
-        while not self._draining:
-            try:
-                with self._sessions.begin() as session:
-                    nodes.report_data_sets(session, self.name, self._instance, _as_row(entries))
-                return
-            except SQLAlchemyError as error:
-                log.warning("the data sets cannot be reported yet: %s", first_line(error))
-            pause.wait(RETRY_SECONDS)
 
     def _supervise(self) -> None:
         beat = poll = look = clock.now()
@@ -287,10 +280,6 @@ class Node:
         thread = threading.Thread(target=run.run, name=f"attempt-{attempt_id}", daemon=True)
         self._runs[attempt_id] = (run, thread)
         thread.start()
-
-
-def _as_row(entries: Entries) -> dict[str, Any]:
-    return {name: entry.model_dump() for name, entry in entries.items()}
 
 
 def _is_empty(device: devices.Device, attempt_id: uuid.UUID | None) -> bool:

@@ -17,6 +17,7 @@ from service.api.problems import Problem, invalid_spec
 from service.api.reading import ExperimentBody, JobBody, below
 from service.api.references import References, look_up, resolve
 from service.api.schemas import Plan
+from service.api.weights_faults import faults_of_weights
 from service.database.tables import Experiment, Job
 from service.ledger import jobs as ledger
 from service.ledger.errors import DependencyFailed, JobNameTaken
@@ -47,7 +48,7 @@ def _submit_one(
         if readable := body.spec or body.rest:
             known = look_up(session, [readable], experiment_id=experiment.id if experiment else None)
             references, faults = resolve(known, readable)
-            faults += priority_faults(readable, caller, settings)
+            faults += priority_faults(readable, caller, settings) + faults_of_weights(session, readable)
             found.add_others(faults + (faults_in if body.spec else faults_of_names)(readable, fleet))
     if found or body.spec is None:
         raise invalid_spec(found.faults, found.left_out)
@@ -70,11 +71,11 @@ def submit_experiment(session: Session, settings: Settings, body: ExperimentBody
     with one_reading():
         for job, spec in valid.items():
             references[job], faults = resolve(known, spec)
-            faults += priority_faults(spec, caller, settings)
+            faults += priority_faults(spec, caller, settings) + faults_of_weights(session, spec)
             found.add(below(job, faults + faults_in(spec, fleet)))
         for job, rest in body.rests.items():
             _, faults = resolve(known, rest)
-            faults += priority_faults(rest, caller, settings)
+            faults += priority_faults(rest, caller, settings) + faults_of_weights(session, rest)
             found.add_others(below(job, faults + faults_of_names(rest, fleet)))
     if found:
         raise invalid_spec(found.faults, found.left_out)

@@ -63,6 +63,7 @@ def register(
         NodeNameTaken: another process of this name, or of one of the devices, was seen within the lease.
     """
     row = {"versions": versions, "data_sets": data_sets, "cores": cores, "memory_bytes": memory_bytes}
+    unknown = {"backbones": null()}  # the worker looks at them once it is at work
     first = insert(Node).values(name=name, instance=NOBODY, **row).on_conflict_do_nothing()
     session.execute(first)
     locked = select(Node.instance, is_live(lease_seconds).label("live")).where(Node.name == name)
@@ -73,7 +74,7 @@ def register(
             "BARLOW_NODE_NAME to another name"
         )
     now = func.clock_timestamp()
-    taken = {"instance": instance, "registered_at": now, "seen_at": now, "draining_at": None, **row}
+    taken = {"instance": instance, "registered_at": now, "seen_at": now, "draining_at": None, **row, **unknown}
     session.execute(update(Node).where(Node.name == name).values(taken), execution_options=_NO_SYNC)
     if former != instance:
         lose_all_on(session, name, f"lost node {name}: its worker was replaced", complete)
@@ -88,6 +89,12 @@ def report_data_sets(session: Session, name: str, instance: uuid.UUID, data_sets
         return False
     events.wake_scheduler(session, f"data sets of {name}")
     return True
+
+
+def report_backbones(session: Session, name: str, instance: uuid.UUID, backbones: dict[str, Any]) -> bool:
+    """Which backbones a node has now. False: another process has the name."""
+    found = update(Node).where(Node.name == name, Node.instance == instance).values(backbones=backbones)
+    return session.scalars(found.returning(Node.name), execution_options=_NO_SYNC).one_or_none() is not None
 
 
 def seen(session: Session, name: str, instance: uuid.UUID) -> bool:

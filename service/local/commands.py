@@ -23,6 +23,21 @@ def up(
     slots: Annotated[
         int | None, typer.Option(help="CPU slots of the worker; left out: one per two cores", min=1)
     ] = None,
+    datasets: Annotated[
+        Path | None,
+        typer.Option(
+            help="A datasets.yaml that says where your data sets are (docs/data-sets.md); left out: "
+            "BARLOW_DATASETS_FILE, or the datasets.yaml in the directory of the stack or in its folder data",
+            metavar="FILE",
+        ),
+    ] = None,
+    backbones: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of weights that evaluations name (docs/backbones.md); left out: BARLOW_BACKBONES_DIR",
+            metavar="DIR",
+        ),
+    ] = None,
     no_token: Annotated[
         bool, typer.Option("--no-token", help="Ask for no token: every account of this machine is an admin then")
     ] = False,
@@ -31,13 +46,26 @@ def up(
 
     The API asks for a token: the one in DATA/admin-token, made once and readable by you alone, which `barlow` finds by
     itself; or BARLOW_ADMIN_TOKEN, where that is set.
+
+    Jobs train on digits, textures and scenes, which are built in, and on what a datasets.yaml names; `barlow datasets`
+    shows what is in it. Sets that are added to that file count from the next `barlow up` on, files in the folder of
+    weights at once.
     """
     try:
         from service.local.stack import ENDPOINTS, Stack
     except ImportError as error:
         raise _missing_extra(error) from error
     _stop_on_signals()
-    stack = Stack(data, api_port=port, mlflow_port=mlflow_port, slots=slots, guarded=not no_token, report=_line)
+    stack = Stack(
+        data,
+        api_port=port,
+        mlflow_port=mlflow_port,
+        slots=slots,
+        guarded=not no_token,
+        data_sets=datasets,
+        backbones=backbones,
+        report=_line,
+    )
     failed = False
     try:
         stack.start()

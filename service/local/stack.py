@@ -26,6 +26,7 @@ from service.database.tables import NOBODY, Node
 from service.ledger import nodes
 from service.local import access
 from service.local.folder import STATE, lock, make_private, read_state, write_private
+from service.local.host_files import host_files
 from service.local.process import Child, belong_to, end_leftovers, port_or_free
 from service.local.servers import HOST, Mlflow, Postgres, Redis
 from service.settings import Settings
@@ -66,12 +67,15 @@ class Stack:
         mlflow_port: int = 5000,
         slots: int | None = None,
         guarded: bool = True,
+        data_sets: Path | None = None,
+        backbones: Path | None = None,
         report: Callable[[str], None] = print,
     ) -> None:
         self.directory = directory.resolve()
         self._wanted = {"api": api_port, "mlflow": mlflow_port, "postgres": 0, "redis": 0}
         self._slots = slots
         self._guarded = guarded
+        self._given = data_sets, backbones
         self._report = report
         self._lock: TextIO | None = None
         self._parts: list[_Part] = []
@@ -83,10 +87,11 @@ class Stack:
             The addresses of endpoints.json: `api`, `mlflow` and `database`.
 
         Raises:
-            ValueError: another `barlow up` runs on this directory, the directory is not usable, or its admin token
-                is not a secret.
+            ValueError: another `barlow up` runs on this directory, the directory is not usable, its admin token is not
+                a secret, or what it is to train on cannot be read.
             RuntimeError: a part does not come up; ends with the last lines of its log.
         """
+        self._host_files = host_files(self.directory, *self._given, os.environ)
         self._take_lock()
         token = access.admin_token(self.directory, guarded=self._guarded)
         belong_to(self.directory)
@@ -125,6 +130,8 @@ class Stack:
         self._report(f"API         {api_url}  (try it at {api_url}/docs)")
         self._child("worker").wait_ready(lambda: self._node_instance() not in (None, NOBODY), seconds=120)
         self._report(f"worker      node {NODE}, run directories in {self.directory / 'runs'}")
+        for line in self._host_files.said:
+            self._report(line)
         self.mlflow.wait()
         self._report(f"MLflow      {self.mlflow.url}")
 
@@ -271,6 +278,7 @@ class Stack:
             environment["CACHE_DIR"] = str(self.directory / "cache")
         if self._slots is not None:
             environment["SLOTS"] = str(self._slots)
+        environment |= self._host_files.settings
         return {f"BARLOW_{name}": value for name, value in environment.items()}
 
     def _log(self, name: str) -> Path:

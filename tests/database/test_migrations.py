@@ -6,6 +6,7 @@ import json
 import secrets
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from service.database.engine import make_engine, session_factory
 from service.database.migrate import _config, current_and_head, upgrade
-from service.database.tables import AuditEntry, Base, Experiment, Job, Token
+from service.database.tables import AuditEntry, Base, Experiment, Job, Node, Token
 from service.local.servers import Postgres
 from service.settings import Settings
 
@@ -171,6 +172,23 @@ def test_tokens_of_the_release_before_users_are_users_and_jobs_belong_to_who_sub
         assert (token.name, token.user_name, token.expires_at) == ("alice", "alice", None)
         owners = {job.name: job.user_name for job in session.query(Job)}
         assert owners == {"of-alice": "alice", "of-bootstrap": None, "of-anonymous": None, "of-None": None}
+    engine.dispose()
+
+
+def test_of_a_node_of_before_it_is_not_known_which_backbones_it_has(empty: Settings) -> None:
+    upgrade(empty, "0006")
+    engine = make_engine(empty)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO nodes (name, instance, versions, data_sets, cores, memory_bytes)"
+                " VALUES ('host', :instance, '{}', '{}', 1, 1)"
+            ),
+            {"instance": uuid.uuid4()},
+        )
+    upgrade(empty)
+    with session_factory(engine)() as session:
+        assert session.query(Node).one().backbones is None
     engine.dispose()
 
 

@@ -76,7 +76,9 @@ def test_up_through_its_life_in_a_foreign_shell_and_folder(fresh_stack: Up, tmp_
     before = up.endpoints
     own = up.token
     up.settings = {**up.settings, "BARLOW_ADMIN_TOKEN": ADMIN}
+    what_there_is = _put_images_and_weights(up, tmp_path)
     up.start()
+    assert all(line in up.output.splitlines() for line in what_there_is), up.output
     assert up.token == own, "it is kept for a start without the variable"
     up.token = ADMIN
     assert up.endpoints == before
@@ -90,10 +92,45 @@ def test_up_through_its_life_in_a_foreign_shell_and_folder(fresh_stack: Up, tmp_
     assert [log for log in (directory / "logs").iterdir() if b"OF THE FOLDER" in log.read_bytes()] == []
     _the_token_is_where_it_belongs(up)
     assert (directory / "cache").stat().st_mode & 0o777 == 0o700, "what ranks compile"
+    _images_and_weights_are_known(up)
 
     assert up.stop() == 0, up.output
     assert up.processes() == []
     assert not (directory / "endpoints.json").exists()
+
+
+def _put_images_and_weights(up: Up, folder: Path) -> list[str]:
+    """A datasets.yaml in the data folder, a folder of weights named on the command line; what is to be said of them."""
+    data, weights = up.directory / "data", folder / "weights"
+    (data / "photos/old").mkdir(parents=True)
+    weights.mkdir()
+    (data / "photos/old/1.png").touch()
+    (data / "datasets.yaml").write_text("photos: {format: images, root: photos}\n")
+    (weights / "other.pth").touch()
+    up.arguments = ("--backbones", str(weights))
+    return [
+        f"data sets   photos (images) of {data / 'datasets.yaml'}, beside digits, textures, scenes",
+        f"backbones   other.pth in {weights}",
+    ]
+
+
+def _images_and_weights_are_known(up: Up) -> None:
+    def answer(path: str, body: dict[str, object] | None = None) -> httpx.Response:
+        url = f"{up.endpoints['api']}/api/v1{path}"
+        return httpx.request("GET" if body is None else "POST", url, json=body, headers=up.bearer)
+
+    def photos() -> dict[str, object]:
+        return next(entry for entry in answer("/datasets").json()["items"] if entry["name"] == "photos")
+
+    wait_until(lambda: photos()["checked"] is True, 60)
+    assert photos()["splits"] == {"train": 1}
+    judged = {**_JOB, "backbone": {"name": "resnet18"}, "name": "foreign"}
+
+    def status_of(file: str) -> int:
+        return answer("/jobs?validate_only=true", {**judged, "backbone_from": {"file": file}}).status_code
+
+    wait_until(lambda: status_of("missing.pth") == 422, 60)  # the worker has looked
+    assert status_of("other.pth") == 200
 
 
 def _the_token_is_where_it_belongs(up: Up) -> None:

@@ -51,6 +51,12 @@ def test_data_sets_stand_in_the_catalogue():
     assert {name: catalogue.data_set_entry(name) for name in entries} == entries
 
 
+def test_files_of_torchvisions_weights_stand_in_the_catalogue():
+    files = published.torchvision_files()
+    assert files == catalogue.files_of_torchvision()
+    assert files["ResNet50_Weights.IMAGENET1K_V2"] == "resnet50-11ad3fa6.pth"
+
+
 def test_the_catalogue_holds_the_names_and_one_entry_a_line():
     text = resources.files("trainer.specs").joinpath("catalogue.json").read_text("utf-8")
     assert tuple(json.loads(text)["backbones"]) == catalogue.NAMES

@@ -19,7 +19,9 @@ from worker_host import Host
 from service.database.tables import Node as NodeRow
 from service.ledger import nodes
 from service.settings import Settings
-from worker import data_sets
+from trainer.specs.backbone_files import BackboneFiles
+from worker import backbone_report, data_sets
+from worker.backbone_report import BackboneReport
 from worker.data_sets import Survey, configured, data_sets_file, source_on_host
 from worker.node import Node
 
@@ -90,6 +92,11 @@ def reported(host: Lab) -> dict[str, Any]:
         return session.get_one(NodeRow, "host-1").data_sets
 
 
+def backbones(host: Lab) -> dict[str, Any] | None:
+    with host.sessions() as session:
+        return session.get_one(NodeRow, "host-1").backbones
+
+
 def test_sets_are_registered_unchecked_then_counted_and_a_fault_is_the_set_s(counting: Host) -> None:
     first = reported(counting)
     assert {"digits", "textures", "scenes"} < set(first)
@@ -103,10 +110,12 @@ def test_sets_are_registered_unchecked_then_counted_and_a_fault_is_the_set_s(cou
         assert gone["splits"] == {}
         assert "'gone' has no folder" in gone["fault"]
         assert reported(counting)["digits"] == first["digits"]
+        counting.wait(lambda: backbones(counting) == {"names": [], "complete": True, "folder": False})
     finally:
         counting.node.drain()  # type: ignore[attr-defined]
     again = Node(counting.settings, counting.engine)
     again.register()
+    assert backbones(counting) is None
     assert reported(counting)["own"] == own  # what it was before it was started again, until it is counted
     assert not reported(counting)["gone"]["checked"]
 
@@ -143,6 +152,33 @@ def test_a_report_of_a_replaced_worker_changes_nothing(lab: Lab) -> None:
         assert nodes.report_data_sets(session, "gpu-1", lab.instances["gpu-1"], {"own": {"fault": None}})
     with lab.sessions() as session:
         assert session.get_one(NodeRow, "gpu-1").data_sets == {"own": {"fault": None}}
+
+
+def test_backbones_are_told_when_they_change_and_not_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone_report, "LOOK_SECONDS", 0.01)
+    told = queue.SimpleQueue[BackboneFiles]()
+    report = BackboneReport(tmp_path / "weights", told.put)
+    report.start()
+    assert told.get(timeout=60) == BackboneFiles(folder=False)
+    (tmp_path / "weights").mkdir()
+    assert told.get(timeout=60) == BackboneFiles()
+    (tmp_path / "weights/a.pth").touch()
+    assert told.get(timeout=60).names == ["a.pth"]
+    (tmp_path / "weights/a.pth").rename(tmp_path / "weights/b.pth")
+    while (found := told.get(timeout=60)).names != ["b.pth"]:  # between the two names it has none or both, perhaps
+        assert found.names in ([], ["a.pth", "b.pth"])
+    report.stop()
+    assert not report._thread.is_alive()
+    assert told.empty()
+
+
+def test_a_report_of_backbones_is_that_of_the_worker_that_has_the_name(lab: Lab) -> None:
+    said = BackboneFiles(names=["a.pth"]).model_dump()
+    with lab.sessions.begin() as session:
+        assert not nodes.report_backbones(session, "gpu-1", uuid.uuid4(), {})
+        assert nodes.report_backbones(session, "gpu-1", lab.instances["gpu-1"], said)
+    with lab.sessions() as session:
+        assert session.get_one(NodeRow, "gpu-1").backbones == said
 
 
 def test_nothing_is_placed_where_the_set_has_a_fault(lab: Lab) -> None:

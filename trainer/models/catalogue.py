@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import resources
 from itertools import chain
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from trainer.data.registry import open_images, registered
 from trainer.models.backbones import empty_backbone
 from trainer.models.classifiers import CLASSIFIERS, is_resnet
+from trainer.models.torchvision_weights import known_weights, torchvision_weights
 from trainer.specs.catalogue import CATALOGUE_SIDE, BackboneEntry, DataSetEntry, Trunk
 from trainer.specs.common import BackboneSpec
 
@@ -110,10 +112,16 @@ def render() -> str:
     """The text of catalogue.json: one entry a line."""
     backbones = {name: backbone_entry(name).model_dump() for name in NAMES}
     data_sets = {name: data_set_entry(name).model_dump(include=_COUNTED) for name in registered()}
-    return f'{{"backbones": {_lines(backbones)},\n"data_sets": {_lines(data_sets)}}}\n'
+    files = _lines(files_of_torchvision())
+    return f'{{"backbones": {_lines(backbones)},\n"data_sets": {_lines(data_sets)},\n"torchvision_files": {files}}}\n'
 
 
-def _lines(entries: dict[str, dict[str, object]]) -> str:
+def files_of_torchvision() -> dict[str, str]:
+    """The file of each of torchvision's weights that an evaluation may name."""
+    return {name: torchvision_weights(name).file for name in known_weights()}
+
+
+def _lines(entries: Mapping[str, object]) -> str:
     return "{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items()) + "\n}"
 
 

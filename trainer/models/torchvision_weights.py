@@ -55,8 +55,8 @@ def torchvision_weights(name: str) -> TorchvisionWeights:
         near = difflib.get_close_matches(name, _all(), n=1, cutoff=0.0)[0]
         raise ValueError(f"torchvision {torchvision.__version__} has no weights {name!r}; did you mean {near!r}?")
     network, weights = found
-    pixels = weights.transforms()
-    if [*pixels.mean, *pixels.std] != [*PIXEL_MEAN, *PIXEL_STD]:
+    if not _ours(weights):
+        pixels = weights.transforms()
         raise ValueError(
             f"{name} is for pixels of mean {tuple(pixels.mean)} and standard deviation {tuple(pixels.std)}, ours are "
             f"normalised by {PIXEL_MEAN} and {PIXEL_STD}; use other weights"
@@ -81,6 +81,17 @@ def find_in(folder: Path, weights: TorchvisionWeights) -> Path:
         + (f", which has {', '.join(there)}" if there else "")
         + f"; put it there from {weights.address}: nothing is downloaded"
     )
+
+
+def known_weights() -> list[str]:
+    """Names of the weights that `torchvision_weights` gives, sorted."""
+    return sorted(name for name, (_, weights) in _all().items() if _ours(weights))
+
+
+def _ours(weights: WeightsEnum) -> bool:
+    """Whether they are for pixels that are normalised as ours are."""
+    pixels = weights.transforms()
+    return [*pixels.mean, *pixels.std] == [*PIXEL_MEAN, *PIXEL_STD]
 
 
 @cache

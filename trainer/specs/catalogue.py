@@ -69,6 +69,7 @@ class DataSetEntry(BaseModel):
 class _Catalogue(BaseModel):
     backbones: dict[str, BackboneEntry]
     data_sets: dict[str, DataSetEntry]
+    torchvision_files: dict[str, str]
 
 
 CATALOGUE_SIDE = 224
@@ -128,3 +129,9 @@ def detector_fault(backbone: str) -> str | None:
 def built_in_data_sets() -> dict[str, DataSetEntry]:
     """Data sets that every installation has, by name."""
     return _load().data_sets
+
+
+def torchvision_files() -> dict[str, str]:
+    """The file of torchvision's weights by their name, as `ResNet50_Weights.IMAGENET1K_V2`, in the version that this
+    was generated with."""
+    return _load().torchvision_files
