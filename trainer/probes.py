@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from trainer.data.classes import different
 from trainer.data.datasets import ImageDataSet
 from trainer.data.errors import DataError, NothingReadable
 from trainer.data.registry import open_data_set
@@ -184,8 +185,8 @@ def _open_splits(spec: PretrainSpec, asked: ProbesSpec, context: Context) -> tup
         )
     except DataError as error:
         raise DataError(f"{PLACE}: {error}; without probes this data set can be trained on") from error
-    if train.classes != test.classes:
-        raise DataError(f"{PLACE}: splits {asked.split} and {asked.test_split} of {name} have different classes")
+    if said := different(name, (asked.split, asked.test_split), (train.classes, test.classes)):
+        raise DataError(f"{PLACE}: {said}")
     seen = collectives.all_gather_texts([f"{train.fingerprint} {test.fingerprint}"], context.device)
     if len(set(seen)) > 1:
         raise DataError(f"the ranks do not see the same files of data set {name!r}; is it being written to?")

@@ -88,8 +88,55 @@ def test_a_class_beyond_those_expected_and_a_number_of_classes_that_is_not_expec
     with pytest.raises(DataError, match="line 2: class 205 of 205; classes count from 0"):
         of_list(lists, name="places205")
     (lists / "train.csv").write_text("a/abbey/one.jpg 0\nb/bar/x.jpg 203\n")
-    with pytest.raises(DataError, match=r"204 classes in .*, and 205 are expected"):
+    with pytest.raises(
+        DataError, match=r"no image is of classes 2, 3, 4, 5, 6 and 196 more, .* 205 classes are expected"
+    ):
         of_list(lists, name="places205")
+
+
+def of_numbers(lists, numbers, **more):
+    """A list of images of these classes, in files with them, as they stand there."""
+    lines = [f"{place}.jpg {number}" for place, number in enumerate(numbers)]
+    for place in range(len(numbers)):
+        put(lists / "images" / f"{place}.jpg", place)
+    (lists / "train.csv").write_text("\n".join(lines))
+    (lists / "val.csv").write_text(lines[-1])
+    heard = []
+    source = FileListSource(
+        format="file_list", root=lists, splits={"train": "train.csv", "test": "val.csv"}, images="images", **more
+    )
+    return open_data_set("mine", "train", source=source, warn=heard.append), heard
+
+
+def test_a_class_that_no_image_is_of_is_named_and_not_counted(lists):
+    data, heard = of_numbers(lists, [1, 2, 3, 4, 1])
+    assert (data.classes, data.labels().tolist()) == (("1", "2", "3", "4"), [0, 1, 2, 3, 0])
+    assert heard == [
+        "data set 'mine': in its lists "
+        "no image is of class 0, which is not counted: 4 classes have images; do the numbers count from 1?"
+    ]
+    data, heard = of_numbers(lists, [0, 7, 2, 999_999_999])
+    assert (data.classes, data.labels().tolist()) == (("0", "2", "7", "999999999"), [0, 1, 2, 3])
+    assert heard == [
+        "data set 'mine': in its lists "
+        "no image is of classes 1, 3, 4, 5, 6 and 999,999,991 more, which are not counted: 4 classes have "
+        "images"
+    ]
+    data, heard = of_numbers(lists, [0, 1, 2])
+    assert (data.classes, heard) == (("0", "1", "2"), [])
+    assert of_numbers(lists, ["0", "1.0", "2."])[0].fingerprint == data.fingerprint, "numbers written as floats"
+
+
+def test_numbers_from_one_have_as_many_classes_as_are_expected(lists):
+    data, heard = of_numbers(lists, [1, 2, 3], classes=3)
+    assert (data.classes, len(heard)) == (("1", "2", "3"), 1)
+    with pytest.raises(
+        DataError, match=r"class 0, .*; do the numbers count from 1.*\. 4 classes are expected: .*classes: 3"
+    ):
+        of_numbers(lists, [1, 2, 3], classes=4)
+    for wrong, line in (([0, 1, 3], 3), ([1, 2, 4], 3)):
+        with pytest.raises(DataError, match=f"train.csv, line {line}: class {wrong[-1]} of 3; classes count from 0"):
+            of_numbers(lists, wrong, classes=3)
 
 
 def test_an_image_that_is_taken_away_later_is_unreadable_and_a_root_that_is_not_there_says_where_it_comes_from(lists):
@@ -118,8 +165,22 @@ def annotations(tmp_path, **changed):
     return tmp_path
 
 
-def of_inaturalist(root):
-    return open_data_set("birds", "train", source=INaturalistSource(format="inaturalist", root=root))
+def of_inaturalist(root, split="train", **more):
+    return open_data_set("birds", split, source=INaturalistSource(format="inaturalist", root=root), **more)
+
+
+def test_categories_that_no_image_of_any_split_is_of_are_named_and_not_counted(tmp_path):
+    kinds = [{"id": number, "name": f"kind {number}"} for number in (0, 3, 5, 7)]
+    annotations(tmp_path, categories=kinds)
+    heard = []
+    assert of_inaturalist(tmp_path, warn=heard.append).classes == ("kind 3", "kind 7")
+    assert heard == ["data set 'birds': no image of any split is of 'kind 0', 'kind 5'; 2 categories count"]
+    other = json.loads((tmp_path / "train2018.json").read_text())
+    other["annotations"] = [{**each, "category_id": 5} for each in other["annotations"]]
+    (tmp_path / "val2018.json").write_text(json.dumps(other))
+    for split, labels in (("train", [0, 2, 2, 2]), ("test", [1, 1, 1, 1])):
+        data = of_inaturalist(tmp_path, split)
+        assert (data.classes, data.labels().tolist()) == (("kind 3", "kind 5", "kind 7"), labels)
 
 
 def test_classes_of_inaturalist_are_its_categories_by_id(tmp_path):

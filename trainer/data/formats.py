@@ -112,11 +112,11 @@ def _open(name: str, source: DataSource, split: str, tick: Tick, warn: Warn) -> 
     if isinstance(source, FileListSource):
         from trainer.data.file_list import open_file_list
 
-        return open_file_list(source, split, expected_classes(name, source), tick=tick)
+        return open_file_list(source, split, expected_classes(name, source), tick=tick, warn=_of(name, warn))
     if isinstance(source, INaturalistSource):
         from trainer.data.inaturalist import open_inaturalist
 
-        return open_inaturalist(source, split, tick=tick)
+        return open_inaturalist(source, split, tick=tick, warn=_of(name, warn))
     if isinstance(source, CifarSource):
         from trainer.data.cifar import open_cifar
 
@@ -134,6 +134,10 @@ def _open(name: str, source: DataSource, split: str, tick: Tick, warn: Warn) -> 
 
         return open_coco(source, split, tick=tick)
     assert_never(source)
+
+
+def _of(name: str, warn: Warn) -> Warn:
+    return lambda said: warn(f"data set {name!r}: {said}")
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

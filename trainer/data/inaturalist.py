@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from trainer.data.classes import in_words
 from trainer.data.errors import DataError
 from trainer.data.image_files import Names
 from trainer.data.json_stream import JsonLists
@@ -15,8 +16,11 @@ from trainer.data.records import Categories, field, places_of
 from trainer.specs.data_sets import INaturalistSource
 
 
-def open_inaturalist(source: INaturalistSource, split: str, *, tick: Callable[[], None]) -> LabelledFiles:
-    """Open a split: classes are the categories in the order of their ids, images those that have an annotation.
+def open_inaturalist(
+    source: INaturalistSource, split: str, *, tick: Callable[[], None], warn: Callable[[str], None]
+) -> LabelledFiles:
+    """Open a split: images are those that have an annotation, classes the categories in the order of their ids, without
+    those that no image of any split is of, which `warn` is told.
 
     Raises:
         DataError: the file is not what it should be, or images are not there.
@@ -43,4 +47,22 @@ def open_inaturalist(source: INaturalistSource, split: str, *, tick: Callable[[]
     labels[images] = categories.labels_of(np.array(of_category, dtype=np.int64))
     if (labels < 0).any():
         raise DataError(f"{where} has no annotation for {(labels < 0).sum():,} of its {len(labels):,} images")
-    return LabelledFiles(where, source.root, names, labels, categories.names, tick)
+    there = np.bincount(labels, minlength=len(categories.names)) > 0
+    if not there.all():
+        there |= np.isin(categories.ids, _used_elsewhere(source, split, tick))
+    classes = categories.names
+    if not there.all():
+        empty = [classes[label] for label in np.flatnonzero(~there)]
+        warn(f"no image of any split is of {in_words(empty)}; {int(there.sum()):,} categories count")
+    kept = tuple(classes[label] for label in np.flatnonzero(there))
+    return LabelledFiles(where, source.root, names, (np.cumsum(there) - 1)[labels], kept, tick)
+
+
+def _used_elsewhere(source: INaturalistSource, split: str, tick: Callable[[], None]) -> list[int]:
+    """Ids of the categories that images of other splits are of, as far as these are there."""
+    used: set[int] = set()
+    for file in sorted(set(source.splits.values()) - {source.splits[split]}):
+        path = source.root / file
+        if path.exists():
+            used.update(field(item, "category_id", int, file) for item in JsonLists(path, tick).items("annotations"))
+    return sorted(used)

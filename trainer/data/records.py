@@ -96,13 +96,18 @@ class Categories:
     def names(self) -> tuple[str, ...]:
         return tuple(self._by_id[number] for number in sorted(self._by_id))
 
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Of the names, in their order."""
+        return np.array(sorted(self._by_id), dtype=np.int64)
+
     def labels_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Labels of category ids, (n,) int64.
 
         Raises:
             DataError: one that is not there.
         """
-        return places_of(ids, np.array(sorted(self._by_id), dtype=np.int64), "category", self._where)
+        return places_of(ids, self.ids, "category", self._where)
 
 
 def _called(item: Item) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
+from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError
 from trainer.data.registry import open_data_set
@@ -76,18 +77,28 @@ def open_splits(spec: BackboneJudged, context: Context, opener: Callable[..., Im
         DataError: a split cannot be used, they have different classes, or the ranks see different files.
     """
     context.progress(PHASE)
-    name = spec.data.name
+    name, splits = spec.data.name, (spec.data.split, spec.test_split)
+    told: set[str] = set()
+
+    def once(said: str) -> None:
+        """What the readers say of both splits alike."""
+        if said not in told:
+            told.add(said)
+            context.warn(said)
+
     opened = partial(
         opener,
         name,
         source=context.data_source(name),
         tick=partial(context.working, PHASE),
-        warn=context.warn,
+        warn=once,
     )
     train, test = opened(spec.data.split, limit=spec.data.limit), opened(spec.test_split)
     tell_of_unused(name, {spec.data.split: train, spec.test_split: test}, context, PHASE)
-    if train.classes != test.classes:
-        raise DataError(f"splits {spec.data.split} and {spec.test_split} of {name} have different classes")
+    if said := different(name, splits, (train.classes, test.classes)):
+        raise DataError(said)
+    for said in uneven(splits, (train, test), whole=spec.data.limit is None):
+        once(f"data set {name!r}: {said}")
     if len(set(collectives.all_gather_texts([f"{train.fingerprint} {test.fingerprint}"], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {name!r}; is it being written to?")
     return Splits(spec, train, test)

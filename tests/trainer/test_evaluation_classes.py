@@ -1,0 +1,137 @@
+"""Classes that two splits do not share, or that nothing is of, from the files to the words of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import runs
+from PIL import Image
+
+from trainer.data.classes import different, uneven
+from trainer.data.datasets import ArrayDataSet
+from trainer.data.errors import DataError
+from trainer.evaluation import run_evaluation
+from trainer.specs import parse_spec
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+def tree(root: Path, classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """An image folder with four images of every class; its entry."""
+    rng = np.random.default_rng(0)
+    for split, names in classes.items():
+        for name in names:
+            (root / split / name).mkdir(parents=True)
+            for number in range(4):
+                image = rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)
+                Image.fromarray(image).save(root / split / name / f"{number}.png")
+    return {"format": "image_folder", "root": str(root)}
+
+
+def run(folder: Path, entry: Mapping[str, Any], kind: str = "knn", **changes: Any) -> dict[str, Any]:
+    more = {"k": 3} if kind == "knn" else {"epochs": 1}
+    spec = parse_spec(
+        {
+            "kind": kind,
+            "data": {"name": "mine"},
+            "images": {"size": 16, "resize": 16},
+            "backbone_from": {"random": 0},
+            "backbone": {"name": "tiny"},
+            "batch_size": 8,
+            **more,
+            **changes,
+        }
+    )
+    context = runs.context(folder)
+    context.inputs["data"] = {"mine": dict(entry)}
+    result = run_evaluation(spec, context)
+    assert result is not None
+    return result
+
+
+def warnings(folder: Path) -> list[str]:
+    return [event.data["message"] for event in runs.events(folder, kind="warning")]
+
+
+def test_classes_that_one_split_alone_has_are_named(tmp_path: Path) -> None:
+    entry = tree(tmp_path / "data", {"train": ["a", "b", "c"], "test": ["a", "b", "d"]})
+    said = "splits train and test of mine have different classes: train alone has 'c'; test alone has 'd'"
+    with pytest.raises(DataError) as refused:
+        run(tmp_path / "run", entry)
+    assert str(refused.value) == said
+
+
+def test_classes_that_differ_in_their_unicode_form_alone_are_told_apart(tmp_path: Path) -> None:
+    entry = tree(tmp_path / "data", {"train": ["a", NFC], "test": ["a", NFD]})
+    with pytest.raises(DataError, match=r"'caf\\xe9' of train and 'cafe\\u0301' of test look alike .* rename one$"):
+        run(tmp_path / "run", entry)
+    both = tree(tmp_path / "both", {"train": [NFC, NFD], "test": [NFC, NFD]})
+    assert run(tmp_path / "run2", both)["data"]["classes"] == 2
+    assert any("classes 'cafe\\u0301' and 'caf\\xe9' look alike" in said for said in warnings(tmp_path / "run2"))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        (
+            "ab",
+            "ba",
+            "the same in another order, 'a' stands in train where 'b' stands in test; give each class the same",
+        ),
+        ("abcdefgh", "a", "train alone has 'b', 'c', 'd', 'e', 'f' and 2 more"),
+        (["a", "b\n[0] ok"], ["a"], "train alone has 'b\\n[0] ok'"),
+        (["a", "b\u202e"], ["a"], "train alone has 'b\\u202e'"),
+    ],
+)
+def test_what_differs_is_said(ours: Sequence[str], theirs: Sequence[str], said: str) -> None:
+    found = different("mine", ("train", "test"), (ours, theirs))
+    assert found is not None
+    assert said in found
+    assert found.isprintable()
+    assert different("mine", ("train", "test"), (ours, tuple(ours))) is None
+
+
+def of(labels: Sequence[int], classes: str) -> ArrayDataSet:
+    return ArrayDataSet(np.zeros((len(labels), 2, 2, 3), np.uint8), np.array(labels, np.int64), tuple(classes))
+
+
+def test_a_class_whose_images_are_in_one_split_alone_or_in_none_is_named() -> None:
+    images = of([0, 1, 1], "abcd"), of([0, 2], "abcd")
+    assert uneven(("train", "val"), images, whole=True) == [
+        "of 'b' only split train has any, and val none",
+        "of 'c' only split val has any, and train none",
+        "of 'd' neither split train nor val has any",
+    ]
+    assert uneven(("train", "val"), images, whole=False) == ["of 'b' only split train has any, and val none"]
+    assert uneven(("train", "val"), (of([0, 1], "ab"), of([1, 0], "ab")), whole=True) == []
+
+
+def of_numbers(root: Path) -> dict[str, Any]:
+    """Lists of four classes, eight images of each in each split, whose numbers begin at 1."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (root / split).mkdir(parents=True)
+        lines = []
+        for place in range(32):
+            path = f"{split}/{place}.png"
+            Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(root / path)
+            lines.append(f"{path} {1 + place // 8}\n")
+        (root / f"{split}.txt").write_text("".join(lines))
+    return {"format": "file_list", "root": str(root), "splits": {"train": "train.txt", "test": "test.txt"}}
+
+
+def test_numbers_from_one_make_no_class_of_which_nothing_is(tmp_path: Path) -> None:
+    entry = of_numbers(tmp_path / "data")
+    result = run(tmp_path / "knn", entry)
+    assert (result["data"]["classes"], set(result["scores"])) == (4, {"top1"})
+    assert [one for one in warnings(tmp_path / "knn") if "class 0" in one] == [
+        "data set 'mine': in its lists no image is of class 0, which is not counted: 4 classes have images; do the "
+        "numbers count from 1?"
+    ]
+    result = run(tmp_path / "semi", entry, "semi_supervised", labels={"percent": 50})
+    assert result["labels"]["images"] == 16
+    assert not [one for one in warnings(tmp_path / "semi") if "have fewer" in one]

@@ -1,0 +1,108 @@
+"""Classes that are there, and those that are only spoken of: told by name, never counted."""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
+from trainer.specs.words import shown
+
+NAMED = 5
+"""Classes that a message names."""
+
+
+def in_words(classes: Sequence[str]) -> str:
+    """The first of the classes by name, and how many more there are."""
+    said = ", ".join(shown(f"{name!r}") for name in classes[:NAMED])
+    return said if len(classes) <= NAMED else f"{said} and {len(classes) - NAMED:,} more"
+
+
+def without_images(numbers: NDArray[np.int64]) -> str | None:
+    """What to say of a list whose classes are `numbers`, (k,) ascending, about those from 0 that it passes over."""
+    count = int(numbers[-1]) + 1 - len(numbers)
+    if not count:
+        return None
+    there = set(numbers[: NAMED + 1].tolist())  # the highest may be a billion
+    first = list(itertools.islice((number for number in itertools.count() if number not in there), min(count, NAMED)))
+    more = f" and {count - NAMED:,} more" if count > NAMED else ""
+    which = f"class {first[0]}, which is" if count == 1 else f"classes {', '.join(map(str, first))}{more}, which are"
+    from_one = "; do the numbers count from 1?" if numbers[0] == 1 and count == 1 else ""
+    return f"no image is of {which} not counted: {len(numbers):,} classes have images{from_one}"
+
+
+def different(name: str, splits: tuple[str, str], classes: tuple[Sequence[str], Sequence[str]]) -> str | None:
+    """What the classes of two splits of the data set `name` have that is not the same; None: they are."""
+    (first, second), (ours, theirs) = splits, classes
+    if tuple(ours) == tuple(theirs):
+        return None
+    begun = f"splits {first} and {second} of {name} have different classes"
+    only = [[one for one in mine if one not in set(other)] for mine, other in ((ours, theirs), (theirs, ours))]
+    if not any(only):
+        here, there = next((a, b) for a, b in zip(ours, theirs, strict=False) if a != b)
+        return (
+            f"{begun}: the names are the same in another order, {here!r} stands in {first} where {there!r} stands in "
+            f"{second}; give each class the same number in both"
+        )
+    said = []
+    alike = {_form(one): one for one in only[1]}
+    for one in [one for one in only[0] if _form(one) in alike]:
+        other = alike[_form(one)]
+        said.append(
+            f"{one!a} of {first} and {other!a} of {second} look alike and differ in their Unicode form alone: rename "
+            "one"
+        )
+        only[0].remove(one)
+        only[1].remove(other)
+    said += [f"{split} alone has {in_words(names)}" for split, names in zip(splits, only, strict=True) if names]
+    return f"{begun}: {'; '.join(said)}"
+
+
+def uneven(splits: tuple[str, str], images: tuple[Images, Images], *, whole: bool) -> list[str]:
+    """Of two splits with the same classes: which ones only one of them has images or objects of, or none has, and
+    which look alike. Not `whole`, the first split is a part of itself, and may lack any."""
+    said = [_look_alike(one, other) for one, other in _same_in_form(images[0].classes)]
+    there = [known for each in images if (known := _present(each)) is not None]
+    if len(there) < 2:
+        return said
+    for place, other in ((0, 1), (1, 0)):
+        lacking = np.flatnonzero(there[place] & ~there[other])
+        if len(lacking) and (whole or other == 1):
+            names = in_words([images[0].classes[label] for label in lacking])
+            said.append(f"of {names} only split {splits[place]} has any, and {splits[other]} none")
+    if whole and len(neither := np.flatnonzero(~there[0] & ~there[1])):
+        names = in_words([images[0].classes[label] for label in neither])
+        said.append(f"of {names} neither split {splits[0]} nor {splits[1]} has any")
+    return said
+
+
+def _present(images: Images) -> NDArray[np.bool_] | None:
+    """(classes,) whether there is any of a class; None where nothing is known of classes."""
+    if isinstance(images, ImageDataSet):
+        return np.bincount(images.labels(), minlength=len(images.classes)) > 0
+    if isinstance(images, AnnotatedDataSet):
+        there: NDArray[np.bool_] = (images.presence() != 0).any(axis=0)
+        return there
+    return None
+
+
+def _same_in_form(classes: Sequence[str]) -> list[tuple[str, str]]:
+    seen: dict[str, str] = {}
+    pairs = []
+    for one in classes:
+        first = seen.setdefault(_form(one), one)
+        if first != one:
+            pairs.append((first, one))
+    return pairs
+
+
+def _look_alike(one: str, other: str) -> str:
+    return f"classes {one!a} and {other!a} look alike and differ in their Unicode form alone: they count as two"
+
+
+def _form(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
