@@ -190,9 +190,9 @@ def _resume(
     saved = checkpoints.read_state(folder, context.device)
     if saved.get("data", fingerprint) != fingerprint:
         raise DataError(
-            f"the files of data set {spec.data.name!r} are not those that the run began with: names or sizes have "
-            "changed, or an earlier version read system folders as @eaDir, which are passed over now. Put back what it "
-            "was, or start a new job"
+            f"the files of data set {spec.data.name!r} are not those that the run began with: names, sizes or "
+            "the `value_range` in datasets.yaml have changed, or an earlier version read system folders as @eaDir, "
+            "which are passed over now. Put back what it was, or start a new job"
         )
     state.load_state_dict(saved)
     series.last = saved["metrics"]

@@ -20,6 +20,7 @@ from pathlib import Path
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
 from trainer.data.errors import DataError
 from trainer.data.formats import splits_of
+from trainer.data.looking import look_at
 from trainer.data.registry import open_images
 from trainer.data.unused import unused_images
 from trainer.runtime.watchdog import die_with_parent
@@ -68,6 +69,15 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
     if found:
         for said in unused_images(source, found, tick=_Ticks(f"{name}, beside its splits", say)):
             note(f"data set {name!r}: {said}")
+    sides: set[tuple[int, int]] = set()
+    try:
+        for split, images in found.items():
+            look = look_at(images, _Ticks(f"{name}, a look at split {split}", say))
+            sides |= look.sides
+            for said in look.told:
+                note(said)
+    except OSError as error:
+        faults.append(f"data set {name!r} cannot be read: {error}")
     # Not Path.is_file, which raises where a folder on the way may not be searched.
     faults += [f"list {list_!r} of data set {name!r} is not at {file}" for list_, file in source.lists.items()
                if not os.path.isfile(file)]  # fmt: skip
@@ -79,12 +89,21 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
         update={
             "splits": {split: len(images) for split, images in found.items()},
             "classes": max(len(images.classes) for images in found.values()) or None,
+            "image_size": _side(sides) or unknown.image_size,
             "annotations": [each for each in annotations_of(source) if each != "masks" or masks],
             "unlabelled": [s for s, images in found.items() if not isinstance(images, ImageDataSet | AnnotatedDataSet)],
             "checked": True,
             "notes": notes[:MOST_NOTES],
         }
     )
+
+
+def _side(sides: set[tuple[int, int]]) -> int | None:
+    """The side of square images, if those that were looked at all have one."""
+    if len(sides) != 1:
+        return None
+    ((height, width),) = sides
+    return height if height == width else None
 
 
 def _folders(root: Path) -> list[str]:

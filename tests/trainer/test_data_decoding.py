@@ -250,12 +250,12 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch):
     at_once, most, lock = 0, 0, threading.Lock()
     upright = decoding._upright_rgb
 
-    def counted(image, factor):
+    def counted(*given, **more):
         nonlocal at_once, most
         with lock:
             at_once += 1
             most = max(most, at_once)
-        found = upright(image, factor)
+        found = upright(*given, **more)
         with lock:
             at_once -= 1
         return found
@@ -302,7 +302,7 @@ def test_a_fast_decoder_that_is_not_there_or_has_other_pixels_is_not_taken_and_s
 
 
 def test_running_out_of_memory_is_no_fault_of_the_image(monkeypatch):
-    def full(image, factor=1):
+    def full(*given):
         raise MemoryError
 
     monkeypatch.setattr(decoding, "_upright_rgb", full)

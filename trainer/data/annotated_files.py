@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trainer.data.datasets import Annotation, MaskFaults
 from trainer.data.errors import DataError, UnreadableImage
-from trainer.data.image_files import Names, digest_of_files, printable, read_image, said
+from trainer.data.image_files import FileImages, Names, digest_of_files, printable, read_image, said
 
 
 class Masks(Protocol):
@@ -58,7 +58,7 @@ class Objects:
         self.ends.append(len(self.classes))
 
 
-class AnnotatedFiles:
+class AnnotatedFiles(FileImages):
     """Images of a folder by name, in the order given, with their objects.
 
     Boxes are cut off at the edges of their image, for that is what is seen of an object. One without an area, there or
@@ -117,7 +117,7 @@ class AnnotatedFiles:
             OSError: the disk does not give it, or is not there any more.
         """
         name = self._names[range(len(self))[index]]
-        image = read_image(self._folder, name)
+        image = read_image(self._folder, name, self._reading)
         height, width = self.size(index)
         if image.shape[:2] != (height, width):
             why = f"it has {image.shape[1]} x {image.shape[0]} pixels, and its annotation says {width} x {height}"

@@ -8,13 +8,15 @@ itself bridges is seen by neither.
 What becomes of the odd ones, all told by their content, never by the ending of their name:
 
 - Exif orientation: turned upright. The reference pipeline (torchvision's ImageFolder) leaves such photographs lying.
-- alpha and transparent palette entries: dropped, the colours below them stay, as in the reference's convert("RGB").
-- 16 bits a channel: the high byte of each, in grey as in colour; Pillow's own conversion of grey would clip at 255.
+- alpha, transparent palette entries and further bands: dropped, the colours below them stay, as in the reference's
+  convert("RGB").
+- more than 8 bits a channel: as the data set's `value_range` says (trainer.data.levels), by default the high byte of
+  16, in grey as in colour; Pillow's own conversion of grey would clip at 255. Of colours it is the high byte always.
 - CMYK: by Pillow's arithmetic without a colour profile; Adobe's inverted files included.
 - several frames or pages: the first one.
 - more than LARGE_PIXELS: reduced by a whole factor (box mean) to about that, one such image at a time in a rank.
 - more work than its size is worth (trainer.data.decoding_cost), such as a JPEG of hundreds of scans: refused.
-- more than MAX_PIXELS, or floating-point pixels, for which no level is white: refused.
+- more than MAX_PIXELS, or values for which no level is white: refused.
 """
 
 from __future__ import annotations
@@ -29,11 +31,16 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from trainer.data.bands import dropped_of, said_of_tiff
 from trainer.data.decoding_cost import LARGE_PIXELS, MAX_PIXELS, refuse_costly, refuse_exif, refuse_scans, refuse_tiles
 from trainer.data.errors import UnreadableImage
 from trainer.data.jpeg import ORIENTATION, decode_plain_jpeg
+from trainer.data.levels import bits_of, is_deep, levels_of, spread
+from trainer.data.reading import Losses
+from trainer.specs.data_sets import ValueRange
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats by Pillow's names. Named, because Pillow runs an outside program for some of the others; and because the
@@ -74,8 +81,11 @@ _TURNS = {
 """What brings an image of this Exif orientation upright (Exif 2.3, 4.6.4 A)."""
 
 
-def decode(encoded: bytes, name: str) -> NDArray[np.uint8]:
-    """The image in a file's bytes, (H, W, 3) uint8 RGB; `name` is what an error calls it.
+def decode(
+    encoded: bytes, name: str, value_range: ValueRange = "dtype", losses: Losses | None = None
+) -> NDArray[np.uint8]:
+    """The image in a file's bytes, (H, W, 3) uint8 RGB; `name` is what an error calls it, `losses` takes in what is
+    lost of it.
 
     Raises:
         UnreadableImage: there is no such image in them; names the cause.
@@ -90,7 +100,9 @@ def decode(encoded: bytes, name: str) -> NDArray[np.uint8]:
     _at_work[me] = _AtWork(name, time.pthread_getcpuclockid(me))
     try:
         pixels = decode_plain_jpeg(encoded)
-        return decode_by_pillow(encoded, name) if pixels is None else pixels
+        if pixels is None:
+            return decode_by_pillow(encoded, name, value_range, losses)
+        return spread(pixels) if value_range == "percentile" else pixels
     finally:
         del _at_work[me]
 
@@ -107,7 +119,9 @@ def overdue() -> str | None:
     return None
 
 
-def decode_by_pillow(encoded: bytes, name: str) -> NDArray[np.uint8]:
+def decode_by_pillow(
+    encoded: bytes, name: str, value_range: ValueRange = "dtype", losses: Losses | None = None
+) -> NDArray[np.uint8]:
     """What `decode` returns, by Pillow alone.
 
     Raises:
@@ -123,28 +137,37 @@ def decode_by_pillow(encoded: bytes, name: str) -> NDArray[np.uint8]:
                 offsets = image.tag_v2.get(STRIP_OFFSETS) or image.tag_v2.get(TILE_OFFSETS) or ()
                 refuse_scans(encoded.count(b"\xff\xda") / max(1, np.size(offsets)), count)
             if count <= LARGE_PIXELS:
-                return _upright_rgb(image)
+                return _upright_rgb(image, value_range, losses)
             with _one_large:
-                return _upright_rgb(image, factor=math.ceil(math.sqrt(count / LARGE_PIXELS)))
+                return _upright_rgb(image, value_range, losses, factor=math.ceil(math.sqrt(count / LARGE_PIXELS)))
     except MemoryError:
         raise  # of the process, not of the image
     except UnidentifiedImageError as error:
-        raise UnreadableImage(name, f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file") from error
+        why = said_of_tiff(encoded) or f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
+        raise UnreadableImage(name, why) from error
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them trip over
         raise UnreadableImage(name, str(error) or type(error).__name__) from error
 
 
-def _upright_rgb(image: Image.Image, factor: int = 1) -> NDArray[np.uint8]:
+def _upright_rgb(
+    image: ImageFile, value_range: ValueRange, losses: Losses | None, factor: int = 1
+) -> NDArray[np.uint8]:
     refuse_exif(image.info.get("exif", image.info.get("Raw profile type exif")))
+    sixteen = any(";16" in str(tile.args) for tile in image.tile)
     image.load()
     refuse_exif(image.info.get("exif", image.info.get("Raw profile type exif")))  # a PNG may have it behind its pixels
     turn = _turn_of(image)
-    rgb = _rgb(image)
+    if losses is not None:
+        losses.bits = bits_of(image) if value_range == "dtype" else None
+        losses.dropped = dropped_of(image)
+        losses.high_byte_alone = sixteen and not is_deep(image)
+    rgb = _rgb(image, value_range)
     if factor > 1:
         rgb = rgb.reduce(factor)
     if turn is not None:
         rgb = rgb.transpose(turn)
-    return np.asarray(rgb)
+    levels = np.asarray(rgb)
+    return spread(levels) if value_range == "percentile" and not is_deep(image) else levels
 
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
@@ -155,16 +178,14 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, value_range: ValueRange) -> Image.Image:
     """In 8-bit RGB.
 
     Raises:
         ValueError: no level of its pixels is white by definition, or Pillow knows no way.
     """
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError("pixels of 32 bits a channel have no defined white; store it with 8 or 16 bits a channel")
+    if is_deep(image):
+        return Image.fromarray(levels_of(image, value_range)).convert("RGB")
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # first, or Pillow warns of transparent palette entries
     return image.convert("RGB")

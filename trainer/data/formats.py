@@ -9,6 +9,8 @@ from typing import assert_never
 
 from trainer.data.datasets import Images, OfFiles
 from trainer.data.errors import DataError
+from trainer.data.image_files import FileImages
+from trainer.data.reading import Reading
 from trainer.specs.data_sets import (
     CifarSource,
     CocoSource,
@@ -46,10 +48,14 @@ def open_source(name: str, source: DataSource, split: str, *, tick: Tick, warn: 
     if known is not None and split not in known:
         raise DataError(f"data set {name!r} has no split {split!r}; {_nearest(split, known)}")
     try:
-        return _open(name, source, split, tick, warn)
+        images = _open(name, source, split, tick, warn)
     except OSError as error:
         place = shown(os.fsdecode(error.filename)) if error.filename is not None else None
         raise DataError(f"data set {name!r} cannot be read: {error.strerror or error}: {place}") from error
+    if isinstance(images, FileImages):
+        whose = f"data set {name!r}, split {split!r}"
+        images.read_as(Reading(source.value_range, whose=whose, total=len(images), warn=warn))
+    return images
 
 
 def splits_of(source: DataSource) -> list[str] | None:

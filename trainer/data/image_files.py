@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from trainer.data.decoding import decode
 from trainer.data.errors import DataError, UnreadableImage
+from trainer.data.reading import Losses, Reading
 from trainer.specs.given_files import Refused, open_regular
 from trainer.specs.words import shown
 
@@ -45,7 +46,26 @@ class Names:
         return bytes(self._text[start : self._ends[place]])
 
 
-def read_image(folder: bytes, path: bytes) -> NDArray[np.uint8]:
+class FileImages:
+    """What splits have in common whose images are files of their own."""
+
+    fingerprint: str
+    _reading = Reading()
+
+    def read_as(self, reading: Reading) -> None:
+        """From now on, and once: what is not the default is another data set, of other pixels."""
+        self._reading = reading
+        if reading.value_range != "dtype":
+            said = f"{self.fingerprint} value_range {reading.value_range} 1"
+            self.fingerprint = hashlib.sha256(said.encode()).hexdigest()
+
+    def look_anew(self, count: int) -> Reading:
+        """What takes in the next `count` images in place of what did so before; it warns nobody."""
+        self._reading = self._reading.anew(count)
+        return self._reading
+
+
+def read_image(folder: bytes, path: bytes, reading: Reading) -> NDArray[np.uint8]:
     """The image of the file `path` below `folder`, (H, W, 3) uint8 RGB.
 
     Raises:
@@ -63,7 +83,12 @@ def read_image(folder: bytes, path: bytes) -> NDArray[np.uint8]:
         if error.errno not in _OF_ONE_FILE or not os.path.isdir(folder):
             raise
         raise UnreadableImage(said(path), error.strerror or str(error)) from error
-    return decode(encoded, said(path))
+    if not reading.looks:
+        return decode(encoded, said(path), reading.value_range)
+    losses = Losses()
+    levels = decode(encoded, said(path), reading.value_range, losses)
+    reading.take(said(path), levels, losses)
+    return levels
 
 
 def digest_of_files(whose: str, folder: bytes, names: Names, tick: Callable[[], None]) -> bytes:

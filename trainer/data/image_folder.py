@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
-from trainer.data.image_files import printable, read_image, said
+from trainer.data.image_files import FileImages, printable, read_image, said
 from trainer.data.image_tree import entries, entry_ending, images_below, is_folder
 from trainer.data.passed_over import ENDINGS, PassedOver
 from trainer.specs.words import shown
@@ -49,7 +49,7 @@ class ClassImages:
         return cls(b"".join(name for name, _ in images), lengths, digest)
 
 
-class ImageFolder:
+class ImageFolder(FileImages):
     """One split of a tree of image files.
 
     Images come one of each class in turn, within a class in the order of their names, so that any beginning of the
@@ -84,7 +84,7 @@ class ImageFolder:
             UnreadableImage: the file is not there, may not be read, or is no image.
             OSError: the disk does not give it, or is not there any more.
         """
-        return read_image(self._folder, self._path(index))
+        return read_image(self._folder, self._path(index), self._reading)
 
     def name(self, index: int) -> str:
         return printable(self._path(index))

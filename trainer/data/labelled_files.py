@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
-from trainer.data.image_files import Names, digest_of_files, printable, read_image
+from trainer.data.image_files import FileImages, Names, digest_of_files, printable, read_image
 
 
-class LabelledFiles:
+class LabelledFiles(FileImages):
     """Images of a folder by name.
 
     As in an image folder they come one of each class in turn, within a class in the order given, so that any beginning
@@ -59,7 +59,7 @@ class LabelledFiles:
             UnreadableImage: the file is not there, may not be read, or is no image.
             OSError: the disk does not give it, or is not there any more.
         """
-        return read_image(self._folder, self._names[self._order[index]])
+        return read_image(self._folder, self._names[self._order[index]], self._reading)
 
     def name(self, index: int) -> str:
         return printable(self._names[self._order[index]])

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
-from trainer.data.image_files import Names, printable, read_image, said
+from trainer.data.image_files import FileImages, Names, printable, read_image, said
 from trainer.data.image_tree import images_below
 from trainer.data.passed_over import PassedOver
 from trainer.specs.data_sets import ImagesSource
@@ -25,7 +25,7 @@ _OF_A_TEST = (b"test", b"val", b"valid", b"validation", b"eval")
 """What people call folders that nothing is to be learned from."""
 
 
-class UnlabelledFolder:
+class UnlabelledFolder(FileImages):
     """All images below a folder, in the order of the bytes of their paths."""
 
     classes: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class UnlabelledFolder:
             UnreadableImage: the file is not there, may not be read, or is no image.
             OSError: the disk does not give it, or is not there any more.
         """
-        return read_image(self._folder, self._names[range(len(self))[index]])
+        return read_image(self._folder, self._names[range(len(self))[index]], self._reading)
 
     def name(self, index: int) -> str:
         return printable(self._names[range(len(self))[index]])

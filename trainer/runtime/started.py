@@ -21,7 +21,7 @@ def journal_started(context: Context, spec: Spec, *, resume_step: int, **facts: 
 
     `ranks` names each process by pid and start time (clock ticks since boot, /proc/<pid>/stat): a pid alone may be
     another process tomorrow. `resume_step`: the steps before it are in earlier attempts' journals. Of image files
-    there is `jpeg_decoder`, and a warning where it is not the fast one.
+    there are `jpeg_decoder`, with a warning where it is not the fast one, and the `value_range` they are read by.
     """
     mine = torch.tensor([os.getpid(), _start_ticks()], dtype=torch.int64, device=context.device)
     everyone = collectives.all_gather(mine).tolist()
@@ -30,7 +30,7 @@ def journal_started(context: Context, spec: Spec, *, resume_step: int, **facts: 
     source = context.data_source(spec.data.name)
     if source is not None and has_image_files(source):
         decoder = jpeg_decoder()
-        facts = {**facts, "jpeg_decoder": decoder.name}
+        facts = {**facts, "jpeg_decoder": decoder.name, "value_range": source.value_range}
         if decoder.lost is not None:
             said = "JPEGs are decoded by Pillow, to the same pixels and more slowly"
             context.warn(

@@ -31,6 +31,9 @@ from trainer.specs.known_data_sets import KNOWN
 from trainer.specs.parsing import Fault, SpecError, faults
 from trainer.specs.spelling import nearest, one_reading
 
+ValueRange = Literal["dtype", "file", "percentile"]
+"""Which value of an image file is white: the largest of its type, the one that the file names, or each image's own."""
+
 
 class _Source(SpecModel):
     root: Path = Field(description="Folder of the data set on this host")
@@ -39,6 +42,21 @@ class _Source(SpecModel):
         default_factory=dict, description="Lists of labelled images by name, for semi-supervised training"
     )
     description: Text = Field("", max_length=500)
+    value_range: ValueRange = Field(
+        "dtype",
+        description="Which value of an image file is white: the largest of its type, the one that the `file` names "
+        "(12-bit TIFF), or by `percentile` each image's own",
+    )
+
+
+class _RecordsSource(_Source):
+    """Images that are levels of 8 bits in records, not files of their own."""
+
+    @model_validator(mode="after")
+    def _no_value_range(self) -> Self:
+        if self.value_range != "dtype":
+            raise ValueError("`value_range` is of image files, and this format has none; leave it out")
+        return self
 
 
 class ImageFolderSource(_Source):
@@ -83,13 +101,13 @@ class INaturalistSource(_Source):
     splits: dict[Name, str] = Field(default_factory=lambda: {"train": "train2018.json", "test": "val2018.json"})
 
 
-class CifarSource(_Source):
+class CifarSource(_RecordsSource):
     """The binary version of CIFAR: data_batch_1.bin ... test_batch.bin, or train.bin and test.bin."""
 
     format: Literal["cifar10", "cifar100"]
 
 
-class Stl10Source(_Source):
+class Stl10Source(_RecordsSource):
     """The binary files of STL-10; splits train, test, and unlabeled for pretraining."""
 
     format: Literal["stl10"]
@@ -181,7 +199,7 @@ _SIDES = {"cifar10": 32, "cifar100": 32, "stl10": 96}
 
 def has_image_files(source: DataSource) -> bool:
     """Whether its images are files of their own, which have to be decoded."""
-    return not isinstance(source, CifarSource | Stl10Source)
+    return not isinstance(source, _RecordsSource)
 
 
 def unchecked(source: DataSource) -> DataSetEntry:

@@ -1,0 +1,178 @@
+"""Which value of an image file is white: by its type, by what the file says, or by its own values."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from odd_tiffs import tiff
+from PIL import Image
+
+from trainer.data.decoding import decode
+from trainer.data.errors import UnreadableImage
+from trainer.data.reading import Losses
+
+RNG = np.random.default_rng(0)
+RAMP = np.linspace(0, 4095, 60).round().astype(np.uint16).reshape(6, 10)
+"""Of 12 bits, from black to white."""
+
+
+def grey(file, value_range="dtype", losses=None):
+    """The levels of an image whose bands are one another's copies."""
+    found = decode(file, "x", value_range, losses)
+    np.testing.assert_array_equal(found[..., 0], found[..., 1])
+    np.testing.assert_array_equal(found[..., 0], found[..., 2])
+    return found[..., 0]
+
+
+def encoded(image, kind, **options):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_twelve_bits_that_the_file_tells():
+    file, losses = tiff(RAMP, 12), Losses()
+    np.testing.assert_array_equal(grey(file, "dtype", losses), RAMP >> 8)
+    assert (losses.bits, grey(file).max()) == (12, 15)
+    losses = Losses()
+    np.testing.assert_array_equal(grey(file, "file", losses), np.round(RAMP * (255 / 4095)).astype(np.uint8))
+    assert losses == Losses()
+
+
+@pytest.mark.parametrize("tags", [
+    {280: (3, [0]), 281: (3, [4095])}, {281: (3, [4095])}, {340: (11, [0.0]), 341: (11, [4095.0])},
+    {340: (11, [0.0]), 341: (11, [4095.0]), 281: (3, [9])}, {341: (3, [4095])},
+])  # fmt: skip
+def test_a_range_that_the_file_tells(tags):
+    file = tiff(RAMP, 16, tags=tags)
+    np.testing.assert_array_equal(grey(file), RAMP >> 8)
+    np.testing.assert_array_equal(grey(file, "file"), np.round(RAMP * (255 / 4095)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("tags", [{}, {281: (3, [0])}, {280: (3, [9]), 281: (3, [9])}, {341: (11, [float("nan")])}])
+def test_a_file_that_tells_nothing_is_read_by_its_type(tags):
+    levels = RNG.integers(0, 2**16, (5, 7)).astype(np.uint16)
+    file = tiff(levels, 16, tags=tags)
+    np.testing.assert_array_equal(grey(file, "file"), levels >> 8)
+    png = encoded(levels, "PNG")
+    np.testing.assert_array_equal(grey(png, "file"), levels >> 8)
+    photo = encoded(RNG.integers(0, 256, (8, 8, 3), np.uint8), "JPEG")
+    np.testing.assert_array_equal(decode(photo, "x", "file"), decode(photo, "x"))
+
+
+def test_the_largest_value_of_netpbm_holds_in_any_case():
+    file = b"P5 10 6 4095\n" + RAMP.astype(">u2").tobytes()
+    for value_range in ("dtype", "file"):
+        assert np.abs(grey(file, value_range).astype(int) - RAMP * (255 / 4095)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG"])
+def test_percentile_spreads_a_narrow_range_and_a_hot_pixel_does_not_matter(kind):
+    levels = RNG.integers(1000, 2001, (50, 50)).astype(np.uint16)
+    levels.flat[:2] = 65535, 0
+    found = grey(encoded(levels, kind), "percentile")
+    assert (found.flat[0], found.flat[1]) == (255, 0)
+    inside = levels.flat[2:].astype(float)
+    assert np.abs(found.flat[2:] - (inside - 1000) / 1000 * 255).max() < 2
+    assert grey(encoded(levels, kind)).flat[2:].max() == 2000 >> 8
+
+
+def test_percentile_of_eight_bits_keeps_the_hue_and_reads_plain_jpegs_alike():
+    narrow = RNG.integers(40, 61, (40, 40, 3), np.uint8)
+    narrow[..., 2] = 40
+    found = decode(encoded(narrow, "PNG"), "x", "percentile")
+    assert (found.min(), found.max()) == (0, 255)
+    assert found[..., 2].max() == 0, "bands are not spread each by itself"
+    photo = encoded(np.kron(narrow, np.ones((4, 4, 1), np.uint8)), "JPEG", quality=95)
+    plain = decode(photo, "x", "percentile")
+    np.testing.assert_array_equal(plain, decode(encoded(decode(photo, "x"), "PNG"), "x", "percentile"))
+    assert plain.max() == 255
+
+
+@pytest.mark.parametrize("levels", [np.full((6, 6), 700, np.uint16), np.full((6, 6), 0, np.uint16)])
+def test_an_image_of_one_value_has_nothing_to_spread(levels):
+    np.testing.assert_array_equal(grey(encoded(levels, "TIFF"), "percentile"), levels >> 8)
+    assert (decode(encoded(np.full((6, 6, 3), 70, np.uint8), "PNG"), "x", "percentile") == 70).all()
+
+
+def test_fewer_values_than_those_outside_are_what_there_is_to_see():
+    levels = np.full((100, 100), 500, np.uint16)
+    levels[0, 0] = 900
+    found = grey(encoded(levels, "TIFF"), "percentile")
+    assert (found[0, 0], found[0, 1]) == (255, 0)
+
+
+@pytest.mark.parametrize(("bits", "sample_format", "values"), [
+    (16, 2, RNG.integers(-1000, 3000, (20, 20))), (32, 2, RNG.integers(-1000, 3000, (20, 20))),
+    (32, 1, RNG.integers(0, 3000, (20, 20))), (32, 3, RNG.normal(size=(20, 20))),
+    (32, 3, np.where(np.eye(20) > 0, np.nan, RNG.normal(size=(20, 20)))),
+], ids=["signed 16", "signed 32", "32", "float", "with NaN"])  # fmt: skip
+def test_values_without_a_white_are_refused_with_the_remedy_and_read_by_percentile(bits, sample_format, values):
+    file = tiff(values, bits, sample_format=sample_format)
+    for value_range in ("dtype", "file"):
+        with pytest.raises(UnreadableImage, match=r"no defined white; .*value_range: percentile"):
+            decode(file, "x", value_range)
+    found, order = grey(file, "percentile"), np.argsort(values, axis=None)
+    assert (found.min(), found.max()) == (0, 255)
+    ranked = found.flat[order[np.isfinite(values.flat[order])]]
+    assert (np.diff(ranked.astype(int)) >= 0).all()
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    kind = 11 if sample_format != 1 else 4
+    told = grey(tiff(values, bits, sample_format=sample_format, tags={340: (kind, [low]), 341: (kind, [high])}), "file")
+    np.testing.assert_array_equal(told, found)
+
+
+def test_white_that_is_zero():
+    file = tiff(RAMP, 16, photometric=0)
+    np.testing.assert_array_equal(grey(file, "percentile"), 255 - grey(tiff(RAMP, 16), "percentile"))
+
+
+BANDS = RNG.integers(0, 256, (5, 8, 6)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("file", "said"), [
+    (tiff(BANDS[..., :4], 8, extra=[0]), "of its 4 bands 3 are read"),
+    (tiff(BANDS[..., :4].astype(np.uint16) * 257, 16, extra=[0]), "of its 4 bands 3 are read"),
+    (tiff(BANDS[..., :5], 8, extra=[0, 0]), "of its 5 bands 3 are read"),
+    (tiff(BANDS[..., :2], 8, extra=[0]), "of its 2 bands 1 are read"),
+    (tiff(BANDS[..., :4], 8), "its last band, of transparency or something else, has levels from "),
+    (encoded(BANDS[..., :4], "PNG"), "its last band, of transparency or something else, has levels from "),
+    (encoded(BANDS[..., :2], "PNG"), "its last band, of transparency or something else, has levels from "),
+])  # fmt: skip
+def test_a_band_that_is_dropped_is_told(file, said):
+    losses = Losses()
+    found = decode(file, "x", losses=losses)
+    assert losses.dropped is not None
+    assert losses.dropped.startswith(said)
+    if said.startswith("of its") and " 3 " in said:
+        np.testing.assert_array_equal(found, BANDS[..., :3])
+
+
+def test_what_says_nothing_is_not_told():
+    opaque = BANDS[..., :4].copy()
+    opaque[..., 3] = 255
+    palette = Image.fromarray(BANDS[..., :3]).quantize(8)
+    file = io.BytesIO()
+    palette.save(file, "PNG")
+    for each in (encoded(opaque, "PNG"), tiff(opaque, 8, extra=[2]), encoded(BANDS[..., :3], "TIFF"),
+                 encoded(BANDS[..., 0], "PNG"), file.getvalue(), encoded(RAMP, "TIFF")):  # fmt: skip
+        losses = Losses()
+        decode(each, "x", losses=losses)
+        assert losses == Losses()
+    palette.save(file := io.BytesIO(), "PNG", transparency=3)
+    decode(file.getvalue(), "x", losses=(losses := Losses()))
+    assert losses.dropped is not None
+
+
+@pytest.mark.parametrize(("file", "said"), [
+    (tiff(np.zeros((5, 8, 3), np.uint16), 12), "a TIFF with 3 bands of 12 bits (compression 1, photometric 2)"),
+    (tiff(BANDS[..., :5], 8, extra=[0] * 4, photometric=1), "a TIFF with 5 bands of 8 bits"),
+])  # fmt: skip
+def test_a_tiff_that_cannot_be_read_is_called_what_it_is(file, said):
+    with pytest.raises(UnreadableImage) as caught:
+        decode(file, "x")
+    assert said in caught.value.cause
+    assert "write it with 1 or 3 bands" in caught.value.cause
+    with pytest.raises(UnreadableImage, match="it is no JPEG"):
+        decode(b"II*\0" + struct.pack("<I", 1000), "x")

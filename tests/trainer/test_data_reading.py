@@ -1,0 +1,178 @@
+"""How a split's image files are read: `value_range` of datasets.yaml, and what is told of images in which it loses."""
+
+import json
+
+import numpy as np
+import pytest
+import runs
+import yaml
+from odd_tiffs import tiff
+from odd_trees import make_split
+from PIL import Image
+
+from trainer.data.errors import DataError
+from trainer.data.reading import Losses, Reading
+from trainer.data.registry import open_images
+from trainer.outcome import Outcome
+from trainer.pretraining import pretrain
+from trainer.specs import SpecError
+from trainer.specs.data_sets import ImageFolderSource, load_data_sets
+from trainer.survey import survey
+
+RNG = np.random.default_rng(0)
+NOISE = RNG.integers(0, 4096, (40, 8, 8)).astype(np.uint16)
+
+
+def folder(root, files, split="train"):
+    """A tree with one class of these files' bytes, by name."""
+    for name, content in files.items():
+        path = root / split / "all" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+def twelve(count, bits=12):
+    return {f"{number:02d}.tif": tiff(NOISE[number], bits) for number in range(count)}
+
+
+def opened(root, value_range="dtype", warn=lambda said: None, **source):
+    source = ImageFolderSource(format="image_folder", root=root, value_range=value_range)
+    return open_images("own", "train", source=source, warn=warn)
+
+
+def test_every_format_of_files_is_read_by_its_value_range_and_that_is_another_data_set(tmp_path):
+    root = folder(tmp_path, twelve(4))
+    (root / "list.txt").write_text("".join(f"{number:02d}.tif 0\n" for number in range(4)))
+    coco = {"images": [{"id": n, "file_name": f"{n:02d}.tif", "height": 8, "width": 8} for n in range(4)],
+            "annotations": [], "categories": [{"id": 1, "name": "all"}]}  # fmt: skip
+    (root / "coco.json").write_text(json.dumps(coco))
+    entries = {
+        "tree": {"format": "image_folder"},
+        "images": {"format": "images", "splits": {"train": "train/all"}},
+        "list": {"format": "file_list", "splits": {"train": "list.txt"}, "images": "train/all"},
+        "coco": {"format": "coco", "splits": {"train": {"images": "train/all", "annotations": "coco.json"}}},
+    }
+    file = tmp_path / "datasets.yaml"
+    for entry in entries.values():
+        found = []
+        for more in ({}, {"value_range": "dtype"}, {"value_range": "file"}, {"value_range": "percentile"}):
+            file.write_text(yaml.safe_dump({"own": {**entry, "root": ".", **more}}))
+            images = open_images("own", "train", source=load_data_sets(file)["own"])
+            found.append((images.fingerprint, images.image(2).tobytes()))
+        default, dtype, by_file, percentile = found
+        assert default == dtype
+        assert len({fingerprint for fingerprint, _ in (default, by_file, percentile)}) == 3
+        assert len({levels for _, levels in (default, by_file, percentile)}) == 3
+
+
+def test_the_fingerprint_of_the_default_is_that_of_the_versions_before(tmp_path):
+    root = folder(tmp_path, {"a.png": b"1234", "b.png": b"12"})
+    assert opened(root).fingerprint == "0727aa41530b7102fc1764d4ef32953fd019ba3e9b0ae7873e6aa39e5ccb38b7"
+
+
+def test_a_value_range_that_is_none_and_one_of_a_format_without_files(tmp_path):
+    file = tmp_path / "datasets.yaml"
+    for entry, said in (
+        ({"format": "image_folder", "value_range": "auto"}, "'dtype', 'file' or 'percentile'"),
+        ({"format": "cifar10", "value_range": "file"}, "`value_range` is of image files, and this format has none"),
+    ):
+        file.write_text(yaml.safe_dump({"own": {**entry, "root": "."}}))
+        with pytest.raises(SpecError, match=said):
+            load_data_sets(file)
+
+
+def test_black_images_and_dropped_bands_are_told_with_numbers_at_the_first_and_as_more_are_read(tmp_path):
+    said: list[str] = []
+    root = folder(tmp_path, twelve(20))
+    images = opened(root, warn=said.append)
+    for index in range(20):
+        images.image(index)
+    whose = "data set 'own', split 'train'"
+    assert [one.partition(", first")[0] for one in said] == [
+        f"{whose}: {count} of {count} images read hold 12 bits a sample and are read as 16 bits" for count in (1, 8, 20)
+    ]
+    assert "all/00.tif: their white is level 15 of 255. Say `value_range: file`" in said[0]
+    images.image(0)
+    assert len(said) == 3, "after as many as there are nothing is looked for"
+
+    said.clear()
+    photo = tiff(RNG.integers(0, 256, (8, 8, 3)).astype(np.uint8), 8)
+    four = tiff(RNG.integers(0, 256, (8, 8, 4)).astype(np.uint8), 8, extra=[0])
+    mixed = {f"{n}.tif": four if n in (3, 5) else tiff(NOISE[n], 16) if n == 8 else photo for n in range(10)}
+    images = opened(folder(tmp_path / "mixed", mixed), warn=said.append)
+    for index in range(10):
+        images.image(index)
+    assert [one.removeprefix(f"{whose}: ").partition(":")[0] for one in said] == [
+        "1 of 4 images read have a band that is dropped, first all/3.tif",
+        "2 of 8 images read have a band that is dropped, first all/3.tif",
+        "1 of 9 images read are almost black, first all/8.tif",
+    ]
+    assert f"below 32 of 255, the highest is {NOISE[8].max() >> 8}. " in said[2]
+    assert "`value_range: percentile`" in said[2]
+
+
+@pytest.mark.parametrize("value_range", ["file", "percentile"])
+def test_with_the_value_range_that_fits_there_is_nothing_to_tell(tmp_path, value_range):
+    said: list[str] = []
+    images = opened(folder(tmp_path, twelve(3)), value_range, warn=said.append)
+    assert [images.image(index).max() > 200 for index in range(3)] == [True] * 3
+    assert said == []
+
+
+def test_colours_of_sixteen_bits_that_percentile_cannot_spread_well_are_told(tmp_path):
+    narrow = RNG.integers(0, 4096, (16, 16, 3)).astype(np.uint16)
+    said: list[str] = []
+    images = opened(folder(tmp_path, {"a.tif": tiff(narrow, 16)}), "percentile", warn=said.append)
+    assert images.image(0).max() == 255
+    assert len(said) == 1
+    assert "have few levels, first all/a.tif: 16, for of colours with 16 bits the high byte alone is read" in said[0]
+    wide = RNG.integers(0, 2**16, (64, 64, 3)).astype(np.uint16)
+    opened(folder(tmp_path / "wide", {"a.tif": tiff(wide, 16)}), "percentile", warn=said.append).image(0)
+    assert len(said) == 1
+
+
+def test_many_threads_take_in_images_and_each_is_counted_once():
+    said: list[str] = []
+    reading = Reading(whose="x", total=64, warn=said.append)
+    black = np.zeros((4, 4, 3), np.uint8)
+    for number in range(64):
+        reading.take(f"{number}.png", black, Losses())
+    assert [one.split(" images")[0] for one in said] == ["x: 1 of 1", "x: 8 of 8", "x: 64 of 64"]
+    assert reading.tally() == [said[-1]]
+    assert not reading.looks
+
+
+def test_the_survey_looks_at_some_images_and_notes_what_is_lost_and_the_side_that_all_have(tmp_path):
+    root = folder(tmp_path / "dark", twelve(40))
+    entry = survey("own", ImageFolderSource(format="image_folder", root=root), lambda said: None)
+    assert entry.fault is None
+    assert entry.image_size == 8
+    assert [note for note in entry.notes if "32 of 32 images read hold 12 bits" in note] == entry.notes
+    make_split(tmp_path / "sides/train", 6, {2})
+    source = ImageFolderSource(format="image_folder", root=tmp_path / "sides")
+    entry = survey("own", source, lambda said: None)
+    assert (entry.image_size, entry.notes) == (8, [])
+    Image.new("RGB", (9, 8), "white").save(tmp_path / "sides/train/class-0/other.png")
+    assert survey("own", source, lambda said: None).image_size is None
+
+
+def test_a_run_says_what_it_loses_and_does_not_go_on_with_another_value_range(tmp_path):
+    root = folder(tmp_path / "data", twelve(40))
+    spec = runs.spec(data={"name": "own"}, epochs=2, batch_size=20)
+
+    def run(attempt, value_range):
+        context = runs.context(tmp_path / "run", attempt)
+        source = ImageFolderSource(format="image_folder", root=root, value_range=value_range)
+        context.inputs["data"] = {"own": source.model_dump(mode="json")}
+        return pretrain(spec, context)
+
+    first = run(1, "dtype")
+    assert isinstance(first, Outcome)
+    assert first.outcome == "ok"
+    warnings = [event.data["message"] for event in runs.events(tmp_path / "run", kind="warning")]
+    assert any("40 of 40 images read hold 12 bits a sample" in said for said in warnings)
+    with pytest.raises(DataError, match="`value_range`"):
+        run(2, "file")
+    facts = [event.data["value_range"] for event in runs.events(tmp_path / "run", kind="started")]
+    assert facts == ["dtype"]

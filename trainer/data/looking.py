@@ -1,0 +1,44 @@
+"""A look at some images of a split, before anybody learns from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainer.data.datasets import Images
+from trainer.data.errors import UnreadableImage
+from trainer.data.image_files import FileImages
+
+LOOKED_AT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen: `told` in words of what is lost of images, `sides` (height, width) of those that can be read."""
+
+    told: list[str]
+    sides: set[tuple[int, int]]
+
+
+def look_at(images: Images, tick: Callable[[], None]) -> Look:
+    """Read up to LOOKED_AT images of a split, evenly spaced, if they are files; `tick` is called for each. The
+    split warns of none afterwards.
+
+    Raises:
+        OSError: the disk does not give them.
+    """
+    sides: set[tuple[int, int]] = set()
+    if not isinstance(images, FileImages):
+        return Look([], sides)
+    places = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images)), dtype=np.int64))
+    reading = images.look_anew(len(places))
+    for place in places.tolist():
+        tick()
+        try:
+            height, width = images.image(place).shape[:2]
+        except UnreadableImage:
+            continue
+        sides.add((height, width))
+    return Look(reading.tally(), sides)

@@ -1,0 +1,123 @@
+"""How the image files of a split are read, and what is told of those in which something is lost by it.
+
+An image that becomes almost black, or a band that is dropped, ends no run and spoils many: so each kind is told of at
+the first image, and with numbers as more are read, until as many were read as the split has.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.specs.data_sets import ValueRange
+
+DARK = 32
+"""Of 255: an image is almost black if 99.9 % of its levels are below."""
+FEW_LEVELS = 64
+SEE = "docs/data-sets.md, When images are black"
+
+
+@dataclass(slots=True)
+class Losses:
+    """What is found of one image while it is decoded."""
+
+    bits: int | None = None
+    """The file has so many of 9 to 15 bits, and they were read as 16."""
+    dropped: str | None = None
+    """What it has beside grey, or red, green and blue."""
+    high_byte_alone: bool = False
+    """Its colours have 16 bits."""
+
+
+class Reading:
+    """What a split's image files are read by; any thread may take an image in."""
+
+    def __init__(
+        self,
+        value_range: ValueRange = "dtype",
+        *,
+        whose: str = "",
+        total: int = 0,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        """`warn` is told of losses, of the split that is called `whose`, until `total` images were read."""
+        self.value_range = value_range
+        self._whose = whose
+        self._total = total
+        self._warn = warn
+        self._turn = threading.Lock()
+        self._seen = 0
+        self._tell_at = 8
+        self._counts: dict[str, int] = {}
+        self._words: dict[str, str] = {}
+        self._told: dict[str, int] = {}
+
+    def anew(self, total: int) -> Reading:
+        """The same with nothing seen yet, of `total` images; it warns nobody."""
+        return Reading(self.value_range, whose=self._whose, total=total)
+
+    @property
+    def looks(self) -> bool:
+        """Whether losses are still asked for."""
+        return self._total > self._seen
+
+    def take(self, name: str, levels: NDArray[np.uint8], losses: Losses) -> None:
+        """One more image, (H, W, 3), was read."""
+        found = _kinds(name, levels, losses, self.value_range)
+        with self._turn:
+            self._seen += 1
+            for kind, words in found.items():
+                self._counts[kind] = self._counts.get(kind, 0) + 1
+                self._words.setdefault(kind, words)
+            if self._seen in (self._tell_at, self._total):
+                self._tell_at *= 8
+                due = set(self._counts)
+            else:
+                due = {kind for kind in found if kind not in self._told}
+            told = [self._said(kind) for kind in self._counts if kind in due and self._grown(kind)]
+        if self._warn is not None:
+            for said in told:
+                self._warn(said)
+
+    def tally(self) -> list[str]:
+        """What there is to tell by now."""
+        with self._turn:
+            return [self._said(kind) for kind in self._counts]
+
+    def _grown(self, kind: str) -> bool:
+        before, self._told[kind] = self._told.get(kind, 0), self._counts[kind]
+        return self._counts[kind] > before
+
+    def _said(self, kind: str) -> str:
+        return f"{self._whose}: {self._counts[kind]:,} of {self._seen:,} images read {self._words[kind]}"
+
+
+def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: ValueRange) -> dict[str, str]:
+    """The losses of an image by kind, in words that follow a number of images."""
+    found = {}
+    if losses.bits is not None:
+        found[f"{losses.bits} bits"] = (
+            f"hold {losses.bits} bits a sample and are read as 16 bits, first {name}: their white is level "
+            f"{(2**losses.bits - 1) >> 8} of 255. Say `value_range: file` for the data set in datasets.yaml ({SEE})"
+        )
+    elif np.count_nonzero(levels >= DARK) * 1000 < levels.size:
+        found["dark"] = (
+            f"are almost black, first {name}: 99.9 % of its levels are below {DARK} of 255, the highest is "
+            f"{levels.max()}. If its values use a part of their range only, say `value_range: percentile` for the data "
+            f"set in datasets.yaml, or `file` if the files tell that part ({SEE})"
+        )
+    if losses.dropped is not None:
+        found["dropped"] = (
+            f"have a band that is dropped, first {name}: {losses.dropped}. Grey, or red, green and blue, are read; "
+            f"write the files without the band, or with what is to be seen in these ({SEE})"
+        )
+    if losses.high_byte_alone and value_range == "percentile" and (count := len(np.unique(levels))) < FEW_LEVELS:
+        found["coarse"] = (
+            f"have few levels, first {name}: {count}, for of colours with 16 bits the high byte alone is read. Write "
+            f"the files with 8 bits a channel, spread over all of their range ({SEE})"
+        )
+    return found
