@@ -22,6 +22,7 @@ from trainer.data.errors import DataError
 from trainer.data.formats import splits_of
 from trainer.data.looking import look_at
 from trainer.data.registry import open_images
+from trainer.data.system_names import system_name
 from trainer.data.unused import unused_images
 from trainer.runtime.watchdog import die_with_parent
 from trainer.specs import SpecError
@@ -82,7 +83,7 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
     faults += [f"list {list_!r} of data set {name!r} is not at {file}" for list_, file in source.lists.items()
                if not os.path.isfile(file)]  # fmt: skip
     if not found or faults:
-        fault = shown((faults or [f"{source.root} has no split"])[0])
+        fault = shown(faults[0])
         return unknown.model_copy(update={"checked": True, "fault": fault, "notes": notes[:MOST_NOTES]})
     masks = all(images.has_masks for images in found.values() if isinstance(images, AnnotatedDataSet))
     return unknown.model_copy(
@@ -107,10 +108,14 @@ def _side(sides: set[tuple[int, int]]) -> int | None:
 
 
 def _folders(root: Path) -> list[str]:
-    # A root that is not there is told of by what opens the split. A folder that no spec can name is no split.
+    # What is wrong with a root that is not there, or has no folders, is told by what opens a split. A folder that no
+    # spec can name is no split.
     if not root.is_dir():
         return ["train"]
-    return sorted(e.name for e in root.iterdir() if re.fullmatch(NAME_PATTERN, e.name) and e.is_dir())
+    named = (
+        e.name for e in root.iterdir() if re.fullmatch(NAME_PATTERN, e.name) and not system_name(os.fsencode(e.name))
+    )
+    return sorted(name for name in named if (root / name).is_dir()) or ["train"]
 
 
 class _Ticks:

@@ -71,7 +71,8 @@ def test_a_split_whose_list_cannot_be_read_is_no_fault_of_the_job(coco, tmp_path
 def test_of_lists_voc_and_inaturalist_what_they_do_not_name(tmp_path):
     for name in ("list/a/1.png", "list/a/2.png", "inat/a/1.png", "inat/b.jpg", "inat/._b.jpg", "inat/c.heic"):
         put(tmp_path / name)
-    (tmp_path / "list/train.txt").write_text("a/1.png 0\n")
+    put(tmp_path / "list/.hidden/3.png")  # which a list may name all the same
+    (tmp_path / "list/train.txt").write_text("a/1.png 0\n.hidden/3.png 1\n")
     lists = {"format": "file_list", "root": str(tmp_path / "list"), "splits": {"train": "train.txt"}}
     assert told(lists, "train") == told(lists) == ["images of no split, not used: 1 (a/2.png), 1 in a"]
     made = json.loads(instances("a/1.png"))

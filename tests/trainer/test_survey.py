@@ -36,12 +36,11 @@ def test_of_a_tree_without_splits_those_folders_count_that_are_splits(tmp_path):
         make_split(tmp_path / unspeakable, 6)
     entry, said = of_folder(tmp_path)
     assert (entry.splits, entry.fault) == ({"train": 6}, None)
-    empty, unspoken, hidden = said
-    assert "images of no split, not used: 12 (" in unspoken
-    assert "2 in of my own/class-0" in unspoken
+    empty, unspoken = said
+    assert "images of no split, not used: 18 (.cache/class-0/000.png, " in unspoken
+    assert "2 in .cache/class-0, 2 in .cache/class-1" in unspoken
     assert "devkit is empty" in empty
     assert "not counted as a split" in empty
-    assert "hidden images, not used: 6 (.cache/class-0/000.png, " in hidden
     assert entry.notes == said
 
 
@@ -93,6 +92,20 @@ def test_a_folder_without_labels_has_images_and_no_classes(tmp_path):
     entry = survey.survey("own", unlabelled(tmp_path), lambda said: None)
     assert (entry.splits, entry.classes, entry.annotations, entry.notes) == ({"train": 5}, None, [], [])
     assert (entry.unlabelled, entry.checked, entry.fault) == (["train"], True, None)
+
+
+def test_images_in_a_root_without_splits_or_in_class_folders_right_below_it_are_told_of(tmp_path):
+    make_split(tmp_path / "by-class", 6)
+    entry, _ = of_folder(tmp_path / "by-class")
+    assert "say `splits: {train: .}` for class folders right below the root" in entry.fault
+    entry, _ = of_folder(tmp_path / "by-class", splits={"train": "."})
+    assert (entry.splits, entry.classes, entry.notes) == ({"train": 6}, 3, [])
+    for number in range(5):
+        (tmp_path / f"{number}.png").touch()
+    (tmp_path / "by-class").rename(tmp_path / "__MACOSX")
+    entry, _ = of_folder(tmp_path)
+    assert "its folders: none (images are looked for as ROOT/SPLIT/CLASS/IMAGE), where 5 images stand" in entry.fault
+    assert "`format: images`" in entry.fault
 
 
 def test_a_root_that_is_not_there_is_told_with_where_the_set_comes_from(tmp_path):

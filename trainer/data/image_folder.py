@@ -165,7 +165,10 @@ def _classes(name: str, root: Path, split: str, passed: PassedOver) -> list[byte
     if not classes:
         loose = passed.loose.count
         stand = f"{loose:,} images stand in {folder} itself" if loose else f"{folder} is empty"
-        raise DataError(f"data set {name!r}: {stand}, and no class folder is in it ({LAYOUT}); {unlabelled}")
+        raise DataError(
+            f"data set {name!r}: {stand}, and no class folder is in it ({LAYOUT}); if it is a class itself, say "
+            f"`splits: {{train: .}}` for class folders right below the root; {unlabelled}"
+        )
     return sorted(classes)
 
 

@@ -50,15 +50,17 @@ def images_below(
     return images
 
 
-def entries(folder: bytes, below: bytes, passed: PassedOver) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
-    """What stands in `folder`/`below`, with its path below `folder`; without what is a system's or hidden, which is
-    counted in `passed`."""
+def entries(
+    folder: bytes, below: bytes, passed: PassedOver, *, hidden: bool = False
+) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
+    """What stands in `folder`/`below`, with its path below `folder`; without what is a system's or, unless `hidden`,
+    hidden: that is counted in `passed`."""
     with os.scandir(os.path.join(folder, below)) as there:
         for entry in there:
             name = os.path.join(below, entry.name)
             if kind := system_name(entry.name):
                 passed.system[kind] += 1
-            elif not entry.name.startswith(b"."):
+            elif hidden or not entry.name.startswith(b"."):
                 yield name, entry
             elif entry.is_dir(follow_symlinks=False):
                 _count_hidden(folder, name, passed)

@@ -50,7 +50,7 @@ class PassedOver:
     links: Named = field(default_factory=Named)
     """Links to folders."""
     closed: Named = field(default_factory=Named)
-    """Hidden folders that may not be looked into."""
+    """Folders that may not be looked into."""
 
     def file(self, ending: bytes) -> None:
         """A file that is no image by its ending."""
@@ -68,7 +68,7 @@ class PassedOver:
         if self.hidden.count:
             told.append(f"hidden images, not used: {self.hidden.count:,} {self.hidden.names()}")
         if self.closed.count:
-            told.append(f"hidden folders that may not be looked into: {self.closed.count:,} {self.closed.names()}")
+            told.append(f"folders that may not be looked into: {self.closed.count:,} {self.closed.names()}")
         if self.links.count:
             told.append(
                 f"links to folders, not followed: {self.links.count:,} {self.links.names()}; put the folders there"
@@ -83,7 +83,7 @@ class PassedOver:
 def counted(counts: Counter[str]) -> str:
     """`3 x this, 1 x that`, the most frequent first."""
     shown_ones = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
-    more = f" and {len(shown_ones) - 8} other kinds" if len(shown_ones) > 8 else ""
+    more = f" and {len(shown_ones) - 8} kinds more" if len(shown_ones) > 8 else ""
     return ", ".join(f"{count:,} x {what}" for what, count in shown_ones[:8]) + more
 
 

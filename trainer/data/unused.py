@@ -44,10 +44,7 @@ def unused_images(source: DataSource, opened: Mapping[str, Images], *, tick: Cal
             walk.use(split)
         except (DataError, OSError) as error:
             told.append(f"split {split!r} cannot be read ({shown(str(error))}): its images count as those of no split")
-    try:
-        walk.look()
-    except OSError as error:
-        told.append(f"not all of {shown(str(source.root))} could be looked at: {error.strerror}")
+    walk.look()
     return walk.words() + told
 
 
@@ -100,11 +97,7 @@ class _Walk:
             self._hashes.append(hash(os.path.join(self._real[folder_], name)))
 
     def look(self) -> None:
-        """Walk.
-
-        Raises:
-            OSError: a folder cannot be read.
-        """
+        """Walk."""
         used = np.unique(np.array(self._hashes, dtype=np.int64))
         waiting = [*(os.path.normpath(os.fsencode(folder)) for folder in folders_of(self._source)), b""]
         seen: set[bytes] = set()
@@ -114,23 +107,32 @@ class _Walk:
             if real in seen:
                 continue
             seen.add(real)
-            told = self._told_of(below, real)
-            if told:
-                continue
-            found = []
-            for name, entry in entries(self._root, below, self._passed):
-                self._tick()
-                self._looked_at += 1
-                if entry.is_dir(follow_symlinks=False):
-                    if told is None:
-                        waiting.append(name)
-                elif is_folder(entry):
-                    self._link(name, waiting)
-                elif entry_ending(entry) in ENDINGS:
-                    found.append(entry.name)
-                elif entry_ending(entry) in OTHER_IMAGES:
-                    self._passed.file(entry_ending(entry))
-            self._count(below, real, found, used)
+            try:
+                self._look_into(below, real, waiting, used)
+            except OSError:
+                self._passed.closed.add(below)
+
+    def _look_into(self, below: bytes, real: bytes, waiting: list[bytes], used: NDArray[np.int64]) -> None:
+        told = self._told_of(below, real)
+        if told:
+            return
+        found = []
+        for name, entry in entries(self._root, below, self._passed, hidden=True):
+            self._tick()
+            self._looked_at += 1
+            if entry.is_dir(follow_symlinks=False):
+                if told is None:
+                    waiting.append(name)
+            elif is_folder(entry):
+                self._link(name, waiting)
+            elif entry_ending(entry) in ENDINGS:
+                found.append(entry.name)
+            elif entry_ending(entry) in OTHER_IMAGES:
+                self._passed.file(entry_ending(entry))
+        hashes = np.array([hash(os.path.join(real, name)) for name in found], dtype=np.int64)
+        for place in np.flatnonzero(~np.isin(hashes, used)).tolist():
+            self._unused.add(os.path.join(below, found[place]))
+            self._folders[below] += 1
 
     def words(self) -> list[str]:
         """What was found."""
@@ -167,9 +169,3 @@ class _Walk:
             waiting.append(name)
         else:
             self._passed.links.add(name)
-
-    def _count(self, below: bytes, real: bytes, found: list[bytes], used: NDArray[np.int64]) -> None:
-        hashes = np.array([hash(os.path.join(real, name)) for name in found], dtype=np.int64)
-        for place in np.flatnonzero(~np.isin(hashes, used)).tolist():
-            self._unused.add(os.path.join(below, found[place]))
-            self._folders[below] += 1
