@@ -36,6 +36,7 @@ from trainer.runtime.started import journal_started
 from trainer.runtime.unused_data import tell_of_unused
 from trainer.skipped_images import SkippedImages
 from trainer.specs import PretrainSpec, digest
+from trainer.specs.data_sets import DataSource, without_labels
 from trainer.train_state import TrainState, Update
 
 
@@ -134,15 +135,16 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
             f"change {name} or the number of ranks"
         )
     context.progress("loading data")
+    source = _source(spec, context)
     dataset = open_images(
         spec.data.name,
         spec.data.split,
-        source=context.data_source(spec.data.name),
+        source=source,
         limit=spec.data.limit,
         tick=partial(context.working, "loading data"),
         warn=context.warn,
     )
-    tell_of_unused(spec.data.name, {spec.data.split: dataset}, context, "loading data")
+    tell_of_unused(spec.data.name, source, {spec.data.split: dataset}, context, "loading data")
     if len(set(collectives.all_gather_texts([dataset.fingerprint], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {spec.data.name!r}; is it being written to?")
     batches = TrainingBatches(
@@ -162,6 +164,16 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
         write_views_picture(context.attempt_folder / "views.png", dataset, batches.first_rows(PICTURE_IMAGES))
         context.journal.append("image", step=0, key="views", file="views.png")
     return batches
+
+
+def _source(spec: PretrainSpec, context: Context) -> DataSource | None:
+    source = context.data_source(spec.data.name)
+    if spec.data.format is None:
+        return source
+    try:
+        return without_labels(spec.data.name, source, spec.data.split)
+    except ValueError as error:
+        raise BadSpec(f"data.format: {error}") from error
 
 
 def _resume(

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trainer.specs import DetectionSpec, Fault, PretrainSpec, SemiSupervisedSpec, Spec
-from trainer.specs.catalogue import DataSetEntry
-from trainer.specs.data_sets import LEARNS_FROM, WORDS, kinds_for, said_of
+from trainer.specs.catalogue import DataSetEntry, built_in_data_sets
+from trainer.specs.data_set_uses import LEARNS_FROM, WORDS, kinds_for, said_of
+from trainer.specs.data_sets import no_folder_of_images
 
 
 def best(entries: Iterable[DataSetEntry]) -> DataSetEntry:
     """Of what several nodes say of a data set, oldest first: what can be used before what has a fault, what was
     checked before what was not, the newest of these."""
     return max(reversed(list(entries)), key=lambda entry: (entry.fault is None, entry.checked))
+
+
+def counted_for(spec: Spec, entry: DataSetEntry) -> bool:
+    """Whether what a node has counted are the images that this spec asks for: of a tree of class folders that is read
+    as `format: images` nobody has counted what lies beside them."""
+    return not (isinstance(spec, PretrainSpec) and spec.data.format == "images") or entry.format == "images"
 
 
 def faults_of_kind(spec: Spec, entry: DataSetEntry) -> list[Fault]:
@@ -57,6 +64,11 @@ def faults_of_labels(spec: Spec, entry: DataSetEntry) -> list[Fault]:
 
 
 def _missing(spec: Spec, name: str, entry: DataSetEntry) -> list[Fault]:
+    if isinstance(spec, PretrainSpec) and not counted_for(spec, entry):
+        built_in = name in built_in_data_sets()
+        if built_in or entry.format not in (None, "image_folder"):
+            return [Fault("/data/format", no_folder_of_images(name, entry.format))]
+        return []
     if isinstance(spec, PretrainSpec):
         return _of_split("/data/split", name, spec.data.split, entry, labelled=False)
     return [

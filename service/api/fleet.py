@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.api.data_faults import best, faults_of_kind, faults_of_labels
+from service.api.data_faults import best, counted_for, faults_of_kind, faults_of_labels
 from service.api.sizes import faults_of_size
 from service.database.tables import Node, Slot
 from trainer.specs import Fault, Spec
@@ -34,10 +34,10 @@ class Fleet:
     reported: dict[str, dict[str, DataSetEntry]]
     """By data set what each node says of it, the oldest registration first."""
 
-    def images(self, data_set: str, split: str) -> int | None:
-        """Images of a split, None while nobody has reported it."""
-        entry = self.data_sets.get(data_set)
-        return None if entry is None else entry.splits.get(split)
+    def images(self, spec: Spec) -> int | None:
+        """Images of the split that a spec trains on, None while nobody has counted them."""
+        entry = self.data_sets.get(spec.data.name)
+        return None if entry is None or not counted_for(spec, entry) else entry.splits.get(spec.data.split)
 
     def classes(self, data_set: str) -> int | None:
         """Classes of a data set, None while nobody has reported it."""
@@ -65,7 +65,7 @@ def load_fleet(session: Session) -> Fleet:
 
 def faults_in(spec: Spec, fleet: Fleet) -> list[Fault]:
     """What this fleet can never run, known before anything is queued. A fleet without nodes rules out little."""
-    images = fleet.images(spec.data.name, spec.data.split)
+    images = fleet.images(spec)
     entry = fleet.data_sets.get(spec.data.name)
     labels = [] if entry is None else faults_of_labels(spec, entry)
     sizes = [] if images is None else faults_of_size(spec, images, fleet.classes(spec.data.name))

@@ -105,7 +105,7 @@ def plan_job(session: Session, settings: Settings, body: JobBody, experiment_nam
     backbone = _backbone(session, spec, job)
     session.rollback()
     sized = backbone if backbone and plan.is_known(backbone) else None
-    images, classes = fleet.images(spec.data.name, spec.data.split), fleet.classes(spec.data.name)
+    images, classes = fleet.images(spec), fleet.classes(spec.data.name)
     need = plan.memory(spec, sized, classes, images) if sized else None
     steps_per_epoch, steps = plan.steps(spec, images, classes)
     return Plan(

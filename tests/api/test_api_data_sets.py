@@ -13,11 +13,13 @@ from api_kit import KNN, PRETRAIN, faults_of
 PIXELS = {"backbone_from": {"pixels": True}}
 LABELLED: dict[str, Any] = {"splits": {"train": 5000, "test": 1000, "unlabeled": 9000}, "classes": 10, "checked": True}
 SETS: dict[str, Any] = {
-    "photos": LABELLED | {"annotations": ["class"], "unlabelled": ["unlabeled"], "lists": ["1percent", "few"]},
-    "voc": LABELLED | {"annotations": ["boxes", "multi_label"], "classes": 20},
+    "photos": LABELLED
+    | {"format": "image_folder", "annotations": ["class"], "unlabelled": ["unlabeled"], "lists": ["1percent", "few"]},
+    "voc": LABELLED | {"format": "voc", "annotations": ["boxes", "multi_label"], "classes": 20},
     "coco": LABELLED | {"annotations": ["boxes", "masks", "multi_label"], "classes": 80},
     "unsorted": {
         "splits": {"train": 242},
+        "format": "images",
         "classes": None,
         "annotations": [],
         "unlabelled": ["train"],
@@ -50,6 +52,11 @@ def fleet(add_node: Callable[..., None]) -> None:
     ({**DETECTION, "data": "unsorted"}, "/data/name", "detection learns from boxes, and unsorted has no labels"),
     ({**PROBED, "data": "unsorted"}, "/run/record/probes", "the probes need one class an image, and unsorted has none"),
     ({**PRETRAIN, "data": "unsorted", "batch_size": 256}, "/batch_size", "has 242 images"),
+    ({**PRETRAIN, "data": {"name": "unsorted", "format": "images"}, "batch_size": 256}, "/batch_size", "242 images"),
+    ({**PRETRAIN, "data": {"name": "voc", "format": "images"}}, "/data/format", "voc is in format voc, .* leave `form"),
+    ({**PRETRAIN, "data": {"name": "digits", "format": "images"}}, "/data/format", "digits is built in"),
+    ({**PRETRAIN, "data": {"name": "broken", "format": "images"}}, "/data/name", "has no folder /x"),
+    ({**KNN, **PIXELS, "data": {"name": "photos", "format": "images"}}, "/data/format", "unknown field"),
     ({**KNN, **PIXELS, "data": "broken"}, "/data/name", "has no folder /x on this host"),
     ({**PRETRAIN, "data": "broken"}, "/data/name", "has no folder /x"),
     ({**KNN, **PIXELS, "data": "voc"}, "/data/name", "knn learns from one class an image, and voc has "
@@ -83,6 +90,7 @@ def test_what_a_data_set_does_not_have_is_told_at_submit(
     {**PRETRAIN, "data": {"name": "photos", "split": "unlabeled"}},
     {**PRETRAIN, "data": "voc"},
     {**PRETRAIN, "data": "unsorted", "batch_size": 242},
+    {**PRETRAIN, "data": {"name": "photos", "format": "images"}, "batch_size": 8192},
     {**PROBED, "data": "photos"},
     {**DETECTION, "data": "voc"},
     {**DETECTION, "data": "coco", "protocol": "coco-mask-rcnn-c4"},

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from trainer.specs import SpecError
+from trainer.specs.data_set_uses import kinds_for
 from trainer.specs.data_sets import (
     annotations_of,
     expected_classes,
-    kinds_for,
     load_data_sets,
     parse_source,
     unchecked,
+    without_labels,
 )
 from trainer.specs.known_data_sets import KNOWN, where_from
 from trainer.specs.parsing import KINDS
@@ -95,6 +96,25 @@ def test_known_names_bring_their_number_of_classes_and_their_source(tmp_path: Pa
     }  # fmt: skip
     assert "gate the download" in where_from("imagenet")
     assert where_from("mine-100") == ""
+
+
+def test_a_spec_may_ask_for_the_images_of_a_tree_without_labels(tmp_path: Path) -> None:
+    sources = load(tmp_path, EVERY_FORMAT)
+    assert without_labels("photos", sources["photos"], "train") is sources["photos"]
+    imagenet = without_labels("imagenet", sources["imagenet"], "train")
+    assert (imagenet.format, imagenet.root, imagenet.splits) == (
+        "images", Path("/data/imagenet"), {"train": "train", "test": "val"},
+    )  # fmt: skip
+    tree = sources["imagenet"].model_copy(update={"root": tmp_path, "splits": {}, "description": "mine"})
+    assert without_labels("own", tree, "train").splits == {"train": "."}
+    (tmp_path / "train").mkdir()
+    assert without_labels("own", tree, "train").splits == {"train": "train"}
+    assert without_labels("own", tree, "more").splits == {"more": "more"}
+    assert without_labels("own", tree, "more").description == "mine"
+    with pytest.raises(ValueError, match=r"coco is in format coco, in which .*: pretraining looks at no labels anyway"):
+        without_labels("coco", sources["coco"], "train")
+    with pytest.raises(ValueError, match="digits is built in"):
+        without_labels("digits", None, "train")
 
 
 def test_all_faults_are_told_at_once_each_at_its_place(tmp_path: Path) -> None:

@@ -89,17 +89,22 @@ def test_any_folder_of_images_is_pretrained_on_without_labels(tmp_path):
     make_split(tmp_path / "photos/.old", 3)
     for image in (tmp_path / "photos/2024/class-0").iterdir():
         image.rename(tmp_path / "photos" / image.name)
-    spec = {**runs.spec().resolved(), "data": "own", "batch_size": 8, "epochs": 1}
+    spec = {**runs.spec().resolved(), "data": {"name": "own", "format": "images"}, "batch_size": 8, "epochs": 1}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-    done = by_hand(tmp_path, "spec.json", "--run-dir", "run", "--data", "own=images:photos")
+    done = by_hand(tmp_path, "spec.json", "--run-dir", "run", "--data", "own=photos")
     assert done.returncode == 0, done.stderr
     [started] = runs.events(tmp_path / "run", kind="started")
     assert started.data["steps"] == 3
     [warned] = [event.data["message"] for event in runs.events(tmp_path / "run", kind="warning") if "own" in str(event)]
     assert "hidden images, not used: 3 (.old/class-0/000.png, " in warned
     assert "passed over: 1 x #recycle" in warned
-    inputs = json.loads((tmp_path / "run/attempts/0001/inputs.json").read_text())
-    assert inputs["data"]["own"]["format"] == "images"
+
+
+def test_a_folder_without_labels_is_named_by_its_prefix(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = run_directory.data_by_hand({"own": "images:photos", "tree": "./images:photos"}, None)
+    assert (found["own"].format, found["own"].root) == ("images", tmp_path / "photos")
+    assert (found["tree"].format, found["tree"].root) == ("image_folder", tmp_path / "images:photos")
 
 
 @pytest.mark.parametrize("argument", ["photos", "own=", "=photos", "own=images:"])

@@ -23,7 +23,8 @@ from trainer.data.errors import DataError
 from trainer.data.formats import Tick, Warn, open_source
 from trainer.data.textures import open_textures
 from trainer.specs.catalogue import Annotations
-from trainer.specs.data_sets import DataSource, annotations_of, expected_classes, kinds_for, said_of
+from trainer.specs.data_set_uses import kinds_for, said_of
+from trainer.specs.data_sets import DataSource, annotations_of, expected_classes
 
 Opener = Callable[[str, Tick], Images]
 """Opens one split, given its name."""

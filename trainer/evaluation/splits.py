@@ -94,7 +94,8 @@ def open_splits(spec: BackboneJudged, context: Context, opener: Callable[..., Im
         warn=once,
     )
     train, test = opened(spec.data.split, limit=spec.data.limit), opened(spec.test_split)
-    tell_of_unused(name, {spec.data.split: train, spec.test_split: test}, context, PHASE)
+    opened_splits = {spec.data.split: train, spec.test_split: test}
+    tell_of_unused(name, context.data_source(name), opened_splits, context, PHASE)
     if said := different(name, splits, (train.classes, test.classes)):
         raise DataError(said)
     for said in uneven(splits, (train, test), whole=spec.data.limit is None):

@@ -60,6 +60,8 @@ class DataSetEntry(BaseModel):
     """Splits that have no annotations: for pretraining alone."""
     checked: bool = True
     fault: str | None = None
+    format: str | None = None
+    """Of its entry in datasets.yaml; None: it is built in, or the node is of an earlier version."""
     notes: list[str] = []
     """What a user should know of it though it can be used: images that are not used, folders that are passed over."""
     source: str | None = None

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -162,33 +162,6 @@ _ANNOTATIONS: dict[str, tuple[Annotations, ...]] = {
 }
 
 
-LEARNS_FROM: dict[str, tuple[Annotations, ...]] = {
-    "knn": ("class",),
-    "linear": ("class",),
-    "semi_supervised": ("class",),
-    "svm": ("class", "multi_label"),
-    "detection": ("boxes",),
-}
-"""What a job of each kind learns from, one of these; pretraining learns from images alone."""
-
-WORDS: dict[Annotations, str] = {
-    "class": "one class an image",
-    "multi_label": "the classes in each image",
-    "boxes": "boxes",
-    "masks": "masks",
-}
-
-
-def said_of(annotations: Sequence[Annotations]) -> str:
-    """What is known of each image, in words."""
-    return ", ".join(WORDS[each] for each in annotations) or "no labels"
-
-
-def kinds_for(annotations: Sequence[Annotations]) -> list[str]:
-    """Kinds of jobs that a data set with these annotations is for."""
-    return ["pretrain", *(kind for kind, wanted in LEARNS_FROM.items() if set(wanted) & set(annotations))]
-
-
 def annotations_of(source: DataSource) -> tuple[Annotations, ...]:
     """What is known of each image of a set in this format; of `unlabeled` of STL-10 nothing is."""
     return _ANNOTATIONS.get(source.format, ("class",))
@@ -211,6 +184,7 @@ def unchecked(source: DataSource) -> DataSetEntry:
         description=source.description,
         annotations=list(annotations_of(source)),
         lists=sorted(source.lists),
+        format=source.format,
         checked=False,
         source=hashlib.sha256(source.model_dump_json().encode()).hexdigest(),
     )
@@ -221,6 +195,30 @@ def expected_classes(name: str, source: DataSource) -> int | None:
     if isinstance(source, ImagesSource):
         return None
     return source.classes if source.classes is not None else (KNOWN[name].classes if name in KNOWN else None)
+
+
+def without_labels(name: str, source: DataSource | None, split: str) -> ImagesSource:
+    """The data set `name` as a spec with `format: images` reads it. Of a tree of class folders that names no splits a
+    split is the folder of its name, and `train` all of the root where there is none.
+
+    Raises:
+        ValueError: its images are not simply those in a folder.
+    """
+    if isinstance(source, ImagesSource):
+        return source
+    if not isinstance(source, ImageFolderSource):
+        raise ValueError(no_folder_of_images(name, None if source is None else source.format))
+    splits = source.splits or {split: split if split != "train" or (source.root / split).is_dir() else "."}
+    shared = ImagesSource.model_fields.keys() - {"format", "splits", "classes", "lists"}
+    return ImagesSource(format="images", splits=splits, **{field: getattr(source, field) for field in shared})
+
+
+def no_folder_of_images(name: str, format_: str | None) -> str:
+    """Why a data set of this format, none for a built-in one, cannot be read as `format: images`."""
+    what = (
+        "is built in" if format_ is None else f"is in format {format_}, in which lists or files say what its images are"
+    )
+    return f"{name} {what}: pretraining looks at no labels anyway, so leave `format` out"
 
 
 def parse_source(value: object) -> DataSource:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from trainer.specs.catalogue import image_size_fault
-from trainer.specs.common import BackboneSpec, JobSpec, SpecModel, ranks_fault, refuse
+from trainer.specs.common import BackboneSpec, DataSpec, JobSpec, SpecModel, ranks_fault, refuse
 from trainer.specs.loss_form import DUAL_BELOW, LossFormOrAuto, dual_is_exact
 from trainer.specs.views import ViewsSpec
 
@@ -106,10 +106,22 @@ class AdamwSpec(_OptimizerSpec):
 OptimizerSpec = Annotated[LarsSpec | SgdSpec | AdamwSpec, Field(discriminator="name")]
 
 
+class PretrainDataSpec(DataSpec):
+    """Which images to pretrain on: with labels or without."""
+
+    format: Literal["images"] | None = Field(
+        None,
+        description="`images`: all images below the split's folder without labels, flat or nested, also where class "
+        "folders are in it. Of a data set in format image_folder or images, and of a folder given by --data; left out: "
+        "as the data set is described",
+    )
+
+
 class PretrainSpec(JobSpec):
     """Pretrain a backbone."""
 
     kind: Literal["pretrain"] = "pretrain"
+    data: PretrainDataSpec
     views: ViewsSpec = Field(default_factory=lambda: ViewsSpec.model_validate({}))
     backbone: BackboneSpec = Field(default_factory=BackboneSpec)
     projector: ProjectorSpec = Field(default_factory=ProjectorSpec)

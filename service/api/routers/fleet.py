@@ -21,7 +21,7 @@ from service.database.tables import NOBODY, Attempt, Node, Slot
 from service.ledger.errors import NotFound, SlotInUse
 from service.ledger.nodes import is_live, release_by_hand
 from trainer.specs.catalogue import built_in_data_sets
-from trainer.specs.data_sets import kinds_for
+from trainer.specs.data_set_uses import kinds_for
 
 router = APIRouter(tags=["fleet"])
 
