@@ -50,8 +50,10 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
     notes: list[str] = []
 
     def note(said: str) -> None:
-        say(said)
-        notes.append(shown(said if len(said) <= LONGEST_NOTE else f"{said[:LONGEST_NOTE]}..."))
+        cut = shown(said if len(said) <= LONGEST_NOTE else f"{said[:LONGEST_NOTE]}...")
+        if cut not in notes:  # readers say of several splits alike what they say of all
+            say(said)
+            notes.append(cut)
 
     try:
         for split in splits_of(source) or _folders(source.root):
