@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.api.auth import Caller
 from service.api.deps import client_address
+from service.api.problems import ACT_PATTERN
 from service.database.tables import AuditEntry
 from trainer.specs.words import shown
 
@@ -24,7 +25,7 @@ MLFLOW_REBUILT = "mlflow.rebuild"
 
 Action = Annotated[
     str,
-    Query(pattern=r"^mlflow(\.[a-z]+(-[a-z]+)*){1,4}$", max_length=100, description="For example mlflow.runs.delete"),
+    Query(pattern=ACT_PATTERN, max_length=100, description="For example mlflow.runs.delete"),
 ]
 Subject = Annotated[str, Query(min_length=1, max_length=1000, description="What it is done to")]
 Asked = Annotated[str, Query(max_length=4000, description="What MLflow is asked, as JSON")]

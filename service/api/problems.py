@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -20,11 +21,21 @@ from service.database.away import is_away
 from service.ledger.errors import DependencyFailed, IllegalVerb
 from service.ledger.states import JobState, Verb
 from trainer.specs import Fault
+from trainer.specs.common import RULES
 from trainer.specs.parsing import and_more
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+
+MATCH_PATTERN = r"^[A-Za-z0-9._-]{1,100}$"
+ACT_PATTERN = r"^mlflow(\.[a-z]+(-[a-z]+)*){1,4}$"
+QUERY_RULES = {
+    MATCH_PATTERN: "a job's name is expected, or the beginning or the end of its id: letters, digits, dots, dashes and "
+    "underscores",
+    ACT_PATTERN: "the name of an act is expected, for example mlflow.runs.delete",
+}
+"""What is said of a parameter that does not match a pattern, beside trainer.specs.common.RULES."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +285,7 @@ def install(app: FastAPI) -> None:
     async def on_invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         faults = [
-            FaultView(pointer=None, parameter=str(item["loc"][1]), message=item["msg"].removeprefix("Value error, "))
+            FaultView(pointer=None, parameter=str(item["loc"][1]), message=_words(item))
             for item in error.errors()
             if item["loc"][0] in ("query", "header")
         ]
@@ -311,6 +322,14 @@ def install(app: FastAPI) -> None:
             raise Problem("not-found", f"there is no problem {code!r}; /problems lists them all")
         others = "".join(f'<li><a href="/problems/{other}">{other}</a></li>' for other in KINDS)
         return HTMLResponse(f"{_section(KINDS[code])}<p>All problems:</p><ul>{others}</ul>")
+
+
+def _words(item: Mapping[str, Any]) -> str:
+    """What pydantic found, in our words."""
+    if item["type"] == "string_pattern_mismatch":
+        pattern = item["ctx"]["pattern"]
+        return RULES.get(pattern) or QUERY_RULES.get(pattern, item["msg"])
+    return str(item["msg"]).removeprefix("Value error, ")
 
 
 def _methods(app: FastAPI, path: str) -> str:

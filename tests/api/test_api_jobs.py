@@ -13,9 +13,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.api import examples
+from service.api.problems import QUERY_RULES
 from service.database.tables import Job, Metric, Slot
 from service.ledger import attempts
 from service.ledger.moves import lock_job
+from trainer.specs.common import NAME_RULE, RULES
 
 
 def submit(api: httpx.Client, name: str, **changes: Any) -> dict[str, Any]:
@@ -193,6 +195,30 @@ def test_compare_shows_differences_metrics_and_results(api: httpx.Client, sessio
     }
     assert api.get("/compare", params={"job": [a["id"]]}).status_code == 422
     assert api.get("/compare", params={"job": [a["id"], "nobody"]}).status_code == 404
+
+
+def test_names_that_are_refused_are_refused_in_their_own_words(api: httpx.Client) -> None:
+    refused = api.post("/jobs", params={"experiment": "my experiment"}, json=PRETRAIN)
+    assert (refused.status_code, faults_of(refused)) == (422, {"experiment": NAME_RULE})
+    unknown = faults_of(api.get("/jobs", params={"match": "my job"}))
+    assert unknown["match"].startswith("a job's name is expected, or the beginning or the end of its id")
+    labelled = api.post("/jobs", json={**PRETRAIN, "run": {"labels": {"reviewed by": "ana"}}})
+    assert faults_of(labelled)["/run/labels/reviewed by"].startswith("the name of a label is expected: ")
+
+
+def test_every_parameter_that_has_to_have_a_form_is_refused_in_words(api: httpx.Client) -> None:
+    paths = api.get("http://barlow/openapi.json").json()["paths"]
+    schemas = [
+        option
+        for methods in paths.values()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", [])
+        for option in [parameter["schema"], *parameter["schema"].get("anyOf", [])]
+        if parameter["in"] == "query"
+    ]
+    patterns = {schema["pattern"] for schema in schemas if "pattern" in schema}
+    assert len(patterns) > 1
+    assert patterns <= RULES.keys() | QUERY_RULES.keys()
 
 
 def test_a_job_that_runs_is_told_to_stop(

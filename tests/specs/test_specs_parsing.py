@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.specs import Fault, KnnSpec, LinearSpec, PretrainSpec, SpecError, parse_spec
+from trainer.specs.common import RULES
+from trainer.specs.data_sets import DataSource
+from trainer.specs.parsing import KINDS
 
 
 def pretrain(**fields: Any) -> dict[str, Any]:
@@ -365,3 +368,43 @@ def test_what_an_evaluation_would_not_heed_is_refused(field):
     with pytest.raises(SpecError) as refused:
         parse_spec({"kind": "knn", "data": "digits", "backbone_from": {"pixels": True}, "run": {name: value}})
     assert [fault.pointer for fault in refused.value.faults] == [f"/run/{name}/{next(iter(value))}"]
+
+
+def patterns_in(schema: object) -> set[str]:
+    if isinstance(schema, dict):
+        own = {schema["pattern"]} if isinstance(schema.get("pattern"), str) else set()
+        # A pattern for the keys of an object stands as a key itself.
+        keys = set(schema.get("patternProperties", {}))
+        return own.union(keys, *map(patterns_in, schema.values()))
+    return set().union(*map(patterns_in, schema)) if isinstance(schema, list) else set()
+
+
+def test_every_text_that_has_to_have_a_form_is_refused_in_words_of_its_own() -> None:
+    """A pattern in a message helps nobody; the words of another field lead astray."""
+    sources = get_args(get_args(DataSource)[0])
+    patterns = set().union(*(patterns_in(model.model_json_schema()) for model in [*KINDS.values(), *sources]))
+    assert len(patterns) > 5
+    assert patterns <= RULES.keys(), patterns - RULES.keys()
+    assert len(set(RULES.values())) == len(RULES)
+
+
+@pytest.mark.parametrize(
+    ("run", "pointer", "said"),
+    [
+        ({"labels": {"reviewed by": "ana"}}, "/run/labels/reviewed by", "the name of a label is expected: up to 63"),
+        ({"labels": {"a//b": "ana"}}, "/run/labels/a~1~1b", "the name of a label is expected"),
+        ({"labels": {"": "ana"}}, "/run/labels/", "the name of a label is expected"),
+        ({"labels": {"a": "x\ny"}}, "/run/labels/a", "text on one line is expected"),
+        ({"after": ["a\tb"]}, "/run/after/0", "text on one line is expected"),
+        ({"published": {"source": "s", "scores": {"Top 1": 1}}}, "/run/published/scores/Top 1", "name of a score is"),
+    ],
+)
+def test_a_name_that_is_refused_is_refused_in_its_own_words(run: dict[str, Any], pointer: str, said: str) -> None:
+    found = faults_of(pretrain(run=run))
+    assert list(found) == [pointer]
+    assert said in found[pointer]
+
+
+@pytest.mark.parametrize("name", ["a", "reviewed-by", "team/reviewer", "a." + 61 * "b", "0/1/2"])
+def test_names_of_labels_that_were_taken_are_taken(name: str) -> None:
+    assert parse_spec(pretrain(run={"labels": {name: "x"}})).run.labels == {name: "x"}

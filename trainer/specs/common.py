@@ -29,20 +29,32 @@ FileName = Annotated[str, Field(pattern=_FILE_PATTERN, max_length=200)]
 
 _WEIGHTS_PATTERN = r"^[A-Za-z0-9_]+_Weights\.[A-Za-z0-9_]+$"
 
+_TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
+Text = Annotated[str, Field(pattern=_TEXT_PATTERN)]
+"""Text without control characters (and without lone surrogates): what a database and a terminal can take."""
+
+Label = Annotated[Text, Field(max_length=200)]
+_LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
+LabelKey = Annotated[str, Field(pattern=_LABEL_PATTERN, max_length=63)]
+"""Parts with single slashes between them: MLflow refuses a tag whose name is not a normal path."""
+
+_SELECT_PATTERN = r"^(last|step [0-9]{1,12})$"
+_SCORE_PATTERN = r"^[a-z0-9_]+$"
+SET_PATTERN = r"^[^/].*/[^/]+$"
+
 RULES = {
     NAME_PATTERN: NAME_RULE,
     _FILE_PATTERN: "a path below the server's BARLOW_BACKBONES_DIR is expected, for example barlowtwins/resnet50.pth; "
     "by hand any file is given by --backbone PATH",
     _WEIGHTS_PATTERN: "weights by torchvision's name are expected, for example ResNet50_Weights.IMAGENET1K_V2",
+    _TEXT_PATTERN: "text on one line is expected, without line feeds, tabs and other control characters",
+    _LABEL_PATTERN: "the name of a label is expected: up to 63 letters, digits, dots, dashes and underscores, in parts "
+    "with single slashes between them that begin with a letter or digit, for example reviewed-by or team/reviewer",
+    _SELECT_PATTERN: "`last` is expected, or `step N` for the checkpoint of that step",
+    _SCORE_PATTERN: "the name of a score is expected, for example top1 or box_ap50",
+    SET_PATTERN: "FOLDER/SET is expected, for example VOC2007/trainval",
 }
-"""What is said of a text that does not match a pattern."""
-
-Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
-"""Text without control characters (and without lone surrogates): what a database and a terminal can take."""
-
-Label = Annotated[Text, Field(max_length=200)]
-LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=63)]
-"""Parts with single slashes between them: MLflow refuses a tag whose name is not a normal path."""
+"""What is said of a text that does not match a pattern. Each kind of text has a pattern of its own."""
 
 
 class SpecModel(BaseModel):
@@ -170,7 +182,7 @@ class BackboneFrom(SpecModel):
     job: Text | None = Field(None, max_length=100, description="Id of a pretraining job, or its name in the experiment")
     select: str = Field(
         "last",
-        pattern=r"^(last|step [0-9]{1,12})$",
+        pattern=_SELECT_PATTERN,
         description="With `job`: `last`, or `step N` for the checkpoint of that step",
     )
     file: FileName | None = Field(
@@ -264,7 +276,7 @@ class PublishedSpec(SpecModel):
     """What somebody else has published for the row that this job is to reproduce; `compare` shows it beside ours."""
 
     source: Text = Field(max_length=500, description="Citation")
-    scores: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], float] = Field(
+    scores: dict[Annotated[str, Field(pattern=_SCORE_PATTERN)], float] = Field(
         min_length=1, max_length=50, description="By the names of the result's scores, in percent: {top1: 73.2}"
     )
 

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from trainer.specs.catalogue import Annotations, DataSetEntry, built_in_data_sets
-from trainer.specs.common import NAME_PATTERN, NAME_RULE, Name, SpecModel, Text
+from trainer.specs.common import NAME_PATTERN, NAME_RULE, SET_PATTERN, Name, SpecModel, Text
 from trainer.specs.files import load_spec_file
 from trainer.specs.known_data_sets import KNOWN
 from trainer.specs.parsing import Fault, SpecError, faults
@@ -117,7 +117,7 @@ class VocSource(_Source):
     """VOCdevkit: FOLDER/JPEGImages, FOLDER/Annotations, FOLDER/ImageSets/Main/SET.txt; a split joins FOLDER/SETs."""
 
     format: Literal["voc"]
-    splits: dict[Name, list[Annotated[str, Field(pattern=r"^[^/].*/[^/]+$")]]] = Field(
+    splits: dict[Name, list[Annotated[str, Field(pattern=SET_PATTERN)]]] = Field(
         min_length=1, description="[VOC2007/trainval, ...] of each split"
     )
 

@@ -21,7 +21,7 @@ from service.api.idempotency import IdempotencyKeyDep, remember, replayed
 from service.api.lanes import JobBodyDep, JobSessionDep
 from service.api.pages import LARGEST_PAGE, Page, PageSize, PageToken, read_token, write_token
 from service.api.presentation import ROOT, job_detail, job_view, job_views
-from service.api.problems import invalid_parameter, responses
+from service.api.problems import MATCH_PATTERN, invalid_parameter, responses
 from service.api.schemas import Attempts, AttemptView, JobDetail, JobView, Plan
 from service.api.submission import plan_job, submit_job
 from service.database.tables import Attempt, Job
@@ -116,7 +116,7 @@ def list_jobs(
     label: Annotated[list[str] | None, Query(description="KEY=VALUE; all of them")] = None,
     match: Annotated[
         str | None,
-        Query(pattern="^[A-Za-z0-9._-]{1,100}$", description="A job's name, or the beginning or the end of its id"),
+        Query(pattern=MATCH_PATTERN, description="A job's name, or the beginning or the end of its id"),
     ] = None,
     created_after: Annotated[Moment | None, Query(description="At or after; with its offset from UTC")] = None,
     created_before: Annotated[Moment | None, Query(description="Before; with its offset from UTC")] = None,
