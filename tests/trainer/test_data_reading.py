@@ -1,6 +1,7 @@
 """How a split's image files are read: `value_range` of datasets.yaml, and what is told of images in which it loses."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_black_images_and_dropped_bands_are_told_with_numbers_at_the_first_and_a
     said: list[str] = []
     root = folder(tmp_path, twelve(20))
     images = opened(root, warn=said.append)
-    for index in range(20):
+    for index in (0, 0, 0, *range(20)):
         images.image(index)
     whose = "data set 'own', split 'train'"
     assert [one.partition(", first")[0] for one in said] == [
@@ -94,7 +95,7 @@ def test_black_images_and_dropped_bands_are_told_with_numbers_at_the_first_and_a
     ]
     assert "all/00.tif: their white is level 15 of 255. Say `value_range: file`" in said[0]
     images.image(0)
-    assert len(said) == 3, "after as many as there are nothing is looked for"
+    assert len(said) == 3, "each is looked at once"
 
     said.clear()
     photo = tiff(RNG.integers(0, 256, (8, 8, 3)).astype(np.uint8), 8)
@@ -134,13 +135,25 @@ def test_colours_of_sixteen_bits_that_percentile_cannot_spread_well_are_told(tmp
 
 def test_many_threads_take_in_images_and_each_is_counted_once():
     said: list[str] = []
-    reading = Reading(whose="x", total=64, warn=said.append)
+    reading = Reading(whose="x", count=64, warn=said.append)
     black = np.zeros((4, 4, 3), np.uint8)
-    for number in range(64):
-        reading.take(f"{number}.png", black, Losses())
-    assert [one.split(" images")[0] for one in said] == ["x: 1 of 1", "x: 8 of 8", "x: 64 of 64"]
-    assert reading.tally() == [said[-1]]
-    assert not reading.looks
+
+    def read(numbers):
+        for number in numbers:
+            if reading.asks_for(number):
+                reading.take(number, f"{number}.png", black, Losses())
+
+    threads = [threading.Thread(target=read, args=(range(start, 64),)) for start in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    read(range(64))
+    # In any order: a thread tells when the lock is free for the others again.
+    assert sorted(one.split(" images")[0] for one in said) == ["x: 1 of 1", "x: 64 of 64", "x: 8 of 8"]
+    assert len(reading.tally()) == 1
+    assert reading.tally()[0].startswith("x: 64 of 64 images read are almost black")
+    assert not any(map(reading.asks_for, range(64)))
 
 
 def test_the_survey_looks_at_some_images_and_notes_what_is_lost_and_the_side_that_all_have(tmp_path):

@@ -117,7 +117,7 @@ class AnnotatedFiles(FileImages):
             OSError: the disk does not give it, or is not there any more.
         """
         name = self._names[range(len(self))[index]]
-        image = read_image(self._folder, name, self._reading)
+        image = read_image(self._folder, name, self._reading, index)
         height, width = self.size(index)
         if image.shape[:2] != (height, width):
             why = f"it has {image.shape[1]} x {image.shape[0]} pixels, and its annotation says {width} x {height}"

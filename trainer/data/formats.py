@@ -54,7 +54,7 @@ def open_source(name: str, source: DataSource, split: str, *, tick: Tick, warn: 
         raise DataError(f"data set {name!r} cannot be read: {error.strerror or error}: {place}") from error
     if isinstance(images, FileImages):
         whose = f"data set {name!r}, split {split!r}"
-        images.read_as(Reading(source.value_range, whose=whose, total=len(images), warn=warn))
+        images.read_as(Reading(source.value_range, whose=whose, count=len(images), warn=warn))
     return images
 
 

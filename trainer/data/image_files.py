@@ -59,14 +59,14 @@ class FileImages:
             said = f"{self.fingerprint} value_range {reading.value_range} 1"
             self.fingerprint = hashlib.sha256(said.encode()).hexdigest()
 
-    def look_anew(self, count: int) -> Reading:
-        """What takes in the next `count` images in place of what did so before; it warns nobody."""
-        self._reading = self._reading.anew(count)
+    def look_anew(self) -> Reading:
+        """What takes in the next images in place of what did so before; it warns nobody."""
+        self._reading = self._reading.anew()
         return self._reading
 
 
-def read_image(folder: bytes, path: bytes, reading: Reading) -> NDArray[np.uint8]:
-    """The image of the file `path` below `folder`, (H, W, 3) uint8 RGB.
+def read_image(folder: bytes, path: bytes, reading: Reading, index: int) -> NDArray[np.uint8]:
+    """The image of the file `path` below `folder`, (H, W, 3) uint8 RGB; `index` is its place in the split.
 
     Raises:
         UnreadableImage: the file is not there, may not be read, or is no image.
@@ -83,11 +83,11 @@ def read_image(folder: bytes, path: bytes, reading: Reading) -> NDArray[np.uint8
         if error.errno not in _OF_ONE_FILE or not os.path.isdir(folder):
             raise
         raise UnreadableImage(said(path), error.strerror or str(error)) from error
-    if not reading.looks:
+    if not reading.asks_for(index):
         return decode(encoded, said(path), reading.value_range)
     losses = Losses()
     levels = decode(encoded, said(path), reading.value_range, losses)
-    reading.take(said(path), levels, losses)
+    reading.take(index, said(path), levels, losses)
     return levels
 
 

@@ -84,7 +84,7 @@ class ImageFolder(FileImages):
             UnreadableImage: the file is not there, may not be read, or is no image.
             OSError: the disk does not give it, or is not there any more.
         """
-        return read_image(self._folder, self._path(index), self._reading)
+        return read_image(self._folder, self._path(index), self._reading, index)
 
     def name(self, index: int) -> str:
         return printable(self._path(index))

@@ -59,7 +59,7 @@ class LabelledFiles(FileImages):
             UnreadableImage: the file is not there, may not be read, or is no image.
             OSError: the disk does not give it, or is not there any more.
         """
-        return read_image(self._folder, self._names[self._order[index]], self._reading)
+        return read_image(self._folder, self._names[self._order[index]], self._reading, index)
 
     def name(self, index: int) -> str:
         return printable(self._names[self._order[index]])

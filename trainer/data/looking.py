@@ -33,7 +33,7 @@ def look_at(images: Images, tick: Callable[[], None]) -> Look:
     if not isinstance(images, FileImages):
         return Look([], sides)
     places = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images)), dtype=np.int64))
-    reading = images.look_anew(len(places))
+    reading = images.look_anew()
     for place in places.tolist():
         tick()
         try:

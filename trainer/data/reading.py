@@ -1,7 +1,7 @@
 """How the image files of a split are read, and what is told of those in which something is lost by it.
 
 An image that becomes almost black, or a band that is dropped, ends no run and spoils many: so each kind is told of at
-the first image, and with numbers as more are read, until as many were read as the split has.
+the first image, and with numbers as more are read, until every image of the split was read once.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Reading:
         value_range: ValueRange = "dtype",
         *,
         whose: str = "",
-        total: int = 0,
+        count: int = 0,
         warn: Callable[[str], None] | None = None,
     ) -> None:
-        """`warn` is told of losses, of the split that is called `whose`, until `total` images were read."""
+        """`warn` is told of losses in the split of `count` images that is called `whose`."""
         self.value_range = value_range
         self._whose = whose
-        self._total = total
+        self._known = np.zeros(count, dtype=np.bool_)
         self._warn = warn
         self._turn = threading.Lock()
         self._seen = 0
@@ -56,24 +56,26 @@ class Reading:
         self._words: dict[str, str] = {}
         self._told: dict[str, int] = {}
 
-    def anew(self, total: int) -> Reading:
-        """The same with nothing seen yet, of `total` images; it warns nobody."""
-        return Reading(self.value_range, whose=self._whose, total=total)
+    def anew(self) -> Reading:
+        """The same with nothing seen yet; it warns nobody."""
+        return Reading(self.value_range, whose=self._whose, count=len(self._known))
 
-    @property
-    def looks(self) -> bool:
-        """Whether losses are still asked for."""
-        return self._total > self._seen
+    def asks_for(self, index: int) -> bool:
+        """Whether this image was not taken in yet."""
+        return self._seen < len(self._known) and not self._known[index]
 
-    def take(self, name: str, levels: NDArray[np.uint8], losses: Losses) -> None:
-        """One more image, (H, W, 3), was read."""
+    def take(self, index: int, name: str, levels: NDArray[np.uint8], losses: Losses) -> None:
+        """The image, (H, W, 3), was read; it counts once."""
         found = _kinds(name, levels, losses, self.value_range)
         with self._turn:
+            if not self.asks_for(index):
+                return
+            self._known[index] = True
             self._seen += 1
             for kind, words in found.items():
                 self._counts[kind] = self._counts.get(kind, 0) + 1
                 self._words.setdefault(kind, words)
-            if self._seen in (self._tell_at, self._total):
+            if self._seen in (self._tell_at, len(self._known)):
                 self._tell_at *= 8
                 due = set(self._counts)
             else:

@@ -51,7 +51,7 @@ class UnlabelledFolder(FileImages):
             UnreadableImage: the file is not there, may not be read, or is no image.
             OSError: the disk does not give it, or is not there any more.
         """
-        return read_image(self._folder, self._names[range(len(self))[index]], self._reading)
+        return read_image(self._folder, self._names[range(len(self))[index]], self._reading, index)
 
     def name(self, index: int) -> str:
         return printable(self._names[range(len(self))[index]])
