@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import uuid
-from typing import Any
 
 from sqlalchemy import func, update
 from sqlalchemy.orm import Session
@@ -17,9 +15,10 @@ POSTGRES = "postgres"
 MLFLOW = "mlflow"
 JOB_TAG = "barlow.job_id"
 """The tag by which a job's MLflow run is found."""
+EXPERIMENT_TAG = "barlow.experiment_id"
+"""The tag that says of which of our experiments an MLflow experiment is."""
 REBUILD = "rebuild"
 """In the position of an MLflow watermark: what MLflow has of the job is to be deleted first. Names the request."""
-LONGEST_PARAM = 6000
 
 
 class NothingRecorded(ValueError):
@@ -58,16 +57,3 @@ def rebuild(session: Session, job: Job, *, actor: str, why: str) -> bool:
         return False
     events.append(session, job, "mlflow_rebuild_requested", actor=actor, payload={"why": why})
     return True
-
-
-def mlflow_params(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """A resolved spec as MLflow params: `optimizer.learning_rate` → its value as text; lists as JSON."""
-    out: dict[str, str] = {}
-    for key, value in spec.items():
-        if isinstance(value, dict) and value:
-            out |= mlflow_params(value, f"{prefix}{key}.")
-        elif isinstance(value, list | dict):
-            out[f"{prefix}{key}"] = json.dumps(value)[:LONGEST_PARAM]
-        else:
-            out[f"{prefix}{key}"] = str(value)[:LONGEST_PARAM]
-    return out

@@ -20,7 +20,7 @@ from trainer.disk import naming
 from trainer.specs.given_files import open_regular, parse_json
 
 Kind = Literal[
-    "started", "progress", "metrics", "correlation", "checkpoint", "image", "result", "warning",
+    "data", "started", "progress", "metrics", "correlation", "checkpoint", "image", "result", "warning",
     "stopped", "failed", "finished",
 ]  # fmt: skip
 

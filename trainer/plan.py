@@ -32,9 +32,11 @@ class Plan:
         """Every metrics_every_steps, and at the end."""
         return step == self.steps or step % self.spec.run.record.metrics_every_steps == 0
 
-    def correlation_due(self, step: int) -> bool:
-        """The first batch (an untrained network), every correlation_every_epochs, and the end."""
-        return step == 1 or self.ends_epoch(step, self.spec.run.record.correlation_every_epochs)
+    def correlations_due(self, step: int) -> list[int]:
+        """The steps of the correlation records that are due with update `step`: itself every correlation_every_epochs
+        and at the end, and with the first update 0, as its embeddings are those of the untrained network."""
+        due = [0] if step == 1 else []
+        return [*due, step] if self.ends_epoch(step, self.spec.run.record.correlation_every_epochs) else due
 
     def checkpoint_due(self, step: int) -> bool:
         """Every every_epochs, every every_steps, at milestones, and at the end."""

@@ -31,6 +31,7 @@ from trainer.run_directory import BACKBONE
 from trainer.runtime import checkpoints, collectives
 from trainer.runtime.checkpoint_writer import CheckpointWriter
 from trainer.runtime.context import LOADING_SECONDS, Context
+from trainer.runtime.data_facts import journal_data
 from trainer.runtime.resuming import agree_on_checkpoint
 from trainer.runtime.started import journal_started
 from trainer.runtime.unused_data import tell_of_unused
@@ -98,10 +99,10 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
             if plan.metrics_due(batch.step):
                 _record_metrics(series, plan, batch.step, update)
                 state.raise_if_diverged(series.first_bad_step)  # as of one interval ago: nothing to wait for
-            if plan.correlation_due(batch.step):
+            for step in plan.correlations_due(batch.step):
                 series.flush()
                 state.raise_if_diverged()
-                _record_correlation(spec, context, plan, series, batch.step, update, views, nothing)
+                _record_correlation(spec, context, plan, series, step, update, views, nothing)
             pace.report(context, series, batch.step)
             # Of a probe: a stop has cut it short.
             halted = probes is not None and probes.due(batch.step) and not probes.record(state, series, batch.step)
@@ -147,6 +148,7 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
     tell_of_unused(spec.data.name, source, {spec.data.split: dataset}, context, "loading data")
     if len(set(collectives.all_gather_texts([dataset.fingerprint], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {spec.data.name!r}; is it being written to?")
+    journal_data(context, spec.data.name, {"train": dataset})
     batches = TrainingBatches(
         dataset,
         spec.views,

@@ -12,7 +12,8 @@ from psycopg.rows import dict_row
 
 from service import asking
 from service.database.engine import connect
-from service.recording import JOB_TAG, mlflow_params
+from service.mlflow_layout import LAYOUT_TAG, metric_name, params
+from service.recording import JOB_TAG
 
 Point = tuple[int, float, int]
 """Step, value, milliseconds since the epoch."""
@@ -53,8 +54,9 @@ def compare(database_url: str, mlflow_url: str, experiment: str, *, token: str |
         asking.client(mlflow_url, ours=True, headers=headers) as mlflow,
     ):
         jobs = connection.execute(
-            "SELECT jobs.id, jobs.name, kind, jobs.spec, mlflow_run_id FROM jobs"
-            " JOIN experiments ON experiments.id = experiment_id WHERE experiments.name = %s ORDER BY jobs.id",
+            "SELECT jobs.id, jobs.name, jobs.kind, jobs.spec, jobs.mlflow_run_id, sources.name AS source FROM jobs"
+            " JOIN experiments ON experiments.id = jobs.experiment_id LEFT JOIN jobs AS sources"
+            " ON sources.id = jobs.source_job_id WHERE experiments.name = %s ORDER BY jobs.id",
             [experiment],
         ).fetchall()
         if not jobs:
@@ -66,7 +68,9 @@ def compare(database_url: str, mlflow_url: str, experiment: str, *, token: str |
                 continue
             run = _get(mlflow, "runs/get", run_id=job["mlflow_run_id"])["run"]
             faults += _run_faults(mlflow, job, run)
+            named = metric_name if _has_layout(run) else str
             here, there = _in_database(connection, job["id"]), _in_mlflow(mlflow, run)
+            here = {named(key): found for key, found in here.items()}
             points[name] = {key: len(values) for key, values in here.items()}
             faults += _differences(
                 name, here, there, fewest=_FEWEST_OF_A_PRETRAINING if job["kind"] == "pretrain" else 1
@@ -76,16 +80,24 @@ def compare(database_url: str, mlflow_url: str, experiment: str, *, token: str |
 
 def _run_faults(client: httpx.Client, job: dict[str, Any], run: dict[str, Any]) -> Iterator[str]:
     """Whether it is the job's only run, and holds its spec."""
-    wanted = {"experiment_ids": [run["info"]["experiment_id"]], "filter": f"tags.`{JOB_TAG}` = '{job['id']}'"}
-    answer = client.post("/api/2.0/mlflow/runs/search", json=wanted, timeout=60)
-    answer.raise_for_status()
-    found = [other["info"]["run_id"] for other in answer.json().get("runs", [])]
+    experiments = [
+        found["experiment_id"] for found in _post(client, "experiments/search", max_results=1000)["experiments"]
+    ]
+    runs = _post(client, "runs/search", experiment_ids=experiments, filter=f"tags.`{JOB_TAG}` = '{job['id']}'")
+    found = [other["info"]["run_id"] for other in runs.get("runs", [])]
     if found != [run["info"]["run_id"]]:
         yield f"{job['name']}: its run is {run['info']['run_id']}, and MLflow has {len(found)}: {', '.join(found)}"
-    params = {param["key"]: param.get("value", "") for param in run["data"].get("params", [])}
-    expected = mlflow_params(job["spec"])
-    if wrong := sorted(key for key in params.keys() | expected.keys() if params.get(key) != expected.get(key)):
+    if not _has_layout(run):
+        return  # a former version began it, and logged other params
+    logged = {param["key"]: param.get("value", "") for param in run["data"].get("params", [])}
+    expected = params(job["spec"], job["source"])
+    if wrong := sorted(key for key in logged.keys() | expected.keys() if logged.get(key) != expected.get(key)):
         yield f"{job['name']}: MLflow has other params than the spec: {', '.join(wrong[:_SHOWN])}"
+
+
+def _has_layout(run: dict[str, Any]) -> bool:
+    key, value = LAYOUT_TAG
+    return {"key": key, "value": value} in run["data"].get("tags", [])
 
 
 def _differences(name: str, here: dict[str, set[Point]], there: dict[str, set[Point]], *, fewest: int) -> Iterator[str]:
@@ -125,7 +137,14 @@ def _history(client: httpx.Client, run_id: str, key: str) -> Iterator[Point]:
 
 
 def _get(client: httpx.Client, method: str, **parameters: Any) -> dict[str, Any]:
-    answer = client.get(f"/api/2.0/mlflow/{method}", params=parameters, timeout=60)
+    return _content(client.get(f"/api/2.0/mlflow/{method}", params=parameters, timeout=60))
+
+
+def _post(client: httpx.Client, method: str, **body: Any) -> dict[str, Any]:
+    return _content(client.post(f"/api/2.0/mlflow/{method}", json=body, timeout=60))
+
+
+def _content(answer: httpx.Response) -> dict[str, Any]:
     answer.raise_for_status()
     content: dict[str, Any] = answer.json()
     return content

@@ -55,7 +55,7 @@ _ROUTES: list[tuple[Access, str]] = [
     (NOTE, "POST /api/2.0/mlflow/experiments/delete-experiment-tag"),
     (RECORD, "POST /api/2.0/mlflow/experiments/create"),
     (REPLACE, "POST /api/2.0/mlflow/experiments/restore"),
-    (MANAGE, "POST /api/2.0/mlflow/experiments/update"),  # its name, by which the recorder finds it
+    (MANAGE, "POST /api/2.0/mlflow/experiments/update"),  # its name
     (MANAGE, "POST /api/2.0/mlflow/experiments/delete"),
     (CLOSED, "POST /api/2.0mlflow/experiments/search-datasets"),  # a slip of the pen, and the same again
     # Runs and their files.
@@ -82,7 +82,7 @@ _ROUTES: list[tuple[Access, str]] = [
     (RECORD, "POST /api/2.0/mlflow/runs/log-metric"),
     (CLOSED, "POST /api/2.0/mlflow/runs/log-parameter"),
     (CLOSED, "POST /api/2.0/mlflow/runs/log-model"),
-    (CLOSED, "POST /api/2.0/mlflow/runs/log-inputs"),
+    (RECORD, "POST /api/2.0/mlflow/runs/log-inputs"),
     (CLOSED, "POST /api/2.0/mlflow/runs/outputs"),
     (CLOSED, "POST /api/2.0/mlflow/runs/create-promptlab-run"),
     (CLOSED, "POST /api/2.0/mlflow/upload-artifact"),

@@ -123,8 +123,8 @@ def test_an_experiment_from_post_to_mlflow(stack: Up, client: Client) -> None:
     parent = runs["pretrain"]
     assert parent["info"]["status"] == "FINISHED"
     params, tags = pairs(parent, "params"), pairs(parent, "tags")
-    assert params["optimizer.learning_rate"] == "0.003"
-    assert params["views.a.crop_ratio"] == "[0.75, 1.3333333333333333]"  # a default, written out
+    assert params["learning_rate"] == "0.003"
+    assert len(params) <= 12
     assert tags["barlow.spec_digest"] == done["pretrain"].spec_digest
     assert tags["barlow.job_id"] == str(done["pretrain"].id)
     assert {"barlow.torch", "barlow.python", "barlow.node", "barlow.attempts", "barlow.world_size"} <= set(tags)
@@ -132,7 +132,7 @@ def test_an_experiment_from_post_to_mlflow(stack: Up, client: Client) -> None:
         assert pairs(runs[child], "tags")["mlflow.parentRunId"] == parent["info"]["run_id"]
     assert "mlflow.parentRunId" not in pairs(runs["untrained"], "tags")
     images = artifacts(stack, parent, "images")
-    assert sum("correlation+step+" in name and name.endswith(".png") for name in images) == 51
+    assert sum("pictures~correlation+step+" in name and name.endswith(".png") for name in images) == 51
     assert {"backbone/model.safetensors", "backbone/config.json"} <= set(artifacts(stack, parent, "backbone"))
 
     # Where heavy libraries have no business.

@@ -17,8 +17,8 @@ from service.local.agreement import Agreement, compare
 from service.local.servers import Mlflow
 from service.settings import Settings
 
-SPEC = {"data": {"name": "digits"}}
-PARAMS = [{"key": "data.name", "value": "digits"}]
+SPEC = {"kind": "pretrain", "data": {"name": "digits"}}
+PARAMS = [{"key": "data", "value": "digits"}]
 START = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
 
@@ -44,7 +44,7 @@ class TwoSides:
 
     def make_run(self) -> str:
         """An MLflow run of the job, with its params; returns its id."""
-        tags = [{"key": "barlow.job_id", "value": str(self.job_id)}]
+        tags = [{"key": "barlow.job_id", "value": str(self.job_id)}, {"key": "barlow.layout", "value": "2"}]
         run = self.post("runs/create", experiment_id=self.experiment_id, start_time=0, tags=tags)["run"]["info"]
         self.post("runs/log-batch", run_id=run["run_id"], params=PARAMS)
         return str(run["run_id"])
@@ -101,7 +101,10 @@ def test_equal_sides_agree(sides: TwoSides) -> None:
         (lambda s: s.write_mlflow([(7, 2.0)]), "1 points of loss are only in MLflow"),
         (lambda s: s.sql("DELETE FROM metrics"), "no metric in the run database"),
         (lambda s: s.sql("UPDATE jobs SET mlflow_run_id = NULL"), "no MLflow run"),
-        (lambda s: s.sql("""UPDATE jobs SET spec = '{"data": {"name": "other"}}'"""), "other params than the spec"),
+        (
+            lambda s: s.sql("""UPDATE jobs SET spec = '{"kind": "pretrain", "data": {"name": "other"}}'"""),
+            "other params than the spec",
+        ),
         (lambda s: s.make_run(), "MLflow has 2"),
         (lambda s: s.sql("DELETE FROM metrics; DELETE FROM jobs"), "has no job"),
     ],

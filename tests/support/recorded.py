@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from journals import RecordedJob
-from sqlalchemy import select
+from sqlalchemy import func, select
 
-from service.database.tables import Metric
+from service.database.tables import Correlation, Image, Metric
 from service.ledger.states import JobState
-from service.recording import mlflow_params
+from service.mlflow_layout import LAYOUT_TAG, metric_name, params
 from worker.recorder.export import STATUS
 from worker.recorder.mlflow import MlflowExporter
 from worker.recorder.postgres import PostgresRecorder
@@ -86,9 +86,15 @@ def in_postgres(job: RecordedJob) -> Points:
 
 
 def in_mlflow(job: RecordedJob, client: Any) -> Points:
+    """By the names of the run database."""
     run_id = job.row().mlflow_run_id
-    keys = client.get_run(run_id).data.metrics
-    return {key: sorted((m.step, m.value, m.timestamp) for m in client.get_metric_history(run_id, key)) for key in keys}
+    data = client.get_run(run_id).data
+    ours = {metric_name(key) if data.tags.get(LAYOUT_TAG[0]) else key: key for key in in_postgres(job)}
+    points = {
+        key: sorted((m.step, m.value, m.timestamp) for m in client.get_metric_history(run_id, key))
+        for key in data.metrics
+    }
+    return {ours.get(key, key): found for key, found in points.items()}
 
 
 def runs(job: RecordedJob, client: Any) -> list[str]:
@@ -104,14 +110,37 @@ def assert_exported(job: RecordedJob, client: Any) -> None:
     assert in_mlflow(job, client) == in_postgres(job)
     run = client.get_run(job.row().mlflow_run_id)
     assert run.info.status == STATUS[JobState(job.row().state)]
-    assert run.data.params == mlflow_params(job.row().spec)
+    assert run.data.params == expected_params(job)
+    assert sorted(a.path for a in client.list_artifacts(run.info.run_id)) == at_the_top(job)
     files = {file.name for file in (job.run / "backbone").iterdir()} if (job.run / "backbone").exists() else set()
     assert {Path(artifact.path).name for artifact in client.list_artifacts(run.info.run_id, "backbone")} == files
     if job.row().result is not None:
         assert client.download_artifacts(run.info.run_id, "result.json")
 
 
+def expected_params(job: RecordedJob) -> dict[str, str]:
+    row = job.row()
+    return params(row.spec, None if row.source_job_id is None else job.lab.job(row.source_job_id).name)
+
+
+def at_the_top(job: RecordedJob) -> list[str]:
+    """What an ended job's artifacts show first, sorted."""
+    with job.lab.sessions() as session:
+        pictures = bool(session.scalar(select(func.count()).where(Correlation.job_id == job.id)))
+        keys = set(session.scalars(select(Image.key).where(Image.job_id == job.id)))
+    found = {"spec.yaml", *(f"{key}.png" for key in keys)}
+    found |= {"correlation.png", "images"} if pictures else set()
+    found |= {"images"} if keys - {"views"} else set()
+    found |= {"backbone"} if (job.run / "backbone").exists() else set()
+    return sorted(found | ({"result.json"} if job.row().result is not None else set()))
+
+
 def images(job: RecordedJob, client: Any) -> Counter[tuple[str, str]]:
     """How often each (key, step) stands there, by kind of file."""
     names = [artifact.path for artifact in client.list_artifacts(job.row().mlflow_run_id, "images")]
     return Counter((name.split("+timestamp")[0].removeprefix("images/"), name.rsplit(".", 1)[1]) for name in names)
+
+
+def both(key: str, *steps: int) -> Counter[tuple[str, str]]:
+    """What `images` has of pictures at these steps: a file and its thumbnail of each, once."""
+    return Counter((f"pictures~{key}+step+{step}", end) for step in steps for end in ("png", "webp"))

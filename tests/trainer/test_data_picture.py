@@ -7,7 +7,7 @@ from PIL import Image
 
 from trainer.data.loading import TrainingBatches
 from trainer.data.photometry import finish
-from trainer.data.picture import write_views_picture
+from trainer.data.picture import PICTURE_IMAGES, write_views_picture
 from trainer.data.registry import open_data_set
 from trainer.specs.views import ViewsSpec
 
@@ -17,13 +17,14 @@ def test_each_image_stands_over_the_views_that_are_trained_on(tmp_path, engine):
     data = open_data_set("digits", "train", limit=40)
     spec = ViewsSpec.model_validate({"preset": "small_images", "size": 48, "engine": engine})
     batches = TrainingBatches(data, spec, batch_size=20, seed=3, rank=0, world_size=1, threads=1)
-    write_views_picture(tmp_path / "views.png", data, batches.first_rows(8))
+    write_views_picture(tmp_path / "views.png", data, batches.first_rows(PICTURE_IMAGES))
     with Image.open(tmp_path / "views.png") as picture:
-        assert picture.mode == "RGB"
-        cells = np.asarray(picture).reshape(3, 96, 8, 96, 3).transpose(0, 2, 1, 3, 4)[:, :, ::2, ::2]
+        assert (picture.mode, *picture.size) == ("RGB", 6 * 96, 6 * 96)
+        grid = np.asarray(picture).reshape(2, 3, 96, 6, 96, 3).transpose(1, 0, 3, 2, 4, 5)[:, :, :, ::2, ::2]
+        cells = grid.reshape(3, PICTURE_IMAGES, 48, 48, 3)
     batch = next(batches.iterate(0, 1))
     views = finish(batch, torch.device("cpu"))
-    for row, index in enumerate(batch.indices[:8].tolist()):
+    for row, index in enumerate(batch.indices[:PICTURE_IMAGES].tolist()):
         whole = Image.fromarray(data.image(index)).resize((48, 48), Image.Resampling.BICUBIC)
         np.testing.assert_array_equal(cells[0, row], np.asarray(whole))
         for place, view in enumerate(views, start=1):
@@ -34,6 +35,7 @@ def test_the_picture_of_a_small_batch(tmp_path):
     data = open_data_set("digits", "train", limit=5)
     spec = ViewsSpec.model_validate({"size": 200})
     batches = TrainingBatches(data, spec, batch_size=2, seed=0, rank=0, world_size=1, threads=3)
-    write_views_picture(tmp_path / "views.png", data, batches.first_rows(8))
+    write_views_picture(tmp_path / "views.png", data, batches.first_rows(PICTURE_IMAGES))
     with Image.open(tmp_path / "views.png") as picture:
-        assert picture.size == (400, 600)
+        assert picture.size == (600, 600)
+        assert (np.asarray(picture)[:, 400:] == 255).all(), "white where nothing is"

@@ -37,7 +37,7 @@ def _write(folder: Path, views: tuple[torch.Tensor, torch.Tensor]) -> tuple[dict
     assert event["file"] == "correlation/step-00001200.npz"
     assert event["image"] == "correlation/step-00001200.png"
     with Image.open(folder / event["image"]) as picture:
-        assert picture.size == (960, 460)
+        assert picture.size == (960, 960), "a square, as tiles are"
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
     with np.load(folder / event["file"], allow_pickle=False) as file:
         return dict(file), event
@@ -48,7 +48,7 @@ def test_a_perfect_correlation_is_drawn_also_where_rounding_puts_it_above_one(tm
     pictures = []
     for value in (1.0, np.nextafter(np.float32(1), np.float32(2))):
         exact = {**arrays, "correlation": np.eye(8, dtype=np.float32) * value, "diagonal": np.full(8, value)}
-        draw_heatmap(tmp_path / "picture.png", exact, event["summary"], title="")
+        draw_heatmap(tmp_path / "picture.png", exact, event["summary"], title=())
         with Image.open(tmp_path / "picture.png") as picture:
             pictures.append(np.asarray(picture))
     assert np.array_equal(*pictures)

@@ -53,7 +53,7 @@ def test_a_pretraining_on_black_images_says_it_once_and_at_the_end_and_one_that_
     end = pretrained(tmp_path / "black", black)
     assert end.outcome == "ok"
     said = told(tmp_path / "black")
-    assert "step 1: 16 of the batch's 16 images are of one colour: there is nothing to learn" in said["images"]
+    assert "step 0: 16 of the batch's 16 images are of one colour: there is nothing to learn" in said["images"]
     assert "the features of all 16 images are the same (view a): nothing is learned" in said["features"]
     assert "trained for 6 steps; at the end 16 of the batch's 16 images are of one colour" in end.message
     assert sum("nothing_learned" in one.data for one in runs.events(tmp_path / "black", kind="warning")) == 2

@@ -14,6 +14,7 @@ from odd_trees import make_split
 from trainer.data import textures
 from trainer.data.datasets import FirstImages
 from trainer.data.errors import DataError
+from trainer.data.registry import open_data_set
 from trainer.models.exported import load_backbone
 from trainer.outcome import BadSpec, Diverged
 from trainer.plan import Plan
@@ -56,11 +57,15 @@ def test_a_run_journals_what_the_design_names(undisturbed):
     assert points[0].data["values"]["learning_rate"] == 0.0
     assert points[-1].data["values"]["loss"] < points[0].data["values"]["loss"]
     records = [e for e in events if e.kind == "correlation"]
-    assert [e.step for e in records] == [1, STEPS]
+    assert [(e.step, e.epoch) for e in records] == [(0, 0), (STEPS, 4)]
     for record in records:
         assert (undisturbed / "attempts/0001" / record.data["file"]).exists()
         assert (undisturbed / "attempts/0001" / record.data["image"]).exists()
-    assert [e.step for e in events if e.kind == "metrics" and "effective_rank" in e.data["values"]] == [1, STEPS]
+    assert [e.step for e in events if e.kind == "metrics" and "effective_rank" in e.data["values"]] == [0, STEPS]
+    (data,) = [e.data for e in events if e.kind == "data"]
+    images = open_data_set("digits", "train", limit=160)
+    splits = {"train": {"fingerprint": images.fingerprint, "images": len(images)}}
+    assert data == {"name": "digits", "format": "built in", "splits": splits}
     image = next(e for e in events if e.kind == "image")
     assert (undisturbed / "attempts/0001" / image.data["file"]).stat().st_size > 1000
     phases = [e.data["phase"] for e in events if e.kind == "progress"]
@@ -274,7 +279,7 @@ def test_what_is_due_when():
     assert plan.epochs == 4
     assert [s for s in range(1, 19) if plan.metrics_due(s)] == [4, 8, 12, 16, 18]
     assert [s for s in range(1, 19) if plan.checkpoint_due(s)] == [7, 10, 14, 18]
-    assert [s for s in range(1, 19) if plan.correlation_due(s)] == [1, 5, 10, 15, 18]
+    assert [due for s in range(1, 19) for due in plan.correlations_due(s)] == [0, 5, 10, 15, 18]
     assert [plan.epoch(s) for s in (1, 5, 6, 18)] == [1, 1, 2, 4]
 
 

@@ -44,7 +44,7 @@ def write_correlation_record(
     with naming(folder / f"{name}.npz"), (folder / f"{name}.npz").open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
     tick()
-    draw_heatmap(folder / f"{name}.png", arrays, summary, title=f"step {step}   loss {loss:.4g}")
+    draw_heatmap(folder / f"{name}.png", arrays, summary, title=(f"step {step:,}", f"loss {loss:.4g}"))
     return {
         "file": f"{folder.name}/{name}.npz",
         "image": f"{folder.name}/{name}.png",

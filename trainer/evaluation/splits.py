@@ -13,6 +13,7 @@ from trainer.data.errors import DataError
 from trainer.data.registry import open_data_set
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
+from trainer.runtime.data_facts import journal_data
 from trainer.runtime.unused_data import tell_of_unused
 from trainer.specs.evaluation import BackboneJudged, EvaluationSpec
 
@@ -102,4 +103,5 @@ def open_splits(spec: BackboneJudged, context: Context, opener: Callable[..., Im
         once(f"data set {name!r}: {said}")
     if len(set(collectives.all_gather_texts([f"{train.fingerprint} {test.fingerprint}"], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {name!r}; is it being written to?")
+    journal_data(context, name, {"train": train, "test": test})
     return Splits(spec, train, test)

@@ -14,26 +14,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from sqlalchemy import func, literal, select, tuple_
 from sqlalchemy.orm import Session
 
-from service.database.tables import Attempt, Correlation, Image, Job, Metric
-from service.evaluations import backbone_of, data_of, protocol_of
-from service.ledger import warnings
+from service.database.tables import Correlation, Image, Job, Metric
 from service.ledger.states import JobState
-from service.recording import mlflow_params
-from service.run_folders import attempt_folder
-from service.storable import storable
-from trainer.journal import FILE_NAME, read_events
+from service.mlflow_layout import VIEWS, description, metric_name, params, picture_name
 from trainer.specs.given_files import checked
+from worker.recorder.facts import Facts
 from worker.recorder.mlflow_run import POINTS, MlflowRun, Point
 from worker.recorder.position import Position
 
 STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELLED: "KILLED"}
-MACHINE_FACTS = ("host", "device", "world_size", "threads", "jpeg_decoder")
 LAST_STEP = 2**62
-WARNINGS = 10
-"""The newest ones, in a tag."""
 FILES = "files"
 """In a position: all but the files of the ended job is in MLflow."""
 TURN_SECONDS = 5.0
@@ -49,24 +43,35 @@ class Export:
         self._position = position
         self._run = run
         self._folder = folder
+        self._facts = Facts(session, job, folder)
         self._turn_ends = time.monotonic() + TURN_SECONDS
 
     def facts(self) -> None:
-        """Params once; tags whenever they changed."""
+        """Params and the spec once; the data set once it is known; tags and the description whenever they changed."""
         if "tags" not in self._position.value:
-            self._run.params(mlflow_params(self._job.spec))
-        tags = self._tags()
+            if not self._run.former:
+                self._run.params(params(self._job.spec, self._facts.source))
+            self._run.text(yaml.safe_dump(self._job.spec, allow_unicode=True), "spec.yaml")
+        tags = self._facts.tags()
         old = self._position.value.get("tags", {})
         if changed := {key: value for key, value in tags.items() if old.get(key) != value}:
             self._run.tags(changed)
             self._position.keep(tags=tags)
+        if "data" not in self._position.value and (data := self._facts.data()):
+            self._run.data_sets(data)
+            self._position.keep(data=True)
+        note = description(self._job, self._facts.source)
+        if note != (former := self._position.value.get("note")):
+            self._run.note(note, former)
+            self._position.keep(note=note)
 
     def points(self, last_step: int) -> bool:
         """Points in the order of (step, key), up to `last_step`; False: the turn is over, some are left."""
         while chunk := self._points_after(self._position.value.get("point", [-1, ""]), last_step):
             if self._turn_is_over():
                 return False
-            self._run.points(chunk)
+            names = {} if self._run.former else {key: metric_name(key) for key, *_ in chunk}
+            self._run.points([(names.get(key, key), step, value, at) for key, step, value, at in chunk])
             key, step, *_ = chunk[-1]
             self._position.keep(point=[step, key], points=self._position.value.get("points", 0) + len(chunk))
         return True
@@ -85,9 +90,15 @@ class Export:
             rows += [(key, step, at, file) for key, step, at, file in self._session.execute(statement)]
         if len(rows) == self._position.value.get("images", 0):
             return True
-        for _ in self._run.images((key, step, at, self._folder / file) for key, step, at, file in sorted(rows)):
+        rows.sort()
+        named = str if self._run.former else picture_name
+        series = [row for row in rows if self._run.former or row[0] != VIEWS]
+        for _ in self._run.images((named(key), step, at, self._folder / file) for key, step, at, file in series):
             if self._turn_is_over():
                 return False
+        if not self._run.former:
+            for key, file in {key: file for key, _, _, file in rows}.items():  # the newest of each
+                self._run.picture(self._folder / file, f"{key}.png")
         self._position.keep(images=len(rows))
         return True
 
@@ -141,59 +152,3 @@ class Export:
             .limit(POINTS)
         )
         return [(key, step, value, at) for key, step, value, at in self._session.execute(statement)]
-
-    def _tags(self) -> dict[str, str]:
-        """Facts of the job and of its newest attempt."""
-        job = self._job
-        tags = {"barlow.kind": job.kind, "barlow.spec_digest": job.spec_digest, "barlow.state": job.state}
-        tags |= {f"label.{key}": str(value) for key, value in job.labels.items()}
-        if job.user_name is not None:
-            tags["mlflow.user"] = job.user_name  # MLflow shows it beside the run
-        attempts = self._session.scalars(
-            select(Attempt).where(Attempt.job_id == job.id, Attempt.started_at.is_not(None)).order_by(Attempt.number)
-        ).all()
-        if attempts:
-            tags |= {"barlow.attempts": str(len(attempts)), "barlow.node": attempts[-1].node}
-            facts = _machine_facts(attempt_folder(self._folder, attempts[-1].number) / FILE_NAME)
-            tags |= {f"barlow.{key}": str(storable(value)) for key, value in facts.items() if value is not None}
-        if said := [one.message for one in warnings.of_job(self._session, job.id)]:
-            more = f"\nand {len(said) - WARNINGS:,} others" if len(said) > WARNINGS else ""
-            tags["barlow.warnings"] = "\n".join(said[:WARNINGS]) + more
-        if job.error is not None:
-            tags["barlow.error"] = str(job.error.get("message", ""))
-        source = None if job.source_job_id is None else self._session.get_one(Job, job.source_job_id)
-        if source is not None:
-            tags |= {"mlflow.parentRunId": source.mlflow_run_id} if source.mlflow_run_id else {}
-        return tags | _evaluation_tags(job, None if source is None else source.name)
-
-
-def _evaluation_tags(job: Job, source: str | None) -> dict[str, str]:
-    """What an evaluation measures of whose backbone, to group and filter runs by, and its headline once it is there."""
-    # A result of before stays under the version of the protocol that it was told under.
-    protocol = (job.result or {}).get("protocol") or protocol_of(job.spec)
-    if protocol is None:
-        return {}
-    tags = {
-        "barlow.protocol": protocol,
-        "barlow.data": data_of(job.spec),
-        "barlow.backbone": backbone_of(job.spec, source),
-    }
-    if source is not None:
-        tags["barlow.source_job"] = source
-    if job.spec["run"].get("published"):
-        tags["barlow.published_in"] = job.spec["run"]["published"]["source"]
-    result = job.result or {}
-    if headline := result.get("headline"):
-        score = result["scores"][headline]
-        tags["barlow.headline"] = f"{headline} {score['last']:.2f} (best {score['best']:.2f})"
-    return tags
-
-
-def _machine_facts(journal: Path) -> dict[str, Any]:
-    """What an attempt's `started` event says of its machine; nothing if it is not there, or not to be read."""
-    # Loading the data comes before it, with an event or two of progress.
-    with contextlib.suppress(ValueError):  # a damaged line, of which the other recorder complains
-        for line in read_events(journal, limit=20):
-            if line.kind == "started":
-                return {**line.data.get("versions", {}), **{key: line.data.get(key) for key in MACHINE_FACTS}}
-    return {}

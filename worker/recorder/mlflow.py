@@ -21,7 +21,8 @@ from service.ledger.states import JobState
 from service.recording import JOB_TAG, MLFLOW, POSTGRES, REBUILD
 from service.run_folders import run_folder
 from worker.recorder.export import FILES, LAST_STEP, Export
-from worker.recorder.mlflow_run import MlflowRun, experiment_id
+from worker.recorder.mlflow_experiment import MlflowExperiment
+from worker.recorder.mlflow_run import MlflowRun, jobs_in
 from worker.recorder.position import Overtaken, Position
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,8 @@ class MlflowExporter:
             return
         if REBUILD in position.value:
             self._runs.pop(job.id, None)
-            MlflowRun.delete_all(self._client, self._experiment(session, job), _tag(job))
+            self._gather(session, job)
+            MlflowRun.delete_all(self._client, _tag(job))
             position.restart()
         run = self._run(session, job, position)
         export = Export(session, job, position, run, run_folder(self._runs_dir, job.id))
@@ -128,10 +130,25 @@ class MlflowExporter:
         return mark is None or mark.complete or job.mlflow_run_id is not None or gone
 
     def _experiment(self, session: Session, job: Job) -> str:
-        experiment = session.get_one(Experiment, job.experiment_id)
-        experiment.mlflow_experiment_id = experiment_id(self._client, experiment.name)
+        """The id of the job's experiment there, which is stored."""
+        ours = session.get_one(Experiment, job.experiment_id)
+        stored = ours.mlflow_experiment_id
+        ours.mlflow_experiment_id = self._of(session, ours).find_or_create(stored)
         session.commit()
-        return experiment.mlflow_experiment_id
+        return ours.mlflow_experiment_id
+
+    def _gather(self, session: Session, job: Job) -> None:
+        """Make one of several MLflow experiments that are the job's; runs in the others stay until they are rebuilt."""
+        ours = session.get_one(Experiment, job.experiment_id)
+        ours.mlflow_experiment_id = self._of(session, ours).gather(ours.mlflow_experiment_id)
+        session.commit()
+
+    def _of(self, session: Session, experiment: Experiment) -> MlflowExperiment:
+        def owners(mlflow_id: str) -> set[UUID]:
+            jobs = jobs_in(self._client, mlflow_id)
+            return set(session.scalars(select(Job.experiment_id).where(Job.id.in_(jobs)).distinct()))
+
+        return MlflowExperiment(self._client, experiment.id, experiment.name, owners)
 
     def _run(self, session: Session, job: Job, position: Position) -> MlflowRun:
         """The job's only run, looked for at the first touch; a position in another run counts for nothing."""

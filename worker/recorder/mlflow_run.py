@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 from PIL import Image
 
 from service import surroundings
+from service.mlflow_layout import LAYOUT_TAG
+from service.recording import JOB_TAG
 from trainer.specs.given_files import read_bytes
+from worker.recorder.mlflow_experiment import every_experiment
 
 POINTS = 1000
 """The most points that one request may hold."""
@@ -26,15 +32,33 @@ SMALL_CALL_SECONDS = 10
 UPLOAD_BYTES_PER_SECOND = 2**20
 """The slowest server that is waited for: it stores an upload after it has received all of it, in silence."""
 LONGEST_TAG = 5000
-THUMBNAIL = 256
+DIGEST = 12
+"""Characters of a fingerprint that MLflow shows beside the name of a data set."""
+THUMBNAIL = 512
+"""Pixels; pages show it as wide as a tile is, and no wider than it is: a smaller one stands in the middle of a wide
+tile, most of it below the edge."""
 MAX_PICTURE_BYTES = 1 << 26
 
 _IMAGE = re.compile(r"^images/(?P<key>[^+]+)\+step\+(?P<step>\d+)\+.*(?P<end>\.png|\+compressed\.webp)$")
+
+_NOTE = "mlflow.note.content"
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 log = logging.getLogger(__name__)
 
 Point = tuple[str, int, float, datetime]
 """A point of a metric: key, step, value, time."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """One split of a data set: in which format (`form`) it is read, and the `role` it has (train, test)."""
+
+    name: str
+    fingerprint: str
+    form: str
+    images: int
+    role: str
 
 
 def make_client(url: str, token: str | None = None) -> Any:
@@ -60,29 +84,14 @@ def make_client(url: str, token: str | None = None) -> Any:
     return MlflowClient(tracking_uri=url)
 
 
-def experiment_id(client: Any, name: str) -> str:
-    """The id of the MLflow experiment of this name, made if need be and brought back if it was deleted."""
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return str(client.create_experiment(name))
-        except MlflowException:  # another worker was faster, or it is a real failure and this raises it
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                raise
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
-
-
 class MlflowRun:
     """One run by its id, in the experiment with this id, known by its tag."""
 
-    def __init__(self, client: Any, run_id: str, experiment: str, tag: tuple[str, str]) -> None:
+    def __init__(self, client: Any, run_id: str, experiment: str, tag: tuple[str, str], *, former: bool) -> None:
         self._client = client
         self.id = run_id
+        self.former = former
+        """A former version began it, by another layout (service.mlflow_layout), in which it is continued."""
         self._experiment = experiment
         self._tag = tag
 
@@ -95,29 +104,35 @@ class MlflowRun:
         Of several, which a lost answer or two exporters at once leave, one stays: the `known` one, else the first by
         id, so that all who look agree.
         """
-        key, value = tag
-        if not _runs_with(client, experiment, tag):
+        if not _runs_with(client, [experiment], tag):
             client.create_run(
                 experiment,
                 start_time=milliseconds(started_at),
-                tags={key: value, "mlflow.loggedImages": "true"},
+                tags=dict([tag, LAYOUT_TAG, ("mlflow.loggedImages", "true")]),
                 run_name=name,
             )
-        found = _runs_with(client, experiment, tag)
+        found = _runs_with(client, [experiment], tag)
         assert found, "MLflow finds a run that it has just made"
-        run = cls(client, known if known in found else found[0], experiment, tag)
+        run_id = known if known in found else min(found)
+        data, (key, layout) = found[run_id].data, LAYOUT_TAG
+        untold = data.tags.get(key) != layout
+        run = cls(client, run_id, experiment, tag, former=untold and bool(data.params))
+        if untold and not run.former:
+            run.tags({key: layout})
         run.delete_others(found)
         return run
 
     @staticmethod
-    def delete_all(client: Any, experiment: str, tag: tuple[str, str]) -> None:
-        """Delete every run that carries `tag`; MLflow keeps deleted runs until its garbage is collected."""
-        for run_id in _runs_with(client, experiment, tag):
+    def delete_all(client: Any, tag: tuple[str, str]) -> None:
+        """Delete every run that carries `tag`, in whatever experiment; MLflow keeps deleted runs until its garbage is
+        collected."""
+        experiments = [found.experiment_id for found in every_experiment(client)]
+        for run_id in _runs_with(client, experiments, tag):
             client.delete_run(run_id)
 
-    def delete_others(self, found: Sequence[str] | None = None) -> None:
+    def delete_others(self, found: Iterable[str] | None = None) -> None:
         """Delete whatever else carries the tag; `found`: the runs that carry it, if they were just asked for."""
-        for run_id in _runs_with(self._client, self._experiment, self._tag) if found is None else found:
+        for run_id in _runs_with(self._client, [self._experiment], self._tag) if found is None else found:
             if run_id != self.id:
                 self._client.delete_run(run_id)
 
@@ -135,6 +150,37 @@ class MlflowRun:
 
         if values:
             self._client.log_batch(self.id, tags=[RunTag(key, value[:LONGEST_TAG]) for key, value in values.items()])
+
+    def note(self, text: str, former: str | None) -> None:
+        """Set the description, if what stands there is what was set `former`ly: a person may have written another."""
+        there = self._client.get_run(self.id).data.tags.get(_NOTE)
+        if there == (None if former is None else former[:LONGEST_TAG]):
+            self.tags({_NOTE: text})
+
+    def data_sets(self, found: Sequence[DataSet]) -> None:
+        """Log what was learned from and judged by; the same again is fine."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=one.name,
+                    digest=one.fingerprint[:DIGEST],
+                    source_type=one.form,
+                    source=json.dumps({"data_set": one.name, "format": one.form, "fingerprint": one.fingerprint}),
+                    profile=json.dumps({"images": one.images}),
+                ),
+                [InputTag("mlflow.data.context", one.role)],
+            )
+            for one in found
+        ]
+        self._client.log_inputs(self.id, datasets=inputs)
+
+    def picture(self, path: Path, name: str) -> None:
+        """Put a PNG file at the top of the artifacts; one of the same name is replaced. Passed over if it is gone or
+        damaged."""
+        if (image := _read_picture(path)) is not None:
+            self._client.log_image(self.id, image, artifact_file=_escaped(name))
 
     def points(self, points: Sequence[Point]) -> None:
         """Log at most 1,000 points. MLflow keeps one of a point that is sent again with the same time and value."""
@@ -154,13 +200,12 @@ class MlflowRun:
             if match := _IMAGE.match(artifact.path):
                 there.setdefault((match["key"], int(match["step"])), {})[match["end"]] = artifact.path
         for key, step, at, path in images:
-            found = there.get((key.replace("/", "~"), step), {})
+            found = there.get((_escaped(key), step), {})
             if len(found) == 2 or (image := _read_picture(path)) is None:
                 continue
-            if ".png" not in found:
-                self._client.log_image(self.id, image, key=key, step=step, timestamp=milliseconds(at))
-            else:
-                self._thumbnail(image, found[".png"].removesuffix(".png") + "+compressed.webp")
+            half = found.get(".png")
+            name = _picture_name(key, step, at) if half is None else Path(half).stem
+            self._picture(image, name, there=half is not None)
             yield
 
     def artifact(self, path: Path, folder: str) -> None:
@@ -182,18 +227,40 @@ class MlflowRun:
         """Set the final status: FINISHED, FAILED or KILLED."""
         self._client.set_terminated(self.id, status, milliseconds(at))
 
-    def _thumbnail(self, image: Image.Image, name: str) -> None:
+    def _picture(self, image: Image.Image, name: str, *, there: bool) -> None:
+        """Upload a picture, unless it is there, and its thumbnail."""
         with tempfile.TemporaryDirectory() as folder:
+            file, small = Path(folder) / f"{name}.png", Path(folder) / f"{name}+compressed.webp"
+            if not there:
+                image.save(file)
+                self._client.log_artifact(self.id, str(file), "images")
             image.thumbnail((THUMBNAIL, THUMBNAIL))
-            file = Path(folder) / Path(name).name
-            image.save(file)
-            self._client.log_artifact(self.id, str(file), "images")
+            image.save(small)
+            self._client.log_artifact(self.id, str(small), "images")
 
 
-def _runs_with(client: Any, experiment: str, tag: tuple[str, str]) -> list[str]:
-    """Ids of the runs that carry the tag, sorted; deleted ones do not count."""
+def _picture_name(key: str, step: int, at: datetime) -> str:
+    """A new name for a picture, by which MLflow's pages know its key, step and time."""
+    return f"{_escaped(key)}+step+{step}+timestamp+{milliseconds(at)}+{uuid4()}"
+
+
+def _escaped(key: str) -> str:
+    return key.replace("/", "~")
+
+
+def _runs_with(client: Any, experiments: list[str], tag: tuple[str, str]) -> dict[str, Any]:
+    """The runs of these experiments that carry the tag, by id; deleted ones do not count."""
     key, value = tag
-    return sorted(run.info.run_id for run in client.search_runs([experiment], f"tags.`{key}` = '{value}'"))
+    return {run.info.run_id: run for run in client.search_runs(experiments, f"tags.`{key}` = '{value}'")}
+
+
+def jobs_in(client: Any, experiment: str) -> list[UUID]:
+    """Jobs that have runs in an experiment, deleted ones as well: some of them, where there are many."""
+    from mlflow.entities import ViewType
+
+    found = client.search_runs([experiment], run_view_type=ViewType.ALL, max_results=100)
+    tagged = (run.data.tags.get(JOB_TAG, "") for run in found)
+    return [UUID(text) for text in tagged if _UUID.fullmatch(text)]
 
 
 @contextlib.contextmanager

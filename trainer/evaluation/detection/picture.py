@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from trainer.data.datasets import Annotation
+from trainer.data.picture import in_square
 from trainer.models.detectors.c4 import Detections
 
 SHOWN_SCORE = 0.5
@@ -28,8 +29,8 @@ class Row:
 
 
 def write_detections_picture(path: Path, rows: list[Row], classes: tuple[str, ...]) -> None:
-    """Write a PNG, a column for each image: above what is there (ignored objects in grey), below what was found with a
-    score of at least one half. A class has one colour."""
+    """Write a square PNG, a column for each image, at most four beside one another: above what is there (ignored
+    objects in grey), below what was found with a score of at least one half. A class has one colour."""
     cells = []
     for row in rows:
         there = list(_objects(row.truth.boxes, row.truth.classes, row.truth.masks))
@@ -49,7 +50,7 @@ def write_detections_picture(path: Path, rows: list[Row], classes: tuple[str, ..
                 ]
             )
         )
-    Image.fromarray(np.concatenate(cells, axis=1)).save(path, "PNG")
+    Image.fromarray(in_square(cells, across=4)).save(path, "PNG")
 
 
 _Object = tuple[np.ndarray, int, np.ndarray | None]

@@ -1,0 +1,178 @@
+"""How a job stands in MLflow: which params, what its metrics and pictures are called there, what is said of it.
+
+MLflow's pages order everything by name, begin a section for what has a slash in its name, and write every param of a
+run above each picture of it. So names decide what one sees first, and only what a job chose itself is a param: the
+whole spec is a file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from service.database.tables import Job
+from service.evaluations import backbone_of, data_of, protocol_of
+from trainer.specs.parsing import KINDS
+
+LAYOUT_TAG = ("barlow.layout", "2")
+"""Which of the ways of this module a run follows. One that a former version began carries no such tag, and is continued
+as it was begun."""
+MOST_PARAMS = 12
+LONGEST_PARAM = 6000
+VIEWS = "views"
+"""The picture that a run has one of."""
+
+_HOW = ("name", "kind", "run", "resources", "spec_version")
+"""Fields of a spec that are tags, or say how the job is run and not what it is."""
+_FIRST = ("data", "backbone", "labels", "protocol", "objective", "optimizer", "learning_rate", "epochs", "max_steps",
+          "steps", "batch_size", "projector", "seed")  # fmt: skip
+"""What one looks for first, in this order; the views, of which there may be many values, come last."""
+_HEADLINES = {"loss": "loss", "effective_rank": "effective rank", "knn_top1": "kNN top-1", "probe_top1": "linear top-1"}
+"""Of a pretraining's result, in words."""
+_OF_THE_CLOCK = ("images_per_second", "data_seconds", "step_seconds")
+_OF_TRAINING = ("grad_norm", "learning_rate", "skipped_steps")
+
+
+def metric_name(key: str) -> str:
+    """What a metric is called in MLflow: as in the run database, but for those that one looks at last.
+
+    Times stand among MLflow's system metrics. What only says how the training went is called `training_...`: it follows
+    the scores and the loss of a pretraining.
+    """
+    if key in _OF_THE_CLOCK:
+        return f"system/{key}"
+    kind = next((kind for kind in KINDS if key.startswith(f"{kind}_")), None)
+    rest = key if kind is None else key.removeprefix(f"{kind}_")
+    behind = rest in _OF_TRAINING or (kind is not None and rest.startswith("loss"))
+    return f"training_{key}" if behind else key
+
+
+def picture_name(key: str) -> str:
+    """What a series of pictures is called in MLflow: a section of its own, the first of the page."""
+    return f"pictures/{key}"
+
+
+def params(spec: Mapping[str, Any], source: str | None) -> dict[str, str]:
+    """What a resolved spec has other than the defaults of its kind, its preset and its protocol, twelve params at most:
+    `learning_rate` → its value as text; lists as JSON. The data set and whose backbone is judged are always among them;
+    where more differ, `more` says how many. `source`: the name of the job whose backbone is judged.
+
+    MLflow writes all of them above every picture, so a param has the last part of its place in the spec for a name,
+    where no other field of the kind has it.
+    """
+    judged = ("backbone", "backbone_from") if "backbone_from" in spec else ()
+    here, usual = (
+        dict(_flat({key: value for key, value in of.items() if key not in (*_HOW, *judged)}))
+        for of in (spec, _defaults(spec))
+    )
+    found = {key: text for key, text in here.items() if usual.get(key) != text or key == "data.name"}
+    if judged:
+        found["backbone"] = backbone_of(spec, source)
+    found = _one_for_the_views(found)
+    leaves = Counter(_leaf(key) for key in here.keys() | usual.keys() if not key.startswith(("views.a.", "views.b.")))
+    ordered = {key if leaves[_leaf(key)] > 1 else _leaf(key): found[key] for key in sorted(found, key=_rank)}
+    if len(ordered) > MOST_PARAMS:
+        kept = list(ordered)[: MOST_PARAMS - 1]
+        return {key: ordered[key] for key in kept} | {"more": f"{len(ordered) - len(kept)} others, in spec.yaml"}
+    return ordered
+
+
+def headline(job: Job) -> str | None:
+    """What came of a job in a few words; None as long as nothing has."""
+    if job.error is not None:
+        return f"{job.state}: {job.error.get('message', '')}"
+    result = job.result or {}
+    if name := result.get("headline"):
+        score = result["scores"][name]
+        return f"{name} {score['last']:.2f} (best {score['best']:.2f})"
+    said = [
+        f"{words} {result['metrics'][key]:.4g}" for key, words in _HEADLINES.items() if key in result.get("metrics", {})
+    ]
+    return ", ".join(said) or None
+
+
+def protocol_told(job: Job) -> str | None:
+    """The protocol of an evaluation, in the version that its result was told under, if there is one; None for a
+    pretraining."""
+    return (job.result or {}).get("protocol") or protocol_of(job.spec)
+
+
+def description(job: Job, source: str | None) -> str:
+    """What a run is, with its headline first, for a column of a table."""
+    spec = job.spec
+    if (protocol := protocol_told(job)) is not None:
+        what = f"{protocol} of {backbone_of(spec, source)} on {data_of(spec)}"
+    else:
+        length = f"{spec['max_steps']:,} steps" if spec["max_steps"] else f"{spec['epochs']:,} epochs"
+        what = f"{spec['backbone']['name']} by {spec['objective']['name']} on {spec['data']['name']}, {length} at most"
+    return " · ".join(words for words in (headline(job), what) if words)
+
+
+def _defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The resolved spec of somebody who says no more than which kind, preset, optimiser and protocol; nothing for a
+    spec that a later or an earlier version wrote."""
+    model = KINDS.get(spec["kind"])
+    if model is None:
+        return {}
+    given: dict[str, Any] = {"data": spec["data"]["name"]}
+    for field, choice in (("views", "preset"), ("optimizer", "name"), ("objective", "name")):
+        if isinstance(spec.get(field), dict) and choice in spec[field]:
+            given[field] = {choice: spec[field][choice]}
+    for field in ("protocol", "labels"):
+        if field in spec:
+            given[field] = spec[field]
+    if "backbone_from" in spec:
+        given["backbone_from"] = {"pixels": True} if spec["kind"] in ("knn", "linear", "svm") else {"job": "some"}
+    try:
+        found = model.model_validate(given).resolved()
+    except ValidationError:
+        return {}
+    # Chosen, so they are no defaults: what they bring along is.
+    usual = model.model_fields
+    for field, choice in (("views", "preset"), ("optimizer", "name")):
+        if field in usual and field in found:
+            first = usual[field].get_default(call_default_factory=True)
+            found[field] = {**found[field], choice: getattr(first, choice)}
+    if "protocol" in usual:
+        found["protocol"] = usual["protocol"].default
+    if "labels" in found:
+        found["labels"] = {"list": None, "percent": None, "seed": 0}
+    return found
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | dict):
+            yield f"{prefix}{key}", json.dumps(value)[:LONGEST_PARAM]
+        else:
+            yield f"{prefix}{key}", str(value)[:LONGEST_PARAM]
+
+
+def _one_for_the_views(found: dict[str, str]) -> dict[str, str]:
+    """What is changed inside of the views as one param: `both` where the two have it alike, as a spec writes it."""
+    views = {view: {key: text for key, text in found.items() if key.startswith(f"views.{view}.")} for view in "ab"}
+    a, b = ({key[len("views.a.") :]: text for key, text in of.items()} for of in views.values())
+    both = {key: text for key, text in a.items() if b.get(key) == text}
+    said = [f"both.{key}={both[key]}" for key in sorted(both)]
+    said += [f"{view}.{key}={of[key]}" for view, of in (("a", a), ("b", b)) for key in sorted(of.keys() - both.keys())]
+    rest = {key: text for key, text in found.items() if key not in views["a"] | views["b"]}
+    return rest | ({"views.changes": ", ".join(said)[:LONGEST_PARAM]} if said else {})
+
+
+def _leaf(key: str) -> str:
+    """`optimizer.learning_rate` → `learning_rate`, and `optimizer.name` → `optimizer`."""
+    *before, last = key.split(".")
+    return before[-1] if before and last in ("name", "preset", "widths") else last
+
+
+def _rank(key: str) -> tuple[int, bool, str]:
+    """Its place: by the field of the spec, and of each field first what the rest of it goes with."""
+    first, _, rest = key.partition(".")
+    place = _FIRST.index(first) if first in _FIRST else len(_FIRST) + (first == "views")
+    return place, rest not in ("", "name", "preset", "size"), key

@@ -1,0 +1,113 @@
+"""What of a spec is a param in MLflow, and what is called how there, so that what one looks for first comes first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.mlflow_layout import MOST_PARAMS, metric_name, params, picture_name
+from trainer.specs import load_spec_file, parse_spec
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+PRETRAIN: dict[str, Any] = {"kind": "pretrain", "data": "imagenet"}
+
+
+def of(spec: dict[str, Any], source: str | None = None) -> dict[str, str]:
+    return params(parse_spec(spec).resolved(), source)
+
+
+def test_what_nobody_chose_is_no_param() -> None:
+    assert of(PRETRAIN) == {"data": "imagenet"}
+    assert of({**PRETRAIN, "run": {"priority": 3, "labels": {"a": "b"}}, "resources": {"slots": 4}, "name": "x"}) == {
+        "data": "imagenet"
+    }
+    chosen = {
+        "data": {"name": "digits", "limit": 400},
+        "backbone": {"name": "tiny"},
+        "objective": {"lambda": 0.01},
+        "optimizer": {"name": "adamw", "learning_rate": 3e-3},
+        "projector": {"widths": [32, 32]},
+        "batch_size": 64,
+        "seed": 7,
+        "views": {"preset": "small_images", "size": 16, "both": {"flip": 0.0}, "b": {"invert": 0.5}},
+    }
+    found = of({**PRETRAIN, **chosen})
+    assert list(found.items()) == [
+        ("data", "digits"),
+        ("limit", "400"),
+        ("backbone", "tiny"),
+        ("lambda", "0.01"),
+        ("optimizer", "adamw"),
+        ("learning_rate", "0.003"),
+        ("batch_size", "64"),
+        ("projector", "[32, 32]"),
+        ("seed", "7"),
+        ("views", "small_images"),
+        ("size", "16"),
+        ("changes", "both.flip=0.0, b.invert=0.5"),
+    ]
+
+
+def test_a_protocol_s_values_are_no_params_and_whose_backbone_it_is_always_one() -> None:
+    judged = {"kind": "semi_supervised", "data": "imagenet", "labels": {"percent": 1}, "backbone_from": {"job": "p"}}
+    assert of(judged, "p") == {"data": "imagenet", "backbone": "p", "percent": "1.0"}
+    cosine = {**judged, "protocol": "cosine", "learning_rate": 0.25, "labels": {"percent": 1, "seed": 3}}
+    assert of(cosine, "p") == {
+        "data": "imagenet", "backbone": "p", "percent": "1.0", "labels.seed": "3", "protocol": "cosine",
+        "learning_rate": "0.25",
+    }  # fmt: skip
+    floor = {"kind": "knn", "data": "digits", "backbone_from": {"random": 0}, "backbone": {"name": "tiny"}, "k": 5}
+    assert of(floor) == {"data": "digits", "backbone": "untrained tiny, seed 0", "k": "5"}
+
+
+def test_where_more_differs_the_rest_is_counted() -> None:
+    many = {
+        **PRETRAIN,
+        "epochs": 5, "batch_size": 64, "seed": 1, "precision": "fp64",
+        "backbone": {"name": "resnet18", "stem": "small"},
+        "objective": {"lambda": 0.1, "form": "direct"}, "projector": {"widths": [8, 8]},
+        "optimizer": {"learning_rate": 0.1, "bias_learning_rate": 0.1, "momentum": 0.5, "weight_decay": 0.5},
+    }  # fmt: skip
+    found = of(many)
+    assert len(found) == MOST_PARAMS
+    assert found["more"] == "3 others, in spec.yaml"
+
+
+def test_a_spec_of_another_version_has_params_all_the_same() -> None:
+    spec = {**parse_spec(PRETRAIN).resolved(), "batch_size": "as many as there are", "unheard_of": 1}
+    found = params(spec, None)
+    assert len(found) <= MOST_PARAMS
+    assert found["data"] == "imagenet"
+    assert params({**spec, "kind": "of tomorrow"}, None)["data"] == "imagenet"
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_no_recipe_has_more_than_a_dozen(recipe: Path) -> None:
+    body = load_spec_file(recipe)
+    for spec in body.get("jobs", {"": body}).values():
+        found = params(parse_spec(spec).resolved(), "pretrain")
+        assert 1 <= len(found) <= MOST_PARAMS == 12
+        assert "data" in found
+
+
+@pytest.mark.parametrize(
+    ("headline", "others"),
+    [
+        ("loss", ["grad_norm", "learning_rate", "skipped_steps"]),
+        ("linear_top1", ["linear_loss", "linear_grad_norm", "linear_learning_rate"]),
+        ("semi_supervised_top1", ["semi_supervised_loss", "semi_supervised_grad_norm"]),
+        ("detection_box_ap", ["detection_loss", "detection_loss_objectness", "detection_learning_rate"]),
+    ],
+)
+def test_headlines_come_before_what_only_tells_how_it_went(headline: str, others: list[str]) -> None:
+    assert metric_name(headline) == headline, "as in the run database"
+    assert sorted(map(metric_name, (headline, *others)))[0] == headline
+
+
+def test_times_are_system_metrics_and_pictures_a_section_of_their_own() -> None:
+    assert [metric_name(key) for key in ("images_per_second", "step_seconds", "data_seconds")] == [
+        "system/images_per_second", "system/step_seconds", "system/data_seconds",
+    ]  # fmt: skip
+    assert picture_name("correlation") == "pictures/correlation"

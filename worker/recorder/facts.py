@@ -1,0 +1,128 @@
+"""What is said of a job in MLflow beside its points: by the run database, and by the journal of its newest attempt."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.database.tables import Attempt, Job
+from service.evaluations import backbone_of, data_of
+from service.ledger import warnings
+from service.mlflow_layout import headline, protocol_told
+from service.run_folders import attempt_folder
+from service.storable import storable
+from trainer.journal import FILE_NAME, Event, read_events
+from worker.recorder.mlflow_run import DataSet
+
+_OF_THE_MACHINE = ("host", "device", "world_size", "threads", "jpeg_decoder")
+WARNINGS = 10
+"""The newest ones, in a tag."""
+_LINES = 300
+"""So far into a journal is looked for its `started` and `data`: loading the data, which may take minutes, comes before,
+with an event of progress a second."""
+_OURS = "barlow-lab"
+
+
+class Facts:
+    """Of one job, as they are now; `folder` is its run directory."""
+
+    def __init__(self, session: Session, job: Job, folder: Path) -> None:
+        self._session = session
+        self._job = job
+        self._folder = folder
+
+    @property
+    def source(self) -> str | None:
+        """The name of the job whose backbone this one judges."""
+        return None if self._source is None else self._source.name
+
+    def tags(self) -> dict[str, str]:
+        """Tags of the run, of the job and of its newest attempt."""
+        job = self._job
+        tags = {"barlow.kind": job.kind, "barlow.spec_digest": job.spec_digest, "barlow.state": job.state}
+        tags |= {f"label.{key}": str(value) for key, value in job.labels.items()}
+        if job.user_name is not None:
+            tags["mlflow.user"] = job.user_name  # MLflow shows it beside the run
+        if self._attempts:
+            tags |= {"barlow.attempts": str(len(self._attempts)), "barlow.node": self._attempts[-1].node}
+        started = self._journalled("started")
+        versions = started.get("versions", {})
+        facts = {**versions, **{key: started.get(key) for key in _OF_THE_MACHINE}}
+        tags |= {f"barlow.{key}": str(storable(value)) for key, value in facts.items() if value is not None}
+        tags |= _source_tags(versions.get(_OURS))
+        if job.error is not None:
+            tags["barlow.error"] = str(job.error.get("message", ""))
+        if said := [one.message for one in warnings.of_job(self._session, job.id)]:
+            more = f"\nand {len(said) - WARNINGS:,} others" if len(said) > WARNINGS else ""
+            tags["barlow.warnings"] = "\n".join(said[:WARNINGS]) + more
+        if self._source is not None and self._source.mlflow_run_id:
+            tags["mlflow.parentRunId"] = self._source.mlflow_run_id
+        return tags | self._evaluation_tags()
+
+    def data(self) -> list[DataSet]:
+        """The splits that it learns from and is judged by; none as long as that is not known."""
+        said = self._journalled("data")
+        with contextlib.suppress(KeyError, TypeError, AttributeError):  # a journal is a file: it may say anything
+            return [
+                DataSet(said["name"], split["fingerprint"], said["format"], int(split["images"]), role)
+                for role, split in said["splits"].items()
+            ]
+        return []
+
+    @cached_property
+    def _source(self) -> Job | None:
+        return None if self._job.source_job_id is None else self._session.get_one(Job, self._job.source_job_id)
+
+    @cached_property
+    def _attempts(self) -> list[Attempt]:
+        of = select(Attempt).where(Attempt.job_id == self._job.id, Attempt.started_at.is_not(None))
+        return list(self._session.scalars(of.order_by(Attempt.number)))
+
+    @cached_property
+    def _lines(self) -> dict[str, Event]:
+        """The first line of each kind in the newest attempt's journal, as far as it can be read."""
+        found: dict[str, Event] = {}
+        if self._attempts:
+            with contextlib.suppress(ValueError):  # a damaged line, of which the other recorder complains
+                for line in self._first_lines():
+                    found.setdefault(line.kind, line)
+                    if found.keys() >= {"started", "data"}:
+                        break
+        return found
+
+    def _first_lines(self) -> Iterator[Event]:
+        journal = attempt_folder(self._folder, self._attempts[-1].number) / FILE_NAME
+        return read_events(journal, limit=_LINES)
+
+    def _journalled(self, kind: str) -> dict[str, Any]:
+        return self._lines[kind].data if kind in self._lines else {}
+
+    def _evaluation_tags(self) -> dict[str, str]:
+        """What an evaluation measures of whose backbone, to group and filter runs by; its headline once it is there."""
+        job, protocol = self._job, protocol_told(self._job)
+        if protocol is None:
+            return {}
+        tags = {
+            "barlow.protocol": protocol,
+            "barlow.data": data_of(job.spec),
+            "barlow.backbone": backbone_of(job.spec, self.source),
+        }
+        if self.source is not None:
+            tags["barlow.source_job"] = self.source
+        if job.spec["run"].get("published"):
+            tags["barlow.published_in"] = job.spec["run"]["published"]["source"]
+        if job.result is not None and (words := headline(job)):
+            tags["barlow.headline"] = words
+        return tags
+
+
+def _source_tags(version: str | None) -> dict[str, str]:
+    """What MLflow shows as a run's source and its version: the package that computed it."""
+    tags = {"mlflow.source.name": _OURS, "mlflow.source.type": "LOCAL"}
+    return tags if version is None else {**tags, "mlflow.source.git.commit": str(storable(version))}
