@@ -83,7 +83,7 @@ def test_a_run_says_what_it_is_and_what_it_measured(data: Data, tmp_path: Path):
     images = runs.events(tmp_path, kind="image")
     assert [(event.step, event.data["key"]) for event in images] == [(4, "detections"), (6, "detections")]
     with Image.open(tmp_path / "attempts" / "0001" / images[0].data["file"]) as picture:
-        assert picture.width == 5 * picture.height // 2
+        assert picture.width == picture.height
 
 
 def test_without_masks_the_headline_is_of_boxes(data: Data, tmp_path: Path):
