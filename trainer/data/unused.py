@@ -88,13 +88,15 @@ class _Walk:
             return
         images = self._opened.get(split)
         for path in files_of(source, split, None if images is None else whole_of(images), self._tick):
-            folder_, name = os.path.split(os.path.normpath(path))
+            if b"/." in path or b"//" in path:
+                path = os.path.normpath(path)
+            folder_, _, name = path.rpartition(b"/")
             if folder_ not in self._real:
                 self._real[folder_] = real = os.path.realpath(folder_)
                 while real not in self._ways:
                     self._ways.add(real)
                     real = os.path.dirname(real)
-            self._hashes.append(hash(os.path.join(self._real[folder_], name)))
+            self._hashes.append(hash(self._real[folder_] + b"/" + name))
 
     def look(self) -> None:
         """Walk."""
@@ -129,8 +131,13 @@ class _Walk:
                 found.append(entry.name)
             elif entry_ending(entry) in OTHER_IMAGES:
                 self._passed.file(entry_ending(entry))
-        hashes = np.array([hash(os.path.join(real, name)) for name in found], dtype=np.int64)
-        for place in np.flatnonzero(~np.isin(hashes, used)).tolist():
+        hashes = np.array([hash(real + b"/" + name) for name in found], dtype=np.int64)
+        # Not np.isin, which sorts all of `used` for every folder.
+        places = np.searchsorted(used, hashes)
+        named = (
+            (used[np.minimum(places, len(used) - 1)] == hashes) if len(used) else np.zeros(len(found), dtype=np.bool_)
+        )
+        for place in np.flatnonzero(~named).tolist():
             self._unused.add(os.path.join(below, found[place]))
             self._folders[below] += 1
 
