@@ -123,9 +123,20 @@ def test_values_without_a_white_are_refused_with_the_remedy_and_read_by_percenti
     np.testing.assert_array_equal(told, found)
 
 
-def test_white_that_is_zero():
-    file = tiff(RAMP, 16, photometric=0)
+def test_white_that_is_zero_is_told_by_default_and_heeded_otherwise():
+    file, losses = tiff(RAMP, 16, photometric=0), Losses()
+    np.testing.assert_array_equal(grey(file, "dtype", losses), RAMP >> 8)
+    assert losses == Losses(negative=True)
+    np.testing.assert_array_equal(grey(file, "file"), 255 - (RAMP >> 8))
+    told = {281: (3, [4095])}
+    np.testing.assert_array_equal(
+        grey(tiff(RAMP, 16, photometric=0, tags=told), "file"), 255 - grey(tiff(RAMP, 16, tags=told), "file")
+    )
     np.testing.assert_array_equal(grey(file, "percentile"), 255 - grey(tiff(RAMP, 16), "percentile"))
+    losses = Losses()
+    found = decode(tiff(np.array([[0, 255]], np.uint8), 8, photometric=0), "x", losses=losses)
+    assert found.tolist() == [[[255] * 3, [0] * 3]]
+    assert losses == Losses()
 
 
 BANDS = RNG.integers(0, 256, (5, 8, 6)).astype(np.uint8)

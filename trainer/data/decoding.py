@@ -38,7 +38,7 @@ from trainer.data.bands import dropped_of, said_of_tiff
 from trainer.data.decoding_cost import LARGE_PIXELS, MAX_PIXELS, refuse_costly, refuse_exif, refuse_scans, refuse_tiles
 from trainer.data.errors import UnreadableImage
 from trainer.data.jpeg import ORIENTATION, decode_plain_jpeg
-from trainer.data.levels import bits_of, is_deep, levels_of, spread
+from trainer.data.levels import bits_of, is_deep, is_negative, levels_of, spread
 from trainer.data.reading import Losses
 from trainer.specs.data_sets import ValueRange
 
@@ -158,7 +158,8 @@ def _upright_rgb(
     refuse_exif(image.info.get("exif", image.info.get("Raw profile type exif")))  # a PNG may have it behind its pixels
     turn = _turn_of(image)
     if losses is not None:
-        losses.bits = bits_of(image) if value_range == "dtype" else None
+        if value_range == "dtype":
+            losses.bits, losses.negative = bits_of(image), is_negative(image)
         losses.dropped = dropped_of(image)
         losses.high_byte_alone = sixteen and not is_deep(image)
     rgb = _rgb(image, value_range)

@@ -3,10 +3,11 @@
 What is white is the data set's to say (`value_range` in datasets.yaml):
 
 - `dtype`, the default: the largest value of the type that the values are stored in, 65,535 of 16 bits, whatever the
-  file says of its bits. Of 32 bits, signed and floating-point values none is white by definition: refused.
+  file says of its bits, or of the smallest value being white. Of 32 bits, signed and floating-point values none is
+  white by definition: refused.
 - `file`: what the file says of itself, in a TIFF the tags SMinSampleValue and SMaxSampleValue, or MinSampleValue and
-  MaxSampleValue, or BitsPerSample of 9 to 15 (TIFF 6.0, sections 8 and 19); where it says nothing, as `dtype`. Netpbm's
-  formats have a largest value as well, and Pillow heeds it in any case.
+  MaxSampleValue, or BitsPerSample of 9 to 15 (TIFF 6.0, sections 8 and 19), and WhiteIsZero; where it says nothing, as
+  `dtype`. Netpbm's formats have a largest value as well, and Pillow heeds it in any case.
 - `percentile`: each image by itself, so that 0.1 % of its values are black and 0.1 % white, all bands alike.
 """
 
@@ -46,6 +47,11 @@ def bits_of(image: Image.Image) -> int | None:
     return int(bits) if bits is not None and 9 <= bits <= 15 else None
 
 
+def is_negative(image: Image.Image) -> bool:
+    """Whether the smallest value of a grey image is white (WhiteIsZero of a TIFF). Of 8 bits Pillow sees to it."""
+    return is_deep(image) and _first(image, _PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
 def levels_of(image: Image.Image, value_range: ValueRange) -> NDArray[np.uint8]:
     """The levels (H, W) of a grey image with values beyond 8 bits.
 
@@ -54,16 +60,16 @@ def levels_of(image: Image.Image, value_range: ValueRange) -> NDArray[np.uint8]:
     """
     values = np.asarray(image)
     high_byte = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
-    if value_range == "percentile":
-        found = _spread(values)
-        if found is None:  # of one value: there is nothing to spread
-            return (values >> 8 if high_byte else np.zeros_like(values)).astype(np.uint8)
-    elif value_range == "dtype" or (found := _declared(image)) is None:
-        if not high_byte:
-            raise ValueError(NO_WHITE)
-        return (values >> 8).astype(np.uint8)
-    levels = _scaled(values, *found)
-    return 255 - levels if _first(image, _PHOTOMETRIC) == _WHITE_IS_ZERO else levels
+    found = _spread(values) if value_range == "percentile" else _declared(image) if value_range == "file" else None
+    if found is not None:
+        levels = _scaled(values, *found)
+    elif high_byte:
+        levels = (values >> 8).astype(np.uint8)
+    elif value_range == "percentile":  # of one value: there is nothing to spread
+        levels = np.zeros(values.shape, np.uint8)
+    else:
+        raise ValueError(NO_WHITE)
+    return 255 - levels if value_range != "dtype" and is_negative(image) else levels
 
 
 def spread(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -27,6 +27,8 @@ class Losses:
 
     bits: int | None = None
     """The file has so many of 9 to 15 bits, and they were read as 16."""
+    negative: bool = False
+    """Its smallest value is white, and was read as black."""
     dropped: str | None = None
     """What it has beside grey, or red, green and blue."""
     high_byte_alone: bool = False
@@ -111,6 +113,11 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
             f"are almost black, first {name}: 99.9 % of its levels are below {DARK} of 255, the highest is "
             f"{levels.max()}. If its values use a part of their range only, say `value_range: percentile` for the data "
             f"set in datasets.yaml, or `file` if the files tell that part ({SEE})"
+        )
+    if losses.negative:
+        found["negative"] = (
+            f"are read as negatives, first {name}: by their tag WhiteIsZero the smallest value is white. Say "
+            f"`value_range: file` for the data set in datasets.yaml ({SEE})"
         )
     if losses.dropped is not None:
         found["dropped"] = (
