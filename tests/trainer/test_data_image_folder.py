@@ -1,6 +1,7 @@
 """A tree of image files as a data set: what is in it, in which order, and what is said of a tree that is wrong."""
 
 import errno
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -75,6 +76,18 @@ def test_the_fingerprint_is_of_names_and_sizes(tree):
     assert changed() == 4
     (copy / "train/a").rename(copy / "train/c")
     assert changed() == 5
+
+
+def test_the_fingerprint_of_a_tree_without_system_folders_is_that_of_earlier_versions(tree):
+    digest = hashlib.sha256()
+    for name in ("B", "a", "b"):
+        files = sorted(
+            os.fsencode(file.relative_to(tree / "train" / name)) for file in (tree / "train" / name).rglob("*.*")
+        )
+        sizes = ((file, os.path.getsize(os.path.join(os.fsencode(tree / "train" / name), file))) for file in files)
+        of_class = hashlib.sha256(b"".join(b"%b\0%d\0" % one for one in sizes)).digest()
+        digest.update(b"%b\0%b" % (name.encode(), of_class))
+    assert opened(tree).fingerprint == digest.hexdigest()
 
 
 def test_what_is_passed_over_is_counted_by_its_kind(tree):
