@@ -1,6 +1,8 @@
 """The Barlow Twins loss, in each of its forms, by its laws."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import stated_objective
@@ -8,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.nn import functional as F
 
 from trainer.objectives.barlow_twins import barlow_twins, noise_floor
 from trainer.specs.loss_form import LossForm
@@ -157,3 +160,19 @@ def test_wrong_shapes_and_a_single_sample_are_refused():
         barlow_twins(torch.zeros(4, 3), torch.zeros(4, 2), 0.0051)
     with pytest.raises(ValueError, match="raise batch_size"):
         barlow_twins(torch.zeros(1, 3), torch.zeros(1, 3), 0.0051)
+
+
+def test_there_is_no_epsilon_and_the_table_of_the_docs_says_what_one_would_do():
+    """Equal views at every scale of the table: our C_ii is 1, that of a batch normalisation with 1e-5 the table's."""
+    text = (Path(__file__).parents[2] / "docs/objective.md").read_text()
+    rows = [line.strip("|").split("|") for line in text.splitlines() if re.match(r"\| [0-9.]+ \|", line)]
+    assert len(rows) == 7
+    z_nd = torch.randn(64, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    z_nd = (z_nd - z_nd.mean(0)) / z_nd.std(0, correction=0)
+    for scale, diagonal, added in (map(float, row) for row in rows):
+        ours = barlow_twins(scale * z_nd, scale * z_nd, lambda_=0.0)
+        assert ours.correlation_diagonal_mean.item() == pytest.approx(1, abs=1e-12)
+        normalised_nd = F.batch_norm(scale * z_nd, None, None, training=True, eps=1e-5)
+        theirs = (normalised_nd.square().sum(0) / len(z_nd)).mean().item()
+        assert theirs == pytest.approx(diagonal, rel=2e-3)
+        assert (1 - theirs) ** 2 == pytest.approx(added, rel=0.03)
