@@ -109,8 +109,20 @@ def test_black_images_and_dropped_bands_are_told_with_numbers_at_the_first_and_a
         "2 of 8 images read have a band that is dropped, first all/3.tif",
         "1 of 9 images read are almost black, first all/8.tif",
     ]
-    assert f"below 32 of 255, the highest is {NOISE[8].max() >> 8}. " in said[2]
+    assert f"below 64 of 255, the highest is {NOISE[8].max() >> 8}. " in said[2]
     assert "`value_range: percentile`" in said[2]
+
+
+@pytest.mark.parametrize(("low", "high", "told"), [
+    (0, 2**12, "almost black"), (0, 2**14, "almost black"), (30_000, 34_000, "few of the 256 levels"), (0, 2**16, None),
+])  # fmt: skip
+@pytest.mark.parametrize("bands", [1, 3])
+def test_sixteen_bits_of_which_a_part_is_used_are_told(tmp_path, bands, low, high, told):
+    levels = RNG.integers(low, high, (16, 16, bands)).astype(np.uint16)
+    said: list[str] = []
+    opened(folder(tmp_path, {"a.tif": tiff(levels, 16)}), warn=said.append).image(0)
+    assert len(said) == (0 if told is None else 1)
+    assert told is None or told in said[0]
 
 
 @pytest.mark.parametrize("value_range", ["file", "percentile"])

@@ -161,7 +161,8 @@ def _upright_rgb(
         if value_range == "dtype":
             losses.bits, losses.negative = bits_of(image), is_negative(image)
         losses.dropped = dropped_of(image)
-        losses.high_byte_alone = sixteen and not is_deep(image)
+        losses.sixteen = sixteen or is_deep(image)
+        losses.high_byte_alone = losses.sixteen and not is_deep(image)
     rgb = _rgb(image, value_range)
     if factor > 1:
         rgb = rgb.reduce(factor)

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 
 from trainer.specs.data_sets import ValueRange
 
-DARK = 32
-"""Of 255: an image is almost black if 99.9 % of its levels are below."""
+DARK = 64
+"""Of 255: an image is almost black if 99.9 % of its levels are below. That is 5 % of white's light, and what 14 of 16
+bits come to."""
+NARROW = 32
+"""An image of 16 bits uses few levels if 99.8 % of them lie no farther apart."""
 FEW_LEVELS = 64
 SEE = "docs/data-sets.md, When images are black"
 
@@ -31,8 +34,10 @@ class Losses:
     """Its smallest value is white, and was read as black."""
     dropped: str | None = None
     """What it has beside grey, or red, green and blue."""
+    sixteen: bool = False
+    """It has more than 8 bits a channel,"""
     high_byte_alone: bool = False
-    """Its colours have 16 bits."""
+    """and is coloured."""
 
 
 class Reading:
@@ -114,6 +119,13 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
             f"{levels.max()}. If its values use a part of their range only, say `value_range: percentile` for the data "
             f"set in datasets.yaml, or `file` if the files tell that part ({SEE})"
         )
+    elif losses.sixteen and value_range != "percentile":
+        low, high = np.percentile(levels, (0.1, 99.9), method="inverted_cdf").tolist()
+        if high - low < NARROW:
+            found["narrow"] = (
+                f"have 16 bits and use few of the 256 levels, first {name}: from {low} to {high}. Say `value_range: "
+                f"percentile` for the data set in datasets.yaml, or `file` if the files tell their range ({SEE})"
+            )
     if losses.negative:
         found["negative"] = (
             f"are read as negatives, first {name}: by their tag WhiteIsZero the smallest value is white. Say "
