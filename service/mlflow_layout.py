@@ -7,6 +7,7 @@ whole spec is a file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,8 @@ LAYOUT_TAG = ("barlow.layout", "2")
 as it was begun."""
 MOST_PARAMS = 12
 LONGEST_PARAM = 6000
+_ALWAYS = ("data", "learning_rate")
+"""Params also where they are the defaults: MLflow's plots take a run without a value for one with a strange value."""
 VIEWS = "views"
 """The picture that a run has one of."""
 
@@ -69,7 +72,7 @@ def params(spec: Mapping[str, Any], source: str | None) -> dict[str, str]:
         dict(_flat({key: value for key, value in of.items() if key not in (*_HOW, *judged)}))
         for of in (spec, _defaults(spec))
     )
-    found = {key: text for key, text in here.items() if usual.get(key) != text or key == "data.name"}
+    found = {key: text for key, text in here.items() if usual.get(key) != text or _leaf(key) in _ALWAYS}
     if judged:
         found["backbone"] = backbone_of(spec, source)
     found = _one_for_the_views(found)
@@ -155,14 +158,14 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
 
 
 def _one_for_the_views(found: dict[str, str]) -> dict[str, str]:
-    """What is changed inside of the views as one param: `both` where the two have it alike, as a spec writes it."""
-    views = {view: {key: text for key, text in found.items() if key.startswith(f"views.{view}.")} for view in "ab"}
-    a, b = ({key[len("views.a.") :]: text for key, text in of.items()} for of in views.values())
-    both = {key: text for key, text in a.items() if b.get(key) == text}
-    said = [f"both.{key}={both[key]}" for key in sorted(both)]
-    said += [f"{view}.{key}={of[key]}" for view, of in (("a", a), ("b", b)) for key in sorted(of.keys() - both.keys())]
-    rest = {key: text for key, text in found.items() if key not in views["a"] | views["b"]}
-    return rest | ({"views.changes": ", ".join(said)[:LONGEST_PARAM]} if said else {})
+    """What is changed inside of the views as one param: how many values, and a digest that tells others apart."""
+    changed = {key: text for key, text in found.items() if key.startswith(("views.a.", "views.b."))}
+    if not changed:
+        return found
+    values = {(key[len("views.a.") :], text) for key, text in changed.items()}
+    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
+    said = {"views.changes": f"{len(values)} ({digest[:6]})"}
+    return {key: text for key, text in found.items() if key not in changed} | said
 
 
 def _leaf(key: str) -> str:
@@ -176,3 +179,19 @@ def _rank(key: str) -> tuple[int, bool, str]:
     first, _, rest = key.partition(".")
     place = _FIRST.index(first) if first in _FIRST else len(_FIRST) + (first == "views")
     return place, rest not in ("", "name", "preset", "size"), key
+
+
+VIEW = "barlow"
+"""By this key MLflow's pages know the view that is saved with each experiment."""
+
+
+def saved_view() -> str:
+    """A view of the table of runs, as MLflow saves it: the scores and losses first, then what tells the runs apart."""
+    metrics = [
+        *("loss", "effective_rank", "knn_top1", "probe_top1", "linear_top1", "semi_supervised_top1"),
+        *("svm_map_11_point", "detection_box_ap", "detection_mask_ap"),
+    ]
+    facts = ("Description", "Dataset", "Source", "Version", "User")
+    columns = [*(f"metrics.`{key}`" for key in metrics), *(f"attributes.`{fact}`" for fact in facts)]
+    state = {"selectedColumns": columns, "columnOrder": columns, "columnWidths": {}}
+    return json.dumps({"name": "Barlow Lab", "createdAt": 0, "state": json.dumps(state)})

@@ -34,7 +34,7 @@ def main(run: Path, picture: Path) -> None:
             vmax=1,
             interpolation="nearest",
         )
-        when = f"step {step}" if step == 1 else f"step {step} (epoch {epochs[step]})"
+        when = f"step {step}" if step == 0 else f"step {step} (epoch {epochs[step]})"
         axis.set_title(f"{when}: diagonal mean {record['diagonal'].mean():.2f}", fontsize=10)
         axis.set_xlabel("feature of view b")
     axes[0].set_ylabel("feature of view a")

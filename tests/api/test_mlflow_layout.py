@@ -19,10 +19,9 @@ def of(spec: dict[str, Any], source: str | None = None) -> dict[str, str]:
 
 
 def test_what_nobody_chose_is_no_param() -> None:
-    assert of(PRETRAIN) == {"data": "imagenet"}
-    assert of({**PRETRAIN, "run": {"priority": 3, "labels": {"a": "b"}}, "resources": {"slots": 4}, "name": "x"}) == {
-        "data": "imagenet"
-    }
+    assert of(PRETRAIN) == {"data": "imagenet", "learning_rate": "0.2"}
+    how = {"run": {"priority": 3, "labels": {"a": "b"}}, "resources": {"slots": 4}, "name": "x"}
+    assert of({**PRETRAIN, **how}) == of(PRETRAIN)
     chosen = {
         "data": {"name": "digits", "limit": 400},
         "backbone": {"name": "tiny"},
@@ -34,6 +33,8 @@ def test_what_nobody_chose_is_no_param() -> None:
         "views": {"preset": "small_images", "size": 16, "both": {"flip": 0.0}, "b": {"invert": 0.5}},
     }
     found = of({**PRETRAIN, **chosen})
+    changes = found["changes"]
+    assert changes.startswith("2 ("), "flip of both and invert of one"
     assert list(found.items()) == [
         ("data", "digits"),
         ("limit", "400"),
@@ -46,13 +47,19 @@ def test_what_nobody_chose_is_no_param() -> None:
         ("seed", "7"),
         ("views", "small_images"),
         ("size", "16"),
-        ("changes", "both.flip=0.0, b.invert=0.5"),
+        ("changes", changes),
     ]
+
+
+def test_other_views_are_told_apart() -> None:
+    spec = {**PRETRAIN, "data": "digits"}
+    changes = [of({**spec, "views": {"both": {"flip": flip}}})["changes"] for flip in (0.0, 0.25, 0.25)]
+    assert changes[0] != changes[1] == changes[2]
 
 
 def test_a_protocol_s_values_are_no_params_and_whose_backbone_it_is_always_one() -> None:
     judged = {"kind": "semi_supervised", "data": "imagenet", "labels": {"percent": 1}, "backbone_from": {"job": "p"}}
-    assert of(judged, "p") == {"data": "imagenet", "backbone": "p", "percent": "1.0"}
+    assert of(judged, "p") == {"data": "imagenet", "backbone": "p", "percent": "1.0", "learning_rate": "0.5"}
     cosine = {**judged, "protocol": "cosine", "learning_rate": 0.25, "labels": {"percent": 1, "seed": 3}}
     assert of(cosine, "p") == {
         "data": "imagenet", "backbone": "p", "percent": "1.0", "labels.seed": "3", "protocol": "cosine",

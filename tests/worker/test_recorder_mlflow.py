@@ -139,7 +139,7 @@ def test_an_evaluation_s_run_says_what_it_measured_of_whose_backbone(
     floor = client.get_run(untrained.row().mlflow_run_id).data
     assert floor.tags["barlow.backbone"] == "untrained tiny, seed 3"
     assert "barlow.source_job" not in floor.tags
-    assert floor.params == {"data": "digits", "backbone": "untrained tiny, seed 3"}
+    assert floor.params == {"data": "digits", "backbone": "untrained tiny, seed 3", "learning_rate": "0.3"}
     assert "barlow.protocol" not in client.get_run(source.row().mlflow_run_id).data.tags
 
 

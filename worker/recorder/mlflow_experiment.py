@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
+from service.mlflow_layout import VIEW, saved_view
 from service.recording import EXPERIMENT_TAG
 
 _OF_TRAINING = ("mlflow.experimentKind", "custom_model_development")
@@ -65,9 +66,12 @@ class MlflowExperiment:
         return self._id in owners or (not owners and found.name == self._name)
 
     def _claim(self, found: Any) -> None:
-        for key, value in ((EXPERIMENT_TAG, self._own), _OF_TRAINING):
+        for key, value in self._tags().items():
             if key not in found.tags:
                 self._client.set_experiment_tag(found.experiment_id, key, value)
+
+    def _tags(self) -> dict[str, str]:
+        return dict([(EXPERIMENT_TAG, self._own), _OF_TRAINING, (f"mlflow.sharedViewState.{VIEW}", saved_view())])
 
     def _by_id(self, id: str) -> Any | None:
         from mlflow.exceptions import MlflowException
@@ -90,7 +94,7 @@ class MlflowExperiment:
         from mlflow.exceptions import MlflowException
 
         try:
-            id = self._client.create_experiment(name, tags=dict([(EXPERIMENT_TAG, self._own), _OF_TRAINING]))
+            id = self._client.create_experiment(name, tags=self._tags())
         except MlflowException:  # another worker was faster, or it is a real failure and this raises it
             found = self._client.get_experiment_by_name(name)
             if found is None or not self._is_ours(found):

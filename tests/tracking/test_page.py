@@ -1,0 +1,175 @@
+"""What a person sees of runs in MLflow, in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from api_kit import bearer
+from journals import RecordedJob
+from lab import Lab
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+from recorded import export, record
+from tracking_kit import Tracking
+
+from service.mlflow_layout import VIEW
+from service.settings import Settings
+from trainer.diagnostics.correlation_record import write_correlation_record
+from trainer.specs import load_spec_file
+from worker.recorder.mlflow_run import make_client
+
+CHROMIUM = shutil.which("chromium")
+DEMO = Path(__file__).parents[2] / "recipes" / "demo.yaml"
+TILE = "experiment-view-compare-runs-card"
+MATRIX = 0.44
+"""So much of a heatmap's picture, from its top, is the matrix."""
+PATIENCE = 120_000
+"""Milliseconds for a page to show something: MLflow's pages are large, and the machine may be busy."""
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed here (apt-get install chromium)"),
+    pytest.mark.timeout(600),
+]
+
+
+@pytest.fixture(scope="module")
+def jobs(tracking: Tracking, served: Settings) -> dict[str, RecordedJob]:
+    """The demo's pretraining, with real heatmaps of a network that learns, and one of another rate; both in MLflow."""
+    lab = Lab(served)
+    lab.node(slots=4)
+    client = make_client(tracking.mlflow.url, tracking.mlflow.token)
+    spec = load_spec_file(DEMO)["jobs"]["pretrain"] | {"data": "digits"}
+    faster = spec | {"optimizer": {**spec["optimizer"], "learning_rate": 0.01}}
+    made = {name: RecordedJob(lab, served, name, spec=one) for name, one in (("demo", spec), ("faster", faster))}
+    for job in made.values():
+        job.views()
+        images = {"train": {"fingerprint": "ab" * 32, "images": 1437}}
+        job.journal.append("data", name="digits", format="built in", splits=images)
+        job.started()
+        job.steps(1, 20)
+        for step in (0, 10, 20):
+            heatmap(job, step)
+        job.checkpoint(20)
+        job.succeed()
+        record(job)
+        export(job, client)
+    lab.engine.dispose()
+    return made
+
+
+def heatmap(job: RecordedJob, step: int) -> None:
+    """A record of views whose features are the more alike the later the step."""
+    drawn = torch.Generator().manual_seed(step)
+    both, a, b = (torch.randn(128, 64, generator=drawn) for _ in range(3))
+    views = (step * both + 5 * a, step * both + 5 * b)
+    found = write_correlation_record(
+        job.folder / "correlation", *views, step=step, lambda_=0.01, loss=64 / (1 + step), tick=lambda: None
+    )
+    job.journal.append("correlation", step=step, epoch=step // 10, **found)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    switches = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+                "disable-component-update", "disable-sync")  # fmt: skip
+    with sync_playwright() as driver:
+        context = driver.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("chromium"),
+            executable_path=CHROMIUM,
+            args=[f"--{switch}" for switch in switches],
+            viewport={"width": 1440, "height": 900},
+        )
+        context.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
+        yield context
+        context.close()
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Page]:
+    page = chromium.new_page()
+    yield page
+    page.close()
+
+
+def come_in(page: Page, tracking: Tracking, job: RecordedJob) -> None:
+    """By the link of `barlow open` and the button of its page, to the job's run."""
+    asked = {"params": {"job": str(job.id)}, "headers": bearer(tracking.tokens["reader"])}
+    page.context.clear_cookies()
+    made = httpx.post(f"{tracking.api}/api/v1/entries", **asked)
+    page.goto(made.raise_for_status().json()["url"])
+    page.get_by_role("button").click()
+    expect(page.get_by_role("heading", name=job.row().name)).to_be_visible()
+
+
+def seen(picture: Locator) -> float:
+    """The share of a picture, from its top down, that one sees without scrolling; 0 if its top is hidden."""
+    share: float = picture.evaluate(
+        """picture => {
+            const at = picture.getBoundingClientRect()
+            let top = 0, bottom = innerHeight
+            for (let around = picture.parentElement; around; around = around.parentElement)
+                if (getComputedStyle(around).overflowY !== 'visible') {
+                    const box = around.getBoundingClientRect()
+                    top = Math.max(top, box.top)
+                    bottom = Math.min(bottom, box.bottom)
+                }
+            return at.top < top - 1 ? 0 : Math.max(0, Math.min(bottom, at.bottom) - at.top) / at.height
+        }"""
+    )
+    return share
+
+
+def test_the_heatmap_is_seen_in_its_tile_and_the_slider_changes_it(
+    page: Page, tracking: Tracking, jobs: dict[str, RecordedJob]
+) -> None:
+    come_in(page, tracking, jobs["demo"])
+    page.get_by_role("tab", name="Model metrics").click()
+    tile = page.get_by_test_id(TILE).first
+    expect(tile).to_contain_text("pictures/correlation")
+    picture = tile.locator("img")
+    for width, height in ((1440, 900), (1280, 720), (1920, 1080)):
+        page.set_viewport_size({"width": width, "height": height})
+        expect(picture).to_be_visible()
+        until(lambda: seen(picture) >= MATRIX, f"the matrix is seen at a width of {width}")
+    first = picture.get_attribute("src")
+    assert first
+    assert "correlation%2Bstep%2B0%2B" in first, "the slider begins where nothing is learned"
+    slider = tile.get_by_role("slider")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    expect(picture).not_to_have_attribute("src", first)
+    expect(slider).to_have_attribute("aria-valuenow", "10")
+    until(lambda: seen(picture) >= MATRIX, "the next matrix is seen")
+
+
+def test_the_table_shows_the_metrics_first_and_a_comparison_what_differs(
+    page: Page, tracking: Tracking, jobs: dict[str, RecordedJob]
+) -> None:
+    come_in(page, tracking, jobs["demo"])
+    pages, _, place = page.url.partition("#")
+    experiment = place.split("/")[2]
+    page.goto(f"{pages}#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}")
+    expect(page.locator(".ag-header-cell[col-id='metrics.`loss`']")).to_be_visible()
+    columns = page.locator(".ag-header-cell[col-id]").evaluate_all("all => all.map(one => one.getAttribute('col-id'))")
+    shown = [column for column in columns if column.startswith(("metrics.", "attributes."))]
+    assert shown[:2] == ["attributes.`Run Name`", "metrics.`loss`"]
+    chosen = ",".join(f'"{job.row().mlflow_run_id}"' for job in jobs.values())
+    page.goto(f'{pages}#/compare-runs?runs=[{chosen}]&experiments=["{experiment}"]')
+    axes = page.locator("[class*=select-selection-item-content]")
+    expect(axes).to_have_count(2)
+    expect(axes.first).to_have_text("learning_rate")
+    assert axes.last.inner_text() in ("loss", "on_diagonal"), "a metric beside what differs"
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
