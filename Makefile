@@ -16,6 +16,9 @@ ARROWS := --cache-dir $(VENV)/caches/imports
 OURS = @test -e $(VENV)/pyvenv.cfg || test ! -d $(VENV) || rmdir $(VENV) 2>/dev/null || { echo '$(VENV) holds something else than an environment; name a new folder: make VENV=...' >&2; exit 1; }
 endif
 
+# What would have pip or Python put and find things elsewhere; where packages come from stays the shell's to say.
+unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN PIP_NO_DEPS PYTHONHOME PYTHONPATH
+
 .PHONY: install demo test test-rooms test-one-of-each-fault test-faults test-other-faults test-long soak bench lint sbom audit lock up down test-compose clean
 
 install: $(VENV)/installed
@@ -31,6 +34,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@mkdir -p $(VENV)/build && touch $(VENV)/installing
 	@printf '[egg_info]\negg_base = %s\n' "$$(cd $(VENV)/build && pwd)" >$(VENV)/build/setup.cfg
 	DIST_EXTRA_CONFIG="$$(cd $(VENV)/build && pwd)/setup.cfg" $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint constraints.txt --editable '.[dev]'
+	@test -x $(BIN)/barlow || { echo "pip has put Barlow Lab somewhere else than $(VENV): see '$(BIN)/python -m pip config list' for target, prefix, root or user" >&2; exit 1; }
 	@mv $(VENV)/installing $@
 
 demo: install

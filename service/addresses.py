@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote_to_bytes
 
 ENCODE = "python3 -c \"import getpass, urllib.parse as u; print(u.quote(getpass.getpass(), safe=''))\""
 """The command that asks for a password and prints it percent-encoded."""
 
-_HOST = r"(?:\[[0-9A-Za-z:.%]*\]|[^\s\[\]:@,]*)(?::[0-9]*)?"
+_HOST = r"(?:\[[0-9A-Za-z:.%]*\]|[^\s\[\]:@,]*)(?::[0-9]+)?"
 _HOSTS = re.compile(rf"{_HOST}(?:,{_HOST})*")
 
 
@@ -32,12 +33,23 @@ def check_address(url: str, schemes: tuple[str, ...]) -> None:
         and "@" not in rest[len(authority) :]
         and "#" not in rest
         and not re.search(r"[\s\x00-\x1f\x7f\[\]]|%(?![0-9A-Fa-f]{2})", user)
+        and _is_text(unquote_to_bytes(user))
+        # The queue's library takes a ; for the end of one address and the beginning of the next.
+        and not (scheme.startswith("redis") and ";" in rest)
         and _HOSTS.fullmatch(hosts)
         and all(re.match(r"\w+=", item) for item in query.split("&") if item)
     )
     if not clear:
         raise ValueError(
             "it cannot be read: a character of its user name or password means something else in an address, or its "
-            "host or port is none. Write them percent-encoded (@ is %40, / is %2F, ? is %3F, # is %23, % is %25, [ is "
-            f"%5B, ] is %5D, a blank is %20); this asks for a password and prints it so: {ENCODE}"
+            "host or port is none. Write them percent-encoded (@ is %40, / is %2F, ? is %3F, # is %23, % is %25, ; is "
+            f"%3B, [ is %5B, ] is %5D, a blank is %20); this asks for a password and prints it so: {ENCODE}"
         )
+
+
+def _is_text(decoded: bytes) -> bool:
+    """Whether every library makes the same of it: UTF-8 without a zero."""
+    try:
+        return "\0" not in decoded.decode()
+    except UnicodeDecodeError:
+        return False

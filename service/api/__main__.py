@@ -8,7 +8,6 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getc
 
 import argparse
 import logging
-import resource
 import socket
 
 import uvicorn
@@ -17,8 +16,7 @@ from service import logs, surroundings
 from service.api.app import create_app
 from service.loopback import is_loopback
 from service.settings import MAKE_TOKEN, read_networks, read_settings
-
-_OPEN_FILES = 8192
+from service.web.connections import PunctualProtocol, open_more_files
 
 
 def main() -> None:
@@ -45,8 +43,7 @@ def main() -> None:
         timeout_graceful_shutdown=3,
         # Longer than proxies keep theirs: who closes first never cuts off a request that is on its way.
         timeout_keep_alive=75,
-        # It reads 64 kB of headers and no more, where the other reader takes in what somebody sends without end.
-        http="h11",
+        http=PunctualProtocol,
         server_header=False,
         # What these headers say of a client and its scheme is believed of whom we are told to believe, by our settings
         # alone.
@@ -54,14 +51,6 @@ def main() -> None:
         forwarded_allow_ips=read_networks(settings.trusted_proxies),
     )
     uvicorn.Server(config).run(sockets=[listener])
-
-
-def open_more_files() -> None:
-    """Every stream is an open file, and many systems let a process have a thousand unless it asks for more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def listen(host: str, port: int, *, guarded: bool) -> socket.socket:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from service.tracking import surroundings
 from service.tracking.settings import TrackingSettings
+from service.web.connections import PunctualProtocol, open_more_files
 
 
 def main() -> None:
@@ -26,6 +27,7 @@ def main() -> None:
     # Once, before the processes that answer start: it makes and migrates the tables.
     store = surroundings.store(settings)
     initialize_backend_stores(store, store, surroundings.ARTIFACT_ROOT)
+    open_more_files()
     uvicorn.run(
         "service.tracking.app:create",
         factory=True,
@@ -35,8 +37,7 @@ def main() -> None:
         log_level="warning",
         # Its lines would hold the codes of links, and headers of a client would say who it is.
         access_log=False,
-        # It reads 64 kB of headers and no more, where the other reader takes in what anybody sends without end.
-        http="h11",
+        http=PunctualProtocol,
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=15,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from api_kit import PRETRAIN
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from service.api.__main__ import listen, open_more_files
+from service.api.__main__ import listen
 from service.database.engine import make_engine, session_factory
 from service.ledger import requests as ledger
 from service.settings import Settings
@@ -98,16 +97,6 @@ def test_a_taken_port_is_said() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}"):
             listen("127.0.0.1", port, guarded=False)
-
-
-def test_the_process_may_open_as_many_files_as_it_may_have_streams() -> None:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, before[1]))
-    try:
-        open_more_files()
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(8192, before[1] % 2**63)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def follow(url: str, *, last: str | None = None, **params: Any) -> list[dict[str, str]]:

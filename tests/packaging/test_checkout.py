@@ -14,6 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FOREIGN = ("VENV", "DATA", "PYTHON", "MAKEFLAGS", "MAKELEVEL")
 
+ELSEWHERE = {"PIP_USER": "1", "PIP_TARGET": "/nonexistent", "PIP_PREFIX": "/nonexistent", "PYTHONHOME": "/nonexistent"}
+"""What somebody's shell has for other projects."""
+
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -32,7 +35,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run make as somebody for whom write bits count: root without the right to pass over them."""
     rights = ["setpriv", "--bounding-set=-dac_override", "--"] if os.geteuid() == 0 else []
-    environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    environment = {name: value for name, value in os.environ.items() if name not in FOREIGN} | ELSEWHERE
     command = [*rights, "make", f"PYTHON={sys.executable}", *arguments]
     return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
 

@@ -22,6 +22,8 @@ PASSWORDS = [
     *("se@cret", "se/cret", "se#cret", "se%cret", "se?cret", "se%4xcret", "se cret", "se[cret", "se]cret"),
     *("@secret", "secret@", "12/secret", "12?secret", "se@1/cret", "se@1?x=1cret", "/se@cr:et", "se:c@ret", "secret\n"),
 ]
+ODD = ["se%00cret", "se%FFcret", "se%C3cret"]
+"""Percent-encoded, and no text."""
 
 
 @pytest.mark.parametrize("password", PASSWORDS)
@@ -41,6 +43,22 @@ def test_a_raw_password_is_refused_without_any_part_of_it(name: str, url: str, p
     assert "percent-encoded (@ is %40" in said
     assert "cret" not in said
     assert Settings(**{**given, name: url.format(quote(password, safe=""))})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        *(("database_url", HOST.format(password)) for password in ODD),
+        *(("redis_url", f"redis://:{password}@127.0.0.1:6379/0") for password in (*ODD, "se;cret", ";secret")),
+        ("redis_url", "redis://:hunter@127.0.0.1:6379;redis://:secret@127.0.0.1:6380"),
+        ("database_url", "postgresql://barlow:secret@db.example:/lab"),
+    ],
+)
+def test_what_two_libraries_read_in_two_ways_is_refused(name: str, url: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(**{"database_url": "postgresql://unused", name: url})  # type: ignore[arg-type]
+    assert "percent-encoded (@ is %40" in str(caught.value)
+    assert "cret" not in str(caught.value)
 
 
 @given(st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1))

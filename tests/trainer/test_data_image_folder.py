@@ -205,7 +205,7 @@ def test_a_file_that_has_gone_is_one_image_but_a_disk_that_has_gone_is_the_hosts
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fstat", broken)
-        with pytest.raises(OSError, match="Input/output"):
+        with pytest.raises(OSError, match=r"Input/output error: '.*/x\.jpg'"):
             data.image(1)
     shutil.rmtree(tree / "train")
     batches = TrainingBatches(
@@ -235,6 +235,14 @@ def test_a_pipe_in_the_place_of_an_image_is_unreadable_and_not_waited_for(tree):
     os.mkfifo(tree / "train/a/x.jpg")
     with pytest.raises(UnreadableImage, match=r"^a/x.jpg cannot be read: it is a named pipe"):
         data.image(1)
+
+
+def test_a_link_into_proc_is_one_unreadable_image(tree):
+    for place in ("mem", "pagemap"):
+        (tree / "train/a/x.jpg").unlink()
+        (tree / "train/a/x.jpg").symlink_to(f"/proc/self/{place}")
+        with pytest.raises(UnreadableImage, match=r"^a/x.jpg cannot be read"):
+            opened(tree).image(1)
 
 
 def test_images_beside_class_folders_are_named_and_the_remedy_with_them(tree):

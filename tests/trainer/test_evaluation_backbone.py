@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,21 @@ def test_torchvisions_weights_are_opened_by_name(tmp_path: Path, resnet_file: Pa
         images = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
         with torch.no_grad():
             assert torch.equal(found.module(images), network.eval()(images))
+
+
+def test_a_checkpoint_folder_whose_state_is_compressed_is_refused(tmp_path: Path) -> None:
+    spec = runs.spec(backbone=TINY.model_dump())
+    folder = write_checkpoint(runs.context(tmp_path / "pretraining"), {"model": prefixed("backbone.")}, step=3, epoch=1,
+                              spec=spec.resolved(), spec_digest="d", policy=spec.run.checkpoint, milestone=False,
+                              metrics={})  # fmt: skip
+    plain = (folder / "state.pt").rename(tmp_path / "plain.pt")
+    with zipfile.ZipFile(plain) as whole, zipfile.ZipFile(folder / "state.pt", "w", zipfile.ZIP_DEFLATED) as small:
+        for entry in whole.namelist():
+            small.writestr(entry, whole.read(entry))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "sha256": sha256(folder / "state.pt")}))
+    with pytest.raises(BadSpec, match="compressed archive; unpack it"):
+        opened(tmp_path, knn({"file": "ours"}), {"checkpoint": str(folder)})
 
 
 def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path, resnet_file: Path) -> None:

@@ -1,12 +1,17 @@
 """`python -m worker` as a process: woken by Redis or by its own poll, drained by TERM, without torch."""
 
+import json
+import lzma
 import os
 import signal
 import subprocess
 import sys
 import time
+import uuid
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,7 +20,7 @@ from sqlalchemy import text
 from worker_host import small_pretraining
 from worker_process import NODE, Worker
 
-from service.broker import make_celery, send_wake
+from service.broker import WAKE_TASK, make_celery, queue_of, send_wake
 from service.database.engine import make_engine
 from service.database.migrate import current_and_head
 from service.database.tables import NOBODY, Node
@@ -85,7 +90,14 @@ def test_nobody_ends_or_asks_a_worker_through_the_broker_and_the_end_of_its_term
             assert client.pubsub_numpat() == 0, "nobody listens to what is said to all workers"
         for order in ("ping", "pool_shrink", "shutdown"):
             app.control.broadcast(order)
+        held = psutil.Process(worker.processes[0].pid).memory_info().rss
+        with redis_client.Redis.from_url(redis.url) as client:
+            # Grown it would be 400 MB. The second one ends Celery, which begins again, and takes what comes then.
+            client.lpush(queue_of(NODE), _message(lzma.compress(bytes(400 << 20)), compression="application/x-lzma"))
+            client.lpush(queue_of(NODE), _message(b"[[], {}, {}]", retries="x", id=None))
+            worker.until(lambda: client.llen(queue_of(NODE)) == 0)
         woken()
+        assert psutil.Process(worker.processes[0].pid).memory_info().rss < held + (200 << 20)
         assert "draining" not in worker.log.read_text()
         worker.processes[0].send_signal(signal.SIGHUP)
         worker.until(lambda: worker.processes[0].poll() is not None)
@@ -93,6 +105,16 @@ def test_nobody_ends_or_asks_a_worker_through_the_broker_and_the_end_of_its_term
         assert "draining" in worker.log.read_text()
     finally:
         worker.end()
+
+
+def _message(body: bytes, **headers: Any) -> str:
+    """A message as Celery writes them, with what somebody else would put into it."""
+    name = str(uuid.uuid4())
+    headers = {"lang": "py", "task": WAKE_TASK, "id": name, "root_id": name, "retries": 0} | headers
+    delivery = {"exchange": "", "routing_key": queue_of(NODE)}
+    properties = {"body_encoding": "base64", "delivery_tag": name, "delivery_info": delivery}
+    kinds = {"content-type": "application/json", "content-encoding": "utf-8"}
+    return json.dumps({"body": b64encode(body).decode(), "headers": headers, "properties": properties, **kinds})
 
 
 @pytest.mark.faults

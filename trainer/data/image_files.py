@@ -74,14 +74,15 @@ def read_image(folder: bytes, path: bytes, reading: Reading, index: int) -> NDAr
     """
     try:
         with open_regular(os.path.join(folder, path)) as file:
-            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
                 raise UnreadableImage(said(path), f"the file is larger than {MAX_FILE_BYTES:,} bytes")
-            encoded = file.read(MAX_FILE_BYTES)
+            encoded = file.read(size)  # and no more: what a link into /proc leads to says 0, and may have no end
     except Refused as error:
         raise UnreadableImage(said(path), error.strerror or str(error)) from error
     except OSError as error:
         if error.errno not in _OF_ONE_FILE or not os.path.isdir(folder):
-            raise
+            raise OSError(error.errno, error.strerror, os.path.join(printable(folder), printable(path))) from error
         raise UnreadableImage(said(path), error.strerror or str(error)) from error
     if not reading.asks_for(index):
         return decode(encoded, said(path), reading.value_range)

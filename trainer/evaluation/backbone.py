@@ -140,7 +140,7 @@ def _of_checkpoint(folder: Path, sha256: str | None, root: Path | None, context:
         raise ValueError(f"{folder.name}/{checkpoints.STATE_FILE} is not the file that was written; use another step")
     architecture = BackboneSpec.model_validate(manifest.spec["backbone"])
     module = build_backbone(architecture, seed=0)
-    trained = checkpoints.read_state(folder, torch.device("cpu"))["model"]
+    trained = checkpoints.read_state(folder, torch.device("cpu"), root)["model"]
     prefix = "backbone."
     module.load_state_dict({name.removeprefix(prefix): v for name, v in trained.items() if name.startswith(prefix)})
     return _Opened(module, architecture, {})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from trainer.specs.given_files import checked
+from trainer.specs.given_files import checked, refuse_compressed
 from trainer.specs.words import shown
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
@@ -62,8 +61,8 @@ def _read(path: Path) -> Any:
             return load_file(path)
         with path.open("rb") as file:
             is_zip = file.read(len(_ZIP)) == _ZIP
-        if is_zip:
-            _refuse_compressed(path)
+            if is_zip:
+                refuse_compressed(file)
         # Mapped, so that an optimiser's state beside the weights is never read; older files cannot be.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except ValueError as error:
@@ -85,13 +84,6 @@ def _refusal(error: Exception) -> str:
     why = "" if isinstance(error, pickle.UnpicklingError) else shown(" ".join(str(error).split())[:200])
     said = f" ({why})" if why else ""
     return f"is damaged, or no file of torch.save or safetensors{said}; get it again from where it is published"
-
-
-def _refuse_compressed(path: Path) -> None:
-    """torch.save compresses nothing; a compressed part could be of any size."""
-    with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("it is a compressed archive; unpack it")
 
 
 def _named(value: Any, file: str) -> Mapping[Any, Any]:

@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from trainer.runtime.compiling import Form
 from trainer.runtime.context import Context
 from trainer.specs import backbone_inputs
 from trainer.specs.common import CheckpointSpec
-from trainer.specs.given_files import checked, open_regular, read_json
+from trainer.specs.given_files import open_regular, read_json, refuse_compressed
 from trainer.specs.retention import Place, Recorded
 
 STATE_FILE = backbone_inputs.STATE
@@ -164,9 +165,21 @@ def read_manifest(folder: Path, root: Path | None = None) -> Manifest:
     return Manifest(**read_json(folder / MANIFEST_FILE, within=root))
 
 
-def read_state(folder: Path, device: torch.device) -> dict[str, Any]:
-    """The state of a checkpoint, its tensors on `device`. Nothing in the file is executed."""
-    state: dict[str, Any] = torch.load(checked(folder / STATE_FILE), map_location=device, weights_only=True)
+def read_state(folder: Path, device: torch.device, root: Path | None = None) -> dict[str, Any]:
+    """The state of a checkpoint, its tensors on `device`. Nothing in the file is executed. `root` as for
+    `read_manifest`.
+
+    Raises:
+        ValueError: it is a compressed archive, or none.
+    """
+    with open_regular(folder / STATE_FILE, within=root) as file:
+        try:
+            refuse_compressed(file)
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{STATE_FILE} is no archive of torch.save: {error}") from error
+        # The descriptor's name: it is the file that was looked at, and torch reads what has a name without copies.
+        opened = f"/proc/self/fd/{file.fileno()}"
+        state: dict[str, Any] = torch.load(opened, map_location=device, weights_only=True)
     return state
 
 

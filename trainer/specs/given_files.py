@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import stat
+import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -136,6 +137,18 @@ def read_json(path: Path, *, most: int = MAX_JSON_BYTES, within: Path | None = N
         OSError: as `read_bytes`.
     """
     return parse_json(read_bytes(path, most=most, within=within).decode("utf-8"))
+
+
+def refuse_compressed(file: BinaryIO) -> None:
+    """Have an archive of torch.save be as large in memory as it is on the disk.
+
+    Raises:
+        ValueError: a part of it is compressed, and could be of any size.
+        zipfile.BadZipFile: it is no archive, or a damaged one.
+    """
+    with zipfile.ZipFile(file) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("it is a compressed archive; unpack it")
 
 
 def parse_json(raw: bytes | str) -> Any:
