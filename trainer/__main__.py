@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from trainer import kernel
 from trainer.runtime import caches, meeting, signals
+from trainer.runtime.ending import end_process
 from trainer.streams import print_escapes
 
 HIDE = "BARLOW_HIDE"
@@ -25,7 +26,7 @@ DESCRIPTION = """\
 Run one job without any service: pretrain a backbone with Barlow Twins, or evaluate one.
 
   barlow-train recipes/digits.yaml --run-dir runs/digits
-  torchrun --nproc-per-node 2 .venv/bin/barlow-train recipes/digits.yaml --run-dir runs/digits
+  barlow-train recipes/digits.yaml --run-dir runs/digits --ranks 2
   barlow-train knn.yaml --run-dir runs/digits-knn --backbone runs/digits/backbone
   barlow-train knn-of-file.yaml --run-dir runs/published-knn --backbone weights/resnet50.pth
   barlow-train own.yaml --run-dir runs/own --data photos=/data/photos
@@ -33,11 +34,12 @@ Run one job without any service: pretrain a backbone with Barlow Twins, or evalu
   barlow-train voc.yaml --run-dir runs/voc --datasets /data/datasets.yaml
 
 `python -P -m trainer` is the same command; without -P it takes the trainer.py of the folder it is started in, if there
-is one. torchrun takes the path of barlow-train, as `which barlow-train` says it.
+is one.
 
 The same command on the same run directory goes on from the newest checkpoint that is whole, as a new attempt. Ctrl-C
 writes a checkpoint first, and so does TERM or the end of an SSH session (under nohup it goes on); a second Ctrl-C does
 not. The result of a run depends on the spec alone, not on how many ranks: batch_size is that of all ranks together.
+With one rank that fails all end, and so they do with the command that started them.
 """
 
 EPILOG = """\
@@ -48,8 +50,7 @@ In the run directory:
   attempts/0001/correlation/    the cross-correlation matrix over training, .npz and .png
   attempts/0001/outcome.json    how the attempt ended, and its result
 
-Exit status: 0 if the job is done or was asked to stop, 1 otherwise. torchrun has one of its own: 1 after a Ctrl-C,
-whatever became of the ranks; outcome.json says it.
+Exit status: 0 if the job is done or was asked to stop, 1 otherwise.
 """
 
 
@@ -88,7 +89,18 @@ def main() -> NoReturn:
         help="a datasets.yaml: where data sets of any known format are on this host; docs/data-sets.md",
     )
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads of each rank; left out: OMP_NUM_THREADS, or all cores"
+        "--ranks",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that share the work, all on this host: each on a GPU of its own (of those that "
+        "CUDA_VISIBLE_DEVICES names, if it is set), or on the CPU where there is none; left out: one",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="CPU threads of each rank; left out: OMP_NUM_THREADS, or all cores by the number of ranks",
     )
     parser.add_argument(
         "--attempt",
@@ -99,10 +111,17 @@ def main() -> NoReturn:
     arguments = parser.parse_args()
     if arguments.threads is not None and arguments.threads < 1:
         parser.error("--threads must be at least 1")
+    if arguments.ranks < 1:
+        parser.error("--ranks must be at least 1")
+    if arguments.ranks > 1 and (arguments.attempt is not None or "TORCHELASTIC_RUN_ID" in os.environ):
+        parser.error("--ranks starts the ranks by itself: not under a worker, and not under torchrun")
     # All this before torch is loaded, which takes seconds.
+    kernel.die_with_parent()
     if HIDE in os.environ:
         kernel.hide()
         kernel.give_up_privileges()
+    if arguments.ranks > 1:
+        end_process(_launch(arguments))
     signals.stacks_on_signal()
     signals.hear_stop()
     meeting.arrive()
@@ -124,6 +143,35 @@ def main() -> NoReturn:
         data_sets=arguments.datasets,
         threads=arguments.threads,
     )
+
+
+def _launch(arguments: argparse.Namespace) -> int:
+    """Run the ranks; what can be refused before there are any is refused once."""
+    from trainer import launching  # late: ranks and --help do not wait for it
+    from trainer.specs import SpecError, load_spec_file, parse_spec
+    from trainer.specs.words import shown
+
+    try:
+        parse_spec(load_spec_file(arguments.spec))
+        caches.keep_private(arguments.run_dir.resolve())
+        return launching.launch(_of_one_rank(arguments), arguments.ranks)
+    except (OSError, ValueError) as error:
+        lines = error.lines if isinstance(error, SpecError) else [str(error)]
+        print(*map(shown, lines), sep="\n", file=sys.stderr)
+        return 1
+
+
+def _of_one_rank(arguments: argparse.Namespace) -> list[str]:
+    """The command of each rank."""
+    given = {
+        "run-dir": arguments.run_dir,
+        "backbone": arguments.backbone,
+        "datasets": arguments.datasets,
+        "threads": arguments.threads,
+    }
+    options = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    options += [f"--data={name}={folder}" for name, folder in arguments.data]
+    return [sys.executable, "-P", "-m", "trainer", *options, "--", str(arguments.spec)]
 
 
 def _called() -> str:

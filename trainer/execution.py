@@ -52,7 +52,6 @@ def execute(
     folder = None if attempt is None else run_directory.attempt_folder(run_folder, attempt)
     context: Context | None = None
     try:
-        watchdog.die_with_parent()
         watchdog.watch_lease(folder)
         if threads is not None:
             torch.set_num_threads(threads)
@@ -171,12 +170,12 @@ def _conclude(context: Context, end: Outcome, *, by_hand: bool) -> None:
 
 def _fail(error: BaseException, folder: Path | None, context: Context | None) -> None:
     """Publish what the failure means, if no other rank knew a cause before, and say it in the journal."""
-    if watchdog.PARENT_PID in os.environ and _asks_environment(error):
+    if watchdog.ALIVE_FILE in os.environ and _asks_environment(error):
         error.add_note("ranks get of a worker's environment what computing needs; BARLOW_RANK_ENVIRONMENT names more")
     end = outcome.of_exception(error, context.step if context is not None else None)
     if isinstance(error, SpecError):
-        for fault in error.faults:
-            print(shown(f"{fault.pointer or '(spec)'}: {fault.message}"), file=sys.stderr)
+        for line in error.lines:
+            print(shown(line), file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
         print("interrupted: no checkpoint was written; the same command goes on from the last one", file=sys.stderr)
     elif isinstance(error, BadSpec | DataError | Diverged) or (context is None and isinstance(error, OSError)):

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
+import sys
 
 SET_PDEATHSIG, SET_DUMPABLE, SET_NO_NEW_PRIVS = 1, 4, 38
+PARENT_PID = "BARLOW_PARENT_PID"
+"""In the environment of what is to die with its parent: the parent's process id."""
 
 
 def ask(option: int, value: int) -> None:
@@ -15,6 +20,19 @@ def ask(option: int, value: int) -> None:
     """
     if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl({option}, {value}) failed")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies (only if BARLOW_PARENT_PID is set).
+
+    The parent is the *thread* that spawned this process: the spawner's thread must live as long as its children.
+    """
+    parent = os.environ.get(PARENT_PID)
+    if parent is None:
+        return
+    ask(SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):  # it died before the line above
+        sys.exit(f"ending now: the parent process {parent} is gone")
 
 
 def hide() -> None:

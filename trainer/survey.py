@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from trainer import kernel
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
 from trainer.data.errors import DataError
 from trainer.data.formats import splits_of
@@ -24,7 +25,6 @@ from trainer.data.looking import look_at
 from trainer.data.registry import open_images
 from trainer.data.system_names import system_name
 from trainer.data.unused import unused_images
-from trainer.runtime.watchdog import die_with_parent
 from trainer.specs import SpecError
 from trainer.specs.catalogue import DataSetEntry
 from trainer.specs.common import NAME_PATTERN
@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path, metavar="DATASETS.yaml")
     parser.add_argument("names", nargs="*", metavar="NAME", help="left out: all")
     chosen = parser.parse_args(arguments)
-    die_with_parent()
+    kernel.die_with_parent()
     os.nice(10)  # jobs come first
     try:
         sources = load_data_sets(chosen.file)

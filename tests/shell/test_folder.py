@@ -30,12 +30,11 @@ def _run(folder: Path, *command: str | Path) -> str:
     return said
 
 
-def test_the_trainer_by_hand_and_torchruns_ranks(tmp_path: Path) -> None:
+def test_the_trainer_by_hand_and_its_ranks(tmp_path: Path) -> None:
     """The commands of the README, from a folder that has modules of all names."""
     folder = foreign_shell.make_folder(tmp_path / "theirs")
     (folder / "spec.yaml").write_text(SPEC)
-    ranks = ("--standalone", "--nproc-per-node", "2")
-    said = _run(folder, BIN / "torchrun", *ranks, BIN / "barlow-train", "spec.yaml", "--run-dir", "runs")
+    said = _run(folder, BIN / "barlow-train", "spec.yaml", "--run-dir", "runs", "--ranks", "2")
     assert "ok: knn: top1" in said
     assert '"ok"' in (folder / "runs/attempts/0001/outcome.json").read_text("utf-8")
     assert "usage: barlow-train" in _run(folder, BIN / "barlow-train", "--help")

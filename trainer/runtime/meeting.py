@@ -19,7 +19,7 @@ LOOK_SECONDS = 0.5
 
 
 def arrive() -> None:
-    """Say that this rank is on its way; nothing happens where there is no rendezvous file (by hand, with torchrun)."""
+    """Say that this rank is on its way; nothing happens where there is no rendezvous file (alone, with torchrun)."""
     meeting = os.environ.get(RENDEZVOUS_FILE)
     if meeting is None:
         return

@@ -11,6 +11,9 @@ from torch._C._distributed_c10d import FileStore
 
 from trainer.runtime.meeting import RENDEZVOUS_FILE
 
+LOOPBACK = "lo"
+"""Linux's name of the interface."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -24,20 +27,27 @@ class Place:
 def join() -> Place:
     """Join the process group, if there is more than one rank.
 
-    RANK, WORLD_SIZE and LOCAL_RANK come from the environment, as the worker and torchrun set them; without them the
-    process is alone. The ranks meet at the file BARLOW_RENDEZVOUS_FILE if it is set (the worker does: a file cannot
-    collide with another job's port), else at torchrun's address. NCCL on CUDA, gloo on the CPU.
+    RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE come from the environment, as the worker, `barlow-train --ranks`
+    and torchrun set them; without them the process is alone. The ranks meet at the file BARLOW_RENDEZVOUS_FILE if it is
+    set (the first two do: a file is nobody else's, and collides with no port), else at torchrun's address. NCCL on
+    CUDA, gloo on the CPU; between ranks of one host both keep to loopback.
 
     Raises:
         ValueError: WORLD_SIZE is above 1 and there is no place to meet.
-        OSError: this rank was given a GPU that torch cannot use.
+        OSError: this rank was given a GPU that torch cannot use, or there are fewer GPUs than ranks.
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    device = _device(int(os.environ.get("LOCAL_RANK", rank)))
+    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    device = _device(int(os.environ.get("LOCAL_RANK", rank)), local_ranks)
     if world_size > 1:
         meeting_file = os.environ.get(RENDEZVOUS_FILE)
-        if meeting_file is None and "MASTER_ADDR" not in os.environ:
-            raise ValueError(f"WORLD_SIZE is {world_size}: set {RENDEZVOUS_FILE}, or start the ranks with torchrun")
+        if meeting_file is None and not {"MASTER_ADDR", "LOCAL_WORLD_SIZE"} <= os.environ.keys():
+            raise ValueError(
+                f"WORLD_SIZE is {world_size} and there is no place to meet: start the ranks with barlow-train --ranks "
+                f"{world_size}; whatever starts some on other hosts sets MASTER_ADDR and LOCAL_WORLD_SIZE"
+            )
+        if local_ranks == world_size:
+            _keep_to_loopback()
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             init_method="env://" if meeting_file is None else None,
@@ -49,7 +59,14 @@ def join() -> Place:
     return Place(rank, world_size, device)
 
 
-def _device(local_rank: int) -> torch.device:
+def _keep_to_loopback() -> None:
+    """Whatever the shell says: gloo and NCCL ask nobody who they are, and left to themselves listen at the address of
+    the host's name, or at that of its first network."""
+    os.environ.update({"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK})
+    os.environ.pop("NCCL_COMM_ID", None)  # an address for the ranks of NCCL to meet at; torch gives them theirs
+
+
+def _device(local_rank: int, local_ranks: int) -> torch.device:
     """The GPU of this rank: the only visible one, else the one numbered as the rank; the CPU where there is none."""
     if not torch.cuda.is_available():
         given = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
@@ -59,7 +76,13 @@ def _device(local_rank: int) -> torch.device:
                 "See nvidia-smi; to compute on the CPU, set CUDA_VISIBLE_DEVICES to nothing"
             )
         return torch.device("cpu")
-    device = torch.device("cuda", local_rank if torch.cuda.device_count() > 1 else 0)
+    count = torch.cuda.device_count()
+    if count < local_ranks and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        raise OSError(
+            f"{local_ranks} ranks on this host and {count} GPU(s), and each rank needs one of its own: start at most "
+            f"{count}; with CUDA_VISIBLE_DEVICES set to nothing they compute on the CPU"
+        )
+    device = torch.device("cuda", local_rank if count > 1 else 0)
     torch.cuda.set_device(device)
     return device
 

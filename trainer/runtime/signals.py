@@ -6,6 +6,7 @@ import faulthandler
 import signal
 from types import FrameType
 
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _stop_heard = False
 
 
@@ -20,10 +21,22 @@ def hear_stop() -> None:
 
     A SIGHUP says that the terminal is gone. Who started this process with nohup wants it to go on, and it does.
     """
-    signal.signal(signal.SIGTERM, _on_stop)
-    signal.signal(signal.SIGINT, _on_stop)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _on_stop)
+    for number in STOPS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _on_stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [*STOPS, signal.SIGUSR1])  # `hold` of who started this process
+
+
+def hold() -> set[signal.Signals]:
+    """Keep what a launcher hands on to its ranks from taking effect here, for it to ask what came; returns these.
+
+    What it starts begins so, too: a signal waits until the rank is ready for it (`hear_stop`).
+    """
+    held = {*STOPS, signal.SIGUSR1}
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        held.remove(signal.SIGHUP)
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    return held
 
 
 def stop_heard() -> bool:

@@ -1,37 +1,22 @@
-"""No process outlives its reason to run: a lost lease, a dead parent, a failed peer."""
+"""No process outlives its reason to run: a lost lease, a failed peer; of a dead parent, see trainer.kernel."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer import kernel, outcome
+from trainer import outcome
 
 ALIVE_FILE = "BARLOW_ALIVE_FILE"
 ALIVE_SECONDS = "BARLOW_ALIVE_SECONDS"
-PARENT_PID = "BARLOW_PARENT_PID"
 PEER_SECONDS = 20.0
 LAST_WORD_SECONDS = 1.0
 EXIT_STATUS = 1
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies (Linux; only if BARLOW_PARENT_PID is set).
-
-    The parent is the *thread* that spawned this process: the spawner's thread must live as long as the ranks.
-    """
-    parent = os.environ.get(PARENT_PID)
-    if parent is None:
-        return
-    kernel.ask(kernel.SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(parent):  # it died before the line above
-        end(f"the parent process {parent} is gone")
 
 
 def watch_lease(attempt_folder: Path | None) -> None:

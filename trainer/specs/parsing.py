@@ -51,14 +51,14 @@ class Fault:
 
 
 class SpecError(ValueError):
-    """A spec that cannot be accepted; `faults` holds every fault that was found, `left_out` how many more there are
-    where they are too many to name."""
+    """A spec that cannot be accepted; `faults` holds every fault that was found, `lines` each in words, `left_out` how
+    many more there are where they are too many to name."""
 
     def __init__(self, faults: list[Fault], left_out: int = 0) -> None:
         self.faults = faults
         self.left_out = left_out
-        said = [f"{f.pointer or '(spec)'}: {f.message}" for f in faults]
-        super().__init__("; ".join([*said, and_more(left_out)] if left_out else said))
+        self.lines = [f"{f.pointer or '(spec)'}: {f.message}" for f in faults]
+        super().__init__("; ".join([*self.lines, and_more(left_out)] if left_out else self.lines))
 
 
 def and_more(left_out: int) -> str:

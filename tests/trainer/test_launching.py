@@ -1,0 +1,329 @@
+"""`--ranks N`: real processes. Where the matter is the launcher's, small scripts stand for what a rank may do."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ranks
+import runs
+import torch
+import torch.distributed as dist
+from fifty_steps import SPEC, wait_for
+
+from trainer import launching
+from trainer.__main__ import _of_one_rank
+from trainer.runtime import process_group
+
+LAUNCHER = (
+    "import sys; from trainer import launching; launching.PEER_SECONDS = float(sys.argv[2])\n"
+    "sys.exit(launching.launch([sys.executable, '-c', sys.argv[1]], 2))"
+)
+LISTENING = """
+import os, psutil
+from trainer.runtime import process_group
+process_group.join()
+heard = psutil.Process().net_connections('inet')
+print('listens at', *{each.laddr.ip for each in heard if each.status == psutil.CONN_LISTEN})
+process_group.leave()
+"""
+
+
+def _launcher(
+    script: str, *, before: tuple[str, ...] = (), peer_seconds: float = 60.0, **environment: str
+) -> subprocess.Popen[str]:
+    """A launcher of two ranks that run `script`."""
+    return subprocess.Popen(
+        [*before, sys.executable, "-c", LAUNCHER, script, str(peer_seconds)], env=ranks.environment(**environment),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
+    )  # fmt: skip
+
+
+def _end(launcher: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error."""
+    try:
+        out, err = launcher.communicate(timeout=120)
+        return launcher.returncode, out, err
+    finally:
+        launcher.kill()
+
+
+def _said(launcher: subprocess.Popen[str], *lines: str) -> None:
+    """Wait until these lines were printed, in whatever order."""
+    assert launcher.stdout is not None
+    left = set(lines)
+    while left:
+        line = launcher.stdout.readline()
+        assert line, f"it never said {left}"
+        left.discard(line.rstrip("\n"))
+
+
+def _wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_rank_is_told_its_place_and_a_private_file_to_meet_at():
+    script = (
+        "import json, os, pathlib; meeting = pathlib.Path(os.environ['BARLOW_RENDEZVOUS_FILE'])\n"
+        "stat = meeting.parent.stat(); print(json.dumps({'mode': stat.st_mode & 0o777, 'uid': stat.st_uid, "
+        "'session': os.getsid(0) == os.getpid(), 'parent': os.getppid(), 'place': dict(os.environ)}))"
+    )
+    launcher = _launcher(script, WORLD_SIZE="7", BARLOW_RENDEZVOUS_FILE="/nonexistent", BARLOW_PARENT_PID="1")
+    status, out, err = _end(launcher)
+    assert (status, err) == (0, "")
+    told = {int(line[1]): json.loads(line[4:]) for line in out.splitlines()}
+    for rank in range(2):
+        place = told[rank]["place"]
+        assert (place["RANK"], place["LOCAL_RANK"]) == (str(rank), str(rank))
+        assert (place["WORLD_SIZE"], place["LOCAL_WORLD_SIZE"]) == ("2", "2")
+        assert int(place["BARLOW_PARENT_PID"]) == told[rank]["parent"] == launcher.pid
+        assert (told[rank]["mode"], told[rank]["uid"], told[rank]["session"]) == (0o700, os.getuid(), True)
+    (meeting,) = {told[rank]["place"]["BARLOW_RENDEZVOUS_FILE"] for rank in range(2)}
+    assert not Path(meeting).parent.exists()
+
+
+def test_lines_go_on_to_the_same_stream_whole_with_their_rank_and_drive_no_terminal():
+    script = (
+        "import os, sys\n"
+        "for i in range(300): print(i, 'λ')\n"
+        "os.write(2, b'a\\r[1] forged \\x1b[2J \\xff\\tend'); sys.exit(int(os.environ['RANK']))"
+    )
+    status, out, err = _end(_launcher(script))
+    assert status == 1
+    assert sorted(err.splitlines()) == [rf"[{rank}] a\r[1] forged \x1b[2J \xff" + "\tend" for rank in range(2)]
+    for rank in range(2):
+        lines = [line for line in out.splitlines() if line.startswith(f"[{rank}] ")]
+        assert lines == [f"[{rank}] {i} λ" for i in range(300)]
+
+
+def test_ranks_go_on_when_nobody_reads_their_output(tmp_path):
+    script = f"import os; print('x' * 3_000_000); open({str(tmp_path)!r} + '/' + os.environ['RANK'], 'w')"
+    launcher = _launcher(script)
+    assert launcher.stdout is not None
+    launcher.stdout.close()
+    assert launcher.wait(timeout=120) == 0
+    assert sorted(os.listdir(tmp_path)) == ["0", "1"]
+
+
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_asks_for_a_stop_is_handed_on_once_and_waits_for_a_rank_that_only_begins(asked):
+    script = (
+        "import signal, time; from trainer.runtime import signals; print('begins', flush=True)\n"
+        "while not signal.sigpending(): time.sleep(0.02)\n"
+        "signals.hear_stop(); print('heard', signals.stop_heard(), flush=True)"
+    )
+    launcher = _launcher(script)
+    _said(launcher, "[0] begins", "[1] begins")
+    launcher.send_signal(asked)
+    status, out, err = _end(launcher)
+    assert (status, sorted(out.splitlines()), err) == (0, ["[0] heard True", "[1] heard True"], "")
+
+
+def test_under_nohup_the_end_of_the_terminal_stops_nothing(tmp_path):
+    script = (
+        "import pathlib, time; from trainer.runtime import signals; signals.hear_stop(); print('ready', flush=True)\n"
+        f"while not pathlib.Path({str(tmp_path / 'go')!r}).exists(): time.sleep(0.02)\n"
+        "print('heard', signals.stop_heard())"
+    )
+    launcher = _launcher(script, before=("nohup",))
+    _said(launcher, "[0] ready", "[1] ready")
+    launcher.send_signal(signal.SIGHUP)
+    (tmp_path / "go").touch()
+    status, out, _ = _end(launcher)
+    assert (status, sorted(out.splitlines())) == (0, ["[0] heard False", "[1] heard False"])
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        ("sys.exit(3)", ""),
+        ("os.kill(os.getpid(), 9)", "rank 1 was ended by SIGKILL, by hand or by the kernel for want of memory"),
+    ],
+)
+def test_the_first_rank_that_fails_ends_the_others(failure, said):
+    script = f"import os, sys, time\nif os.environ['RANK'] == '1': {failure}\ntime.sleep(600)"
+    status, _, err = _end(_launcher(script, peer_seconds=0.2))
+    assert status == 1
+    assert said in err
+    assert "killed rank 0: still there 0.2 s after another one had failed" in err
+
+
+def test_a_second_interrupt_ends_ranks_that_do_not_end_by_themselves():
+    script = (
+        "import os, signal, time; signal.signal(signal.SIGINT, lambda *_: os.write(1, b'interrupted\\n'))\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT]); print('ready', flush=True)\n"
+        "while True: time.sleep(1)"
+    )
+    launcher = _launcher(script, peer_seconds=0.2)
+    _said(launcher, "[0] ready", "[1] ready")
+    launcher.send_signal(signal.SIGINT)
+    _said(launcher, "[0] interrupted", "[1] interrupted")
+    launcher.send_signal(signal.SIGINT)
+    status, _, err = _end(launcher)
+    assert (status, err) == (1, "barlow-train: killed rank 0, 1: still there 0.2 s after a second interrupt\n")
+
+
+def test_what_a_rank_leaves_in_its_session_ends_with_it():
+    script = (
+        "import subprocess, sys; child = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+        "print(subprocess.Popen(child).pid)"
+    )
+    status, out, _ = _end(_launcher(script))
+    assert status == 0
+    for line in out.splitlines():
+        _wait_until(lambda pid=int(line.split()[-1]): not _runs(pid))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _by_hand(folder: Path, **environment: str) -> tuple[Path, subprocess.Popen[bytes]]:
+    """A long run on two ranks; what it prints goes to `folder`/log."""
+    (folder / "spec.json").write_text(json.dumps({**SPEC.resolved(), "epochs": 10_000}))
+    command = [sys.executable, "-m", "trainer", str(folder / "spec.json"), "--run-dir", str(folder / "run")]
+    with (folder / "log").open("ab") as log:
+        started = subprocess.Popen(
+            [*command, "--ranks", "2"], env=ranks.environment(**environment), stdout=log, stderr=log
+        )
+    return folder / "run", started
+
+
+def test_a_run_listens_on_loopback_alone_writes_a_checkpoint_when_it_is_told_to_stop(tmp_path):
+    run, launcher = _by_hand(tmp_path, GLOO_SOCKET_IFNAME="nowhere0", NCCL_SOCKET_IFNAME="nowhere0")
+    wait_for(run, "metrics", 2)
+    every = [psutil.Process(launcher.pid), *psutil.Process(launcher.pid).children()]
+    assert len(every) == 3
+    heard = [each for process in every for each in process.net_connections("inet")]
+    assert {each.laddr.ip for each in heard if each.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+    launcher.send_signal(signal.SIGTERM)
+    said = tmp_path / "log"
+    assert launcher.wait(120) == 0, said.read_text()
+    assert runs.outcome_of(run)["outcome"] == "stopped", said.read_text()
+    assert list((run / "attempts/0001/checkpoints").glob("step-*"))
+    assert re.search(r"^\[0\] stopped: stopped at step \d+: signal$", said.read_text(), re.MULTILINE)
+
+
+def test_a_launcher_that_is_killed_leaves_no_orphan_also_while_torch_is_loaded(tmp_path):
+    _, launcher = _by_hand(tmp_path, TMPDIR=str(tmp_path))
+    _wait_until(lambda: len(list(tmp_path.glob("barlow-train-*/rendezvous.rank-*"))) == 2)
+    left = psutil.Process(launcher.pid).children()
+    assert len(left) == 2
+    launcher.kill()
+    launcher.wait()
+    _wait_until(lambda: not any(_runs(process.pid) for process in left))
+
+
+ELSEWHERE = """
+ip link set lo up && ip address add 192.0.2.2/32 dev lo && hostname elsewhere &&
+echo 192.0.2.2 elsewhere >"$1/hosts" && mount --bind "$1/hosts" /etc/hosts && shift && exec "$@"
+"""
+
+
+def test_ranks_listen_on_loopback_alone_where_the_host_s_name_is_another_address(tmp_path):
+    """In a network and with a name of its own; it takes no rights where users may have their namespaces."""
+    room = ["unshare", "--map-root-user", "--net", "--mount", "--uts", "sh", "-c", ELSEWHERE, "sh", str(tmp_path)]
+    tried = subprocess.run([*room, "true"], capture_output=True, text=True)
+    if tried.returncode != 0:
+        pytest.skip(f"no namespaces here: {tried.stderr}")
+    status, out, err = _end(_launcher(LISTENING, before=tuple(room)))
+    assert (status, sorted(out.splitlines())) == (0, [f"[{rank}] listens at 127.0.0.1" for rank in range(2)]), err
+
+
+@pytest.mark.parametrize(("local", "interface"), [("1", "eth7"), ("2", "lo")])
+def test_only_across_hosts_the_shell_says_where_ranks_listen(monkeypatch, local, interface):
+    """As torchrun tells it: fewer ranks here than in all."""
+    places = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": local, "MASTER_ADDR": "gpu-1"}
+    shell = {"GLOO_SOCKET_IFNAME": "eth7", "NCCL_SOCKET_IFNAME": "eth7"}
+    for name, value in (places | shell).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("BARLOW_RENDEZVOUS_FILE", raising=False)
+    begun = []
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: begun.append({n: os.environ[n] for n in shell}))
+    process_group.join()
+    assert begun == [dict.fromkeys(shell, interface)]
+
+
+def test_ranks_without_a_place_to_meet_are_told_how_to_start_them(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "192.0.2.1")
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.delenv("BARLOW_RENDEZVOUS_FILE", raising=False)
+    with pytest.raises(ValueError, match=r"start the ranks with barlow-train --ranks 2; .* sets .*LOCAL_WORLD_SIZE"):
+        process_group.join()
+
+
+@pytest.mark.parametrize(
+    ("named", "given"),
+    [
+        (None, [None, None]),
+        ("", ["", ""]),
+        ("-1", ["-1", "-1"]),
+        ("3, 5", ["3", "5"]),
+        ("GPU-a,GPU-b,GPU-c", ["GPU-a", "GPU-b"]),
+    ],
+)
+def test_each_rank_gets_a_gpu_of_its_own_out_of_those_that_are_named(named, given):
+    assert launching.gpus(2, named) == given
+
+
+@pytest.mark.parametrize("named", ["0", "0,0", "0,-1,1", "0,"])
+def test_fewer_gpus_than_ranks_are_refused_before_anything_starts(tmp_path, named):
+    (tmp_path / "spec.json").write_text(json.dumps(SPEC.resolved()))
+    done = _refused(tmp_path, "spec.json", "--ranks", 2, CUDA_VISIBLE_DEVICES=named)
+    assert done.startswith(f"--ranks 2: CUDA_VISIBLE_DEVICES={named} names 1 GPU(s)")
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_gpus_than_ranks_on_the_host_are_refused_by_the_ranks(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(OSError, match=r"2 ranks on this host and 1 GPU\(s\).*start at most 1"):
+        process_group._device(1, 2)
+
+
+def _refused(folder: Path, *arguments: Any, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", *map(str, arguments), "--run-dir", "run"],
+        cwd=folder, env=ranks.environment(**environment), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    return done.stderr
+
+
+def test_a_bad_spec_is_refused_once(tmp_path):
+    (tmp_path / "bad.yaml").write_text("kind: pretrain\ndata: digits\nepoch: 3\n")
+    assert _refused(tmp_path, "bad.yaml", "--ranks", 2) == "/epoch: unknown field; did you mean 'epochs'?\n"
+
+
+def test_what_starts_ranks_itself_starts_no_launchers(tmp_path):
+    assert "not under torchrun" in _refused(tmp_path, "spec.yaml", "--ranks", 2, TORCHELASTIC_RUN_ID="none")
+    assert "not under a worker" in _refused(tmp_path, "spec.yaml", "--ranks", 2, "--attempt", 1)
+    assert "--ranks must be at least 1" in _refused(tmp_path, "spec.yaml", "--ranks", 0)
+
+
+def test_a_rank_is_given_every_option_but_the_number_of_ranks():
+    given = Namespace(
+        spec=Path("-x.yaml"), run_dir=Path("r"), backbone=Path("b"), datasets=Path("d.yaml"), threads=3, ranks=2,
+        attempt=None, data=[("photos", "images:/a b"), ("others", "o=1")],
+    )  # fmt: skip
+    assert _of_one_rank(given)[1:] == [
+        *("-P", "-m", "trainer", "--run-dir=r", "--backbone=b", "--datasets=d.yaml", "--threads=3"),
+        *("--data=photos=images:/a b", "--data=others=o=1", "--", "-x.yaml"),
+    ]
