@@ -4,6 +4,9 @@ A mark is a pair of numbers in the place of a resource limit that nobody needs. 
 session of its own, an emptied environment, closed descriptors, another parent or a hidden memory (PR_SET_DUMPABLE)
 leave it as it is; without privileges nobody can take it off again. Everybody may read it of every process. So what
 carries no mark comes from nobody who was given it, and a process that cannot be looked at is *unknown*, never absent.
+
+Everybody may also copy it onto processes of their own. So a mark says something only on a process that this account may
+send a signal to; ranks give up the right to become another account (trainer.kernel.give_up_privileges).
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What runs on this host: the processes with a mark, and those of which nobody knows."""
+    """What runs on this host: the processes with a mark that we may end, and those of which nobody knows."""
 
     marked: list[tuple[psutil.Process, Mark]]
     unknown: list[int]
@@ -88,17 +91,17 @@ def mark(pid: int, place: Place, value: Mark) -> None:
 
 
 def look(place: Place) -> Look:
-    """Every process of this host that carries a mark at this place, and those that cannot be asked."""
+    """Every process with a mark at this place that we may send a signal to, and those that cannot be asked."""
     marked, unknown, foreign_closed = [], [], not sees_hidden()
     for pid in _pids():
         try:
             process = psutil.Process(pid)
             value = _read(pid, place)
-            if value is not None and not _is_over(pid):
+            if value is not None and not _is_over(pid) and _may_signal(process):
                 marked.append((process, value))
         except (FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
             continue  # gone
-        except OSError:
+        except (OSError, psutil.AccessDenied):
             # hidepid closes what other accounts run; of us they are not, see trainer.kernel.give_up_privileges.
             if not foreign_closed:
                 unknown.append(pid)
@@ -137,6 +140,16 @@ def _read(pid: int, place: Place) -> Mark | None:
             return Mark(int(hard) - _HARD_FROM, int(soft) - (1 << SOFT_BITS))
     # An empty file is that of a process which ended meanwhile.
     raise ProcessLookupError(pid)
+
+
+def _may_signal(process: psutil.Process) -> bool:
+    """What kill(2) asks: whether the real or the saved account of a process is ours, real or effective; root may all.
+
+    Not asked by a signal 0: a security module that refuses it would have ranks of ours count as gone.
+    """
+    ours = {os.getuid(), os.geteuid()}
+    uids = process.uids()
+    return os.geteuid() == 0 or not ours.isdisjoint((uids.real, uids.saved))
 
 
 def _is_over(pid: int) -> bool:

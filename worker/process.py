@@ -25,7 +25,7 @@ PARENT = "BARLOW_PARENT_PID"
 HIDE = "BARLOW_HIDE"
 """In the environment of a rank: it lets no other process of its account read its memory."""
 NODE_BITS, PID_BITS = 39, 22
-"""Of the mark's detail: the node's name, and the worker's process id (Linux gives numbers below 2^22)."""
+"""Of the mark's detail: whose node it is, and the worker's process id (Linux gives numbers below 2^22)."""
 
 LONGEST_PIECE = 1 << 16
 JOIN_SECONDS = 2.0
@@ -139,12 +139,12 @@ class _Log:
 
 
 def mark_for(attempt_id: uuid.UUID, node: str) -> Mark:
-    """What the ranks of an attempt carry, and all that they start: the attempt, this host's name and this process."""
-    return Mark(marks.name_of(str(attempt_id)), (marks.digest(node, NODE_BITS) << PID_BITS) + os.getpid())
+    """What the ranks of an attempt carry, and all that they start: the attempt, the account's node and this process."""
+    return Mark(marks.name_of(str(attempt_id)), (_own(node) << PID_BITS) + os.getpid())
 
 
 def marked(attempt_id: uuid.UUID) -> list[int]:
-    """Processes of this host that carry the mark of the attempt."""
+    """The processes that carry the mark of the attempt, see `marks.look`."""
     return [process.pid for process, mark in marks.look(ATTEMPT).marked if mark.name == marks.name_of(str(attempt_id))]
 
 
@@ -172,8 +172,7 @@ def end_orphans(node: str) -> list[int]:
     """
 
     def orphan(process: psutil.Process, mark: Mark) -> bool:
-        its_node, parent = divmod(mark.detail, 1 << PID_BITS)
-        return its_node == marks.digest(node, NODE_BITS) and not _older_process(parent, process)
+        return _is_of(node, process, mark) and not _older_process(mark.detail % (1 << PID_BITS), process)
 
     return _end_all(orphan)
 
@@ -188,7 +187,7 @@ def devices_in_use(node: str, held: Mapping[str, uuid.UUID | None]) -> set[str]:
     """
     look = marks.look(ATTEMPT)
     _complain(look)
-    names = {mark.name for _, mark in look.marked if mark.detail >> PID_BITS == marks.digest(node, NODE_BITS)}
+    names = {mark.name for process, mark in look.marked if _is_of(node, process, mark)}
     known = {gpu: marks.name_of(str(attempt)) for gpu, attempt in held.items() if attempt is not None}
     if look.unknown or names - set(known.values()):
         return set(held)
@@ -208,9 +207,26 @@ def _end_all(wanted: Callable[[psutil.Process, Mark], bool]) -> list[int]:
                     process.kill()
         found.update(process.pid for process in there)
         left = deadline - clock.now()
-        if not there or left < 0:
+        if left < 0 and there:
+            log.warning("processes of an attempt do not end: %s", [process.pid for process in there])
+        if left < 0 or not there:
             return sorted(found)
         psutil.wait_procs(there, timeout=left)
+
+
+def _own(node: str) -> int:
+    """The bits for a node of this account: that of every `barlow up` has the same name."""
+    return marks.digest(f"{os.getuid()} {node}", NODE_BITS)
+
+
+def _is_of(node: str, process: psutil.Process, mark: Mark) -> bool:
+    """Whether a worker of this account has set the mark, as this node."""
+    its_node = mark.detail >> PID_BITS
+    if its_node == marks.digest(node, NODE_BITS):
+        # Workers of before wrote the name alone; whose they were, their processes say.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return bool(process.uids().real == os.getuid())
+    return its_node == _own(node)
 
 
 def _complain(look: Look) -> None:

@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -41,7 +41,7 @@ def run(recipe: Path, directory: Path, *, keep: bool) -> int:
     console = terminal.console()
     try:
         body = load_spec_file(recipe)
-        _make_fresh(directory)
+        _make_fresh(directory, console.print)
         make_private(directory, console.print)
         with _running_stack(console, directory, keep=keep) as endpoints, _client(endpoints, directory) as client:
             experiment = client.submit_experiment(body)
@@ -94,13 +94,13 @@ def judge(console: Console, jobs: dict[str, JobDetail]) -> bool:
     return True
 
 
-def _make_fresh(directory: Path) -> None:
+def _make_fresh(directory: Path, report: Callable[[str], None]) -> None:
     if not directory.exists() or not any(directory.iterdir()):
         return
     if not (directory / STATE).exists():
         raise ValueError(f"{directory} holds something else than a former demo; choose another --data")
     with lock(directory):
-        end_leftovers(directory, grace_seconds=20)
+        end_leftovers(directory, report, grace_seconds=20)
         shutil.rmtree(directory)
 
 

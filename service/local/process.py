@@ -22,6 +22,8 @@ from service.marks import STACK, Mark
 from service.surroundings import of_a_program_of_ours, plain
 
 UNPRIVILEGED = "nobody"
+END_SECONDS = 10.0
+"""A process that was killed is gone by then, unless it is stuck in the kernel."""
 
 _ACCESS_HEEDS_CAPABILITIES = "--securebits=+no_setuid_fixup"
 _AS_IN_EVERY_SHELL = {
@@ -161,13 +163,15 @@ def belong_to(directory: Path) -> None:
 
 
 def belonging_to(directory: Path) -> list[psutil.Process]:
-    """The processes of this host that carry the mark of the stack of `directory`."""
+    """The processes of ours, and for root those of everybody, that carry the mark of the stack of `directory`."""
     name = marks.name_of(str(directory.resolve()))
     return [process for process, mark in marks.look(STACK).marked if mark.name == name]
 
 
-def end_leftovers(directory: Path, *, grace_seconds: float) -> int:
+def end_leftovers(directory: Path, report: Callable[[str], None], *, grace_seconds: float) -> int:
     """End every other process that carries the mark of `directory`: what a killed `barlow up` left.
+
+    What does not end is reported with its process id.
 
     Returns:
         How many were found.
@@ -175,13 +179,16 @@ def end_leftovers(directory: Path, *, grace_seconds: float) -> int:
     ours = {os.getpid(), *(p.pid for p in psutil.Process().parents())}
     found = [process for process in belonging_to(directory) if process.pid not in ours]
     for process in found:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):
             process.terminate()
     _, alive = psutil.wait_procs(found, timeout=grace_seconds)
     for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(alive, timeout=10)
+    _, left = psutil.wait_procs(alive, timeout=END_SECONDS)
+    if left:
+        pids = ", ".join(str(process.pid) for process in left)
+        report(f"processes of {directory} do not end and may hold its files and ports: {pids}")
     return len(found)
 
 

@@ -96,7 +96,7 @@ class Stack:
         token = access.admin_token(self.directory, guarded=self._guarded)
         belong_to(self.directory)
         self._endpoints_file.unlink(missing_ok=True)
-        if found := end_leftovers(self.directory, grace_seconds=20):
+        if found := end_leftovers(self.directory, self._report, grace_seconds=20):
             self._report(f"ended {found} processes that a killed `barlow up` had left")
         state = self._load_state()
         ports: dict[str, int] = state["ports"]
@@ -171,7 +171,7 @@ class Stack:
                     self._report(f"stopping {name}")
                     part.child.stop()
         self._parts.clear()
-        end_leftovers(self.directory, grace_seconds=5)
+        end_leftovers(self.directory, self._report, grace_seconds=5)
         self._lock.close()
         self._lock = None
 
