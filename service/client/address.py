@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from service.client import own_stack, token_store
 from service.client.api import Client, Unreachable
-from trainer.specs.given_files import read_json
+from trainer.specs.given_files import open_regular, parse_json, read_at_most
 
 DATA = Path(".barlow")
 _FILE = "endpoints.json"
 _HERE = "127.0.0.1"
 MAX_BYTES = 1 << 16
 """Of the file of addresses. The folder may be anybody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The file of addresses as it was read once. `ours`: this account has written it."""
+
+    api: str
+    ours: bool
 
 
 def connect(url: str | None, data: Path) -> Client:
@@ -27,13 +36,18 @@ def connect(url: str | None, data: Path) -> Client:
         Unreachable: there is no address.
         ApiError: others can read a stored token.
     """
-    found = address(url, data)
-    given = token_store.token_for(found, named=url is not None, ours=_is_ours(data / _FILE))
+    written: _Written | None
+    if url:
+        found, written = url, _written_if_any(data / _FILE)
+    else:
+        written = _written(data / _FILE)
+        found = written.api
+    given = token_store.token_for(found, named=bool(url), ours=written is not None and written.ours)
     if given is not None:
         in_environment = given == os.environ.get(token_store.VARIABLE)
         source = token_store.VARIABLE if in_environment else "`barlow login`, which `barlow logout` removes"
         return Client(found, given, remedy=f"that was the token of {source}; {_login(found)}")
-    port = _port_of_own_stack(found, data)
+    port = None if written is None else _port_of_own_stack(found, written)
     kept = None if port is None else own_stack.read(data)
     if port is None or kept is None:
         return Client(found, remedy=_login(found) + _or_from_its_folder(found))
@@ -47,28 +61,21 @@ def address(url: str | None, data: Path) -> str:
     Raises:
         Unreachable: there is none.
     """
-    return url or _written(data / _FILE)
+    return url or _written(data / _FILE).api
 
 
-def _port_of_own_stack(found: str, data: Path) -> int | None:
-    """The port of `found`, if that is what this account's own `barlow up` has written into `data`."""
+def _port_of_own_stack(found: str, written: _Written) -> int | None:
+    """The port of `found`, if that is what this account's own `barlow up` has written."""
     # Of somebody else's folder neither the address nor the token means anything to us.
-    if not _is_ours(data / _FILE):
+    if not written.ours:
         return None
     try:
-        its = token_store.canonical(_written(data / _FILE))
+        its = token_store.canonical(written.api)
     except Unreachable:
         return None
     parsed = httpx.URL(its)
     there = its == token_store.canonical(found) and (parsed.scheme, parsed.host) == ("http", _HERE)
     return parsed.port or 80 if there else None
-
-
-def _is_ours(file: Path) -> bool:
-    try:
-        return file.stat().st_uid == os.geteuid()
-    except OSError:
-        return False
 
 
 def _login(url: str) -> str:
@@ -81,9 +88,20 @@ def _or_from_its_folder(url: str) -> str:
     return ". For the stack of a `barlow up` of yours, name its directory with --data DIR: its token is found there"
 
 
-def _written(file: Path) -> str:
+def _written_if_any(file: Path) -> _Written | None:
     try:
-        return str(read_json(file, most=MAX_BYTES)["api"])
+        return _written(file)
+    except (Unreachable, OSError):
+        return None
+
+
+def _written(file: Path) -> _Written:
+    try:
+        # Whose it is, is asked of what is read: a name may lead elsewhere a moment later.
+        with open_regular(file, link=False) as opened:
+            ours = os.fstat(opened.fileno()).st_uid == os.geteuid()
+            raw = read_at_most(opened, MAX_BYTES, file)
+        return _Written(str(parse_json(raw.decode("utf-8"))["api"]), ours)
     except FileNotFoundError:
         raise Unreachable(
             f"no API address: there is no {file}. Start a stack here with `barlow up`, name its directory with "

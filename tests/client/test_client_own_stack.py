@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -18,10 +19,11 @@ from typer.testing import CliRunner
 
 from service.client import own_stack
 from service.client.address import connect
-from service.client.api import ApiError, Unauthorized
+from service.client.api import ApiError, Unauthorized, Unreachable
 from service.command import app
 from service.loopback import listeners
 from service.settings import Settings
+from trainer.specs.given_files import Refused
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files and sockets to another account")
@@ -104,12 +106,12 @@ def test_the_command_finds_it_by_the_folder_and_by_the_address_that_stands_there
     assert (done.exit_code, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("odd", ["pipe", "device", "deep", "large"])
+@pytest.mark.parametrize("odd", ["pipe", "link", "deep", "large"])
 def test_a_file_of_addresses_that_is_none_holds_nobody(tmp_path: Path, odd: str) -> None:
     file = tmp_path / "endpoints.json"
     if odd == "pipe":
         os.mkfifo(file)
-    elif odd == "device":
+    elif odd == "link":
         file.symlink_to("/dev/zero")
     else:
         file.write_text("[" * 50_000 if odd == "deep" else json.dumps({"api": "x" * 100_000}))
@@ -134,6 +136,53 @@ def test_no_token_goes_where_a_file_of_another_account_says(folder: Path, monkey
     monkeypatch.setenv("BARLOW_TOKEN", "barlow_mine")
     with connect(None, folder) as client:
         assert (client._http.auth, client._http.headers.get("Authorization")) == (None, None)
+
+
+SWAPPED = """
+import os, sys
+theirs, mine, name = sys.argv[1:]
+while True:
+    os.link(theirs, "next")
+    os.rename("next", name)
+    os.symlink(mine, "next")
+    os.rename("next", name)
+"""
+
+
+@needs_root
+def test_no_token_goes_there_while_the_file_changes_places_with_one_of_ours(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder of another account's: what is read, and whose it is, is asked of one file."""
+    mine = folder / "endpoints.json"
+    (lair := folder.parent / "lair").mkdir()
+    (lair / "theirs").write_text(json.dumps({"api": "http://127.0.0.1:9"}))
+    os.chown(lair / "theirs", NOBODY, NOBODY)
+    monkeypatch.setenv("BARLOW_TOKEN", "barlow_mine")
+    read = 0
+    with subprocess.Popen([sys.executable, "-c", SWAPPED, "theirs", str(mine), "endpoints.json"], cwd=lair) as foe:
+        try:
+            while read < 40:
+                with contextlib.suppress(Refused, Unreachable), connect(None, lair) as client:
+                    assert str(client._http.base_url).startswith("http://127.0.0.1:9")
+                    assert client._http.headers.get("Authorization") is None
+                    read += 1
+        finally:
+            foe.kill()
+
+
+def test_addresses_are_not_read_through_a_link(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "endpoints.json").symlink_to(folder / "endpoints.json")
+    with pytest.raises(Refused, match=r"endpoints\.json: it is a link, and the file itself is expected"):
+        connect(None, tmp_path)
+    (tmp_path / "link").symlink_to(folder)
+    assert whoami(None, tmp_path / "link") == "bootstrap", "a folder may be one"
+
+
+def test_a_file_that_is_none_does_not_matter_where_an_address_is_given(address: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "endpoints.json")
+    with connect(address, tmp_path) as client:
+        assert client._http.auth is None
 
 
 @needs_root

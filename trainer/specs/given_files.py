@@ -41,14 +41,14 @@ class Refused(OSError):
         return f"{shown(str(self.filename))}: {self.strerror}"
 
 
-def open_regular(path: str | bytes | Path, *, within: Path | None = None) -> BinaryIO:
+def open_regular(path: str | bytes | Path, *, within: Path | None = None, link: bool = True) -> BinaryIO:
     """Open a regular file to be read, buffered as `open` does; links are followed, `within` or anywhere.
 
     Raises:
-        Refused: it is a folder, a named pipe, a socket or a device, or leads out of `within`.
+        Refused: it is a folder, a named pipe, a socket or a device, leads out of `within`, or without `link` is one.
         OSError: it is not there, or may not be read.
     """
-    descriptor = open_descriptor(path, within=within)
+    descriptor = open_descriptor(path, within=within, link=link)
     try:
         return open(descriptor, "rb")
     except BaseException:
@@ -56,15 +56,18 @@ def open_regular(path: str | bytes | Path, *, within: Path | None = None) -> Bin
         raise
 
 
-def open_descriptor(path: str | bytes | Path, *, within: Path | None = None) -> int:
+def open_descriptor(path: str | bytes | Path, *, within: Path | None = None, link: bool = True) -> int:
     """The same as a number, for os.pread; the caller closes it."""
     if within is not None:
         path = inside(Path(os.fsdecode(path)), within)
     name = os.fsdecode(path)
     try:
         # Without O_NONBLOCK a pipe would be waited for, and the check come too late.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        follow = 0 if link else os.O_NOFOLLOW
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | follow)
     except OSError as error:
+        if error.errno == errno.ELOOP and not link:
+            raise Refused(name, "it is a link, and the file itself is expected") from error
         if error.errno == errno.ENXIO:  # of a socket
             raise Refused(name, "it is a socket or a device, and a regular file is expected") from error
         raise
@@ -112,7 +115,16 @@ def read_bytes(path: str | bytes | Path, *, most: int, within: Path | None = Non
         OSError: as `open_regular`.
     """
     with open_regular(path, within=within) as file:
-        raw = file.read(most + 1)
+        return read_at_most(file, most, path)
+
+
+def read_at_most(file: BinaryIO, most: int, path: str | bytes | Path) -> bytes:
+    """What is left of an open file, if that is at most `most` bytes.
+
+    Raises:
+        Refused: it is more.
+    """
+    raw = file.read(most + 1)
     if len(raw) > most:
         raise Refused(os.fsdecode(path), f"it is larger than {most:,} bytes")
     return raw
