@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from trainer import private_folders
+
 STATE = "local.json"
 """A directory with this file in it is one of ours: passwords and ports of the stack."""
 
@@ -22,17 +24,24 @@ _OTHERS = 0o077
 def make_private(directory: Path, report: Callable[[str], None]) -> None:
     """Make `directory`, or take what is open to others from a former stack's.
 
+    A folder above it in which others may write is reported: they could exchange the whole directory, now or in mid-run.
+
     Raises:
         ValueError: it cannot be made or closed, it belongs to another account, or it is open to others and holds what
             is none of ours: to close that is its owner's decision.
     """
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folders.make(directory)
         facts = directory.stat()
         if facts.st_uid != os.geteuid():
             raise ValueError(
                 f"{directory} belongs to another account (user id {facts.st_uid}), which could exchange what a stack"
                 f" keeps there; choose another --data, or make it yours first: chown {os.geteuid()} {directory}"
+            )
+        if above := private_folders.open_above(directory):
+            report(
+                f"Warning: other accounts may write in {above} and could put something else in the place of"
+                f" {directory}; close it with `chmod go-w {above}`, or choose another --data"
             )
         mode = facts.st_mode & 0o7777
         if not mode & _OTHERS:

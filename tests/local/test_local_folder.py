@@ -6,13 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from rights import NOBODY, OTHER, needs_root
 
 from service.local.folder import make_private
 
-NOBODY = 65534
 
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another account")
+@needs_root
 @pytest.mark.parametrize("mode", [0o700, 0o777])
 def test_the_folder_of_another_account_is_refused(tmp_path: Path, mode: int) -> None:
     """Who owns it could put another file or a link in the place of each of ours, whatever its mode is."""
@@ -23,3 +22,47 @@ def test_the_folder_of_another_account_is_refused(tmp_path: Path, mode: int) -> 
     with pytest.raises(ValueError, match=f"belongs to another account \\(user id {NOBODY}\\).*chown 0 {folder}"):
         make_private(folder, print)
     assert folder.stat().st_mode & 0o7777 == mode
+
+
+def _said(folder: Path) -> list[str]:
+    said: list[str] = []
+    make_private(folder, said.append)
+    return said
+
+
+def test_a_folder_above_it_in_which_others_write_is_told_with_the_remedy(tmp_path: Path) -> None:
+    """They could rename the whole directory and put another in its place."""
+    project = tmp_path / "project"
+    (project / "mine").mkdir(parents=True)
+    project.chmod(0o777)
+    for folder in (project / "lab", project / "mine" / "lab"):
+        (said,) = _said(folder)
+        assert said.startswith(f"Warning: other accounts may write in {project} ")
+        assert f"`chmod go-w {project}`" in said
+    (tmp_path / "link").symlink_to(project / "mine")
+    assert len(_said(tmp_path / "link" / "lab")) == 1
+    project.chmod(0o1777)
+    assert _said(project / "lab") == [], "as in /tmp nobody renames it"
+    project.chmod(0o755)
+    assert _said(project / "lab") == []
+
+
+@needs_root
+def test_a_group_that_writes_above_it_is_told_unless_it_is_the_accounts_own(tmp_path: Path) -> None:
+    """A umask of 002 is common where every account has a group of its own."""
+    project = tmp_path / "project"
+    project.mkdir()
+    project.chmod(0o775)
+    assert _said(project / "lab") == []
+    os.chown(project, 0, OTHER)
+    (said,) = _said(project / "lab")
+    assert f"`chmod go-w {project}`" in said
+
+
+def test_folders_that_are_made_on_the_way_are_closed_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert _said(tmp_path / "a" / "b" / "lab") == []
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in sorted(tmp_path.rglob("*"))] == [0o700] * 3

@@ -2,11 +2,18 @@
 
 import os
 import stat
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from trainer.runtime.caches import FOLDERS, keep_private
+
+REPOSITORY = Path(__file__).parents[2]
+OTHER = 54321
+"""An account that is not ours."""
 
 
 @pytest.fixture
@@ -46,7 +53,7 @@ def test_what_is_set_stays_and_a_worker_says_where_the_rest_goes(home: Path, mon
     assert _mode(home / "stack" / "cache") == 0o700
 
 
-@pytest.mark.parametrize("how", ["a link", "open above", "a file"])
+@pytest.mark.parametrize("how", ["a link", "open above", "open two above", "a file"])
 def test_a_place_that_others_can_change_is_not_taken(
     home: Path, how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,9 +64,55 @@ def test_a_place_that_others_can_change_is_not_taken(
         (above / "barlow-lab").symlink_to(home / "theirs")
     elif how == "open above":
         above.chmod(0o777)
+    elif how == "open two above":
+        home.chmod(0o777)
+        monkeypatch.setenv("BARLOW_CACHE_DIR", str(above / "cache"))
+        home = above.parent.parent
     else:
         (above / "barlow-lab").touch()
     keep_private(home / "run")
     assert _folders() == {home / "run" / "cache"}
     assert _mode(home / "run" / "cache") == 0o700
     assert "is no private cache" in capsys.readouterr().err
+
+
+def _of_another_account(cache: Path) -> None:
+    cache.mkdir()
+    os.chown(cache, OTHER, OTHER)
+
+
+def _link(cache: Path) -> None:
+    (cache.parent / "theirs").mkdir()
+    cache.symlink_to(cache.parent / "theirs")
+
+
+def _open_above(cache: Path) -> None:
+    cache.parent.chmod(0o777)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another account")
+@pytest.mark.parametrize("spoil", [_of_another_account, _link, _open_above])
+def test_nor_is_the_run_folders_one_and_then_it_is_made_anew_and_removed_at_the_end(
+    home: Path, spoil: Callable[[Path], None]
+) -> None:
+    run = home / "run"
+    run.mkdir()
+    spoil(run / "cache")
+    (home / ".cache").touch()
+    script = (
+        "import os, sys, pathlib; from trainer.runtime.caches import keep_private\n"
+        "keep_private(pathlib.Path(sys.argv[1]))\n"
+        "folder = pathlib.Path(os.environ['TRITON_CACHE_DIR']).parent\n"
+        "facts = folder.stat(); print(folder, oct(facts.st_mode), facts.st_uid)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, str(run)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(home)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    folder, *facts = done.stdout.split()
+    assert facts == [oct(stat.S_IFDIR | 0o700), str(os.geteuid())]
+    assert Path(folder).parent == home
+    assert Path(folder).name.startswith("barlow-cache-")
+    assert not Path(folder).exists()
+    assert f"{folder} is; BARLOW_CACHE_DIR may name another" in done.stderr

@@ -6,10 +6,15 @@ names that another account of the host can guess and make first.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import stat
 import sys
+import tempfile
 from pathlib import Path
+
+from trainer import private_folders
 
 CACHE_DIR = "BARLOW_CACHE_DIR"
 FOLDERS = {"TORCHINDUCTOR_CACHE_DIR": "torchinductor", "TRITON_CACHE_DIR": "triton", "MPLCONFIGDIR": "matplotlib"}
@@ -19,7 +24,8 @@ FOLDERS = {"TORCHINDUCTOR_CACHE_DIR": "torchinductor", "TRITON_CACHE_DIR": "trit
 def keep_private(run_folder: Path) -> None:
     """Set what of FOLDERS is not set to places below BARLOW_CACHE_DIR, else ~/.cache/barlow-lab.
 
-    Where that cannot be made, or somebody else could write in it, the folder `cache` of the run directory is taken.
+    Where that cannot be made, or somebody else could write in it or exchange it, the folder `cache` of the run
+    directory is taken, else one that is made for this process.
     """
     missing = {variable: name for variable, name in FOLDERS.items() if not os.environ.get(variable)}
     if not missing:
@@ -28,9 +34,8 @@ def keep_private(run_folder: Path) -> None:
     try:
         folder = _private(wanted)
     except OSError as error:
-        folder = run_folder / "cache"
+        folder = _instead(run_folder / "cache")
         print(f"{wanted} is no private cache ({error}): {folder} is; {CACHE_DIR} may name another", file=sys.stderr)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ.update({variable: str(folder / name) for variable, name in missing.items()})
 
 
@@ -47,11 +52,11 @@ def _private(folder: Path) -> Path:
     Raises:
         OSError: it cannot be made, or another account could put something else in its place.
     """
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    above = folder.parent.stat()
-    if above.st_uid not in (0, os.geteuid()) or above.st_mode & (stat.S_IWGRP | stat.S_IWOTH) & ~_sticky(above):
-        raise PermissionError(f"others can write in {folder.parent}")
-    folder.mkdir(mode=0o700, exist_ok=True)
+    private_folders.make(folder)
+    if above := private_folders.open_above(folder):
+        raise PermissionError(f"others can write in {above}")
+    if above := private_folders.of_another(folder):
+        raise PermissionError(f"{above} belongs to somebody else")
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise PermissionError("it belongs to somebody else")
@@ -60,6 +65,10 @@ def _private(folder: Path) -> Path:
     return folder
 
 
-def _sticky(above: os.stat_result) -> int:
-    """Write bits that do no harm: in a folder like /tmp nobody renames what is another's."""
-    return stat.S_IWGRP | stat.S_IWOTH if above.st_mode & stat.S_ISVTX else 0
+def _instead(folder: Path) -> Path:
+    try:
+        return _private(folder)
+    except OSError:
+        made = Path(tempfile.mkdtemp(prefix="barlow-cache-"))
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
+        return made
