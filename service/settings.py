@@ -257,7 +257,15 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        for item in error.errors(include_url=False, include_input=False):
-            name = "_".join(["BARLOW", *(str(part).upper() for part in item["loc"])])
-            print(f"{name}: {item['msg'].removeprefix('Value error, ')}", file=sys.stderr)
+        print(in_words(error), file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def in_words(error: ValidationError) -> str:
+    """The faults of settings, a line for each, that begins with the variable. What they were given is not shown."""
+    lines = []
+    for item in error.errors(include_url=False, include_input=False):
+        name = "_".join(["BARLOW", *(str(part).upper() for part in item["loc"])])
+        said = item["msg"].removeprefix("Value error, ")
+        lines.append(said if said.startswith(name) else f"{name}: {said}")
+    return "\n".join(lines)

@@ -11,9 +11,13 @@ import httpx
 
 from service.client.api import ApiError, Unreachable
 from service.loopback import is_loopback
+from trainer import private_folders
+from trainer.specs.given_files import open_regular, parse_json, read_at_most
 
 VARIABLE = "BARLOW_TOKEN"
 """A token in the environment wins over a stored one."""
+MAX_BYTES = 1 << 20
+"""Of the file of tokens, each of which has some hundred."""
 
 
 def token_for(url: str, *, named: bool = True, ours: bool = True) -> str | None:
@@ -80,14 +84,14 @@ def canonical(url: str) -> str:
 def _load() -> dict[str, str]:
     path = file()
     try:
-        with path.open(encoding="utf-8") as opened:
+        with open_regular(path) as opened:
             mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
             if mode & 0o077:
                 raise ApiError(
                     f"{path} holds access tokens and others can read it (mode {mode:o}): run `chmod 600 {path}`; if "
                     "somebody may have read it, have its tokens revoked"
                 )
-            found = json.load(opened)
+            found = parse_json(read_at_most(opened, MAX_BYTES, path).decode("utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError:
@@ -103,7 +107,7 @@ def _save(tokens: dict[str, str]) -> None:
 
 def write_private(path: Path, content: str) -> None:
     """Write a file that only its owner can read, by rename."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folders.make(path.parent)
     # Beside and renamed: never half a file, and never one with a wider mode.
     part = path.with_name(f"{path.name}.{os.getpid()}")
     part.unlink(missing_ok=True)

@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from service.client import own_stack
 from service.client.address import DATA
 from service.client.api import ApiError
-from service.settings import Settings
+from service.settings import Settings, in_words
 
 VARIABLE = "BARLOW_ADMIN_TOKEN"
 
@@ -25,7 +25,10 @@ def admin_token(directory: Path, *, guarded: bool) -> Mapping[str, str]:
         ValueError: BARLOW_ADMIN_TOKEN is no good, or contradicts `guarded`; the token of `directory` is not a secret.
     """
     # Any address will do: it is asked for the token alone, from wherever settings may come.
-    given = Settings(database_url=SecretStr("postgresql://127.0.0.1/barlow")).admin_token
+    try:
+        given = Settings(database_url=SecretStr("postgresql://127.0.0.1/barlow")).admin_token
+    except ValidationError as error:
+        raise ValueError(in_words(error)) from None
     if not guarded:
         if given is not None:
             raise ValueError(f"--no-token says that nobody needs a token, and {VARIABLE} is one: unset it")

@@ -9,6 +9,7 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getc
 import uvicorn
 from pydantic import ValidationError
 
+from service.settings import in_words
 from service.tracking import surroundings
 from service.tracking.settings import TrackingSettings
 from service.web.connections import PunctualProtocol, open_more_files
@@ -19,7 +20,9 @@ def main() -> None:
     try:
         settings = TrackingSettings()
         surroundings.move_in(settings)
-    except (OSError, ValidationError) as error:
+    except ValidationError as error:
+        sys.exit(in_words(error))
+    except OSError as error:
         sys.exit(f"barlow mlflow: {error}")
     surroundings.name_stores(settings)
     from mlflow.server.handlers import initialize_backend_stores

@@ -102,7 +102,7 @@ def test_a_name_is_used_once_even_after_its_revocation(admin: httpx.Client) -> N
         admin.delete("/tokens/alice")
 
 
-@pytest.mark.parametrize("name", ["bootstrap", "anonymous", "scheduler", "ledger"])
+@pytest.mark.parametrize("name", ["bootstrap", "anonymous", "scheduler", "ledger", "Bootstrap", "LEDGER"])
 def test_no_token_passes_for_another_actor(admin: httpx.Client, name: str) -> None:
     answer = admin.post("/tokens", json={"name": name, "user": name, "role": "reader"})
     assert faults_of(answer) == dict.fromkeys(("/name", "/user"), f"{name!r} is the service's own; take another name")

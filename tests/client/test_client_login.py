@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,15 @@ def test_a_file_of_something_else_is_said(barlow: Any, stored: Path, content: st
     done = barlow("jobs")
     assert done.exit_code == 1
     assert f"{stored} does not hold the tokens" in done.stderr
+
+
+@pytest.mark.parametrize(("put", "said"), [(os.mkfifo, "it is a named pipe"), (Path.mkdir, "it is a folder")])
+def test_what_is_no_file_holds_nobody(barlow: Any, stored: Path, put: Callable[[Path], None], said: str) -> None:
+    stored.parent.mkdir(parents=True)
+    put(stored)
+    done = barlow("jobs")
+    assert done.exit_code == 1
+    assert f"{stored}: {said}" in done.stderr
 
 
 def test_a_token_is_for_one_address_however_it_is_written() -> None:

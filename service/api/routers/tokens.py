@@ -114,7 +114,7 @@ def _read(body: Any) -> TokenRequest:
         faults = [
             Fault(f"/{field}", f"{value!r} is the service's own; take another name")
             for field, value in (("name", wanted.name), ("user", wanted.user))
-            if value in RESERVED
+            if value is not None and value.casefold() in RESERVED
         ]
         if not faults:
             return wanted
