@@ -258,3 +258,29 @@ def test_images_beside_class_folders_are_named_and_the_remedy_with_them(tree):
         in message
     )
     assert "`format: images`" in message
+
+
+def test_a_split_that_holds_another_s_folder_or_one_of_a_test_by_its_name_is_told_of(tmp_path):
+    for name in ("a/1.png", "b/1.png", "val/a/1.png", "val/a/2.png", "Test/1.png", "c/val/1.png", "c/more/1.png"):
+        put(tmp_path / name)
+    plain = ImageFolderSource(format="image_folder", root=tmp_path, splits={"train": "."})
+    named = plain.model_copy(update={"splits": {"train": ".", "test": "val", "more": "c/more", "twin": "."}})
+    said = []
+    before = open_data_set("own", "train", source=plain, warn=said.append).fingerprint
+    assert [message.partition(";")[0] for message in said] == [
+        "data set 'own', split 'train' holds 1 images of its folder 'Test', which is by its name images of a test",
+        "data set 'own', split 'train' holds 2 images of its folder 'val', which is by its name images of a test",
+    ]
+    said.clear()
+    data = open_data_set("own", "train", source=named, warn=said.append)
+    assert (data.classes, data.fingerprint) == (("Test", "a", "b", "c", "val"), before)
+    assert [message.partition(" holds ")[2].partition(";")[0] for message in said] == [
+        "7 images of its folder '.', which is split 'twin'",
+        "1 images of its folder 'Test', which is by its name images of a test",
+        "1 images of its folder 'c/more', which is split 'more'",
+        "2 images of its folder 'val', which is split 'test'",
+    ]
+    assert "name folders in `splits` that lie beside one another" in said[-1]
+    said.clear()
+    open_data_set("own", "test", source=named, warn=said.append)
+    assert said == []

@@ -109,8 +109,7 @@ def _open(name: str, source: DataSource, split: str, tick: Tick, warn: Warn) -> 
     if isinstance(source, ImageFolderSource):
         from trainer.data.image_folder import open_image_folder
 
-        folder = source.splits.get(split, split)
-        return open_image_folder(name, source.root, folder, tick=tick, warn=warn)
+        return open_image_folder(name, source, split, tick=tick, warn=warn)
     if isinstance(source, ImagesSource):
         from trainer.data.unlabelled_folder import open_unlabelled_folder
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from numpy.typing import NDArray
 from trainer.data.errors import DataError
 from trainer.data.image_files import FileImages, printable, read_image, said
 from trainer.data.image_tree import entries, entry_ending, images_below, is_folder
+from trainer.data.images_of_tests import ImagesOfTests
 from trainer.data.passed_over import ENDINGS, PassedOver
+from trainer.specs.data_sets import ImageFolderSource
 from trainer.specs.words import shown
 
 LAYOUT = "images are looked for as ROOT/SPLIT/CLASS/IMAGE"
@@ -47,6 +50,11 @@ class ClassImages:
         digest = hashlib.sha256(b"".join(b"%b\0%d\0" % image for image in images)).digest()
         lengths = np.array([len(name) for name, _ in images], dtype=np.int64)
         return cls(b"".join(name for name, _ in images), lengths, digest)
+
+    def paths(self) -> Iterator[bytes]:
+        """Each name."""
+        ends = np.cumsum(self.lengths).tolist()
+        return (self.names[start:end] for start, end in itertools.pairwise([0, *ends]))
 
 
 class ImageFolder(FileImages):
@@ -103,19 +111,20 @@ class ImageFolder(FileImages):
 
 
 def open_image_folder(
-    name: str, root: Path, split: str, *, tick: Callable[[], None], warn: Callable[[str], None]
+    name: str, source: ImageFolderSource, split: str, *, tick: Callable[[], None], warn: Callable[[str], None]
 ) -> ImageFolder:
-    """Open the split of the data set `name` below `root`; `tick` is called for every file.
+    """Open a split of the data set `name`; `tick` is called for every file.
 
-    `warn` is told what of the split's folder was passed over.
+    `warn` is told what of the split's folder was passed over, and which of its classes are images of a test.
 
     Raises:
         DataError: no such folder, no class folder in it, or a class folder without an image.
     """
-    folder = root / split
+    below = source.splits.get(split, split)
+    folder = source.root / below
     passed = PassedOver()
     try:
-        classes = _classes(name, root, split, passed)
+        classes = _classes(name, source.root, below, passed)
         found = {each: ClassImages.of(images_below(os.fsencode(folder), tick, passed, start=each)) for each in classes}
     except OSError as error:
         raise DataError(f"data set {name!r} cannot be read: {error.strerror}: {_shown(error.filename)}") from error
@@ -128,7 +137,10 @@ def open_image_folder(
             f"the folder away{f' ({others})' if others else ''}"
         )
     if others:
-        warn(f"data set {name!r}, split {split!r}: {others}")
+        warn(f"data set {name!r}, split {below!r}: {others}")
+    tests = ImagesOfTests(source, split)
+    in_question = (each for each in found if tests.may_be_in(each))
+    tests.warn(name, (os.path.join(each, path) for each in in_question for path in found[each].paths()), warn)
     return ImageFolder(folder, found)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,13 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
-from trainer.data.image_files import FileImages, Names, printable, read_image, said
+from trainer.data.image_files import FileImages, Names, printable, read_image
 from trainer.data.image_tree import images_below
+from trainer.data.images_of_tests import ImagesOfTests
 from trainer.data.passed_over import PassedOver
 from trainer.specs.data_sets import ImagesSource
-
-_OF_A_TEST = (b"test", b"val", b"valid", b"validation", b"eval")
-"""What people call folders that nothing is to be learned from."""
 
 
 class UnlabelledFolder(FileImages):
@@ -76,30 +73,5 @@ def open_unlabelled_folder(
         raise DataError(f"no image is below {folder}{f' ({others})' if others else ''}: put images there")
     if others:
         warn(f"data set {name!r}, split {split!r}: {others}")
-    _warn_of_tests(name, source, split, images, warn)
+    ImagesOfTests(source, split).warn(name, (path for path, _ in images), warn)
     return UnlabelledFolder(folder, images)
-
-
-def _warn_of_tests(
-    name: str, source: ImagesSource, split: str, images: list[tuple[bytes, int]], warn: Callable[[str], None]
-) -> None:
-    """Of images that are learned from and are, by datasets.yaml or by the name of their folder, those of a test."""
-    here = source.root / source.splits[split]
-    other_splits = {
-        os.fsencode(os.path.relpath(source.root / folder, here)): f"split {other!r}"
-        for other, folder in source.splits.items()
-        if other != split
-    }
-    held: Counter[tuple[str, str]] = Counter()
-    for path, _ in images:
-        for folder, what in other_splits.items():
-            if folder == b"." or path.startswith(folder + b"/"):
-                held[said(folder), what] += 1
-        top, below, _ = path.partition(b"/")
-        if below and top not in other_splits and top.lower() in _OF_A_TEST:
-            held[said(top), "by its name images of a test"] += 1
-    for (where, what), count in sorted(held.items()):
-        warn(
-            f"data set {name!r}, split {split!r} holds {count:,} images of its folder {where!r}, which is {what}; "
-            "if nothing is to be learned from them, name folders in `splits` that lie beside one another"
-        )
