@@ -101,12 +101,19 @@ def _begin_by_hand(
     """The attempt that rank 0 has begun, and the spec with its image size settled, on every rank."""
     attempt = side = 0
     if place.rank == 0:
-        sources = run_directory.data_by_hand(data, data_sets)
-        run_directory.hold_by_hand(run_folder)
-        side = run_directory.image_side_by_hand(run_folder, spec, backbone, sources) or 0
-        spec = _with_side(spec, side)
-        attempt = run_directory.begin_by_hand(run_folder, spec, backbone, sources)
+        try:
+            sources = run_directory.data_by_hand(data, data_sets)
+            run_directory.hold_by_hand(run_folder)
+            side = run_directory.image_side_by_hand(run_folder, spec, backbone, sources) or 0
+            spec = _with_side(spec, side)
+            attempt = run_directory.begin_by_hand(run_folder, spec, backbone, sources)
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # the others are to tell of no broken connection
+                process_group.broadcast_integers([0, 0], place.device)
+            raise
     attempt, side = process_group.broadcast_integers([attempt, side], place.device)
+    if not attempt:
+        raise BadSpec("rank 0 did not begin, and says why")
     return attempt, _with_side(spec, side)
 
 

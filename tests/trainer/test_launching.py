@@ -301,7 +301,7 @@ def test_fewer_gpus_than_ranks_on_the_host_are_refused_by_the_ranks(monkeypatch)
 def _refused(folder: Path, *arguments: Any, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "trainer", *map(str, arguments), "--run-dir", "run"],
-        cwd=folder, env=ranks.environment(**environment), capture_output=True, text=True, timeout=60, check=False,
+        cwd=folder, env=ranks.environment(**environment), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode != 0
     return done.stderr
@@ -310,6 +310,13 @@ def _refused(folder: Path, *arguments: Any, **environment: str) -> str:
 def test_a_bad_spec_is_refused_once(tmp_path):
     (tmp_path / "bad.yaml").write_text("kind: pretrain\ndata: digits\nepoch: 3\n")
     assert _refused(tmp_path, "bad.yaml", "--ranks", 2) == "/epoch: unknown field; did you mean 'epochs'?\n"
+
+
+def test_what_rank_0_refuses_is_not_told_as_a_broken_connection_by_the_others(tmp_path):
+    (tmp_path / "spec.json").write_text(json.dumps(SPEC.resolved()))
+    said = _refused(tmp_path, "spec.json", "--ranks", 2, "--data", "digits=elsewhere")
+    told = "--data digits: this data set is built in and needs no folder; give yours another name"
+    assert sorted(said.splitlines()) == [f"[0] {told}", "[1] rank 0 did not begin, and says why"]
 
 
 def test_what_starts_ranks_itself_starts_no_launchers(tmp_path):
