@@ -1,10 +1,14 @@
 """A tree of VOC's layout: boxes that count from 1, difficult objects, classes, order, annotations that are wrong."""
 
+import hashlib
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from trainer.data.errors import DataError, UnreadableImage
+from trainer.data.image_files import Names, digest_of_files
 from trainer.data.registry import open_annotated, open_data_set, open_images
 from trainer.data.voc import CLASSES
 from trainer.specs.data_sets import VocSource
@@ -172,6 +176,22 @@ def test_difficult_is_read_however_it_is_written(tree, said, difficult):
     put(tree, "0002", [("cat", (1, 1, 2, 2), "perhaps")])
     with pytest.raises(DataError, match=r"0002\.xml .*difficult is 'perhaps'; a number is expected"):
         opened(tree)
+
+
+def test_a_difficult_that_was_not_heeded_before_is_another_data_set_and_others_keep_their_fingerprint(tree):
+    def keeps(said):
+        put(tree, "0002", [("cat", (1, 1, 2, 2), said)])
+        data, names, annotations = opened(tree), Names(), hashlib.sha256()
+        for index in range(len(data)):
+            names.append(data.name(index).encode())
+            xml = data.name(index).replace("JPEGImages", "Annotations").replace(".jpg", ".xml")
+            annotations.update(hashlib.sha256((tree / xml).read_bytes()).digest())
+        files = digest_of_files("x", os.fsencode(tree), names, lambda: None).hex()
+        before = repr((data.classes, files, annotations.hexdigest()))
+        return data.fingerprint == hashlib.sha256(before.encode()).hexdigest()
+
+    assert [keeps(said) for said in ("0", "1", " 1 ", "", "0.0", "Unspecified")] == [True] * 6
+    assert [keeps(said) for said in ("1.0", "True", "01")] == [False] * 3
 
 
 def test_an_image_of_another_size_than_annotated_is_unreadable(tree):

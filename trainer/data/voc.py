@@ -37,11 +37,13 @@ class _Object:
     name: str
     box: tuple[float, float, float, float]
     difficult: bool
+    said_anew: bool
+    """It is difficult in other words than `1`, which the versions before took for not difficult."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """What an XML file says. `digest` is that of the file."""
+    """What an XML file says. `digest` is that of the file, and of how it is read where that is not as it was before."""
 
     height: int
     width: int
@@ -150,7 +152,10 @@ def _read(path: Path) -> _Image:
         raise DataError(f"annotation {path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # a zero byte in the name
         raise DataError(f"annotation {str(path)!r} cannot be read: {error}") from error
-    return _Image(int(height), int(width), objects, hashlib.sha256(content).digest())
+    digest = hashlib.sha256(content)
+    if any(each.said_anew for each in objects):  # other scores of the same bytes: another data set
+        digest.update(b"\0difficult in words")
+    return _Image(int(height), int(width), objects, digest.digest())
 
 
 def _object(element: Any) -> _Object:
@@ -159,11 +164,12 @@ def _object(element: Any) -> _Object:
         raise DataError("an object without a name")
     box = element.find("bndbox")
     left, top, right, bottom = (_number(box, side) for side in ("xmin", "ymin", "xmax", "ymax"))
-    return _Object(name, (left - 1, top - 1, right, bottom), _is_difficult(element))
-
-
-def _is_difficult(element: Any) -> bool:
     text = (element.findtext("difficult") or "").strip()
+    difficult = _is_difficult(element, text)
+    return _Object(name, (left - 1, top - 1, right, bottom), difficult, said_anew=difficult and text != "1")
+
+
+def _is_difficult(element: Any, text: str) -> bool:
     if text.lower() in ("", "unspecified", "false", "true"):
         return text.lower() == "true"
     number = _number(element, "difficult")
