@@ -202,6 +202,7 @@ def test_a_list_that_the_host_does_not_have_is_refused(tmp_path):
 
 
 NESTED = ["a/100CANON/0.png", "a/101CANON/0.png", "b/100CANON/0.png", "b/1.png"]
+YEARS = ["1/0.png", "3/0.png", "3/1/x.png"]  # classes that are called like a folder of another class
 OF_A_LIST = ["photos/abbey/x.jpg", "photos/abbey/y.jpg", "photos/bar/x.jpg", "flat.jpg"]
 
 
@@ -222,6 +223,9 @@ OF_A_LIST = ["photos/abbey/x.jpg", "photos/abbey/y.jpg", "photos/bar/x.jpg", "fl
         (OF_A_LIST, "0010", "y.jpg", 1),
         (OF_A_LIST, "0010", "0/x.jpg", 0),  # class and file name, as every list could be written before
         (OF_A_LIST, "0010", "images/flat.jpg", 3),
+        (YEARS, "133", "3/1/x.png", 2),
+        (YEARS, "133", "3/x.png", 2),
+        (["photos/1/x.jpg", "photos/2/x.jpg"], "01", "1/x.jpg 0", 0),  # the line says the class itself
         (["b/1.jpg", "a/b/1.jpg"], "ba", "b/1.jpg", 0),
         (["b/1.jpg", "a/b/1.jpg"], "ba", "x/a/b/1.jpg", 1),
         (["a/two words 1.jpg"], "a", "a/two words 1.jpg", 0),
@@ -248,6 +252,7 @@ def test_a_line_names_an_image_in_every_form_in_which_its_data_set_does(tmp_path
         (OF_A_LIST, "0010", "x.jpg", "the name of several images"),
         (OF_A_LIST, "0010", "1/flat.jpg", "not in the data set"),
         (["3/17", "4/18"], "34", "4/17", "not in the data set"),
+        (YEARS, "133", "1/x.png", "not in the data set"),  # that which is there is of class 3
         (["x/a/0.png", "a/sub/0.png"], "xa", "a/0.png", "the name of several images"),
     ],
 )

@@ -130,7 +130,8 @@ def listed(file: Path, names: Sequence[str], classes: Sequence[str]) -> NDArray[
 
     A line is an image's key, or the end of one, or one with more folders before it, as lists of SimCLR and of other
     trees have them; or the class and the file name; or such a name, a blank and the class, as in the lists that make a
-    data set. Where nothing is found, differences in Unicode form are passed over.
+    data set. Where nothing is found, differences in Unicode form are passed over. The end of a key that begins with the
+    name of a class is of no image of another class.
 
     Raises:
         DataError: the file cannot be read or names nothing, a name is there twice, or it is not that of exactly one
@@ -176,7 +177,7 @@ class _Finder:
     ) -> None:
         """Of `names` those are kept whose file some line may name: a list has a hundredth of ImageNet's."""
         self._form, self._names, self._classes = form, names, classes
-        self._every_class = set(classes)
+        self._every_class = {form(name) for name in set(classes)}
         wanted = {said.rpartition("/")[2] for line in lines for said, _ in _readings(form(line))}
         self._by_file: dict[str, list[int]] = {}
         for place, name in enumerate(names):
@@ -186,25 +187,31 @@ class _Finder:
     def places(self, line: str) -> list[int]:
         """The images that the line may mean, those of which it says most: one, if it is a good line."""
         for said, of in _readings(self._form(line)):
-            found = self._named(_folders(said))
+            found = self._named(_folders(said), of)
             if of is not None:
                 found = [place for place in found if self._form(self._classes[place]) == of]
             if found:
                 return found
         return []
 
-    def _named(self, said: list[str]) -> list[int]:
+    def _named(self, said: list[str], of: str | None) -> list[int]:
         candidates = self._by_file.get(said[-1], []) if said else []
         paths = {place: _folders(self._form(self._names[place])) for place in candidates}
         whole = [place for place in candidates if self._is_whole(said, paths[place], place)]
         if whole:
             longest = max(len(paths[place]) for place in whole)
             return [place for place in whole if len(paths[place]) == longest]
-        return [
+        found = [
             place
             for place in candidates
             if paths[place][-len(said) :] == said or said[-2:] == [self._form(self._classes[place]), said[-1]]
         ]
+        # A shortened name may begin with a folder that is called like a class; without any image of that class the
+        # line most likely means one that is not there.
+        begins_with_class = of is None and len(said) > 1 and said[0] in self._every_class
+        if begins_with_class and all(self._form(self._classes[place]) != said[0] for place in found):
+            return []
+        return found
 
     def _is_whole(self, said: list[str], path: list[str], place: int) -> bool:
         """Whether `said` is the path of an image, perhaps with folders before it. Before a file name alone the folder
@@ -212,7 +219,7 @@ class _Finder:
         if said[-len(path) :] != path:
             return False
         alone = len(path) == 1 and len(said) > 1
-        return not alone or said[-2] == self._classes[place] or said[-2] not in self._every_class
+        return not alone or said[-2] == self._form(self._classes[place]) or said[-2] not in self._every_class
 
 
 def _readings(line: str) -> list[tuple[str, str | None]]:
