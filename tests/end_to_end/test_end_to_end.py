@@ -132,7 +132,7 @@ def test_an_experiment_from_post_to_mlflow(stack: Up, client: Client) -> None:
         assert pairs(runs[child], "tags")["mlflow.parentRunId"] == parent["info"]["run_id"]
     assert "mlflow.parentRunId" not in pairs(runs["untrained"], "tags")
     images = artifacts(stack, parent, "images")
-    assert sum("pictures~correlation+step+" in name and name.endswith(".png") for name in images) == 51
+    assert sum("pictures~correlation+step+" in name and name.endswith(".png") for name in images) == 52
     assert {"backbone/model.safetensors", "backbone/config.json"} <= set(artifacts(stack, parent, "backbone"))
 
     # Where heavy libraries have no business.
