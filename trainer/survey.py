@@ -24,7 +24,7 @@ from trainer.data.formats import splits_of
 from trainer.data.looking import look_at
 from trainer.data.registry import open_images
 from trainer.data.system_names import system_name
-from trainer.data.unused import unused_images
+from trainer.data.unused import is_split, unused_images
 from trainer.specs import SpecError
 from trainer.specs.catalogue import DataSetEntry
 from trainer.specs.common import NAME_PATTERN
@@ -36,6 +36,8 @@ SAY_SECONDS = 10.0
 
 LONGEST_NOTE = 1000
 MOST_NOTES = 20
+NAMED = 4
+"""Folders of many that a note names."""
 
 
 def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSetEntry:
@@ -47,6 +49,7 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
     unknown = unchecked(source)
     found: dict[str, Images] = {}
     faults: list[str] = []
+    refused: dict[str, str] = {}
     notes: list[str] = []
 
     def note(said: str) -> None:
@@ -62,16 +65,19 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
                     name, split, source=source, tick=_Ticks(f"{name}, split {split}", say), warn=note
                 )
             except DataError as error:
-                faults.append(str(error))
+                refused[split] = str(error)
     except OSError as error:
         faults.append(f"data set {name!r} cannot be read: {error}")
-    if found and isinstance(source, ImageFolderSource) and not source.splits:
-        for fault in faults:
-            note(f"{fault}; it is not counted as a split")
-        faults = []
     if found:
+        of_splits = len(notes)
         for said in unused_images(source, found, tick=_Ticks(f"{name}, beside its splits", say)):
             note(f"data set {name!r}: {said}")
+        notes = notes[of_splits:] + notes[:of_splits]  # as there may be too many, first what of no other note tells
+    if found and isinstance(source, ImageFolderSource) and not source.splits:
+        for said in _no_splits(name, source.root, refused):
+            note(said)
+    else:
+        faults = [*refused.values(), *faults]
     sides: set[tuple[int, int]] = set()
     try:
         for split, images in found.items():
@@ -86,7 +92,7 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
                if not os.path.isfile(file)]  # fmt: skip
     if not found or faults:
         fault = shown(faults[0])
-        return unknown.model_copy(update={"checked": True, "fault": fault, "notes": notes[:MOST_NOTES]})
+        return unknown.model_copy(update={"checked": True, "fault": fault, "notes": _most_of(notes)})
     masks = all(images.has_masks for images in found.values() if isinstance(images, AnnotatedDataSet))
     return unknown.model_copy(
         update={
@@ -96,9 +102,36 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
             "annotations": [each for each in annotations_of(source) if each != "masks" or masks],
             "unlabelled": [s for s, images in found.items() if not isinstance(images, ImageDataSet | AnnotatedDataSet)],
             "checked": True,
-            "notes": notes[:MOST_NOTES],
+            "notes": _most_of(notes),
         }
     )
+
+
+def _no_splits(name: str, root: Path, refused: dict[str, str]) -> list[str]:
+    """What is said of folders that are no splits, `refused` for a reason each: of those without class folders, which
+    may be one for every month, in one sentence."""
+    flat = [folder for folder in refused if _is_flat(root / folder)]
+    if len(flat) < 2:
+        return [f"{reason}; it is not counted as a split" for reason in refused.values()]
+    named = f"{', '.join(flat[:NAMED])}{', ...' if len(flat) > NAMED else ''}"
+    return [
+        f"data set {name!r}: {len(flat):,} folders of {root} are not counted as splits, as no class folder is in them: "
+        f"{named}; images without labels are taken as `format: images`"
+    ] + [f"{reason}; it is not counted as a split" for folder, reason in refused.items() if folder not in flat]
+
+
+def _is_flat(folder: Path) -> bool:
+    try:
+        return not is_split(os.fsencode(folder))
+    except OSError:
+        return False
+
+
+def _most_of(notes: list[str]) -> list[str]:
+    if len(notes) <= MOST_NOTES:
+        return notes
+    left = len(notes) - (MOST_NOTES - 1)
+    return [*notes[: MOST_NOTES - 1], f"and {left:,} notes more, in the worker's log"]
 
 
 def _side(sides: set[tuple[int, int]]) -> int | None:

@@ -168,7 +168,7 @@ def test_an_image_that_goes_away_or_cannot_be_read_is_named(tree, monkeypatch):
     (["train/__MACOSX/a/x.png", "train/lost+found/"], "train", "train is empty, and no class folder is in it"),
     (["train/"], "train", "train is empty, and no class folder is in it"),
     (["train/x.png", "train/y.png"], "train", r"2 images stand in .*`format: images` .* --data own=images:DIR"),
-    (["train/a/x.png", "train/b/", "train/c/d/"], "train", "no image in class folder 'b', 'c' of .*take the folder"),
+    (["train/a/x.png", "train/b/", "train/c/d/"], "train", "class folder 'b', 'c' of .*, whose .* hold 1 images: put"),
     (["train/a/x.png", *[f"train/{n}/" for n in "bcdef"]], "train", "'b', 'c', 'd' and in 2 more"),
     (["train/a/x.heic"], "train", r"no image in class folder 'a' .*1 x \.heic; endings of images are \.jpg"),
 ])  # fmt: skip

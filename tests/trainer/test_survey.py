@@ -34,7 +34,7 @@ def test_of_a_tree_without_splits_those_folders_count_that_are_splits(tmp_path):
         make_split(tmp_path / unspeakable, 6)
     entry, said = of_folder(tmp_path)
     assert (entry.splits, entry.fault) == ({"train": 6}, None)
-    empty, unspoken = said
+    unspoken, empty = said
     assert "images of no split, not used: 18 (.cache/class-0/000.png, " in unspoken
     assert "2 in .cache/class-0, 2 in .cache/class-1" in unspoken
     assert "devkit is empty" in empty
@@ -67,6 +67,34 @@ def test_thumbnails_of_a_nas_and_forks_of_a_mac_are_no_images_and_are_told_of(tm
         assert "passed over: 1 x @eaDir, 1 x __MACOSX, 1 x lost+found" in note
 
 
+def test_folders_of_photographs_beside_splits_are_one_note_and_their_images_the_first(tmp_path):
+    for split in ("train", "test"):
+        make_split(tmp_path / split, 6)
+    for month in range(25):
+        (tmp_path / f"2024-{month:02d}").mkdir()
+        (tmp_path / f"2024-{month:02d}/1.png").touch()
+    (tmp_path / "loose.png").touch()
+    entry, said = of_folder(tmp_path)
+    assert entry.splits == {"train": 6, "test": 6}
+    unused, flat = entry.notes
+    assert "images of no split, not used: 26 (2024-00/1.png, 2024-01/1.png, 2024-02/1.png, ...)" in unused
+    assert (
+        f"25 folders of {tmp_path} are not counted as splits, as no class folder is in them: 2024-00, 2024-01, "
+        "2024-02, 2024-03, ...; images without labels are taken as `format: images`"
+    ) in flat
+    # A split that falls out says with how many images; of too many notes the first remain, and how many others.
+    for month in range(25):
+        make_split(tmp_path / f"2024-{month:02d}", 6)
+        (tmp_path / f"2024-{month:02d}/9").mkdir()
+    entry, said = of_folder(tmp_path)
+    assert "images of no split, not used: 26 (" in entry.notes[0]
+    assert "no image in class folder '9' of " in entry.notes[1]
+    assert "2024-00, whose other class folders hold 6 images: put images there, or take " in entry.notes[1]
+    assert entry.notes[1].endswith("it is not counted as a split")
+    assert (len(entry.notes), entry.notes[19:]) == (20, ["and 7 notes more, in the worker's log"])
+    assert len(said) == 26
+
+
 def test_images_in_no_class_folder_or_no_split_are_counted_and_named(tmp_path):
     make_split(tmp_path / "train", 6)
     make_split(tmp_path / "more", 3)
@@ -74,10 +102,10 @@ def test_images_in_no_class_folder_or_no_split_are_counted_and_named(tmp_path):
         (tmp_path / f"train/{number}.jpg").touch()
     entry, said = of_folder(tmp_path, splits={"train": "train"})
     assert entry.splits == {"train": 6}
-    loose, beside = entry.notes
+    beside, loose = entry.notes
     assert "not used: 242 (0.jpg, 1.jpg, 10.jpg, ...)" in loose
     assert "not used: 3 (more/class-0/000.png, " in beside
-    assert said == entry.notes
+    assert said == [loose, beside]
     assert sum(survey.survey("own", unlabelled(tmp_path), said.append).splits.values()) == 251
 
 

@@ -132,9 +132,11 @@ def open_image_folder(
     empty = [printable(each) for each, images in found.items() if not len(images.lengths)]
     if empty:
         more = f" and in {len(empty) - 3} more" if len(empty) > 3 else ""
+        there = sum(len(images.lengths) for images in found.values())
+        beside = f", whose other class folders hold {there:,} images" if there else ""
         raise DataError(
-            f"no image in class folder {', '.join(map(repr, empty[:3]))}{more} of {folder}: put images there, or take "
-            f"the folder away{f' ({others})' if others else ''}"
+            f"no image in class folder {', '.join(map(repr, empty[:3]))}{more} of {folder}{beside}: put images there, "
+            f"or take the folder away{f' ({others})' if others else ''}"
         )
     if others:
         warn(f"data set {name!r}, split {below!r}: {others}")
