@@ -245,6 +245,14 @@ def test_ranks_listen_on_loopback_alone_where_the_host_s_name_is_another_address
     assert (status, sorted(out.splitlines())) == (0, [f"[{rank}] listens at 127.0.0.1" for rank in range(2)]), err
 
 
+@pytest.fixture
+def without_gpu(monkeypatch):
+    """Whatever this machine has."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("without_gpu")
 @pytest.mark.parametrize(("local", "interface"), [("1", "eth7"), ("2", "lo")])
 def test_only_across_hosts_the_shell_says_where_ranks_listen(monkeypatch, local, interface):
     """As torchrun tells it: fewer ranks here than in all."""
@@ -259,6 +267,7 @@ def test_only_across_hosts_the_shell_says_where_ranks_listen(monkeypatch, local,
     assert begun == [dict.fromkeys(shell, interface)]
 
 
+@pytest.mark.usefixtures("without_gpu")
 def test_ranks_without_a_place_to_meet_are_told_how_to_start_them(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("MASTER_ADDR", "192.0.2.1")
