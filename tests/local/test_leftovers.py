@@ -16,7 +16,7 @@ from pathlib import Path
 from service.local.process import belong_to, belonging_to, end_leftovers
 stack, said = Path({stack!r}), []
 belong_to(stack)
-left = subprocess.Popen(["sleep", "300"])
+left = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 pids = [process.pid for process in belonging_to(stack)]
 assert {forger} not in pids and left.pid in pids, pids
 assert end_leftovers(stack, said.append, grace_seconds=20) == 1

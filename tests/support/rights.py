@@ -42,7 +42,7 @@ def run_script(prefix: list[str], script: str) -> str:
 def foreign_process(place: marks.Place, mark: marks.Mark, *, account: int = OTHER) -> Iterator[subprocess.Popen[bytes]]:
     """A process of another account with a mark that it has given itself."""
     process = subprocess.Popen(
-        ["sleep", "300"],
+        ["sleep", "60"],
         user=account, group=account, extra_groups=[], preexec_fn=lambda: marks.mark(0, place, mark),
     )  # fmt: skip
     try:

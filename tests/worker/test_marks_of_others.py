@@ -46,7 +46,7 @@ from worker.process import Ranks, devices_in_use, end_marked, end_orphans, is_go
 attempt = uuid.UUID({attempt!r})
 assert is_gone(attempt)
 assert devices_in_use({node!r}, {held!r}) == set()
-ranks = Ranks(["sleep", "300"], [dict(os.environ)], Path(os.devnull), mark_for(attempt, {node!r}))
+ranks = Ranks(["sleep", "60"], [dict(os.environ)], Path(os.devnull), mark_for(attempt, {node!r}))
 assert marked(attempt) == ranks.pids
 assert devices_in_use({node!r}, {held!r}) == set({held!r})
 assert not is_gone(attempt)
@@ -76,7 +76,7 @@ def test_ranks_of_another_account_on_a_node_of_the_same_name_are_not_roots(attem
 
 
 def test_ranks_that_a_worker_of_the_version_before_left_are_found_and_ended(attempt: uuid.UUID) -> None:
-    with subprocess.Popen(["sleep", "300"]) as left:
+    with subprocess.Popen(["sleep", "60"]) as left:
         marks.mark(left.pid, ATTEMPT, _former(attempt))
         assert not is_gone(attempt)
         assert devices_in_use(NODE, HELD) == set(HELD)
