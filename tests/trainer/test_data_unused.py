@@ -1,6 +1,7 @@
 """No format leaves images of its tree unmentioned: what no split has is counted and named."""
 
 import json
+import os
 
 import pytest
 from test_data_image_folder import put
@@ -129,3 +130,25 @@ def test_a_root_that_has_no_end_is_not_walked_to_it(tmp_path, monkeypatch):
     assert told(cifar) == ["images of no split: none among 10 files and folders, and there are more"]
     put(tmp_path / "1.png")
     assert "not used: at least 1 (1.png)" in told(cifar)[0]
+
+
+def test_images_without_an_ending_are_known_by_their_first_bytes_and_those_of_a_list_are_used(tmp_path, monkeypatch):
+    kinds = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+    for name in ("a/1", "a/2", "a/3.", "a/4.png", *kinds):
+        put(tmp_path / name, kind=name if name in kinds else "PNG")
+    for name, text in (("README", "Python reads this."), ("BMW", "BMW, and others"), ("empty", "")):
+        (tmp_path / name).write_text(text)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "train").write_text("a/1 0\na/4.png 1\n")
+    lists = {"format": "file_list", "root": str(tmp_path), "splits": {"train": "train"}}
+    assert told(lists, "train") == told(lists) == [
+        "images without an ending, of no split, not used: 9 (BMP, GIF, JPEG, ...); give their names the endings of "
+        "their formats"
+    ]  # fmt: skip
+    for number in range(10):
+        put(tmp_path / f"b/{number}")
+    monkeypatch.setattr("trainer.data.unused.MOST_OPENED", 5)
+    put(tmp_path / "b/5.png")
+    count, without = told({"format": "images", "root": str(tmp_path / "b"), "splits": {"train": "c"}})
+    assert count.startswith("images of no split, not used: 1 (5.png), ")
+    assert "not used: at least 5 (" in without

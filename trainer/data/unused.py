@@ -7,6 +7,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +20,19 @@ from trainer.data.image_tree import entries, entry_ending, is_folder
 from trainer.data.passed_over import ENDINGS, Named, PassedOver
 from trainer.specs.common import NAME_PATTERN
 from trainer.specs.data_sets import DataSource, ImageFolderSource, ImagesSource
+from trainer.specs.given_files import open_regular
 from trainer.specs.words import shown
 
 OTHER_IMAGES = frozenset(
     b"heic heif avif jxl jp2 jfif jpe dng cr2 cr3 nef arw orf rw2 raf dcm exr hdr tga psd svg ico".split()
 )
 """Endings of images that are not read."""
+
+_BEGINNING = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|II\*\0|MM\0\*|RIFF....WEBP|BM....\0\0\0\0|P[1-6]\s", re.DOTALL)
+"""Of image files that are read, by their content."""
+
+MOST_OPENED = 1000
+"""Files without an ending into which a look is taken: opening each takes longer than to list them."""
 
 MOST = 5_000_000
 """Files and folders that are looked at: a root may be a whole disk."""
@@ -73,6 +81,8 @@ class _Walk:
         """Folders in which a split has files, and those above them, by their real paths."""
         self._unused = Named()
         self._folders: Counter[bytes] = Counter()
+        self._without_ending = Named()
+        self._opened_files = 0
         self._looked_at = 0
 
     def use(self, split: str) -> None:
@@ -127,7 +137,7 @@ class _Walk:
                     waiting.append(name)
             elif is_folder(entry):
                 self._link(name, waiting)
-            elif entry_ending(entry) in ENDINGS:
+            elif not entry_ending(entry) or entry_ending(entry) in ENDINGS:
                 found.append(entry.name)
             elif entry_ending(entry) in OTHER_IMAGES:
                 self._passed.file(entry_ending(entry))
@@ -138,8 +148,20 @@ class _Walk:
             (used[np.minimum(places, len(used) - 1)] == hashes) if len(used) else np.zeros(len(found), dtype=np.bool_)
         )
         for place in np.flatnonzero(~named).tolist():
-            self._unused.add(os.path.join(below, found[place]))
-            self._folders[below] += 1
+            path = os.path.join(below, found[place])
+            if os.path.splitext(path)[1] in (b"", b"."):
+                self._look_at_beginning(path)
+            else:
+                self._unused.add(path)
+                self._folders[below] += 1
+
+    def _look_at_beginning(self, path: bytes) -> None:
+        if self._opened_files == MOST_OPENED:
+            return
+        self._opened_files += 1
+        with suppress(OSError), open_regular(os.path.join(self._root, path)) as file:
+            if _BEGINNING.match(file.read(16)):
+                self._without_ending.add(path)
 
     def words(self) -> list[str]:
         """What was found."""
@@ -155,6 +177,12 @@ class _Walk:
             )
         elif self._looked_at > MOST:
             told.append(f"images of no split: none among {MOST:,} files and folders, and there are more")
+        if self._without_ending.count:
+            least = "at least " if self._opened_files == MOST_OPENED else ""
+            told.append(
+                f"images without an ending, of no split, not used: {least}{self._without_ending.count:,} "
+                f"{self._without_ending.names()}; give their names the endings of their formats"
+            )
         return told + self._passed.words(str(self._source.root))
 
     def _told_of(self, below: bytes, real: bytes) -> bool | None:
