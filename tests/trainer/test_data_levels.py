@@ -8,6 +8,7 @@ import pytest
 from odd_tiffs import tiff
 from PIL import Image
 
+from trainer.data.bands import pages_of_tiff
 from trainer.data.decoding import decode
 from trainer.data.errors import UnreadableImage
 from trainer.data.reading import Losses
@@ -158,6 +159,38 @@ def test_a_band_that_is_dropped_is_told(file, said):
     assert losses.dropped.startswith(said)
     if said.startswith("of its") and " 3 " in said:
         np.testing.assert_array_equal(found, BANDS[..., :3])
+
+
+def pages(count, kinds=None, big=False):
+    """A TIFF of pages with levels 10, 20 ...; `kinds` are the NewSubfileType of each."""
+    first, *others = [Image.new("L", (5, 4), 10 * number) for number in range(1, count + 1)]
+    for image, kind in zip((first, *others), kinds or [0] * count, strict=True):
+        image.encoderinfo = {"tiffinfo": {254: kind}}
+    file = io.BytesIO()
+    first.save(file, "TIFF", save_all=True, append_images=others, big_tiff=big, **first.encoderinfo)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("file", "count"), [
+    (pages(1), 1), (pages(5), 5), (pages(3, big=True), 3), (pages(4, kinds=[0, 1, 4, 2]), 2),
+    (pages(2, kinds=[1, 0]), 2), (tiff(np.zeros((4, 5), np.uint8), 8), 1),
+])  # fmt: skip
+def test_pages_of_a_tiff_are_counted_and_the_first_is_read(file, count):
+    losses = Losses()
+    found = decode(file, "x", losses=losses)
+    assert losses == Losses(pages=count)
+    np.testing.assert_array_equal(found, decode(file, "x"))
+    with Image.open(io.BytesIO(file)) as image:
+        np.testing.assert_array_equal(found[..., 0], np.asarray(image))
+
+
+def test_directories_in_a_circle_or_beyond_the_end_of_a_file_are_counted_once():
+    file = bytearray(tiff(np.zeros((4, 5), np.uint8), 8))
+    link = 8 + 2 + 12 * int.from_bytes(file[8:10], "little")
+    for following in (8, 10**6, 2**32 - 1):
+        file[link : link + 4] = following.to_bytes(4, "little")
+        assert pages_of_tiff(bytes(file)) == 1
+    assert pages_of_tiff(b"II\x2b\0\x08\0\0\0" + b"\xff" * 8) == 1
 
 
 def test_what_says_nothing_is_not_told():

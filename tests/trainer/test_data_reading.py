@@ -125,6 +125,31 @@ def test_sixteen_bits_of_which_a_part_is_used_are_told(tmp_path, bands, low, hig
     assert told is None or told in said[0]
 
 
+def test_pages_that_are_not_read_are_told(tmp_path):
+    first, *others = [Image.new("L", (8, 8), 90 + number) for number in range(5)]
+    first.save(tmp_path / "stack.tif", save_all=True, append_images=others)
+    files = {"a.tif": (tmp_path / "stack.tif").read_bytes(), "b.tif": tiff(np.full((8, 8), 90, np.uint8), 8)}
+    said: list[str] = []
+    images = opened(folder(tmp_path / "stacks", files), warn=said.append)
+    assert [int(images.image(index).max()) for index in range(2)] == [90, 90]
+    assert len(said) == 1
+    assert "1 of 1 images read hold several pages, first all/a.tif: 5; the first one is read; write each" in said[0]
+
+
+@pytest.mark.parametrize(("value_range", "advised"), [
+    ("dtype", ["`value_range: percentile`", "`file`"]), ("file", ["`value_range: percentile`"]), ("percentile", []),
+])  # fmt: skip
+@pytest.mark.parametrize("low", [0, 30_000])
+def test_no_warning_advises_the_value_range_that_is_there(tmp_path, value_range, advised, low):
+    levels = np.where(RNG.random((64, 64)) < 0.0005, 65535, RNG.integers(low, low + 3000, (64, 64))).astype(np.uint16)
+    if value_range == "percentile":  # black but for less than it takes for white
+        levels = np.full((64, 64), 1, np.uint16)
+    said: list[str] = []
+    opened(folder(tmp_path, {"a.tif": tiff(levels, 16)}), value_range, warn=said.append).image(0)
+    assert len(said) == 1
+    assert [words for words in ("`value_range: percentile`", "`file`") if words in said[0]] == advised
+
+
 @pytest.mark.parametrize("value_range", ["file", "percentile"])
 def test_with_the_value_range_that_fits_there_is_nothing_to_tell(tmp_path, value_range):
     said: list[str] = []

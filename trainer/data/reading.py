@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.bands import MOST_PAGES
 from trainer.specs.data_sets import ValueRange
 
 DARK = 64
@@ -34,6 +35,8 @@ class Losses:
     """Its smallest value is white, and was read as black."""
     dropped: str | None = None
     """What it has beside grey, or red, green and blue."""
+    pages: int = 1
+    """The first of them is read."""
     sixteen: bool = False
     """It has more than 8 bits a channel,"""
     high_byte_alone: bool = False
@@ -116,15 +119,14 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
     elif np.count_nonzero(levels >= DARK) * 1000 < levels.size:
         found["dark"] = (
             f"are almost black, first {name}: 99.9 % of its levels are below {DARK} of 255, the highest is "
-            f"{levels.max()}. If its values use a part of their range only, say `value_range: percentile` for the data "
-            f"set in datasets.yaml, or `file` if the files tell that part ({SEE})"
+            f"{levels.max()}{_advice(value_range)} ({SEE})"
         )
     elif losses.sixteen and value_range != "percentile":
         low, high = np.percentile(levels, (0.1, 99.9), method="inverted_cdf").tolist()
         if high - low < NARROW:
             found["narrow"] = (
-                f"have 16 bits and use few of the 256 levels, first {name}: from {low} to {high}. Say `value_range: "
-                f"percentile` for the data set in datasets.yaml, or `file` if the files tell their range ({SEE})"
+                f"have 16 bits and use few of the 256 levels, first {name}: from {low} to {high}"
+                f"{_advice(value_range)} ({SEE})"
             )
     if losses.negative:
         found["negative"] = (
@@ -136,9 +138,26 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
             f"have a band that is dropped, first {name}: {losses.dropped}. Grey, or red, green and blue, are read; "
             f"write the files without the band, or with what is to be seen in these ({SEE})"
         )
+    if losses.pages > 1:
+        or_more = " or more" if losses.pages >= MOST_PAGES else ""
+        found["pages"] = (
+            f"hold several pages, first {name}: {losses.pages:,}{or_more}; the first one is read; write each page as a "
+            f"file of its own ({SEE})"
+        )
     if losses.high_byte_alone and value_range == "percentile" and (count := len(np.unique(levels))) < FEW_LEVELS:
         found["coarse"] = (
             f"have few levels, first {name}: {count}, for of colours with 16 bits the high byte alone is read. Write "
             f"the files with 8 bits a channel, spread over all of their range ({SEE})"
         )
     return found
+
+
+def _advice(value_range: ValueRange) -> str:
+    """Which `value_range` to try in place of this one for values that use a part of their range."""
+    if value_range == "percentile":
+        return ""
+    or_file = ", or `file` if the files tell that part" if value_range == "dtype" else ""
+    return (
+        ". If its values use a part of their range only, say `value_range: percentile` for the data set in "
+        f"datasets.yaml{or_file}"
+    )
