@@ -127,6 +127,27 @@ def test_a_class_that_no_image_is_of_is_named_and_not_counted(lists):
     assert of_numbers(lists, ["0", "1.0", "2."])[0].fingerprint == data.fingerprint, "numbers written as floats"
 
 
+def test_images_that_a_list_names_again_are_told(lists):
+    def told(*lines):
+        (lists / "train.csv").write_text("\n".join(lines))
+        heard = []
+        source = FileListSource(format="file_list", root=lists, splits={"train": "train.csv"}, images="images")
+        return len(open_data_set("mine", "train", source=source, warn=heard.append)), heard
+
+    one, x, y = "a/abbey/one.jpg", "b/bar/x.jpg", "b/bar/y.jpg"
+    begun = "data set 'mine': in train.csv"
+    counts = "each line counts as an image; take out those that are not meant"
+    assert told(f"{one} 0", f"{x} 1") == (2, [])
+    assert told(f"{y} 0", f"{y} 0", f"{one} 0", f"{x} 0", f"{one} 1", f"./{one} 0", "a//abbey/one.jpg 1") == (7, [
+        f"{begun} 2 images are listed more than once, 1 of them with different classes, first {one} (4 times; class "
+        f"0, 1): {counts}"
+    ])  # fmt: skip
+    assert told(f"{x} 1", f"{x} 1", f"{one} 0") == (3, [
+        f"{begun} 1 image is listed more than once, 0 of them with different classes, first {x} (2 times; class "
+        f"1): {counts}"
+    ])  # fmt: skip
+
+
 def test_numbers_from_one_have_as_many_classes_as_are_expected(lists):
     data, heard = of_numbers(lists, [1, 2, 3], classes=3)
     assert (data.classes, len(heard)) == (("1", "2", "3"), 1)
