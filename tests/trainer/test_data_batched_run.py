@@ -27,7 +27,7 @@ def test_a_run_is_nearly_the_one_of_the_other_engine(tmp_path):
     for ours, theirs in zip(losses["batched"], losses["pillow"], strict=True):
         assert abs(ours - theirs) < 0.05 * theirs
     with Image.open(attempt_folder(tmp_path / "batched", 1) / "views.png") as picture:
-        assert picture.size == (8 * 96, 3 * 96)
+        assert picture.size == (6 * 96, 2 * 3 * 96)
 
 
 def test_a_resumed_run_is_the_whole_one(tmp_path):
