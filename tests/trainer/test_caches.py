@@ -76,6 +76,20 @@ def test_a_place_that_others_can_change_is_not_taken(
     assert "is no private cache" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_run_folder_and_what_is_above_it_have_the_mode_that_the_umask_gives(home: Path, refused: bool) -> None:
+    (home / ".cache").touch()
+    if refused:
+        home.chmod(0o777)
+    umask = os.umask(0o022)
+    try:
+        keep_private(home / "runs" / "run")
+    finally:
+        os.umask(umask)
+    assert (_folders() == {home / "runs" / "run" / "cache"}) is not refused
+    assert [_mode(home / "runs"), _mode(home / "runs" / "run")] == [0o755, 0o755]
+
+
 def _of_another_account(cache: Path) -> None:
     cache.mkdir()
     os.chown(cache, OTHER, OTHER)
