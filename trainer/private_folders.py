@@ -9,6 +9,8 @@ import stat
 from pathlib import Path
 
 _CLOSED = 0o700
+_EVERY_ACCOUNT = (1 << 32) - 1
+"""So many numbers of accounts there are outside of any user namespace: user_namespaces(7)."""
 
 
 def make(folder: Path) -> None:
@@ -41,15 +43,26 @@ def open_above(folder: Path) -> Path | None:
 def of_another(folder: Path) -> Path | None:
     """The nearest folder on the way to `folder` that belongs to an account other than this one and root.
 
+    Root trusts itself alone: the owner of a home can exchange what root keeps there.
+
     Raises:
         OSError: the way there cannot be looked at.
     """
-    return next((above for above in _way_to(folder) if above.stat().st_uid not in (0, os.geteuid())), None)
+    trusted = {0, os.geteuid(), *_nameless()}
+    return next((above for above in _way_to(folder) if above.stat().st_uid not in trusted), None)
 
 
 def _way_to(folder: Path) -> list[Path]:
     # By its name and by where that leads: a link can be exchanged like a folder.
     return list(dict.fromkeys((*folder.absolute().parents, *folder.resolve().parents)))
+
+
+def _nameless() -> set[int]:
+    """In a user namespace the number that it shows for accounts which have none there; / and /home are root's by it."""
+    ranges = Path("/proc/self/uid_map").read_text().splitlines()
+    if sum(int(line.split()[2]) for line in ranges) >= _EVERY_ACCOUNT:
+        return set()
+    return {int(Path("/proc/sys/kernel/overflowuid").read_text())}
 
 
 def _others_write(facts: os.stat_result) -> bool:

@@ -106,8 +106,9 @@ def _open_above(cache: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another account")
 @pytest.mark.parametrize("spoil", [_of_another_account, _link, _open_above])
+@pytest.mark.parametrize("end", ["from trainer.runtime.ending import end_process; end_process(0)", "sys.exit(0)"])
 def test_nor_is_the_run_folders_one_and_then_it_is_made_anew_and_removed_at_the_end(
-    home: Path, spoil: Callable[[Path], None]
+    home: Path, spoil: Callable[[Path], None], end: str
 ) -> None:
     run = home / "run"
     run.mkdir()
@@ -118,6 +119,7 @@ def test_nor_is_the_run_folders_one_and_then_it_is_made_anew_and_removed_at_the_
         "keep_private(pathlib.Path(sys.argv[1]))\n"
         "folder = pathlib.Path(os.environ['TRITON_CACHE_DIR']).parent\n"
         "facts = folder.stat(); print(folder, oct(facts.st_mode), facts.st_uid)\n"
+        f"(folder / 'torchinductor').mkdir(); (folder / 'torchinductor' / 'kernel.py').touch(); {end}"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", script, str(run)],
@@ -130,3 +132,20 @@ def test_nor_is_the_run_folders_one_and_then_it_is_made_anew_and_removed_at_the_
     assert Path(folder).name.startswith("barlow-cache-")
     assert not Path(folder).exists()
     assert f"{folder} is; BARLOW_CACHE_DIR may name another" in done.stderr
+
+
+def test_where_the_root_of_the_host_has_no_number_its_folders_are_taken_for_its_own(home: Path) -> None:
+    """In a user namespace / and /home are shown as the account 65534's, as here the home where this is run by root."""
+    script = "import os, pathlib; from trainer.runtime.caches import keep_private\nkeep_private(pathlib.Path('run'))"
+    script += "\nprint(os.environ['TRITON_CACHE_DIR'])"
+    command = ["unshare", "--map-root-user", sys.executable, "-P", "-c", script]
+    tried = subprocess.run([*command[:2], "true"], capture_output=True, text=True)
+    if tried.returncode != 0:
+        pytest.skip(f"no namespaces here: {tried.stderr}")
+    cache = home / "of-root" / "mine"
+    cache.mkdir(parents=True)
+    if os.geteuid() == 0:
+        os.chown(cache.parent, OTHER, OTHER)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "BARLOW_CACHE_DIR": str(cache), "TMPDIR": str(home)}
+    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (f"{cache / 'triton'}\n", "")

@@ -20,6 +20,8 @@ CACHE_DIR = "BARLOW_CACHE_DIR"
 FOLDERS = {"TORCHINDUCTOR_CACHE_DIR": "torchinductor", "TRITON_CACHE_DIR": "triton", "MPLCONFIGDIR": "matplotlib"}
 """Variables that say where; what is set stays as it is."""
 
+_made: list[Path] = []
+
 
 def keep_private(run_folder: Path) -> None:
     """Set what of FOLDERS is not set to places below BARLOW_CACHE_DIR, else ~/.cache/barlow-lab.
@@ -37,6 +39,12 @@ def keep_private(run_folder: Path) -> None:
         folder = _instead(run_folder / "cache")
         print(f"{wanted} is no private cache ({error}): {folder} is; {CACHE_DIR} may name another", file=sys.stderr)
     os.environ.update({variable: str(folder / name) for variable, name in missing.items()})
+
+
+def remove_made() -> None:
+    """Remove what was made for this process alone, if anything was."""
+    for folder in _made:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wanted() -> Path:
@@ -72,5 +80,6 @@ def _instead(folder: Path) -> Path:
         return _private(folder)
     except OSError:
         made = Path(tempfile.mkdtemp(prefix="barlow-cache-"))
-        atexit.register(shutil.rmtree, made, ignore_errors=True)
+        _made.append(made)
+        atexit.register(remove_made)  # where `end_process` is not what ends this process
         return made

@@ -7,6 +7,8 @@ import os
 import sys
 from typing import NoReturn
 
+from trainer.runtime import caches
+
 
 def end_process(status: int) -> NoReturn:
     """End this process with `status` now.
@@ -15,7 +17,10 @@ def end_process(status: int) -> NoReturn:
     still run. A library that aborts there makes a failure of a run that is done, and one that waits for a peer never
     ends one that failed.
     """
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed before the start
-        with contextlib.suppress(OSError):  # buffered lines may not fit on a full disk
-            stream.flush()
-    os._exit(status)
+    try:
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed before the start
+            with contextlib.suppress(OSError):  # buffered lines may not fit on a full disk
+                stream.flush()
+        caches.remove_made()
+    finally:  # also when a second Ctrl-C comes meanwhile
+        os._exit(status)
