@@ -6,6 +6,7 @@ import os
 import pytest
 from test_data_image_folder import put
 
+from trainer.data import json_stream
 from trainer.data.registry import open_images
 from trainer.data.unused import unused_images
 from trainer.specs.data_sets import parse_source
@@ -67,6 +68,28 @@ def test_a_split_whose_list_cannot_be_read_is_no_fault_of_the_job(coco, tmp_path
     count, reason = told(coco, "train")
     assert "not used: 4 (" in count
     assert "split 'val' cannot be read" in reason
+
+
+@pytest.mark.parametrize("opened", [(), ("train",)])
+def test_annotations_are_read_one_at_a_time_where_only_the_names_of_images_are_wanted(
+    coco, tmp_path, monkeypatch, opened
+):
+    monkeypatch.setattr(json_stream, "PIECE", 64)
+    monkeypatch.setattr(json_stream, "MAX_VALUE", 1000)
+    text = instances("1.png", *(f"{number}.png" for number in range(2, 200)))
+    assert len(json.dumps(json.loads(text)["annotations"])) > 5000
+    (tmp_path / "val.json").write_text(text)
+    count, *others = told(coco, *opened)
+    assert count.startswith("images of no split, not used: 3 (train/2.png, unlabeled/7.png, unlabeled/8.png)")
+    assert others == []
+
+
+def test_a_name_that_is_no_path_in_a_list_that_the_job_does_not_open_is_no_fault_of_the_job(coco, tmp_path):
+    (tmp_path / "val.json").write_text(instances("1.png", "a\0b/x.jpg"))
+    count, reason = told(coco, "train")
+    assert "images of no split, not used: " in count
+    assert "split 'val' cannot be read (" in reason
+    assert "null" in reason
 
 
 def test_of_lists_voc_and_inaturalist_what_they_do_not_name(tmp_path):

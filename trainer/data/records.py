@@ -48,7 +48,10 @@ def named_in_json(path: Path, folder: Path, tick: Callable[[], None]) -> Iterato
         DataError: it cannot be read.
         OSError: it is not there.
     """
-    for item in JsonLists(path, tick).items("images"):
+    # The other lists are asked for as well: a value that is passed over is held in memory as a whole.
+    for item in JsonLists(path, tick).items("images", "annotations", "categories"):
+        if item.list != "images":
+            continue
         yield os.path.join(
             os.fsencode(folder), field(item, "file_name", str, path.name).encode("utf-8", "surrogatepass")
         )

@@ -50,7 +50,7 @@ def unused_images(source: DataSource, opened: Mapping[str, Images], *, tick: Cal
     for split in splits_of(source) or []:
         try:
             walk.use(split)
-        except (DataError, OSError) as error:
+        except (DataError, OSError, ValueError) as error:  # the last of a path that has a zero byte
             told.append(f"split {split!r} cannot be read ({shown(str(error))}): its images count as those of no split")
     walk.look()
     return walk.words() + told
@@ -90,6 +90,7 @@ class _Walk:
 
         Raises:
             DataError, OSError: its list cannot be read.
+            ValueError: a path in it is none.
         """
         source = self._source
         if isinstance(source, ImageFolderSource | ImagesSource):
