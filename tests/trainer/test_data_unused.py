@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 from test_data_image_folder import put
@@ -151,8 +152,27 @@ def test_a_root_that_has_no_end_is_not_walked_to_it(tmp_path, monkeypatch):
     monkeypatch.setattr("trainer.data.unused.MOST", 10)
     cifar = {"format": "cifar10", "root": str(tmp_path)}
     assert told(cifar) == ["images of no split: none among 10 files and folders, and there are more"]
-    put(tmp_path / "1.png")
-    assert "not used: at least 1 (1.png)" in told(cifar)[0]
+    for number in range(30):
+        put(tmp_path / f"in one/{number}.png")
+    assert "not used: at least 10 (" in told(cifar | {"root": str(tmp_path / "in one")})[0]
+
+
+def test_a_walk_ends_when_its_time_is_over(tmp_path, monkeypatch):
+    """The other ranks of a job wait for the one that walks."""
+    for number in range(30):
+        put(tmp_path / f"{number}.png")
+    clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("trainer.data.unused.time", clock)
+
+    def later() -> None:
+        clock.now += 10.0
+
+    source = parse_source({"format": "cifar10", "root": str(tmp_path)})
+    (said,) = unused_images(source, {}, tick=later)
+    assert "not used: at least 6 (" in said
+    clock.now = 1000.0
+    (said,) = unused_images(source, {}, tick=lambda: None)
+    assert "not used: 30 (" in said
 
 
 def test_images_without_an_ending_are_known_by_their_first_bytes_and_those_of_a_list_are_used(tmp_path, monkeypatch):

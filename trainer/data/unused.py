@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -36,6 +37,9 @@ MOST_OPENED = 1000
 
 MOST = 5_000_000
 """Files and folders that are looked at: a root may be a whole disk."""
+
+MOST_SECONDS = 60.0
+"""Of looking at them: one rank looks while the others wait for it, and a disk may be slow."""
 
 NAMED = 4
 
@@ -84,6 +88,9 @@ class _Walk:
         self._without_ending = Named()
         self._opened_files = 0
         self._looked_at = 0
+        self._until = 0.0
+        self._cut = False
+        """Whether there is more than was looked at."""
 
     def use(self, split: str) -> None:
         """What this split has is used.
@@ -110,11 +117,12 @@ class _Walk:
             self._hashes.append(hash(self._real[folder_] + b"/" + name))
 
     def look(self) -> None:
-        """Walk."""
+        """Walk, as far as `MOST` and `MOST_SECONDS` allow."""
+        self._until = time.monotonic() + MOST_SECONDS
         used = np.unique(np.array(self._hashes, dtype=np.int64))
         waiting = [*(os.path.normpath(os.fsencode(folder)) for folder in folders_of(self._source)), b""]
         seen: set[bytes] = set()
-        while waiting and self._looked_at <= MOST:
+        while waiting and not self._at_its_end():
             below = waiting.pop()
             real = os.path.realpath(os.path.join(self._root, below))
             if real in seen:
@@ -125,12 +133,19 @@ class _Walk:
             except OSError:
                 self._passed.closed.add(below)
 
+    def _at_its_end(self) -> bool:
+        """Whether no more may be looked at; asked where there is more."""
+        self._cut = self._cut or self._looked_at >= MOST or time.monotonic() >= self._until
+        return self._cut
+
     def _look_into(self, below: bytes, real: bytes, waiting: list[bytes], used: NDArray[np.int64]) -> None:
         told = self._told_of(below, real)
         if told:
             return
         found = []
         for name, entry in entries(self._root, below, self._passed, hidden=True):
+            if self._at_its_end():
+                break
             self._tick()
             self._looked_at += 1
             if entry.is_dir(follow_symlinks=False):
@@ -171,15 +186,15 @@ class _Walk:
             most = sorted(self._folders.items(), key=lambda one: (-one[1], one[0]))
             where = [f"{count:,} in {said(folder) or 'the root itself'}" for folder, count in most[:NAMED]]
             more = f", and more in {len(most) - NAMED:,} other folders" if len(most) > NAMED else ""
-            least = "at least " if self._looked_at > MOST else ""
+            least = "at least " if self._cut else ""
             told.append(
                 f"images of no split, not used: {least}{self._unused.count:,} {self._unused.names()}, "
                 f"{', '.join(where)}{more}"
             )
-        elif self._looked_at > MOST:
-            told.append(f"images of no split: none among {MOST:,} files and folders, and there are more")
+        elif self._cut:
+            told.append(f"images of no split: none among {self._looked_at:,} files and folders, and there are more")
         if self._without_ending.count:
-            least = "at least " if self._opened_files == MOST_OPENED else ""
+            least = "at least " if self._cut or self._opened_files == MOST_OPENED else ""
             told.append(
                 f"images without an ending, of no split, not used: {least}{self._without_ending.count:,} "
                 f"{self._without_ending.names()}; give their names the endings of their formats"
