@@ -114,6 +114,26 @@ def test_what_is_passed_over_is_counted_by_its_kind(tree):
         assert part in message
 
 
+def test_hidden_folders_are_looked_at_with_an_end_and_the_looking_is_told(tree, monkeypatch):
+    ticks = []
+    opened(tree, tick=lambda: ticks.append(1))
+    without = len(ticks)
+    for folder, ending in ((".cache", "bin"), ("a/.old", "png")):
+        (tree / "train" / folder).mkdir()
+        for number in range(30):
+            (tree / "train" / folder / f"{number}.{ending}").write_bytes(b"?")
+    said = []
+    opened(tree, tick=lambda: ticks.append(1), warn=said.append)
+    assert len(ticks) == 2 * without + 60
+    assert "hidden images, not used: 30 (" in said[0]
+    monkeypatch.setattr("trainer.data.passed_over.MOST_HIDDEN", 40)
+    opened(tree, warn=said.append)
+    assert "hidden images, not used: at least 10 (" in said[1]
+    monkeypatch.setattr("trainer.data.passed_over.MOST_HIDDEN", 20)
+    opened(tree, warn=said.append)
+    assert "hidden images: none among 20 files in hidden folders, and there are more" in said[2]
+
+
 def test_links_are_followed_but_never_round_in_a_circle(tree, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     (other / "linked").symlink_to(tree / "train")

@@ -124,7 +124,7 @@ def open_image_folder(
     folder = source.root / below
     passed = PassedOver()
     try:
-        classes = _classes(name, source.root, below, passed)
+        classes = _classes(name, source.root, below, passed, tick)
         found = {each: ClassImages.of(images_below(os.fsencode(folder), tick, passed, start=each)) for each in classes}
     except OSError as error:
         raise DataError(f"data set {name!r} cannot be read: {error.strerror}: {_shown(error.filename)}") from error
@@ -146,7 +146,7 @@ def open_image_folder(
     return ImageFolder(folder, found)
 
 
-def _classes(name: str, root: Path, split: str, passed: PassedOver) -> list[bytes]:
+def _classes(name: str, root: Path, split: str, passed: PassedOver, tick: Callable[[], None]) -> list[bytes]:
     """The class folders of a split, in the order of their bytes.
 
     Raises:
@@ -160,7 +160,7 @@ def _classes(name: str, root: Path, split: str, passed: PassedOver) -> list[byte
     )
     if not folder.is_dir():
         there, loose = [], 0
-        for below, entry in entries(os.fsencode(root), b"", PassedOver()):
+        for below, entry in entries(os.fsencode(root), b"", PassedOver(), tick):
             if is_folder(entry):
                 there.append(said(below))
             loose += entry_ending(entry) in ENDINGS
@@ -169,7 +169,7 @@ def _classes(name: str, root: Path, split: str, passed: PassedOver) -> list[byte
         stand = f", where {loose:,} images stand; {unlabelled}" if loose else ""
         raise DataError(f"data set {name!r} has no split {split!r} in {root}; {hint} ({LAYOUT}){stand}")
     classes = []
-    for below, entry in entries(os.fsencode(folder), b"", passed):
+    for below, entry in entries(os.fsencode(folder), b"", passed, tick):
         if is_folder(entry):
             classes.append(below)
         elif entry_ending(entry) in ENDINGS:

@@ -31,7 +31,7 @@ def images_below(
     while waiting:
         below = waiting.pop()
         links: list[bytes] = []
-        for name, entry in entries(folder, below, passed):
+        for name, entry in entries(folder, below, passed, tick):
             tick()
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(name)
@@ -51,10 +51,10 @@ def images_below(
 
 
 def entries(
-    folder: bytes, below: bytes, passed: PassedOver, *, hidden: bool = False
+    folder: bytes, below: bytes, passed: PassedOver, tick: Callable[[], None], *, hidden: bool = False
 ) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
     """What stands in `folder`/`below`, with its path below `folder`; without what is a system's or, unless `hidden`,
-    hidden: that is counted in `passed`."""
+    hidden: that is counted in `passed`, and `tick` is called for every file of hidden folders."""
     with os.scandir(os.path.join(folder, below)) as there:
         for entry in there:
             name = os.path.join(below, entry.name)
@@ -63,7 +63,7 @@ def entries(
             elif hidden or not entry.name.startswith(b"."):
                 yield name, entry
             elif entry.is_dir(follow_symlinks=False):
-                _count_hidden(folder, name, passed)
+                _count_hidden(folder, name, passed, tick)
             elif entry_ending(entry) in ENDINGS:
                 passed.hidden.add(name)
 
@@ -109,13 +109,16 @@ def _holds(folder: bytes, path: bytes) -> bool:
     return os.path.commonpath([folder, path]) == folder
 
 
-def _count_hidden(folder: bytes, hidden: bytes, passed: PassedOver) -> None:
+def _count_hidden(folder: bytes, hidden: bytes, passed: PassedOver, tick: Callable[[], None]) -> None:
     waiting = [hidden]
     while waiting:
         below = waiting.pop()
         try:
             with os.scandir(os.path.join(folder, below)) as there:
                 for entry in there:
+                    if not passed.may_look_at_hidden():
+                        return
+                    tick()
                     name = os.path.join(below, entry.name)
                     if kind := system_name(entry.name):
                         passed.system[kind] += 1

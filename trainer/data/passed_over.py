@@ -14,6 +14,9 @@ ENDINGS = (b"jpg", b"jpeg", b"png", b"webp", b"bmp", b"gif", b"tif", b"tiff", b"
 
 NAMED = 3
 
+MOST_HIDDEN = 1_000_000
+"""Files in hidden folders that are looked at: a cache or a history may have many more of them than the data set."""
+
 
 @dataclass(slots=True)
 class Named:
@@ -47,6 +50,10 @@ class PassedOver:
     """Images in a folder of class folders."""
     hidden: Named = field(default_factory=Named)
     """Images whose name, or that of a folder of theirs, begins with a dot."""
+    hidden_looked_at: int = 0
+    """Files and folders in hidden folders."""
+    hidden_cut: bool = False
+    """Whether there are more of them."""
     links: Named = field(default_factory=Named)
     """Links to folders."""
     closed: Named = field(default_factory=Named)
@@ -55,6 +62,12 @@ class PassedOver:
     def file(self, ending: bytes) -> None:
         """A file that is no image by its ending."""
         self.others[f".{said(ending)}" if ending else "no ending"] += 1
+
+    def may_look_at_hidden(self) -> bool:
+        """Whether one more in a hidden folder is looked at; asked where there is one."""
+        self.hidden_cut = self.hidden_cut or self.hidden_looked_at >= MOST_HIDDEN
+        self.hidden_looked_at += not self.hidden_cut
+        return not self.hidden_cut
 
     def words(self, folder: str) -> list[str]:
         """What a user is told of it; `folder` is the one that was walked."""
@@ -66,7 +79,12 @@ class PassedOver:
                 "`format: images`"
             )
         if self.hidden.count:
-            told.append(f"hidden images, not used: {self.hidden.count:,} {self.hidden.names()}")
+            least = "at least " if self.hidden_cut else ""
+            told.append(f"hidden images, not used: {least}{self.hidden.count:,} {self.hidden.names()}")
+        elif self.hidden_cut:
+            told.append(
+                f"hidden images: none among {self.hidden_looked_at:,} files in hidden folders, and there are more"
+            )
         if self.closed.count:
             told.append(f"folders that may not be looked into: {self.closed.count:,} {self.closed.names()}")
         if self.links.count:

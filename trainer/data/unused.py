@@ -62,7 +62,9 @@ def unused_images(source: DataSource, opened: Mapping[str, Images], *, tick: Cal
 
 def is_split(folder: bytes) -> bool:
     """Whether a folder below the root of an image folder has what a split has: class folders."""
-    return any(is_folder(entry) for _, entry in entries(folder, b"", PassedOver()))
+    # Hidden folders are asked for, so that nothing walks what is in them.
+    there = entries(folder, b"", PassedOver(), lambda: None, hidden=True)
+    return any(is_folder(entry) and not entry.name.startswith(b".") for _, entry in there)
 
 
 class _Walk:
@@ -143,7 +145,7 @@ class _Walk:
         if told:
             return
         found = []
-        for name, entry in entries(self._root, below, self._passed, hidden=True):
+        for name, entry in entries(self._root, below, self._passed, self._tick, hidden=True):
             if self._at_its_end():
                 break
             self._tick()
