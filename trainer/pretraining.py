@@ -148,7 +148,7 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
     tell_of_unused(spec.data.name, source, {spec.data.split: dataset}, context, "loading data")
     if len(set(collectives.all_gather_texts([dataset.fingerprint], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {spec.data.name!r}; is it being written to?")
-    journal_data(context, spec.data.name, {"train": dataset})
+    journal_data(context, spec.data.name, source, {"train": dataset})
     batches = TrainingBatches(
         dataset,
         spec.views,
@@ -205,8 +205,8 @@ def _resume(
     if saved.get("data", fingerprint) != fingerprint:
         raise DataError(
             f"the files of data set {spec.data.name!r} are not those that the run began with: names, sizes or "
-            "the `value_range` in datasets.yaml have changed, or an earlier version read system folders as @eaDir, "
-            "which are passed over now. Put back what it was, or start a new job"
+            "the `value_range` in datasets.yaml have changed, or this version reads them otherwise (CHANGELOG.md says "
+            "what; system folders as @eaDir, for one, are passed over now). Put back what it was, or start a new job"
         )
     state.load_state_dict(saved)
     series.last = saved["metrics"]

@@ -95,6 +95,8 @@ def test_any_folder_of_images_is_pretrained_on_without_labels(tmp_path):
     assert done.returncode == 0, done.stderr
     [started] = runs.events(tmp_path / "run", kind="started")
     assert started.data["steps"] == 3
+    [data] = runs.events(tmp_path / "run", kind="data")
+    assert data.data["format"] == "images"  # as it was read; the source itself is an image_folder
     [warned] = [event.data["message"] for event in runs.events(tmp_path / "run", kind="warning") if "own" in str(event)]
     assert "hidden images, not used: 3 (.old/class-0/000.png, " in warned
     assert "passed over: 1 x #recycle" in warned

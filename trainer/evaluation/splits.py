@@ -103,5 +103,5 @@ def open_splits(spec: BackboneJudged, context: Context, opener: Callable[..., Im
         once(f"data set {name!r}: {said}")
     if len(set(collectives.all_gather_texts([f"{train.fingerprint} {test.fingerprint}"], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {name!r}; is it being written to?")
-    journal_data(context, name, {"train": train, "test": test})
+    journal_data(context, name, context.data_source(name), {"train": train, "test": test})
     return Splits(spec, train, test)

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 
 from trainer.data.datasets import Images
 from trainer.runtime.context import Context
+from trainer.specs.data_sets import DataSource
 
 BUILT_IN = "built in"
 
 
-def journal_data(context: Context, name: str, splits: Mapping[str, Images]) -> None:
+def journal_data(context: Context, name: str, source: DataSource | None, splits: Mapping[str, Images]) -> None:
     """Journal the name of the data set, the format it is read in, and of each split its role, fingerprint and number of
-    images; `splits` are those that were opened, by role (`train`, `test`)."""
+    images; `splits` are those that were opened, by role (`train`, `test`), `source` is what they were read from: None
+    for a data set that is built in."""
     if context.journal is None:
         return
-    source = context.data_source(name)
     context.journal.append(
         "data",
         name=name,
