@@ -33,7 +33,7 @@ def check_address(url: str, schemes: tuple[str, ...]) -> None:
         and "@" not in rest[len(authority) :]
         and "#" not in rest
         and not re.search(r"[\s\x00-\x1f\x7f\[\]]|%(?![0-9A-Fa-f]{2})", user)
-        and _is_text(unquote_to_bytes(user))
+        and _is_text(unquote_to_bytes(rest))
         # The queue's library takes a ; for the end of one address and the beginning of the next.
         and not (scheme.startswith("redis") and ";" in rest)
         and _HOSTS.fullmatch(hosts)

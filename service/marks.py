@@ -97,7 +97,7 @@ def look(place: Place) -> Look:
         try:
             process = psutil.Process(pid)
             value = _read(pid, place)
-            if value is not None and not _is_over(pid) and _may_signal(process):
+            if value is not None and _may_signal(process) and not _is_over(pid):
                 marked.append((process, value))
         except (FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
             continue  # gone
@@ -113,7 +113,7 @@ def sees_hidden() -> bool:
     unless we are root or of the group that the mount names."""
     if os.geteuid() == 0:
         return True
-    for line in Path("/proc/self/mounts").read_text().splitlines():
+    for line in Path("/proc/self/mounts").read_text(errors="surrogateescape").splitlines():
         _, folder, _, options, *_ = line.split(" ")
         if folder == "/proc":
             said = dict(option.partition("=")[::2] for option in options.split(","))
@@ -154,6 +154,6 @@ def _may_signal(process: psutil.Process) -> bool:
 
 def _is_over(pid: int) -> bool:
     """Whether a process is a zombie, of which no thread runs on."""
-    # The name may hold blanks and brackets; what follows it does not.
-    state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return state in "ZX" and int(rest[16]) <= 1
+    # The name may hold any bytes, blanks and brackets among them; what follows it does not.
+    state, *rest = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return state in (b"Z", b"X") and int(rest[16]) <= 1

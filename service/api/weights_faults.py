@@ -32,17 +32,18 @@ def faults_of_weights(session: Session, spec: Spec) -> list[Fault]:
     else:
         return []
     names: set[str] = set()
-    folders = False
+    heard = folders = False
     rows = session.execute(select(Node.instance, Node.backbones)).all()
     for instance, said in rows:
         if said is None and instance == NOBODY:  # a worker of before, which has left
             continue
+        heard = True
         there = BackboneFiles(complete=False) if said is None else BackboneFiles.model_validate(said)
         if not there.complete or file in there.names:
             return []
         names.update(there.names)
         folders = folders or there.folder
-    if not rows:
+    if not heard:
         return []
     if not folders:
         return [Fault(pointer, f"no node has a folder of backbones, and so none has {what}: {TO_ADD}")]

@@ -10,6 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 HEAD_SECONDS = 30.0
 """For how long a connection may bring no whole head of a request, at its begin or after a request."""
 _OPEN_FILES = 8192
+_BEGUN = object()
 
 
 class PunctualProtocol(H11Protocol):
@@ -19,10 +20,17 @@ class PunctualProtocol(H11Protocol):
     idle connection that has had its answer has a time of its own, `timeout_keep_alive`.
     """
 
+    _seen: object = None
+    """What the connection was at when it was looked at last: a request, _BEGUN, or None before the first."""
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._seen = self.cycle
         self._look_later()
+
+    def data_received(self, data: bytes) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self._seen = _BEGUN  # the next look is the first that sees this head
+        super().data_received(data)
 
     def _look_later(self) -> None:
         self.loop.call_later(HEAD_SECONDS, self._look)

@@ -163,6 +163,7 @@ def test_no_token_goes_there_while_the_file_changes_places_with_one_of_ours(
     with subprocess.Popen([sys.executable, "-c", SWAPPED, "theirs", str(mine), "endpoints.json"], cwd=lair) as foe:
         try:
             while read < 40:
+                assert foe.poll() is None
                 with contextlib.suppress(Refused, Unreachable), connect(None, lair) as client:
                     assert str(client._http.base_url).startswith("http://127.0.0.1:9")
                     assert client._http.headers.get("Authorization") is None

@@ -40,13 +40,16 @@ def run_script(prefix: list[str], script: str) -> str:
 
 @contextlib.contextmanager
 def foreign_process(place: marks.Place, mark: marks.Mark, *, account: int = OTHER) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of another account with a mark that it has given itself."""
+    """A process of another account with a mark, and a name that is no text, that it has given itself."""
     process = subprocess.Popen(
-        ["sleep", "60"],
+        ["sh", "-c", r"printf '\377) (' >/proc/$$/comm; echo; read line"],
         user=account, group=account, extra_groups=[], preexec_fn=lambda: marks.mark(0, place, mark),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     try:
+        assert process.stdout is not None
+        process.stdout.readline()
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()

@@ -48,7 +48,9 @@ def jpeg_decoder() -> JpegDecoder:
         if not np.array_equal(decode_jpeg(_as_tensor(encoded)).permute(1, 2, 0).numpy(), expected):
             return JpegDecoder(pillow, None, "torchcodec decodes to other pixels than Pillow does")
     except (ImportError, OSError, RuntimeError) as error:
-        return JpegDecoder(pillow, None, f"torchcodec cannot be used: {str(error).splitlines()[0]}")
+        return JpegDecoder(
+            pillow, None, f"torchcodec cannot be used: {(str(error) or type(error).__name__).splitlines()[0]}"
+        )
     return JpegDecoder(f"torchcodec {version('torchcodec')}", decode_jpeg)
 
 

@@ -74,11 +74,16 @@ def keys(dataset: ImageDataSet) -> list[str]:
     names = [dataset.name(index) for index in range(len(dataset))]
     if len(set(names)) == len(names):
         return names
-    seen: Counter[str] = Counter()
+    taken, seen = set(names), Counter[str]()
     for place, name in enumerate(names):
         seen[name] += 1
-        if seen[name] > 1:
-            names[place] = f"{name} ({seen[name]})"
+        while seen[name] > 1:
+            numbered = f"{name} ({seen[name]})"
+            if numbered not in taken:
+                taken.add(numbered)
+                names[place] = numbered
+                break
+            seen[name] += 1
     return names
 
 
