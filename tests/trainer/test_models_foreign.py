@@ -6,6 +6,7 @@ import argparse
 import itertools
 import os
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from functools import cache
@@ -242,6 +243,39 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
             small.writestr(entry, plain.read(entry))
     with pytest.raises(ValueError, match="compressed archive; unpack it"):
         loaded(tmp_path / "small.pth")
+
+
+def test_an_archive_whose_list_of_parts_is_read_in_two_ways_is_refused(tmp_path: Path) -> None:
+    """zipfile takes the list that ends where the end record begins, torch the one that the record names."""
+    path = saved(tmp_path, weights())
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(tmp_path / "two.pth", "w", zipfile.ZIP_DEFLATED) as small:
+        for entry in plain.namelist():
+            small.writestr(entry, plain.read(entry))
+    with zipfile.ZipFile(tmp_path / "two.pth") as small:
+        parts = len(small.infolist())
+        start, whole = small.start_dir, (tmp_path / "two.pth").read_bytes()
+    listed, end = whole[start:-22], whole[-22:]
+    stored, place = bytearray(listed), 0
+    for _ in range(parts):
+        stored[place + 10 : place + 12] = b"\0\0"
+        place += 46 + sum(struct.unpack_from("<3H", listed, place + 28))
+    (tmp_path / "two.pth").write_bytes(whole[:start] + listed + bytes(stored) + end)
+    with zipfile.ZipFile(tmp_path / "two.pth") as seen:
+        assert {entry.compress_type for entry in seen.infolist()} == {zipfile.ZIP_STORED}
+    with pytest.raises(ValueError, match=r"no archive as torch\.save writes them"):
+        loaded(tmp_path / "two.pth")
+
+
+def test_an_archive_whose_parts_lie_over_one_another_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "one.pth", "w") as one:
+        one.writestr("archive/data/0", bytes(10_000))
+    whole = (tmp_path / "one.pth").read_bytes()
+    start = struct.unpack_from("<L", whole, len(whole) - 6)[0]
+    listed = whole[start:-22] * 16
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 16, 16, len(listed), start, 0)
+    (tmp_path / "one.pth").write_bytes(whole[:start] + listed + end)
+    with pytest.raises(ValueError, match=r"no archive as torch\.save writes them"):
+        loaded(tmp_path / "one.pth")
 
 
 def test_a_tensor_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import stat
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +22,8 @@ MAX_JSON_BYTES = 1 << 24
 """Of a JSON file that describes something: ours have some kilobytes."""
 MAX_TEXT_BYTES = 1 << 28
 """Of a list of images or an annotation: one line for each of ImageNet has 50 MB."""
+
+_ZIP_END, _ZIP64_LOCATOR, _ZIP64_END = struct.Struct("<4s4H2LH"), struct.Struct("<4sLQL"), struct.Struct("<4sQ2H2L4Q")
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -155,12 +158,32 @@ def refuse_compressed(file: BinaryIO) -> None:
     """Have an archive of torch.save be as large in memory as it is on the disk.
 
     Raises:
-        ValueError: a part of it is compressed, and could be of any size.
+        ValueError: a part of it is compressed, and could be of any size; or it has parts that lie over one another, or
+            two lists of its parts, of which torch reads the other.
         zipfile.BadZipFile: it is no archive, or a damaged one.
     """
     with zipfile.ZipFile(file) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("it is a compressed archive; unpack it")
+        entries, start = archive.infolist(), archive.start_dir
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("it is a compressed archive; unpack it")
+    size = file.seek(0, os.SEEK_END)
+    if sum(entry.file_size for entry in entries) > size or start != _directory_of(file, size):
+        raise ValueError("it is no archive as torch.save writes them; save it again")
+
+
+def _directory_of(file: BinaryIO, size: int) -> int | None:
+    """Where an archive without a comment says that the list of its parts begins (APPNOTE 4.3.14 to 4.3.16)."""
+    file.seek(max(0, size - _ZIP64_END.size - _ZIP64_LOCATOR.size - _ZIP_END.size))
+    tail = file.read()
+    if len(tail) < _ZIP_END.size or not tail[-_ZIP_END.size :].startswith(b"PK\5\6"):
+        return None
+    locator = tail[-_ZIP_END.size - _ZIP64_LOCATOR.size : -_ZIP_END.size]
+    if not locator.startswith(b"PK\6\7"):
+        return int(_ZIP_END.unpack(tail[-_ZIP_END.size :])[6])
+    place = _ZIP64_LOCATOR.unpack(locator)[2]
+    if place != size - _ZIP64_END.size - _ZIP64_LOCATOR.size - _ZIP_END.size or not tail.startswith(b"PK\6\6"):
+        return None
+    return int(_ZIP64_END.unpack(tail[: _ZIP64_END.size])[9])
 
 
 def parse_json(raw: bytes | str) -> Any:
