@@ -75,6 +75,17 @@ def homes(job: RecordedJob, client: Any) -> list[str]:
     return [client.get_run(run).info.experiment_id for run in runs(job, client)]
 
 
+def doubled(job: RecordedJob, client: Any, admin: Renaming) -> tuple[str, str]:
+    """What former versions made of a renamed experiment: that one, and the second one, which is stored."""
+    first = stored(job)
+    admin.rename(first, f"renamed {uuid.uuid4()}")
+    second = client.create_experiment(f"lab-{job.lab.engine.url.database}")
+    with job.lab.sessions.begin() as session:
+        session.execute(update(Experiment).values(mlflow_experiment_id=second))
+    admin.untag(first)
+    return first, second
+
+
 @pytest.mark.parametrize("tagged", [True, False], ids=["ours", "of a former version"])
 def test_a_renamed_experiment_keeps_its_runs(
     lab: Lab, database: Settings, client: Any, admin: Renaming, tagged: bool
@@ -141,12 +152,9 @@ def test_a_rebuild_makes_one_of_an_experiment_that_was_doubled(
     export(earlier, client)
     long = running(lab, database, "long")
     exporter(long, client).export(long.id)
-    first, name = stored(long), f"lab-{lab.engine.url.database}"
-    admin.rename(first, f"renamed {uuid.uuid4()}")
-    second = client.create_experiment(name)
+    first, second, name = *doubled(long, client, admin), f"lab-{lab.engine.url.database}"
     with lab.sessions.begin() as session:
-        session.execute(update(Experiment).values(mlflow_experiment_id=second))
-    admin.untag(first)
+        session.execute(update(Job).where(Job.id == long.id).values(mlflow_run_id=None))  # those looked in one alone
     end(long)
     later = running(lab, database, "later")
     end(later)
@@ -155,14 +163,55 @@ def test_a_rebuild_makes_one_of_an_experiment_that_was_doubled(
     assert (len(runs(long, client)), homes(earlier, client), homes(later, client)) == (2, [first], [second])
     assert any("MLflow has 2" in fault for fault in differences(database, mlflow, name))
     for job in (earlier, long, later):
-        with lab.sessions.begin() as session:
-            request_rebuild(session, job.id, actor="test")
-        export(job, client)
+        rebuild(job, client)
     for job in (earlier, long, later):
         assert_exported(job, client)
         assert homes(job, client) == [first] == [stored(job)]
         assert in_mlflow(job, client) == in_postgres(job)
     assert not any("MLflow has" in fault for fault in differences(database, mlflow, name))
+
+
+def test_a_run_stays_in_its_experiment_until_it_is_rebuilt(
+    lab: Lab, database: Settings, client: Any, admin: Renaming
+) -> None:
+    """Of two that are ours: `old` was begun in the renamed one, `new` in the second, `other` has the first chosen."""
+    other = running(lab, database, "other")
+    end(other)
+    export(other, client)
+    old = running(lab, database, "old")
+    exporter(old, client).export(old.id)
+    first, second = doubled(old, client, admin)
+    new = running(lab, database, "new")
+    goes_on = exporter(new, client)
+    goes_on.export(new.id)
+    begun = {job.id: job.row().mlflow_run_id for job in (old, new)}
+    assert (homes(old, client), homes(new, client)) == ([first], [second])
+    exporter(old, client).export(old.id)  # the second one is stored
+    assert homes(old, client) == [first]
+    rebuild(other, client)
+    assert stored(other) == first
+    for job in (old, new):
+        job.steps(6, 7)
+        job.checkpoint(7)
+        record(job)
+        exporter(job, client).export(job.id)  # by a worker that was started anew
+    goes_on.export(new.id)  # and by the other one
+    for job, home in ((old, first), (new, second)):
+        job.steps(8, 9)
+        job.succeed()
+        record(job)
+        export(job, client)
+        assert_exported(job, client)
+        assert (homes(job, client), job.row().mlflow_run_id) == ([home], begun[job.id])
+    rebuild(new, client)
+    assert_exported(new, client)
+    assert homes(new, client) == [first]
+
+
+def rebuild(job: RecordedJob, client: Any) -> None:
+    with job.lab.sessions.begin() as session:
+        request_rebuild(session, job.id, actor="test")
+    export(job, client)
 
 
 def differences(database: Settings, mlflow: Mlflow, name: str) -> list[str]:

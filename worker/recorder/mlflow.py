@@ -21,7 +21,7 @@ from service.ledger.states import JobState
 from service.recording import JOB_TAG, MLFLOW, POSTGRES, REBUILD
 from service.run_folders import run_folder
 from worker.recorder.export import FILES, LAST_STEP, Export
-from worker.recorder.mlflow_experiment import MlflowExperiment
+from worker.recorder.mlflow_experiment import MlflowExperiment, experiment_of
 from worker.recorder.mlflow_run import MlflowRun, jobs_in
 from worker.recorder.position import Overtaken, Position
 
@@ -137,6 +137,16 @@ class MlflowExporter:
         session.commit()
         return ours.mlflow_experiment_id
 
+    def _home(self, session: Session, job: Job) -> str:
+        """The id of the experiment that the job's run is in, or is to be in.
+
+        A run that is there stays where it is: of several experiments that are the job's, the rebuild of another job
+        may have chosen another one since. Looked for after the experiment, which brings deleted runs back with it.
+        """
+        experiment, known = self._experiment(session, job), job.mlflow_run_id
+        there = None if known is None else experiment_of(self._client, known, _tag(job))
+        return experiment if there is None else there
+
     def _gather(self, session: Session, job: Job) -> None:
         """Make one of several MLflow experiments that are the job's; runs in the others stay until they are rebuilt."""
         ours = session.get_one(Experiment, job.experiment_id)
@@ -155,7 +165,7 @@ class MlflowExporter:
         if job.id not in self._runs:
             run = MlflowRun.find_or_create(
                 self._client,
-                self._experiment(session, job),
+                self._home(session, job),
                 tag=_tag(job),
                 known=job.mlflow_run_id,
                 name=job.name,

@@ -74,14 +74,7 @@ class MlflowExperiment:
         return dict([(EXPERIMENT_TAG, self._own), _OF_TRAINING, (f"mlflow.sharedViewState.{VIEW}", saved_view())])
 
     def _by_id(self, id: str) -> Any | None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return self._client.get_experiment(id)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
+        return _if_there(self._client.get_experiment, id)
 
     def _by_name(self) -> Any:
         """The one of our name, unless another one of ours was renamed to it; a new one if there is none."""
@@ -101,6 +94,27 @@ class MlflowExperiment:
                 raise
             return found
         return self._client.get_experiment(id)
+
+
+def experiment_of(client: Any, run_id: str, tag: tuple[str, str]) -> str | None:
+    """The id of the experiment that a run is in; None: it is deleted, unknown there or without the tag."""
+    run = _if_there(client.get_run, run_id)
+    key, value = tag
+    if run is None or run.info.lifecycle_stage == "deleted" or run.data.tags.get(key) != value:
+        return None
+    return str(run.info.experiment_id)
+
+
+def _if_there(get: Callable[[str], Any], id: str) -> Any | None:
+    """What MLflow has under an id; None if it does not know it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return get(id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def every_experiment(client: Any, *, deleted: bool = False, filter: str | None = None) -> Iterator[Any]:
