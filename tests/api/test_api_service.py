@@ -136,7 +136,7 @@ def test_nodes_and_data_sets(api: httpx.Client, session: Session, add_node: Call
     assert [(slot["index"], slot["job"]) for slot in nodes["host"]["slots"]] == [(0, None), (1, None)]
     sets = {entry["name"]: entry for entry in api.get("/datasets").json()["items"]}
     assert sets["textures"]["built_in"]
-    facts = {"annotations": ["class"], "lists": [], "unlabelled": [], "checked": True, "faults": {}}
+    facts = {"annotations": ["class"], "lists": [], "unlabelled": [], "checked": True, "faults": {}, "notes": {}}
     kinds = ["pretrain", "knn", "linear", "semi_supervised", "svm"]
     assert sets["flowers"] == {
         "name": "flowers", **flowers, **facts, "kinds": kinds, "built_in": False, "nodes": ["host"],

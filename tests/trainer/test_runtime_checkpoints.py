@@ -154,7 +154,7 @@ def test_the_first_outcome_stands(tmp_path, monkeypatch):
     assert not outcome.publish(tmp_path, Outcome("crashed", "connection closed by peer"))
     assert outcome.read(tmp_path) == {
         "outcome": "bad_data", "message": "image 7", "error_class": None, "traceback": None, "token": "t",
-        "step": None, "result": None, "backbone": None,
+        "step": None, "result": None, "backbone": None, "reason": None,
     }  # fmt: skip
     assert sorted(p.name for p in tmp_path.iterdir()) == ["outcome.claim", "outcome.json"]
 
