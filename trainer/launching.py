@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO, TextIO
 
 from trainer.kernel import PARENT_PID
@@ -28,6 +29,7 @@ PEER_SECONDS = 10.0
 """What is left to the other ranks when one has failed, or when a second Ctrl-C was handed on: they name the cause."""
 LOOK_SECONDS = 0.1
 JOIN_SECONDS = 2.0
+"""What is left to last lines: of ranks that were killed, or out of a pipe that something of a dead rank holds open."""
 LONGEST_PIECE = 1 << 16
 
 
@@ -44,9 +46,9 @@ def launch(command: Sequence[str], ranks: int) -> int:
     """
     heard = signals.hold()
     with tempfile.TemporaryDirectory(prefix="barlow-train-", ignore_cleanup_errors=True) as folder:
-        processes = _Ranks(command, environments(ranks, Path(folder) / "rendezvous", os.environ))
+        processes = _Ranks(command, environments(ranks, Path(folder) / "rendezvous", os.environ), heard)
         try:
-            return _watch(processes, heard)
+            return _watch(processes)
         finally:
             processes.close()
 
@@ -98,10 +100,15 @@ def gpus(ranks: int, named: str | None) -> list[str | None]:
 class _Ranks:
     """The processes, rank by rank, each in a session of its own: a Ctrl-C of the terminal reaches them once, by us."""
 
-    def __init__(self, command: Sequence[str], environments: Sequence[Mapping[str, str]]) -> None:
+    def __init__(
+        self, command: Sequence[str], environments: Sequence[Mapping[str, str]], heard: set[signal.Signals]
+    ) -> None:
+        self._heard = heard
         self._out, self._err = _Stream(1, sys.stdout), _Stream(2, sys.stderr)
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._pumps: list[threading.Thread] = []
+        self._said: SimpleQueue[str | None] = SimpleQueue()
+        self._pumps = [threading.Thread(target=_pump_said, args=(self._said, self._err), daemon=True)]
+        self._pumps[0].start()
         self._killed = False
         try:
             for rank, environment in enumerate(environments):
@@ -146,25 +153,41 @@ class _Ranks:
     def kill(self, why: str) -> None:
         """Kill what still runs."""
         left = [str(rank) for rank, status in enumerate(self.statuses()) if status is None]
-        if left and not self._killed:
-            self._killed = True
-            self.say(f"killed rank {', '.join(left)}: {why}")
+        told, self._killed = self._killed, True
         self.signal(signal.SIGKILL)
+        if left and not told:
+            self.say(f"killed rank {', '.join(left)}: {why}")
 
     def close(self) -> None:
-        """Kill what still runs, wait for all of it and for the last lines."""
+        """Kill what still runs, wait for all of it and for the last lines.
+
+        Where nothing was killed, whoever reads them may take their time; a request to stop ends the waiting.
+        """
+        patient = None not in self.statuses() and not self._killed
         self._killed = True
         self.signal(signal.SIGKILL)
         for process in self._processes:
             process.wait()
+        self._said.put(None)
+        moved = time.monotonic()
         for pump in self._pumps:
-            pump.join(JOIN_SECONDS)
+            while pump.is_alive() and time.monotonic() - moved < JOIN_SECONDS:
+                pump.join(LOOK_SECONDS)
+                patient = patient and self.heard(0) in (None, signal.SIGUSR1)
+                if not pump.is_alive() or (patient and (self._out.is_held() or self._err.is_held())):
+                    moved = time.monotonic()
+
+    def heard(self, seconds: float) -> int | None:
+        """The next signal that came, at most `seconds` from now."""
+        got = signal.sigtimedwait(self._heard, seconds)
+        return None if got is None else got.si_signo
 
     def say(self, line: str) -> None:
-        self._err.write(f"barlow-train: {line}\n")
+        """Have a line told by a thread of its own: who reads our output may not take it now, and ranks come first."""
+        self._said.put(f"barlow-train: {line}\n")
 
 
-def _watch(ranks: _Ranks, heard: set[signal.Signals]) -> int:
+def _watch(ranks: _Ranks) -> int:
     interrupts, deadline = 0, None
     while None in (statuses := ranks.statuses()):
         if deadline is None and (any(statuses) or interrupts > 1):
@@ -172,10 +195,10 @@ def _watch(ranks: _Ranks, heard: set[signal.Signals]) -> int:
         if deadline is not None and time.monotonic() > deadline:
             why = "a second interrupt" if interrupts > 1 else "another one had failed"
             ranks.kill(f"still there {PEER_SECONDS:g} s after {why}")
-        got = signal.sigtimedwait(heard, LOOK_SECONDS)
-        if got is not None:
-            interrupts += got.si_signo == signal.SIGINT
-            ranks.signal(got.si_signo)
+        number = ranks.heard(LOOK_SECONDS)
+        if number is not None:
+            interrupts += number == signal.SIGINT
+            ranks.signal(number)
     return 1 if any(statuses) else 0
 
 
@@ -193,12 +216,21 @@ class _Stream:
             while data:
                 data = data[os.write(self._descriptor, data) :]
 
+    def is_held(self) -> bool:
+        """Whether a line is on its way, as all the time where the reader is slow."""
+        return self._turn.locked()
+
 
 def _pump(rank: int, pipe: IO[bytes], stream: _Stream) -> None:
     with pipe:
         while line := pipe.readline(LONGEST_PIECE):
             text = line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")
             stream.write(f"[{rank}] {shown(text, keep=chr(9))}\n")
+
+
+def _pump_said(said: SimpleQueue[str | None], stream: _Stream) -> None:
+    while (line := said.get()) is not None:
+        stream.write(line)
 
 
 def _is_zombie(pid: int) -> bool:

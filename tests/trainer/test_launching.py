@@ -1,16 +1,19 @@
 """`--ranks N`: real processes. Where the matter is the launcher's, small scripts stand for what a rank may do."""
 
+import fcntl
 import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -28,6 +31,7 @@ LAUNCHER = (
     "import sys; from trainer import launching; launching.PEER_SECONDS = float(sys.argv[2])\n"
     "sys.exit(launching.launch([sys.executable, '-c', sys.argv[1]], 2))"
 )
+PAGE = 4096
 LISTENING = """
 import os, psutil
 from trainer.runtime import process_group
@@ -173,6 +177,63 @@ def test_a_second_interrupt_ends_ranks_that_do_not_end_by_themselves():
     launcher.send_signal(signal.SIGINT)
     status, _, err = _end(launcher)
     assert (status, err) == (1, "barlow-train: killed rank 0, 1: still there 0.2 s after a second interrupt\n")
+
+
+def _narrow(pipe: IO[str] | None) -> int:
+    """A pipe that is full with a page."""
+    assert pipe is not None
+    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PAGE)
+    return pipe.fileno()
+
+
+def _is_full(pipe: int) -> bool:
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0] == PAGE
+
+
+@pytest.mark.parametrize("how", ["a second interrupt", "a rank that died"])
+def test_a_reader_that_takes_nothing_keeps_no_rank_alive(tmp_path, how):
+    """As after Ctrl-S, or behind `less`."""
+    script = (
+        "import os, pathlib, signal, sys, threading, time\n"
+        "signal.signal(signal.SIGINT, lambda *_: os.write(1, b'interrupted\\n'))\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT]); print('ready', flush=True)\n"
+        f"while not pathlib.Path({str(tmp_path / 'go')!r}).exists(): time.sleep(0.02)\n"
+        "threading.Thread(target=lambda: os.write(2, b'x' * 10_000_000), daemon=True).start()\n"
+        "while True: time.sleep(1)"
+    )
+    launcher = _launcher(script, peer_seconds=0.2)
+    try:
+        errors = _narrow(launcher.stderr)
+        _said(launcher, "[0] ready", "[1] ready")
+        (tmp_path / "go").touch()
+        _wait_until(lambda: _is_full(errors))
+        if how == "a second interrupt":
+            launcher.send_signal(signal.SIGINT)
+            _said(launcher, "[0] interrupted", "[1] interrupted")
+            launcher.send_signal(signal.SIGINT)
+        else:
+            psutil.Process(launcher.pid).children()[0].kill()
+        assert launcher.wait(60) == 1
+    finally:
+        launcher.kill()
+
+
+@pytest.mark.parametrize("how", ["reads", "interrupts"])
+def test_the_last_lines_of_a_run_that_is_done_wait_for_a_slow_reader_until_an_interrupt(how):
+    launcher = _launcher("import os\nif os.environ['RANK'] == '0': print('x' * 60_000)")
+    try:
+        out = _narrow(launcher.stdout)
+        _wait_until(lambda: _is_full(out))
+        _wait_until(lambda: not psutil.Process(launcher.pid).children())
+        if how == "reads":
+            with pytest.raises(subprocess.TimeoutExpired):
+                launcher.wait(2 * launching.JOIN_SECONDS)
+            assert _end(launcher) == (0, f"[0] {'x' * 60_000}\n", "")
+        else:
+            launcher.send_signal(signal.SIGINT)
+            assert launcher.wait(60) == 0
+    finally:
+        launcher.kill()
 
 
 def test_what_a_rank_leaves_in_its_session_ends_with_it():
