@@ -301,3 +301,5 @@ def test_files_of_one_name_in_several_folders_are_images_of_their_own(tmp_path, 
 def test_an_image_that_a_list_names_twice_has_two_keys(tmp_path):
     data = Named(["x.jpg", "y.jpg", "x.jpg"], [0, 0, 0], ("0",))
     assert keys(data) == ["x.jpg", "y.jpg", "x.jpg (2)"]
+    data = Named(["x.jpg", "x.jpg", "x.jpg (2)", "x.jpg"], [0, 0, 0, 0], ("0",))
+    assert keys(data) == ["x.jpg", "x.jpg (3)", "x.jpg (2)", "x.jpg (4)"]
