@@ -63,6 +63,7 @@ def environments(ranks: int, meeting: Path, shell: Mapping[str, str]) -> list[di
     return [
         {
             **shell,
+            **_same_code(shell),
             "OMP_NUM_THREADS": threads,
             **({} if gpu is None else {GPUS: gpu}),
             PARENT_PID: str(os.getpid()),
@@ -75,6 +76,17 @@ def environments(ranks: int, meeting: Path, shell: Mapping[str, str]) -> list[di
         }
         for rank, gpu in enumerate(gpus(ranks, shell.get(GPUS)))
     ]
+
+
+def _same_code(shell: Mapping[str, str]) -> dict[str, str]:
+    """PYTHONPATH with this checkout first, where `python -P -m trainer` would run another one than this, or none."""
+    package = __name__.partition(".")[0]
+    specs = (finder.find_spec(package, None) for finder in sys.meta_path)
+    found = next((spec.origin for spec in specs if spec is not None), None)
+    this = Path(__file__).parent
+    if found is not None and Path(found).resolve().parent == this.resolve():
+        return {}
+    return {"PYTHONPATH": os.pathsep.join([str(this.parent.absolute()), *filter(None, [shell.get("PYTHONPATH")])])}
 
 
 def gpus(ranks: int, named: str | None) -> list[str | None]:

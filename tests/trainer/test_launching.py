@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -94,6 +95,7 @@ def test_a_rank_is_told_its_place_and_a_private_file_to_meet_at():
         assert (place["WORLD_SIZE"], place["LOCAL_WORLD_SIZE"]) == ("2", "2")
         assert int(place["BARLOW_PARENT_PID"]) == told[rank]["parent"] == launcher.pid
         assert (told[rank]["mode"], told[rank]["uid"], told[rank]["session"]) == (0o700, os.getuid(), True)
+        assert place["PYTHONPATH"] == ranks.environment()["PYTHONPATH"], "it leads to the launcher's code as it is"
     (meeting,) = {told[rank]["place"]["BARLOW_RENDEZVOUS_FILE"] for rank in range(2)}
     assert not Path(meeting).parent.exists()
 
@@ -314,18 +316,18 @@ def without_gpu(monkeypatch):
 
 
 @pytest.mark.usefixtures("without_gpu")
-@pytest.mark.parametrize(("local", "interface"), [("1", "eth7"), ("2", "lo")])
-def test_only_across_hosts_the_shell_says_where_ranks_listen(monkeypatch, local, interface):
+@pytest.mark.parametrize(("local", "listening"), [("1", ("eth7", "eth7", "1")), ("2", ("lo", "=lo", "0"))])
+def test_only_across_hosts_the_shell_says_where_ranks_listen(monkeypatch, local, listening):
     """As torchrun tells it: fewer ranks here than in all."""
     places = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": local, "MASTER_ADDR": "gpu-1"}
-    shell = {"GLOO_SOCKET_IFNAME": "eth7", "NCCL_SOCKET_IFNAME": "eth7"}
+    shell = {"GLOO_SOCKET_IFNAME": "eth7", "NCCL_SOCKET_IFNAME": "eth7", "NCCL_RAS_ENABLE": "1"}
     for name, value in (places | shell).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("BARLOW_RENDEZVOUS_FILE", raising=False)
     begun = []
     monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: begun.append({n: os.environ[n] for n in shell}))
     process_group.join()
-    assert begun == [dict.fromkeys(shell, interface)]
+    assert begun == [dict(zip(shell, listening, strict=True))]
 
 
 @pytest.mark.usefixtures("without_gpu")
@@ -375,6 +377,19 @@ def _refused(folder: Path, *arguments: Any, **environment: str) -> str:
     )  # fmt: skip
     assert done.returncode != 0
     return done.stderr
+
+
+def test_the_ranks_of_a_checkout_run_its_code_and_not_the_installed_one(tmp_path):
+    package = tmp_path / "trainer"
+    shutil.copytree(ranks.REPOSITORY / "trainer", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "execution.py").write_text("def execute(*_, **__): print(__file__)\n")
+    (tmp_path / "spec.json").write_text(json.dumps(SPEC.resolved()))
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", "spec.json", "--run-dir", "run", "--ranks", "2"],
+        cwd=tmp_path, env=ranks.environment(PYTHONPATH=""), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    told = sorted(done.stdout.splitlines())
+    assert told == [f"[{rank}] {package / 'execution.py'}" for rank in range(2)], done.stderr
 
 
 def test_a_bad_spec_is_refused_once(tmp_path):

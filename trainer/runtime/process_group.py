@@ -62,7 +62,9 @@ def join() -> Place:
 def _keep_to_loopback() -> None:
     """Whatever the shell says: gloo and NCCL ask nobody who they are, and left to themselves listen at the address of
     the host's name, or at that of its first network."""
-    os.environ.update({"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK})
+    os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
+    os.environ["NCCL_SOCKET_IFNAME"] = f"={LOOPBACK}"  # without the sign whatever begins so
+    os.environ["NCCL_RAS_ENABLE"] = "0"  # it tells of ranks to whoever asks at NCCL_RAS_ADDR
     os.environ.pop("NCCL_COMM_ID", None)  # an address for the ranks of NCCL to meet at; torch gives them theirs
 
 
