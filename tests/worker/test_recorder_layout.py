@@ -12,7 +12,7 @@ import yaml
 from journals import RecordedJob
 from lab import Lab
 from PIL import Image
-from recorded import assert_exported, both, export, exporter, images, in_mlflow, in_postgres, record, runs
+from recorded import Killed, assert_exported, both, export, exporter, images, in_mlflow, in_postgres, record, runs
 
 from service.ledger.states import Outcome
 from service.local.agreement import compare
@@ -20,6 +20,7 @@ from service.local.servers import Mlflow
 from service.recording import request_rebuild
 from service.settings import Settings
 from trainer.specs import digest, parse_spec
+from worker.recorder.facts import Facts
 from worker.recorder.mlflow_run import make_client
 
 
@@ -104,6 +105,69 @@ def test_a_description_begins_with_what_came_of_the_job_and_leaves_a_person_s_al
         notes[name] = client.get_run(run_id).data.tags.get("mlflow.note.content")
     said = "top1 71.26 (best 72.50) · knn/1 of raw pixels on digits"
     assert notes == {"mine": said, "theirs": "the best one so far", "removed": None}
+
+
+class DyingAtTheDescription:
+    """A real client whose process is killed right after it has set a description, or right before."""
+
+    def __init__(self, client: Any, *, carried_out: bool) -> None:
+        self._client = client
+        self._carried_out = carried_out
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            tags = named.get("tags", []) if name == "log_batch" else []
+            dying = any(tag.key == "mlflow.note.content" for tag in tags)
+            if dying and not self._carried_out:
+                raise Killed
+            answer = getattr(self._client, name)(*given, **named)
+            if dying:
+                raise Killed
+            return answer
+
+        return call
+
+
+@pytest.mark.parametrize("carried_out", [True, False], ids=["behind it", "before it"])
+def test_a_description_whose_sender_was_killed_is_followed_by_the_next(
+    lab: Lab, database: Settings, client: Any, carried_out: bool
+) -> None:
+    spec = {"kind": "knn", "data": "digits", "backbone_from": {"pixels": True}}
+    job = RecordedJob(lab, database, "killed", spec=spec)
+    job.started()
+    record(job)
+    with pytest.raises(Killed):
+        export(job, DyingAtTheDescription(client, carried_out=carried_out))
+    result = {
+        "protocol": "knn/1",
+        "departures": {},
+        "headline": "top1",
+        "scores": {"top1": {"last": 71.0, "best": 72.0}},
+    }
+    lab.end(job.attempt, Outcome.OK, result=result)
+    record(job)
+    with pytest.raises(Killed):
+        export(job, DyingAtTheDescription(client, carried_out=False))
+    export(job, client)
+    said = client.get_run(job.row().mlflow_run_id).data.tags["mlflow.note.content"]
+    assert said == "top1 71.00 (best 72.00) · knn/1 of raw pixels on digits"
+    assert job.watermark("mlflow").complete
+
+
+def test_what_is_journalled_before_training_is_found_behind_minutes_of_progress(lab: Lab, database: Settings) -> None:
+    job = RecordedJob(lab, database, "slow to load")
+    for image in range(400):
+        job.journal.append("progress", phase="loading", step=image)
+    job.journal.append(
+        "data", name="digits", format="built in", splits={"train": {"fingerprint": "ab" * 32, "images": 1437}}
+    )
+    for _ in range(400):
+        job.journal.append("progress", phase="building")
+    job.started()
+    with lab.sessions() as session:
+        facts = Facts(session, job.row(), job.run)
+        assert [one.images for one in facts.data()] == [1437]
+        assert facts.tags()["barlow.torch"] == "2"
 
 
 @pytest.mark.parametrize("forgotten", [False, True], ids=["watermark kept", "watermark lost"])

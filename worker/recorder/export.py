@@ -60,10 +60,7 @@ class Export:
         if "data" not in self._position.value and (data := self._facts.data()):
             self._run.data_sets(data)
             self._position.keep(data=True)
-        note = description(self._job, self._facts.source)
-        if note != (former := self._position.value.get("note")):
-            self._run.note(note, former)
-            self._position.keep(note=note)
+        self._describe(description(self._job, self._facts.source))
 
     def points(self, last_step: int) -> bool:
         """Points in the order of (step, key), up to `last_step`; False: the turn is over, some are left."""
@@ -129,6 +126,17 @@ class Export:
         for file in self._files():
             self._run.artifact(file, "backbone")
         self._position.complete(FILES)
+
+    def _describe(self, text: str) -> None:
+        """Set the description; `sending` in the position: those of which it is not known that they are there."""
+        former, sending = self._position.value.get("note"), self._position.value.get("sending", [])
+        if text == former and not sending:
+            return
+        if text not in sending:
+            sending = [*sending, text]
+            self._position.keep(sending=sending)
+        self._run.note(text, [former, *sending])
+        self._position.keep(note=text, sending=[])
 
     def _files(self) -> Iterator[Path]:
         backbone = self._folder / "backbone"

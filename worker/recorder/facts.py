@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ _OF_THE_MACHINE = ("host", "device", "world_size", "threads", "jpeg_decoder")
 WARNINGS = 10
 """The newest ones, in a tag."""
 _LINES = 300
-"""So far into a journal is looked for its `started` and `data`: loading the data, which may take minutes, comes before,
-with an event of progress a second."""
+"""So far into a journal is looked for its `started` and `data`, beside its progress: of that there is an event a second
+before them, as long as the data is loaded."""
+_BEHIND = ("metrics", "checkpoint")
+"""The kinds of lines that only come behind those two."""
 _OURS = "barlow-lab"
 
 
@@ -98,7 +101,8 @@ class Facts:
 
     def _first_lines(self) -> Iterator[Event]:
         journal = attempt_folder(self._folder, self._attempts[-1].number) / FILE_NAME
-        return read_events(journal, limit=_LINES)
+        lines = (line for line in read_events(journal) if line.kind != "progress")
+        return islice(takewhile(lambda line: line.kind not in _BEHIND, lines), _LINES)
 
     def _journalled(self, kind: str) -> dict[str, Any]:
         return self._lines[kind].data if kind in self._lines else {}

@@ -151,10 +151,11 @@ class MlflowRun:
         if values:
             self._client.log_batch(self.id, tags=[RunTag(key, value[:LONGEST_TAG]) for key, value in values.items()])
 
-    def note(self, text: str, former: str | None) -> None:
-        """Set the description, if what stands there is what was set `former`ly: a person may have written another."""
+    def note(self, text: str, ours: Sequence[str | None]) -> None:
+        """Set the description, if what stands there is one of `ours` (None: there is none): a person may have written
+        another."""
         there = self._client.get_run(self.id).data.tags.get(_NOTE)
-        if there == (None if former is None else former[:LONGEST_TAG]):
+        if there in [None if one is None else one[:LONGEST_TAG] for one in ours]:
             self.tags({_NOTE: text})
 
     def data_sets(self, found: Sequence[DataSet]) -> None:
