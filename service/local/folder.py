@@ -24,7 +24,8 @@ _OTHERS = 0o077
 def make_private(directory: Path, report: Callable[[str], None]) -> None:
     """Make `directory`, or take what is open to others from a former stack's.
 
-    A folder above it in which others may write is reported: they could exchange the whole directory, now or in mid-run.
+    A folder above it in which others may write, or that is another account's, is reported: they could exchange the
+    whole directory, now or in mid-run.
 
     Raises:
         ValueError: it cannot be made or closed, it belongs to another account, or it is open to others and holds what
@@ -42,6 +43,11 @@ def make_private(directory: Path, report: Callable[[str], None]) -> None:
             report(
                 f"Warning: other accounts may write in {above} and could put something else in the place of"
                 f" {directory}; close it with `chmod go-w {above}`, or choose another --data"
+            )
+        elif above := private_folders.of_another(directory):
+            report(
+                f"Warning: {above} belongs to another account (user id {above.stat().st_uid}), which could put"
+                f" something else in the place of {directory}; choose another --data unless you trust it with the stack"
             )
         mode = facts.st_mode & 0o7777
         if not mode & _OTHERS:

@@ -59,6 +59,17 @@ def test_a_group_that_writes_above_it_is_told_unless_it_is_the_accounts_own(tmp_
     assert f"`chmod go-w {project}`" in said
 
 
+@needs_root
+def test_a_folder_above_it_that_is_another_accounts_is_told(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    os.chown(project, OTHER, OTHER)
+    for mode in (0o755, 0o1777):
+        project.chmod(mode)
+        (said,) = _said(project / "lab")
+        assert said.startswith(f"Warning: {project} belongs to another account (user id {OTHER})")
+
+
 def test_folders_that_are_made_on_the_way_are_closed_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
