@@ -1,4 +1,4 @@
-"""The end of an attempt as its trainer left it on the volume (DESIGN 4), told to the ledger with its backbone.
+"""The end of an attempt as its trainer left it on the volume, told to the ledger with its backbone.
 
 The worker concludes its own attempts here; where a worker died after outcome.json, the scheduler or the worker's
 successor completes the attempt from that file instead of running it again.

@@ -1,4 +1,4 @@
-"""Where the runs lie on the volume that API and workers share (DESIGN 4)."""
+"""Where the runs lie on the volume that API and workers share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders and files of a run (DESIGN 4), and what a run started by hand does for itself that a worker would do."""
+"""Folders and files of a run, and what a run started by hand does for itself that a worker would do."""
 
 from __future__ import annotations
 

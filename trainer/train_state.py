@@ -81,7 +81,7 @@ class TrainState:
 
         With `micro_batch` the rows are this rank's share of every piece, piece after piece. A gradient that is not
         finite moves nothing, neither parameters nor momentum nor running statistics, and where it is the end of the run
-        (DESIGN 7.8, StepGuard) no later step does. The host waits for nothing.
+        (StepGuard) no later step does. The host waits for nothing.
         """
         rate = set_rates(self._optimizer, self._schedule, done=step - 1)
         statistics_before = self._statistics.flat.clone()
@@ -111,7 +111,7 @@ class TrainState:
         return terms, z_2nd
 
     def _piece_by_piece(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[BarlowTwinsTerms, Tensor]:
-        """The same in the memory of one piece, with batch statistics of a piece (research/trainer-anchors P8): first
+        """The same in the memory of one piece, with batch statistics of a piece: first
         all embeddings without a graph and the gradient of the loss with respect to them, then every piece again, with
         its rows of that gradient."""
         pieces = list(zip(view_a.chunk(self._pieces), view_b.chunk(self._pieces), strict=True))

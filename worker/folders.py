@@ -1,4 +1,4 @@
-"""What the worker writes into a run directory and reads from it (DESIGN 4)."""
+"""What the worker writes into a run directory and reads from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an attempt still gets on: liveness is not progress (DESIGN 6.6)."""
+"""Whether an attempt still gets on: liveness is not progress."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def correlation(z_a_nd: Tensor, z_b_nd: Tensor) -> Tensor:
-    """C (d_a, d_b) of embeddings (N, d_a) and (N, d_b): document 000, equation 2."""
+    """C (d_a, d_b) of embeddings (N, d_a) and (N, d_b): Zbontar et al. 2021, equation 2."""
     x_nd, y_nd = (z - z.mean(0) for z in (z_a_nd, z_b_nd))
     return (x_nd.mT @ y_nd) / torch.outer(x_nd.norm(dim=0), y_nd.norm(dim=0))
 

@@ -125,7 +125,7 @@ def test_rates_scale_with_the_batch_and_biases_have_their_own_in_lars():
 
 
 def test_groups_of_the_paper_s_network_are_counted_by_module_type():
-    """ResNet-50 has 53 convolutions and 53 BN, the projector 3 linear maps and 2 BN (research/trainer-anchors 4.1)."""
+    """ResNet-50 has 53 convolutions and 53 BN, the projector 3 linear maps and 2 BN."""
     with torch.device("meta"):
         projector = build_projector(2048, [8192, 8192, 8192], seed=0)
     groups = parameter_groups(synchronise_batch_norm(empty_backbone(BackboneSpec(name="resnet50"))), projector)

@@ -1,4 +1,4 @@
-"""Images as an evaluation shows them: in order, unaugmented, over all ranks each of them once (DESIGN 7.5)."""
+"""Images as an evaluation shows them: in order, unaugmented, over all ranks each of them once."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def evaluation_batches(
     threads: int,
     tick: Callable[[], None] = lambda: None,
 ) -> Generator[EvaluationBatch]:
-    """This rank's share of the data set in order: over all ranks every image exactly once (DESIGN 7.5), either among
+    """This rank's share of the data set in order: over all ranks every image exactly once, either among
     a batch's images or among its unreadable ones.
 
     `batch_size` is global; the last batch is as small as it comes, and a rank has none where ranks outnumber images.

@@ -1,4 +1,4 @@
-"""Keyed randomness: a draw depends on what it is for, never on what was drawn before it (DESIGN 7.6)."""
+"""Keyed randomness: a draw depends on what it is for, never on what was drawn before it."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class LabelledBatches:
 
     The global batch of a step is a contiguous slice of the epoch's order, and each rank takes its contiguous share of
     it, so the images and views of a step are the same for any number of ranks and threads. The last partial batch of
-    an epoch is dropped (DESIGN 7.5). An image that cannot be read is replaced by the next one that can, with that
+    an epoch is dropped. An image that cannot be read is replaced by the next one that can, with that
     one's view and label.
     """
 

@@ -1,4 +1,4 @@
-"""Batches by (epoch, step), loaded by threads of the rank: decoders, Pillow and torch release the GIL (DESIGN 7.12)."""
+"""Batches by (epoch, step), loaded by threads of the rank: decoders, Pillow and torch release the GIL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images a step is trained on: the same for any number of ranks, threads and restarts (DESIGN 7.5, 7.6)."""
+"""Which images a step is trained on: the same for any number of ranks, threads and restarts."""
 
 from __future__ import annotations
 

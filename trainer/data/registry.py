@@ -1,4 +1,4 @@
-"""Data sets by name: the only way a spec reaches data (DESIGN 6.9).
+"""Data sets by name: the only way a spec reaches data.
 
 A name is either registered here, and its images come with the code, or datasets.yaml of this host says where it is and
 in which format (trainer.specs.data_sets).

@@ -1,6 +1,6 @@
 """Views: the draws of one view as plain values, and their application to an image by Pillow.
 
-The two halves are apart on purpose: `sample` says what happens (keyed, DESIGN 7.6), `apply` does it with the arithmetic
+The two halves are apart on purpose: `sample` says what happens (keyed), `apply` does it with the arithmetic
 of the reference implementation (torchvision transforms on PIL images; Barlow Twins paper 2.2). The other engine does it
 for a whole batch: trainer.data.crops, then trainer.data.photometry.
 """

@@ -27,7 +27,7 @@ def write_correlation_record(
     loss: float,
     tick: Callable[[], None],
 ) -> dict[str, Any]:
-    """Write `folder`/step-XXXXXXXX.npz and .png, and return the data of the `correlation` event (DESIGN 7.11).
+    """Write `folder`/step-XXXXXXXX.npz and .png, and return the data of the `correlation` event.
 
     `z_a_nd`, `z_b_nd` are the embeddings of the two views of the whole batch at `step`, (N, d), on any device; `loss`
     goes into the title of the picture; `tick` is called after each part of the work.

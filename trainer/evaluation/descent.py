@@ -4,7 +4,7 @@ With gradient g summed over ranks (trainer.runtime.collectives), rate lr, weight
 
     v = m v + g + d p;   p = p - lr v
 
-A step whose gradient is not finite moves nothing, and the run is over (DESIGN 7.8). The gradient of a classifier may
+A step whose gradient is not finite moves nothing, and the run is over. The gradient of a classifier may
 stay finite while a rate that is far too high takes the parameters beyond what their dtype can hold; that is the end as
 well.
 """

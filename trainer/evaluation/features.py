@@ -66,7 +66,7 @@ def extract(
     units: Units,
     dtype: torch.dtype = torch.float32,
 ) -> Features:
-    """Features of this rank's share of `dataset`; over all ranks every image counts once (DESIGN 7.5). Images that
+    """Features of this rank's share of `dataset`; over all ranks every image counts once. Images that
     cannot be read are left out, with a warning, and there is one where the features of all images are the same.
 
     `batch_size` is global, `dtype` the backbone's. With a backbone in evaluation mode a row depends on its image alone,

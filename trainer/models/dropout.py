@@ -1,6 +1,6 @@
 """Layers that draw random numbers in their forward pass. A backbone has none that draws.
 
-Every draw of a run is keyed by seed, epoch, image and view (DESIGN 7.6), so that a curve does not depend on the number
+Every draw of a run is keyed by seed, epoch, image and view, so that a curve does not depend on the number
 of ranks or on where a run was resumed; a dropout layer draws from torch's own generator instead.
 """
 

@@ -15,7 +15,7 @@ class WideLinear(nn.Linear):
     """An nn.Linear whose product is in the dtype of its weights, under autocast too: (n, in) → (n, out).
 
     The correlation of embeddings that were rounded to bf16, itself in fp32, has a gradient that is off by up to a
-    hundredth (research/trainer-anchors P6).
+    hundredth.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def rank_warning(projector: nn.Module, samples: int) -> str | None:
     Z = H W with r inputs has rank r at most, and so has C, also after the mean is taken out. As
     (tr C)² <= rank(C) ‖C‖² (Cauchy-Schwarz on the singular values), d features whose diagonal has come to 1 keep an
     off-diagonal sum of d (d / r - 1) or more. With r >= N - 1 that is below what N samples leave anyway (the noise
-    floor, DESIGN 7.4).
+    floor).
     """
     last = [layer for layer in projector.modules() if isinstance(layer, nn.Linear)][-1]
     rank, width = last.in_features, last.out_features

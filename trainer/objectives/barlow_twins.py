@@ -68,7 +68,7 @@ def barlow_twins(z_a_nd: Tensor, z_b_nd: Tensor, lambda_: float, form: LossFormO
 
 
 def noise_floor(features: int, samples: int) -> float:
-    """Expected off_diagonal of independent features: d (d - 1) / (N - 1), as E[r^2] = 1 / (N - 1) (DESIGN 7.4)."""
+    """Expected off_diagonal of independent features: d (d - 1) / (N - 1), as E[r^2] = 1 / (N - 1)."""
     return features * (features - 1) / (samples - 1)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: written so that a kill at any byte leaves the previous one good, read by digest (DESIGN 4)."""
+"""Checkpoints: written so that a kill at any byte leaves the previous one good, read by digest."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ BACKEND = "inductor"
 WARM_UP, TIMED = 3, 5
 BUDGETS = (1.0, 0.75)
 """Shares of the activations that the compiled network keeps for backward: all of them, or what the trial fits into
-memory. At 0.75 a ResNet-50 keeps 57 % of the bytes and repeats no convolution (research/trainer-performance 2.7)."""
+memory. At 0.75 a ResNet-50 keeps 57 % of the bytes and repeats no convolution."""
 
 
 AS_BEFORE = "as in the run that is resumed"
@@ -69,7 +69,7 @@ def choose(
 ) -> tuple[Network, CompileChoice]:
     """The network to use, and why. `try_out` does a step without its update; every rank calls this.
 
-    `auto` compiles nothing on a CPU, where it gains nothing (research/trainer-performance 6.2). On a GPU it takes the
+    `auto` compiles nothing on a CPU, where it gains nothing. On a GPU it takes the
     form that the resumed run had (`former`), whose bits are those of the steps before, and where there is none, or it
     does not run here, what is faster on the slowest rank. With one rank it takes the network as it is written where
     compiling fails; with several a failure ends the attempt, as the others wait for this rank in a collective.

@@ -36,7 +36,7 @@ _WORDS: dict[str, Callable[[float], str]] = {
 class Context:
     """One rank of one attempt. Any thread of it may say how far it is.
 
-    `journal` is None on every rank but 0. `inputs` is inputs.json: what the worker resolved (DESIGN 4).
+    `journal` is None on every rank but 0. `inputs` is inputs.json: what the worker resolved.
     """
 
     rank: int

@@ -21,7 +21,7 @@ PARAMETER_DTYPES: dict[Precision, torch.dtype] = {
 PRODUCT_DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 MOST_SKIPPED_IN_A_ROW = 20
-"""Steps that a falling scale may cost before the run counts as diverged (DESIGN 7.8)."""
+"""Steps that a falling scale may cost before the run counts as diverged."""
 
 FIRST_SCALE, GROWTH, BACKOFF, GROWTH_STEPS = 2.0**16, 2.0, 0.5, 2000
 """Those of torch.amp.GradScaler."""

@@ -19,7 +19,7 @@ def canonical_json(value: Any) -> str:
 def digest(spec: Spec) -> str:
     """SHA-256 (hex) over what differs from the defaults of the spec version, without `name`, `resources` and `run`.
 
-    The result does not depend on the number of ranks (DESIGN 7.2), so neither does the digest.
+    The result does not depend on the number of ranks, so neither does the digest.
     A default that a later spec version adds leaves the digests of older specs as they are.
     """
     if isinstance(spec, PretrainSpec):

@@ -9,7 +9,7 @@ The forms are the same function of the embeddings (trainer.objectives.products) 
 
 The dual's sum over i != j is a difference, |C|^2 - sum C_ii^2. As rank C <= N - 1, |C|^2 >= (tr C)^2 / (N - 1): at a
 good diagonal the second is at most N / d of the first, and below N = 0.75 d the difference loses two bits at most.
-Above, it vanishes as C nears the identity, and its digits in float32 with it (DESIGN 7.3). At that line the operations
+Above, it vanishes as C nears the identity, and its digits in float32 with it. At that line the operations
 are equal, too.
 
 Tests: tests/specs/test_specs_loss_form.py; tests/trainer/test_objectives_precision.py for both sides of the line.

@@ -33,7 +33,7 @@ _NAIVE_ACCUMULATION = {
     "gradient_accumulation",
     "gradient_accumulation_steps",
 }
-"""What others call the sum of the gradients of small batches (DESIGN 7.9)."""
+"""What others call the sum of the gradients of small batches."""
 
 LONGEST_PART = 200
 """Characters of one part of a pointer."""

@@ -1,4 +1,4 @@
-"""The pretraining spec. Everything left out is the paper's run, in true-gradient units (DESIGN 7.2)."""
+"""The pretraining spec. Everything left out is the paper's run, in true-gradient units."""
 
 from __future__ import annotations
 
@@ -214,5 +214,5 @@ class PretrainSpec(JobSpec):
         return min(steps, self.max_steps) if self.max_steps else steps
 
     def steps_per_epoch(self, images: int) -> int:
-        """Whole batches in one epoch; the last partial batch is dropped (DESIGN 7.5)."""
+        """Whole batches in one epoch; the last partial batch is dropped."""
         return min(images, self.data.limit or images) // self.batch_size

@@ -1,4 +1,4 @@
-"""Which anchors and regions of an image a detector is trained on: drawn by key (DESIGN 7.6)."""
+"""Which anchors and regions of an image a detector is trained on: drawn by key."""
 
 from __future__ import annotations
 
