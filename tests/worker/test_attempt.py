@@ -1,6 +1,7 @@
 """Attempts from accept to end: real trainers on digits with a tiny backbone, a real database."""
 
 import json
+import re
 import signal
 import threading
 import uuid
@@ -147,7 +148,8 @@ def test_ranks_that_make_no_progress_are_ended_with_their_stacks_in_the_log(host
     assert not psutil.pid_exists(stopped)
     log = (host.folder(job_id) / "trainer.log").read_text()
     assert "[0] Current thread" in log, "faulthandler's words"
-    assert "all_reduce" in log
+    collective = r"\[0\]   File .* in (all_reduce|all_gather|_engine_run_backward)$"
+    assert re.search(collective, log, re.MULTILINE), "any of them: where the other rank stopped is by chance"
 
 
 def test_a_trainer_that_says_nothing_at_its_start_is_ended_and_tried_once_more(
