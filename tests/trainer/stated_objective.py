@@ -13,7 +13,7 @@ def correlation(z_a_nd: Tensor, z_b_nd: Tensor) -> Tensor:
 
 
 def loss(z_a_nd: Tensor, z_b_nd: Tensor, lambda_: float) -> Tensor:
-    """Document 000, equation 3."""
+    """Zbontar et al. 2021, equation 1."""
     c_dd = correlation(z_a_nd, z_b_nd)
     off_dd = c_dd - torch.diag(c_dd.diagonal())
     return (1 - c_dd.diagonal()).square().sum() + lambda_ * off_dd.square().sum()

@@ -98,8 +98,8 @@ def evaluation_batches(
 def centre_crop(image: np.ndarray, images: EvaluationImages) -> np.ndarray:
     """The resized image's centre: image (H, W, 3) uint8 → (3, size, size) uint8.
 
-    The short side becomes `images.resized` (bilinear), or both sides where `resize_to` is a square; document 000, B.1.
-    Rounds as torchvision's Resize and CenterCrop do.
+    The short side becomes `images.resized` (bilinear), or both sides where `resize_to` is a square (Zbontar et al.
+    2021, B.1). Rounds as torchvision's Resize and CenterCrop do.
     """
     if images.resize_to == "square":
         height = width = images.resized

@@ -1,8 +1,8 @@
 """Linear evaluation on augmented images: protocols `linear-document`, `linear-places205`, `linear-inaturalist2018`.
 
-Document 000, B.1 and C.1: the backbone is frozen, in evaluation mode; a linear classifier is trained on its features
-of a random crop of each image (resized to images.size, flipped at random) by SGD with momentum, cross-entropy, weight
-decay on all its parameters. The test is on the centre crop of the resized image, after every epoch.
+Zbontar et al. 2021, B.1 and C.1: the backbone is frozen, in evaluation mode; a linear classifier is trained on its
+features of a random crop of each image (resized to images.size, flipped at random) by SGD with momentum, cross-entropy,
+weight decay on all its parameters. The test is on the centre crop of the resized image, after every epoch.
 
 The rate follows trainer.evaluation.fitting.rate_at step by step; evaluate.py of the reference implementation moves it
 once an epoch. Rates are for a batch of 256 images and are scaled with batch_size.

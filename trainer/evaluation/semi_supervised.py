@@ -1,4 +1,6 @@
-"""Semi-supervised training: protocols `semi-supervised-document` and `semi-supervised-cosine` (document 000, B.2).
+"""Semi-supervised training: protocols `semi-supervised-document` and `semi-supervised-cosine`.
+
+Source: Zbontar et al. 2021, B.2.
 
 Backbone and classifier are trained together on a small part of the labels, with a rate of its own for each, and
 tested as in linear evaluation, after every epoch: by then the backbone tested is the trained one. The result names the

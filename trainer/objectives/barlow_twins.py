@@ -2,8 +2,8 @@
 
     L = sum_i (1 - C_ii)^2 + lambda * sum_{i != j} C_ij^2
 
-of the cross-correlation matrix C of two views over the batch of all ranks. Source: document 000, equation 3; Zbontar et
-al. 2021 (arXiv 2103.03230), equation 1. C: trainer.objectives.correlation. The ways to L: trainer.objectives.products.
+of the cross-correlation matrix C of two views over the batch of all ranks. Source: Zbontar et al. 2021
+(arXiv 2103.03230), equation 1. C: trainer.objectives.correlation. The ways to L: trainer.objectives.products.
 Tests, in tests/trainer: test_objectives_laws.py (a case by hand, finite differences, what changes nothing),
 test_objectives_forms.py (the three forms agree), test_objectives_precision.py (float32), `objective` in rank_laws.py
 (any number of ranks).

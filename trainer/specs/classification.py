@@ -1,6 +1,6 @@
 """Evaluations that train a classifier on labelled images: linear, semi-supervised, support vector machines.
 
-The numbers are those of document 000, appendices B.1, B.2 and C.1, rates for a batch of 256 images.
+The numbers are those of Zbontar et al. 2021, appendices B.1, B.2 and C.1, rates for a batch of 256 images.
 """
 
 from __future__ import annotations
@@ -68,20 +68,22 @@ class LinearSpec(FollowsProtocol, EvaluationSpec):
     """
 
     PROTOCOLS: ClassVar[Mapping[str, Protocol]] = {
-        "document": _linear("document 000, B.1; facebookresearch/barlowtwins evaluate.py", 100, 0.3, 1e-6, _COSINE),
+        "document": _linear(
+            "Zbontar et al. 2021, B.1; facebookresearch/barlowtwins evaluate.py", 100, 0.3, 1e-6, _COSINE
+        ),
         "cached-features": Protocol(
             1,
-            "of our own, with the rates of document 000, B.1",
+            "of our own, with the rates of Zbontar et al. 2021, B.1",
             {"epochs": 100, "learning_rate": 0.3, "momentum": 0.9, "weight_decay": 1e-6, "batch_size": 256,
              "schedule": _COSINE, "augment": None},
         ),
         "places205": _linear(
-            "document 000, C.1: two drops, equally spaced; VISSL's schedule has three, after epochs 4, 8 and 12, with "
-            "Nesterov's momentum and a batch normalisation before the classifier", 14, 0.01, 5e-4, _THIRDS,
+            "Zbontar et al. 2021, C.1: two drops, equally spaced; VISSL's schedule has three, after epochs 4, 8 and "
+            "12, with Nesterov's momentum and a batch normalisation before the classifier", 14, 0.01, 5e-4, _THIRDS,
         ),
         "inaturalist2018": _linear(
-            "document 000, C.1: two drops, equally spaced; VISSL's schedule has three, after epochs 24, 48 and 72, "
-            "with Nesterov's momentum and a batch normalisation before the classifier", 84, 0.01, 5e-4, _THIRDS,
+            "Zbontar et al. 2021, C.1: two drops, equally spaced; VISSL's schedule has three, after epochs 24, 48 and "
+            "72, with Nesterov's momentum and a batch normalisation before the classifier", 84, 0.01, 5e-4, _THIRDS,
         ),
     }  # fmt: skip
 
@@ -145,7 +147,7 @@ class SemiSupervisedSpec(FollowsProtocol, EvaluationSpec):
 
     PROTOCOLS: ClassVar[Mapping[str, Protocol]] = {
         "document": _semi_supervised(
-            "document 000, B.2", {"shape": "steps", "after": [12 / 20, 16 / 20], "factor": 0.2}, 0.002
+            "Zbontar et al. 2021, B.2", {"shape": "steps", "after": [12 / 20, 16 / 20], "factor": 0.2}, 0.002
         ),
         "cosine": _semi_supervised("facebookresearch/barlowtwins, README and evaluate.py", _COSINE, 0.005),
     }
@@ -189,13 +191,13 @@ class SvmSpec(FollowsProtocol, EvaluationSpec):
     PROTOCOLS: ClassVar[Mapping[str, Protocol]] = {
         "voc07": Protocol(
             1,
-            "document 000, C.1 (C by cross-validation, as PIRL) with costs, folds and class weights of VISSL's VOC07 "
-            "benchmark, which PIRL's authors published; Goyal et al. 2019 try 26 costs, 2^-19..2^-4 and 1e-7..1e2, "
-            "PCL fixes C = 0.5. Otherwise than in VISSL, images are cut to their centre, not squashed to 224 x 224 "
-            "(images: {resize: 224, resize_to: square} does that), features are averaged over the whole image, not "
-            "over 2 x 2 parts of it (8,192 numbers), and images with only difficult objects of a class are left out "
-            "of its training as well as of its test, not trained on as negatives. VISSL's and PCL's numbers are "
-            "map_all_points",
+            "Zbontar et al. 2021, C.1 (C by cross-validation, as PIRL) with costs, folds and class weights of VISSL's "
+            "VOC07 benchmark, which PIRL's authors published; Goyal et al. 2019 try 26 costs, 2^-19..2^-4 and "
+            "1e-7..1e2, PCL fixes C = 0.5. Otherwise than in VISSL, images are cut to their centre, not squashed to "
+            "224 x 224 (images: {resize: 224, resize_to: square} does that), features are averaged over the whole "
+            "image, not over 2 x 2 parts of it (8,192 numbers), and images with only difficult objects of a class are "
+            "left out of its training as well as of its test, not trained on as negatives. VISSL's and PCL's numbers "
+            "are map_all_points",
             {"costs": _VISSL_COSTS, "folds": 3},
         )
     }

@@ -1,4 +1,4 @@
-"""Detection and instance segmentation: a C4 detector that starts from the backbone (document 000, C.2)."""
+"""Detection and instance segmentation: a C4 detector that starts from the backbone (Zbontar et al. 2021, C.2)."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ class DetectionSpec(FollowsProtocol, BackboneJudged):
     PROTOCOLS: ClassVar[Mapping[str, Protocol]] = {
         "voc-faster-rcnn-c4": Protocol(
             2,
-            "document 000, C.2, VOC07+12; what it leaves open is that of MoCo's detectron2 configuration (He et al. "
-            "2019), in whose circulating form for Barlow Twins (solo-learn) the rate is 0.02 and the warm-up 100 steps",
+            "Zbontar et al. 2021, C.2, VOC07+12; what it leaves open is that of MoCo's detectron2 configuration (He et "
+            "al. 2019), in whose circulating form for Barlow Twins (solo-learn) the rate is 0.02 and the warm-up 100 "
+            "steps",
             {**_COMMON, "masks": False, "steps": 24_000, "learning_rate": 0.1, "warmup_factor": 0.333,
              "schedule": {"shape": "steps", "after": [18 / 24, 22 / 24], "factor": 0.1},
              "train_sides": tuple(range(480, 801, 32))},
@@ -45,7 +46,7 @@ class DetectionSpec(FollowsProtocol, BackboneJudged):
         ),
         "coco-mask-rcnn-c4": Protocol(
             2,
-            "document 000, C.2, COCO 1x: a rate of 0.03, the other values those of detectron2's 1x schedule",
+            "Zbontar et al. 2021, C.2, COCO 1x: a rate of 0.03, the other values those of detectron2's 1x schedule",
             {**_COMMON, "masks": True, "steps": 90_000, "learning_rate": 0.03, "warmup_factor": 0.001,
              "schedule": {"shape": "steps", "after": [6 / 9, 8 / 9], "factor": 0.1},
              "train_sides": tuple(range(640, 801, 32))},

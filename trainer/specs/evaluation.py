@@ -22,7 +22,7 @@ class EvaluationImages(SpecModel):
     resize_to: Literal["short_side", "square"] = Field(
         "short_side",
         description="What `resize` is: the length of the short side, as in the code in circulation, or the sides of "
-        "a square, whatever the image's proportions, as document 000, B.1 says",
+        "a square, whatever the image's proportions, as Zbontar et al. 2021, B.1 says",
     )
 
     @field_validator("resize", mode="after")
@@ -33,7 +33,7 @@ class EvaluationImages(SpecModel):
 
     @property
     def resized(self) -> int:
-        """Pixels of the short side, or of the square, before the crop (the 256 of 256 -> 224, document 000, B.1)."""
+        """Pixels of the short side, or of the square, before the crop (256 of 256 -> 224, Zbontar et al. 2021, B.1)."""
         return _resized(self.size) if self.resize is None else self.resize
 
     @model_validator(mode="after")

@@ -41,7 +41,7 @@ class ProjectorSpec(SpecModel):
 
 
 class BarlowTwinsSpec(SpecModel):
-    """Barlow Twins: sum (1 - C_ii)^2 + lambda * sum over i != j of C_ij^2 (document 000, equation 3)."""
+    """Barlow Twins: sum (1 - C_ii)^2 + lambda * sum over i != j of C_ij^2 (Zbontar et al. 2021, equation 1)."""
 
     name: Literal["barlow_twins"] = "barlow_twins"
     lambda_: float = Field(0.0051, gt=0.0, alias="lambda")

@@ -1,1 +1,1 @@
-"""Detection and instance segmentation as an evaluation of a backbone (document 000, C.2)."""
+"""Detection and instance segmentation as an evaluation of a backbone (Zbontar et al. 2021, C.2)."""

@@ -3,7 +3,7 @@
 - `ap`, `ap50`, `ap75`: as COCO's. Precision at 101 recalls, 0 to 1, averaged over classes and over overlaps of .50, .55
   to .95, or at .50 or .75 alone; at most 100 detections an image.
 - `ap_11_point`, `ap50_11_point`, `ap75_11_point`: the same at the 11 recalls 0, .1 to 1, as VOC07 measured and as the
-  VOC row of document 000 is told.
+  VOC row of Zbontar et al. 2021 is told.
 
 Objects that are ignored count neither as found nor as missed. Whether a detection that falls on one is excused is said
 by the data set's own rule: by COCO's evaluator (pycocotools, through torchmetrics) where ignored objects are crowds, by

@@ -1,4 +1,4 @@
-"""Faster R-CNN and Mask R-CNN on the C4 maps of a ResNet (document 000, C.2), of torchvision's detection parts.
+"""Faster R-CNN and Mask R-CNN on the C4 maps of a ResNet (Zbontar et al. 2021, C.2), of torchvision's detection parts.
 
 Stem and layers 1 to 3 of the backbone make the maps; anchors of every size and ratio stand on each cell of them;
 layer 4, and a batch normalisation after it, read each region (He et al. 2019, the configuration for pretrained
