@@ -124,6 +124,31 @@ def test_values_without_a_white_are_refused_with_the_remedy_and_read_by_percenti
     np.testing.assert_array_equal(told, found)
 
 
+@pytest.mark.parametrize("bands", [3, 4])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_bands_one_after_the_other_are_read_rightly_or_refused(bits, bands):
+    """Pillow takes the bytes of 16 bits for levels, where they are not compressed."""
+    levels = RNG.integers(0, 2**bits, (6, 10, bands)).astype(np.uint16)
+    extra = [2] if bands == 4 else None
+    together = tiff(levels, bits, extra=extra)
+    compressed = tiff(levels, bits, extra=extra, separate=True, deflate=True)
+    plain = tiff(levels, bits, extra=extra, separate=True)
+    for value_range in ("dtype", "file", "percentile"):
+        right = decode(together, "x", value_range)
+        np.testing.assert_array_equal(decode(compressed, "x", value_range), right)
+        if bits == 8:
+            np.testing.assert_array_equal(decode(plain, "x", value_range), right)
+        else:
+            with pytest.raises(UnreadableImage, match="store the bands of each pixel together"):
+                decode(plain, "x", value_range)
+
+
+@pytest.mark.parametrize("value_range", ["dtype", "file", "percentile"])
+def test_signed_values_of_eight_bits_are_refused(value_range):
+    with pytest.raises(UnreadableImage, match=r"signed values of 8 bits .* store them as unsigned"):
+        decode(tiff(RNG.integers(-100, 100, (20, 20)), 8, sample_format=2), "x", value_range)
+
+
 def test_white_that_is_zero_is_told_by_default_and_heeded_otherwise():
     file, losses = tiff(RAMP, 16, photometric=0), Losses()
     np.testing.assert_array_equal(grey(file, "dtype", losses), RAMP >> 8)

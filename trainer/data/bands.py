@@ -16,6 +16,30 @@ _NEW_SUBFILE_TYPE, _SUBFILE_TYPE = 254, 255
 _SMALLER_OR_MASK, _SMALLER = 0b101, 2
 _SHORT = 3
 _WIDTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 256, 258, 259, 262, 277
+_PLANAR, _SAMPLE_FORMAT = 284, 339
+_SEPARATE, _SIGNED = 2, 2
+
+
+def refuse_misread(image: TiffImageFile) -> None:
+    """Refuse what Pillow reads as something else, without a word: planes of more than 8 bits that are not compressed,
+    whose bytes it takes for levels, and signed values of 8 bits, which it takes for unsigned ones.
+
+    Raises:
+        ValueError: it is one of these; names the remedy.
+    """
+    bits = max(_numbers(image, _BITS), default=1)
+    if bits > 8 and _SEPARATE in _numbers(image, _PLANAR) and image.info.get("compression") == "raw":
+        raise ValueError(
+            f"its bands of {bits} bits are stored one after the other and not compressed, which cannot be read here; "
+            "store the bands of each pixel together (PlanarConfiguration 1), or compressed"
+        )
+    if bits == 8 and _SIGNED in _numbers(image, _SAMPLE_FORMAT):
+        raise ValueError("signed values of 8 bits cannot be read here; store them as unsigned ones, or with 16 bits")
+
+
+def _numbers(image: TiffImageFile, tag: int) -> tuple[int, ...]:
+    value = image.tag_v2.get(tag, ())
+    return tuple(one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, int))
 
 
 def dropped_of(image: Image.Image) -> str | None:

@@ -16,6 +16,7 @@ What becomes of the odd ones, all told by their content, never by the ending of 
 - several frames or pages: the first one; pages of a TIFF are told.
 - more than LARGE_PIXELS: reduced by a whole factor (box mean) to about that, one such image at a time in a rank.
 - more work than its size is worth (trainer.data.decoding_cost), such as a JPEG of hundreds of scans: refused.
+- planes of 16 bits that are not compressed, and signed values of 8 bits, both in TIFFs: refused.
 - more than MAX_PIXELS, or values for which no level is white: refused.
 """
 
@@ -34,7 +35,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from trainer.data.bands import dropped_of, pages_of_tiff, said_of_tiff
+from trainer.data.bands import dropped_of, pages_of_tiff, refuse_misread, said_of_tiff
 from trainer.data.decoding_cost import LARGE_PIXELS, MAX_PIXELS, refuse_costly, refuse_exif, refuse_scans, refuse_tiles
 from trainer.data.errors import UnreadableImage
 from trainer.data.jpeg import ORIENTATION, decode_plain_jpeg
@@ -136,6 +137,8 @@ def decode_by_pillow(
             if isinstance(image, TiffImageFile) and image.info.get("compression") == "jpeg":
                 offsets = image.tag_v2.get(STRIP_OFFSETS) or image.tag_v2.get(TILE_OFFSETS) or ()
                 refuse_scans(encoded.count(b"\xff\xda") / max(1, np.size(offsets)), count)
+            if isinstance(image, TiffImageFile):
+                refuse_misread(image)
             if losses is not None and isinstance(image, TiffImageFile):
                 losses.pages = pages_of_tiff(encoded)
             if count <= LARGE_PIXELS:
