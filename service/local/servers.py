@@ -89,7 +89,7 @@ class Postgres:
 
     def _answers(self) -> bool:
         owner = unprivileged_owner()
-        if not _is_of(owner[0] if owner else os.geteuid(), self.port):
+        if not is_of(owner[0] if owner else os.geteuid(), self.port):
             return False
         return psycopg.pq.PGconn.ping(self.url("postgres").encode()) == psycopg.pq.Ping.OK
 
@@ -117,13 +117,16 @@ class Redis:
         settings.unlink(missing_ok=True)
         settings.touch(mode=0o600)  # a password on the command line would be seen in ps
         # noeviction: an evicting broker loses queues. Its command line stays as it was started.
-        # The folder is the working directory, so that a path with blanks is fine.
         settings.write_text(
             f"bind {HOST}\nport {self.port}\nrequirepass {self.password}\n"
             "appendonly yes\nappendfsync everysec\nsave 3600 1\nmaxmemory-policy noeviction\n"
             "set-proc-title no\n"
         )
-        launch = "import os, sys; os.chdir(sys.argv[1]); os.execv(sys.argv[2], ['valkey-server', 'redis.conf'])"
+        # Read from an open file: a path would be taken for a pattern, and that of `lab[1]` fits another's folder.
+        launch = (
+            "import os, sys; os.chdir(sys.argv[1]); os.dup2(os.open('redis.conf', os.O_RDONLY), 0); "
+            "os.execv(sys.argv[2], ['valkey-server', '-'])"
+        )
         self.child = Child(
             "redis",
             [sys.executable, "-P", "-c", launch, str(folder), str(_valkey_server())],
@@ -142,7 +145,7 @@ class Redis:
         return f"redis://:{self.password}@{HOST}:{self.port}/0"
 
     def _answers(self) -> bool:
-        if not _is_of(os.geteuid(), self.port):
+        if not is_of(os.geteuid(), self.port):
             return False
         try:
             with redis.Redis.from_url(self.url, socket_timeout=5) as client:
@@ -220,7 +223,7 @@ class Mlflow:
         return {"Authorization": f"Bearer {self.token}"}
 
     def _answers(self) -> bool:
-        if not _is_of(os.geteuid(), self.port):
+        if not is_of(os.geteuid(), self.port):
             return False
         try:
             with asking.client(self.url, headers=self.headers, timeout=10) as client:
@@ -230,7 +233,7 @@ class Mlflow:
         return answer.status_code == 200
 
 
-def _is_of(account: int, port: int) -> bool:
+def is_of(account: int, port: int) -> bool:
     """Whether this account alone listens there. A server takes seconds to come to its port, which another account may
     have taken meanwhile: to ask that one whether it is ready would tell it a password."""
     there = listeners(port)

@@ -28,7 +28,7 @@ from service.local import access
 from service.local.folder import STATE, lock, make_private, read_state, write_private
 from service.local.host_files import host_files
 from service.local.process import Child, belong_to, end_leftovers, port_or_free
-from service.local.servers import HOST, Mlflow, Postgres, Redis
+from service.local.servers import HOST, Mlflow, Postgres, Redis, is_of
 from service.settings import Settings
 
 ENDPOINTS = "endpoints.json"
@@ -126,7 +126,7 @@ class Stack:
         self._start_module("api", "service.api", {**environment, **token})
         self._start_module("scheduler", "service.scheduling", environment)
         self._start_module("worker", "worker", {**environment, "BARLOW_MLFLOW_TOKEN": self.mlflow.token})
-        self._child("api").wait_ready(lambda: _ready(api_url), seconds=120)
+        self._child("api").wait_ready(lambda: ready(ports["api"]), seconds=120)
         self._report(f"API         {api_url}  (try it at {api_url}/docs)")
         self._child("worker").wait_ready(lambda: self._node_instance() not in (None, NOBODY), seconds=120)
         self._report(f"worker      node {NODE}, run directories in {self.directory / 'runs'}")
@@ -294,7 +294,10 @@ def _address(url: SecretStr | None) -> str:
     return url.get_secret_value()
 
 
-def _ready(api_url: str) -> bool:
-    with contextlib.suppress(httpx.HTTPError), asking.client(api_url, timeout=10) as client:
+def ready(port: int) -> bool:
+    """Whether the API that listens there is ours, and ready."""
+    if not is_of(os.geteuid(), port):
+        return False
+    with contextlib.suppress(httpx.HTTPError), asking.client(f"http://{HOST}:{port}", timeout=10) as client:
         return client.get("/readyz").status_code == 200
     return False

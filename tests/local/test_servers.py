@@ -15,6 +15,7 @@ import psycopg
 import pytest
 import redis as redis_client
 
+from service.local import stack
 from service.local.process import Child, port_or_free
 from service.local.servers import Mlflow, Postgres, Redis
 from service.settings import Settings
@@ -78,6 +79,7 @@ def test_no_password_goes_to_another_account_that_has_taken_the_port(tmp_path: P
             for server in servers:
                 server.port = port
                 assert not server._answers()
+            assert not stack.ready(port), "nor is it believed to be the API"
             with socket.create_connection(("127.0.0.1", port)) as connection:
                 connection.sendall(b"the last one")
             assert thief.stdout.readline() == "asked: b'the last one'\n"
@@ -160,6 +162,26 @@ def test_redis_keeps_its_queue_over_a_kill(deep: Path) -> None:
         assert client.lrange("queue", 0, -1) == [b"a"]
     again.stop()
     assert oct((deep / "redis" / "redis.conf").stat().st_mode & 0o777) == "0o600"
+
+
+def test_redis_reads_the_settings_of_its_own_folder_whatever_its_name(tmp_path: Path) -> None:
+    """As the path of a file they would be taken for a pattern: `lab[1]*` fits the folder of somebody else."""
+    other = tmp_path / "lab1" / "redis" / "redis.conf"
+    other.parent.mkdir(parents=True)
+    other.write_text("requirepass other\nport 0\n")
+    folder = tmp_path / "lab[1]*"
+    server = Redis(folder, "secret", tmp_path / "redis.log")
+    server.start()
+    try:
+        with redis_client.Redis.from_url(server.url) as client:
+            assert client.config_get("port", "bind", "requirepass", "appendonly") == {
+                "port": str(server.port), "bind": "127.0.0.1", "requirepass": "secret", "appendonly": "yes",
+            }  # fmt: skip
+        with redis_client.Redis(port=server.port) as stranger, pytest.raises(redis_client.AuthenticationError):
+            stranger.ping()
+    finally:
+        server.stop()
+    assert (folder / "redis" / "appendonlydir").is_dir()
 
 
 def test_redis_takes_over_the_queue_of_an_older_one(tmp_path: Path) -> None:
