@@ -27,9 +27,9 @@ class TrainingBatches:
 
     The global batch of a step is a contiguous slice of the epoch's order. It is cut into pieces of `micro_batch`
     images, and each rank takes its contiguous share of every piece, so the images and views of a step, and of each
-    piece of it, are the same for any number of ranks and threads. The last partial batch of an epoch is dropped
-    (DESIGN 7.5). An image that cannot be read is replaced by the next one of the data set that can, with the views
-    that are that one's in this epoch: the same again for any ranks, threads and restarts.
+    piece of it, are the same for any number of ranks and threads. The last partial batch of an epoch is
+    dropped. An image that cannot be read is replaced by the next one of the data set that can, with the views that are
+    that one's in this epoch: the same again for any ranks, threads and restarts.
     """
 
     def __init__(

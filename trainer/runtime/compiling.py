@@ -1,8 +1,7 @@
 """Whether the network runs as it is written or compiled: by wish, or by a trial on this machine.
 
-torch.compile fuses what lies between the products; on ResNets it was measured from 0.7 to 1.4 times as fast
-(research/trainer-performance 3), so that only a trial can tell. What it compiles it keeps on the disk by itself:
-TORCHINDUCTOR_CACHE_DIR says where.
+torch.compile fuses what lies between the products; on ResNets it was measured from 0.7 to 1.4 times as fast,
+so that only a trial can tell. What it compiles it keeps on the disk by itself: TORCHINDUCTOR_CACHE_DIR says where.
 """
 
 from __future__ import annotations
