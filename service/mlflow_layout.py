@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -62,7 +63,8 @@ def picture_name(key: str) -> str:
 def params(spec: Mapping[str, Any], source: str | None) -> dict[str, str]:
     """What a resolved spec has other than the defaults of its kind, its preset and its protocol, twelve params at most:
     `learning_rate` → its value as text; lists as JSON. The data set and whose backbone is judged are always among them;
-    where more differ, `more` says how many. `source`: the name of the job whose backbone is judged.
+    where more differ, `more` says how many, with a digest that tells other ones apart. `source`: the name of the job
+    whose backbone is judged.
 
     MLflow writes all of them above every picture, so a param has the last part of its place in the spec for a name,
     where no other field of the kind has it.
@@ -79,8 +81,9 @@ def params(spec: Mapping[str, Any], source: str | None) -> dict[str, str]:
     leaves = Counter(_leaf(key) for key in here.keys() | usual.keys() if not key.startswith(("views.a.", "views.b.")))
     ordered = {key if leaves[_leaf(key)] > 1 else _leaf(key): found[key] for key in sorted(found, key=_rank)}
     if len(ordered) > MOST_PARAMS:
-        kept = list(ordered)[: MOST_PARAMS - 1]
-        return {key: ordered[key] for key in kept} | {"more": f"{len(ordered) - len(kept)} others, in spec.yaml"}
+        told = dict(islice(ordered.items(), MOST_PARAMS - 1))
+        others = {key: ordered[key] for key in ordered.keys() - told.keys()}
+        return {**told, "more": f"{len(others)} others ({_digest(others)}), in spec.yaml"}
     return ordered
 
 
@@ -163,9 +166,12 @@ def _one_for_the_views(found: dict[str, str]) -> dict[str, str]:
     if not changed:
         return found
     values = {(key[len("views.a.") :], text) for key, text in changed.items()}
-    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
-    said = {"views.changes": f"{len(values)} ({digest[:6]})"}
+    said = {"views.changes": f"{len(values)} ({_digest(changed)})"}
     return {key: text for key, text in found.items() if key not in changed} | said
+
+
+def _digest(values: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
 
 
 def _leaf(key: str) -> str:

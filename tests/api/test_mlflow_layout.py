@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ def test_where_more_differs_the_rest_is_counted() -> None:
     }  # fmt: skip
     found = of(many)
     assert len(found) == MOST_PARAMS
-    assert found["more"] == "3 others, in spec.yaml"
+    assert re.fullmatch(r"3 others \([0-9a-f]{6}\), in spec.yaml", found["more"])
+    unseen = [of({**many, "seed": seed})["more"] for seed in (2, 3, 3)]
+    assert unseen[0] != unseen[1] == unseen[2]
 
 
 def test_a_spec_of_another_version_has_params_all_the_same() -> None:
