@@ -11,6 +11,7 @@ from PIL import Image
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError
 from trainer.data.registry import open_data_set
+from trainer.evaluation import label_lists
 from trainer.evaluation.label_lists import balanced, choose_labels, keys, listed
 from trainer.specs.classification import LabelsSpec
 from trainer.specs.data_sets import ImageFolderSource, parse_source
@@ -261,6 +262,77 @@ def test_a_line_that_may_mean_two_images_or_none_is_refused(tmp_path, names, cla
     file.write_text(line)
     with pytest.raises(DataError, match=said):
         listed(file, names, list(classes))
+
+
+def folders_of(path):
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def looked_up(line, names, classes):
+    """The images that a line may mean, found by a look at every one."""
+
+    def named(said, of):
+        paths = {place: folders_of(name) for place, name in enumerate(names)}
+        candidates = [place for place, path in paths.items() if path[-1] == said[-1]]
+
+        def is_whole(place):
+            path = paths[place]
+            alone = len(path) == 1 and len(said) > 1
+            return said[-len(path) :] == path and (not alone or said[-2] == classes[place] or said[-2] not in classes)
+
+        if whole := [place for place in candidates if is_whole(place)]:
+            longest = max(len(paths[place]) for place in whole)
+            return [place for place in whole if len(paths[place]) == longest]
+        found = [p for p in candidates if paths[p][-len(said) :] == said or said[-2:] == [classes[p], said[-1]]]
+        begins_with_class = of is None and len(said) > 1 and said[0] in classes
+        if begins_with_class and all(classes[place] != said[0] for place in found):
+            return []
+        return found
+
+    parts = line.rsplit(None, 1)
+    for said, of in [(line, None), *([tuple(parts)] if len(parts) == 2 else [])]:
+        found = [place for place in named(folders_of(said), of) if of in (None, classes[place])]
+        if found:
+            return found
+    return []
+
+
+FOLDERS = st.lists(st.sampled_from("abx"), max_size=3)
+FILE = st.sampled_from(["1", "2", "1 a"])
+PATHS = st.builds(lambda folders, file: "/".join([*folders, file]), FOLDERS, FILE)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    names=st.lists(st.tuples(PATHS, st.sampled_from("abc")), min_size=1, max_size=8, unique_by=lambda one: one[0]),
+    line=st.builds(lambda path, of: path + of, PATHS, st.sampled_from(["", " a", " b"])),
+)
+def test_a_line_means_what_a_look_at_every_image_finds(tmp_path_factory, names, line):
+    file = tmp_path_factory.mktemp("list") / "list.txt"
+    file.write_text(line)
+    paths, classes = zip(*names, strict=True)
+    wanted = looked_up(line, paths, classes)
+    if len(wanted) == 1:
+        assert listed(file, paths, classes).tolist() == wanted
+    else:
+        with pytest.raises(DataError, match="the name of several images" if wanted else "not in the data set"):
+            listed(file, paths, classes)
+
+
+def test_many_images_of_one_name_are_looked_at_once_each(tmp_path, monkeypatch):
+    looks = Counter()
+    folders = label_lists._folders
+
+    def counted(path):
+        looks["at a path"] += 1
+        return folders(path)
+
+    monkeypatch.setattr(label_lists, "_folders", counted)
+    names = [f"a/{number}/0.jpg" for number in range(400)]
+    file = tmp_path / "list.txt"
+    file.write_text("\n".join(names))
+    assert len(listed(file, names, ["a"] * len(names))) == len(names)
+    assert looks["at a path"] <= 3 * len(names), "each image, and each line twice"
 
 
 def tree(root):

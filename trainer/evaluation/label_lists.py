@@ -26,6 +26,8 @@ from trainer.specs.words import shown
 
 NAMED = 5
 """Names that an error gives."""
+SEVERAL = -1
+"""In place of an image: it is not one alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,26 +154,44 @@ def listed(file: Path, names: Sequence[str], classes: Sequence[str]) -> NDArray[
     if not lines:
         raise DataError(f"{file.name} names no image")
     exact = _Finder(lines, names, classes, str)
-    found = {line: exact.places(line) for line in lines}
-    if missed := [line for line in lines if not found[line]]:
+    found = {line: exact.place(line) for line in lines}
+    if missed := [line for line in lines if found[line] is None]:
         alike = _Finder(missed, names, classes, lambda text: unicodedata.normalize("NFC", text))
-        found |= {line: alike.places(line) for line in missed}
-    for said, wrong in (
-        ("not in the data set", [line for line in lines if not found[line]]),
-        ("the name of several images; put more of its folders before it", [n for n in lines if len(found[n]) > 1]),
+        found |= {line: alike.place(line) for line in missed}
+    for said, kind in (
+        ("not in the data set", None),
+        ("the name of several images; put more of its folders before it", SEVERAL),
     ):
-        if wrong:
+        if wrong := [line for line in lines if found[line] == kind]:
             raise DataError(
                 f"{file.name}: {shown(', '.join(wrong[:NAMED]))}: {said} ({len(wrong):,} of {len(lines):,} lines; the "
                 f"data set's own names are such as {shown(names[0])})"
             )
     indices: set[int] = set()
     for line in lines:
-        (index,) = found[line]
+        index = found[line]
+        assert index is not None, "refused above"
         if index in indices:
             raise DataError(f"{file.name}: {shown(line)} is there twice")
         indices.add(index)
     return np.array(sorted(indices), dtype=np.int64)
+
+
+class _Places:
+    """Images by a path and their class, and by the path alone. Where several have one, that alone is kept: they may be
+    as many as the lines that name them."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str | None], int] = {}
+
+    def add(self, path: str, of: str, place: int) -> None:
+        for key in ((path, of), (path, None)):
+            if self._known.setdefault(key, place) != place:
+                self._known[key] = SEVERAL
+
+    def get(self, path: str, of: str | None = None) -> int | None:
+        """The image of this path, and of the class `of` if it is given: None where there is none, or SEVERAL."""
+        return self._known.get((path, of))
 
 
 class _Finder:
@@ -181,50 +201,52 @@ class _Finder:
         self, lines: Sequence[str], names: Sequence[str], classes: Sequence[str], form: Callable[[str], str]
     ) -> None:
         """Of `names` those are kept whose file some line may name: a list has a hundredth of ImageNet's."""
-        self._form, self._names, self._classes = form, names, classes
+        self._form = form
         self._every_class = {form(name) for name in set(classes)}
-        wanted = {said.rpartition("/")[2] for line in lines for said, _ in _readings(form(line))}
-        self._by_file: dict[str, list[int]] = {}
-        for place, name in enumerate(names):
-            if (file := form(name).rpartition("/")[2]) in wanted:
-                self._by_file.setdefault(file, []).append(place)
+        said = [path for line in lines for text, _ in _readings(form(line)) if (path := _folders(text))]
+        files, ends, lengths = {path[-1] for path in said}, {"/".join(path) for path in said}, {len(p) for p in said}
+        self._whole, self._ends, self._files = _Places(), _Places(), _Places()
+        self._deepest = 0
+        for place, (name, class_) in enumerate(zip(names, classes, strict=True)):
+            if (file := form(name).rpartition("/")[2]) not in files:
+                continue
+            path, of = _folders(form(name)), form(class_)
+            self._deepest = max(self._deepest, len(path))
+            self._whole.add("/".join(path), of, place)
+            self._files.add(file, of, place)
+            for length in range(1, len(path) + 1):
+                if length in lengths and (end := "/".join(path[-length:])) in ends:
+                    self._ends.add(end, of, place)
 
-    def places(self, line: str) -> list[int]:
-        """The images that the line may mean, those of which it says most: one, if it is a good line."""
-        for said, of in _readings(self._form(line)):
-            found = self._named(_folders(said), of)
-            if of is not None:
-                found = [place for place in found if self._form(self._classes[place]) == of]
-            if found:
+    def place(self, line: str) -> int | None:
+        """The image that the line may mean, that of which it says most; None where there is none, or SEVERAL."""
+        for text, of in _readings(self._form(line)):
+            said = _folders(text)
+            found = self._named(said, of) if said else None
+            if found is not None:
                 return found
-        return []
+        return None
 
-    def _named(self, said: list[str], of: str | None) -> list[int]:
-        candidates = self._by_file.get(said[-1], []) if said else []
-        paths = {place: _folders(self._form(self._names[place])) for place in candidates}
-        whole = [place for place in candidates if self._is_whole(said, paths[place], place)]
-        if whole:
-            longest = max(len(paths[place]) for place in whole)
-            return [place for place in whole if len(paths[place]) == longest]
-        found = [
-            place
-            for place in candidates
-            if paths[place][-len(said) :] == said or said[-2:] == [self._form(self._classes[place]), said[-1]]
-        ]
+    def _named(self, said: list[str], of: str | None) -> int | None:
+        first = said[-2] if len(said) > 1 else None
+        # The path of an image, perhaps with folders before it. Before a file name alone the folder must not be another
+        # class.
+        for start in range(max(0, len(said) - self._deepest), len(said)):
+            path, alone = "/".join(said[start:]), start == len(said) - 1
+            class_ = first if alone and first in self._every_class else None
+            if self._whole.get(path, class_) is not None:
+                return None if class_ is not None and of not in (None, class_) else self._whole.get(path, of or class_)
+        # Its end, or the class and the file.
+        end = self._ends.get("/".join(said), of)
+        file = self._files.get(said[-1], first) if first is not None and of in (None, first) else None
         # A shortened name may begin with a folder that is called like a class; without any image of that class the
         # line most likely means one that is not there.
-        begins_with_class = of is None and len(said) > 1 and said[0] in self._every_class
-        if begins_with_class and all(self._form(self._classes[place]) != said[0] for place in found):
-            return []
-        return found
-
-    def _is_whole(self, said: list[str], path: list[str], place: int) -> bool:
-        """Whether `said` is the path of an image, perhaps with folders before it. Before a file name alone the folder
-        must not be another class."""
-        if said[-len(path) :] != path:
-            return False
-        alone = len(path) == 1 and len(said) > 1
-        return not alone or said[-2] == self._form(self._classes[place]) or said[-2] not in self._every_class
+        if of is None and first is not None and said[0] in self._every_class:
+            of_class = self._ends.get("/".join(said), said[0]) is not None or (file is not None and first == said[0])
+            if not of_class:
+                return None
+        found = {place for place in (end, file) if place is not None}
+        return SEVERAL if len(found) > 1 else next(iter(found), None)
 
 
 def _readings(line: str) -> list[tuple[str, str | None]]:
