@@ -101,13 +101,35 @@ def of(labels: Sequence[int], classes: str) -> ArrayDataSet:
 
 def test_a_class_whose_images_are_in_one_split_alone_or_in_none_is_named() -> None:
     images = of([0, 1, 1], "abcd"), of([0, 2], "abcd")
-    assert uneven(("train", "val"), images, whole=True) == [
+    assert uneven(("train", "val"), images) == [
         "of 'b' only split train has any, and val none",
         "of 'c' only split val has any, and train none",
         "of 'd' neither split train nor val has any",
     ]
-    assert uneven(("train", "val"), images, whole=False) == ["of 'b' only split train has any, and val none"]
-    assert uneven(("train", "val"), (of([0, 1], "ab"), of([1, 0], "ab")), whole=True) == []
+    assert uneven(("train", "val"), (of([0, 1], "ab"), of([1, 0], "ab"))) == []
+
+
+def test_classes_of_which_a_limit_leaves_nothing_are_named_and_counted(tmp_path: Path) -> None:
+    entry = tree(tmp_path / "data", {split: list("abcdefgh") for split in ("train", "test")})
+    run(tmp_path / "knn", entry, data={"name": "mine", "limit": 3})
+    assert [said for said in warnings(tmp_path / "knn") if "limit" in said] == [
+        "data set 'mine': data.limit leaves 5 of 8 classes of split train without any: 'd', 'e', 'f', 'g', 'h'; "
+        "nothing is learned of them, so raise it or leave it out"
+    ]
+
+
+def test_classes_of_which_a_list_names_no_image_are_named_and_counted(tmp_path: Path) -> None:
+    entry = tree(tmp_path / "data", {split: ["a", "b", "c"] for split in ("train", "test")})
+    (tmp_path / "few.txt").write_text("".join(f"b/{number}.png\n" for number in range(4)))
+    (tmp_path / "all.txt").write_text("".join(f"{of}/{number}.png\n" for of in "abc" for number in range(3)))
+    entry["lists"] = {"few": str(tmp_path / "few.txt"), "all": str(tmp_path / "all.txt")}
+    for name in ("few", "all"):
+        run(tmp_path / name, entry, "semi_supervised", labels={"list": name}, batch_size=4)
+    assert [said for said in warnings(tmp_path / "few") if "names no image" in said] == [
+        "the list 'few' names no image of 2 of 3 classes: 'a', 'c'; nothing is learned of them, so complete it if that "
+        "is not meant"
+    ]
+    assert not [said for said in warnings(tmp_path / "all") if "names no image" in said]
 
 
 def of_numbers(root: Path) -> dict[str, Any]:

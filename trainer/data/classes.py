@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
+from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images, whole_of
 from trainer.specs.words import shown
 
 NAMED = 5
@@ -62,21 +62,27 @@ def different(name: str, splits: tuple[str, str], classes: tuple[Sequence[str], 
     return f"{begun}: {'; '.join(said)}"
 
 
-def uneven(splits: tuple[str, str], images: tuple[Images, Images], *, whole: bool) -> list[str]:
-    """Of two splits with the same classes: which ones only one of them has images or objects of, or none has, and
-    which look alike. Not `whole`, the first split is a part of itself, and may lack any."""
-    said = [_look_alike(one, other) for one, other in _same_in_form(images[0].classes)]
-    there = [known for each in images if (known := _present(each)) is not None]
+def uneven(splits: tuple[str, str], images: tuple[Images, Images]) -> list[str]:
+    """Of two splits with the same classes: which ones only one of them has images or objects of, or none has, which
+    look alike, and of which nothing is left where only the first images of the first split are taken."""
+    names = images[0].classes
+    said = [_look_alike(one, other) for one, other in _same_in_form(names)]
+    there = [known for each in images if (known := _present(whole_of(each))) is not None]
     if len(there) < 2:
         return said
     for place, other in ((0, 1), (1, 0)):
-        lacking = np.flatnonzero(there[place] & ~there[other])
-        if len(lacking) and (whole or other == 1):
-            names = in_words([images[0].classes[label] for label in lacking])
-            said.append(f"of {names} only split {splits[place]} has any, and {splits[other]} none")
-    if whole and len(neither := np.flatnonzero(~there[0] & ~there[1])):
-        names = in_words([images[0].classes[label] for label in neither])
-        said.append(f"of {names} neither split {splits[0]} nor {splits[1]} has any")
+        if len(lacking := np.flatnonzero(there[place] & ~there[other])):
+            of = in_words([names[label] for label in lacking])
+            said.append(f"of {of} only split {splits[place]} has any, and {splits[other]} none")
+    if len(neither := np.flatnonzero(~there[0] & ~there[1])):
+        of = in_words([names[label] for label in neither])
+        said.append(f"of {of} neither split {splits[0]} nor {splits[1]} has any")
+    taken = _present(images[0])
+    if taken is not None and len(lost := np.flatnonzero(there[0] & ~taken)):
+        said.append(
+            f"data.limit leaves {len(lost):,} of {len(names):,} classes of split {splits[0]} without any: "
+            f"{in_words([names[label] for label in lost])}; nothing is learned of them, so raise it or leave it out"
+        )
     return said
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.classes import in_words
 from trainer.data.datasets import ImageDataSet
 from trainer.data.errors import DataError
 from trainer.specs.classification import LabelsSpec
@@ -67,8 +68,26 @@ def choose_labels(
                 f"add lists: {{{spec.list}: FILE}}, or ask for labels: {{percent: 1}}"
             )
         indices = listed(lists[spec.list], names, [dataset.classes[label] for label in labels.tolist()])
+        _tell_unnamed(spec.list, dataset.classes, labels, indices, warn)
     lines = sorted(names[index] for index in indices.tolist())
     return LabelList(indices, hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest())
+
+
+def _tell_unnamed(
+    name: str,
+    classes: Sequence[str],
+    labels: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    warn: Callable[[str], None],
+) -> None:
+    """Say which classes have images, of which the list `name` names none."""
+    there, named = (np.bincount(some, minlength=len(classes)) > 0 for some in (labels, labels[indices]))
+    if len(lost := np.flatnonzero(there & ~named)):
+        warn(
+            f"the list {name!r} names no image of {len(lost):,} of {len(classes):,} classes: "
+            f"{in_words([classes[label] for label in lost])}; nothing is learned of them, so complete it if "
+            "that is not meant"
+        )
 
 
 def keys(dataset: ImageDataSet) -> list[str]:

@@ -99,7 +99,7 @@ def open_splits(spec: BackboneJudged, context: Context, opener: Callable[..., Im
     tell_of_unused(name, context.data_source(name), opened_splits, context, PHASE)
     if said := different(name, splits, (train.classes, test.classes)):
         raise DataError(said)
-    for said in uneven(splits, (train, test), whole=spec.data.limit is None):
+    for said in uneven(splits, (train, test)):
         once(f"data set {name!r}: {said}")
     if len(set(collectives.all_gather_texts([f"{train.fingerprint} {test.fingerprint}"], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {name!r}; is it being written to?")
