@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from journals import RecordedJob
 from sqlalchemy import func, select
@@ -60,6 +61,24 @@ class Meanwhile:
             return getattr(self._client, name)(*given, **named)
 
         return call
+
+
+class Counting:
+    """A real client that knows what it was asked for."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._calls: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        self._calls[name] += 1
+        return getattr(self._client, name)
+
+    def during(self, do: Callable[[UUID], None], job_id: UUID) -> Counter[str]:
+        """How often each call was made by it."""
+        before = self._calls.copy()
+        do(job_id)
+        return self._calls - before
 
 
 def record(job: RecordedJob) -> None:

@@ -10,8 +10,10 @@ import psycopg
 import pytest
 from journals import RecordedJob
 from lab import Lab
+from mlflow.exceptions import MlflowException
 from recorded import assert_exported, export, exporter, in_mlflow, in_postgres, record, runs
 from sqlalchemy import select, update
+from unreliable import unreliable
 
 from service.database.tables import Experiment, Job
 from service.local.agreement import compare
@@ -153,8 +155,7 @@ def test_a_rebuild_makes_one_of_an_experiment_that_was_doubled(
     long = running(lab, database, "long")
     exporter(long, client).export(long.id)
     first, second, name = *doubled(long, client, admin), f"lab-{lab.engine.url.database}"
-    with lab.sessions.begin() as session:
-        session.execute(update(Job).where(Job.id == long.id).values(mlflow_run_id=None))  # those looked in one alone
+    client.create_run(second, tags={"barlow.job_id": str(long.id)})
     end(long)
     later = running(lab, database, "later")
     end(later)
@@ -206,6 +207,23 @@ def test_a_run_stays_in_its_experiment_until_it_is_rebuilt(
     rebuild(new, client)
     assert_exported(new, client)
     assert homes(new, client) == [first]
+
+
+def test_a_run_whose_making_was_never_answered_is_taken_over_where_it_is(
+    lab: Lab, database: Settings, client: Any, mlflow: Mlflow, admin: Renaming
+) -> None:
+    job = running(lab, database, "unanswered")
+    with unreliable(mlflow.url) as (url, behind):
+        behind.choose = lambda method, path: "lost answer" if path.endswith("runs/create") else None
+        with pytest.raises(MlflowException):
+            exporter(job, make_client(url, mlflow.token)).export(job.id)
+    assert job.row().mlflow_run_id is None
+    made = runs(job, client)
+    first, second = doubled(job, client, admin)
+    end(job)
+    export(job, client)
+    assert_exported(job, client)
+    assert (runs(job, client), homes(job, client), stored(job)) == (made, [first], second)
 
 
 def rebuild(job: RecordedJob, client: Any) -> None:

@@ -8,7 +8,19 @@ from uuid import uuid4
 import pytest
 from journals import RecordedJob
 from lab import Lab
-from recorded import Dying, Killed, Meanwhile, assert_exported, export, exporter, in_mlflow, in_postgres, record, runs
+from recorded import (
+    Counting,
+    Dying,
+    Killed,
+    Meanwhile,
+    assert_exported,
+    export,
+    exporter,
+    in_mlflow,
+    in_postgres,
+    record,
+    runs,
+)
 from sqlalchemy import delete
 
 from service.database.tables import Watermark
@@ -79,6 +91,25 @@ def test_a_job_is_rebuilt_while_it_runs_and_while_it_is_being_exported(
     goes_on.export(job.id)
     goes_on.upload(job.id)
     assert_exported(job, client)
+
+
+def test_many_that_are_rebuilt_look_for_their_experiment_once(lab: Lab, database: Settings, mlflow: Mlflow) -> None:
+    """And each of them for its runs: before and after the new one is made, and once it is whole."""
+    client = make_client(mlflow.url, mlflow.token)
+    jobs = [_ended(lab, database, f"ended-{n}") for n in range(2)]
+    client.create_experiment(f"of nobody {uuid4()}")  # whose it is can be told by its runs alone
+    counting = Counting(client)
+    process = exporter(jobs[0], counting)
+    for _ in range(2):
+        for job in jobs:
+            _rebuild(job)
+        first, second = [counting.during(process.export, job_id) for job_id in process.pending()]
+        assert first["search_experiments"] > 1
+        assert first["search_runs"] > 3
+        assert (second["search_experiments"], second["search_runs"]) == (1, 3)
+    for job in jobs:
+        process.upload(job.id)
+        assert_exported(job, client)
 
 
 @pytest.mark.faults

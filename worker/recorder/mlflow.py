@@ -21,7 +21,7 @@ from service.ledger.states import JobState
 from service.recording import JOB_TAG, MLFLOW, POSTGRES, REBUILD
 from service.run_folders import run_folder
 from worker.recorder.export import FILES, LAST_STEP, Export
-from worker.recorder.mlflow_experiment import MlflowExperiment, experiment_of
+from worker.recorder.mlflow_experiment import MlflowExperiment
 from worker.recorder.mlflow_run import MlflowRun, jobs_in
 from worker.recorder.position import Overtaken, Position
 
@@ -39,9 +39,12 @@ class MlflowExporter:
         self._client = client
         self._runs_dir = runs_dir
         self._runs: dict[UUID, MlflowRun] = {}
+        self._gathered: set[UUID] = set()
+        """Our experiments that were made one for a job of those that `pending` named last."""
 
     def pending(self) -> list[UUID]:
         """Jobs with something left to export whose run directory is visible here."""
+        self._gathered.clear()
         return self._pending(~Watermark.position.has_key(FILES))
 
     def pending_files(self) -> list[UUID]:
@@ -101,8 +104,6 @@ class MlflowExporter:
         if REBUILD in position.value:
             self._runs.pop(job.id, None)
             self._gather(session, job)
-            MlflowRun.delete_all(self._client, _tag(job))
-            position.restart()
         run = self._run(session, job, position)
         export = Export(session, job, position, run, run_folder(self._runs_dir, job.id))
         export.facts()
@@ -137,21 +138,17 @@ class MlflowExporter:
         session.commit()
         return ours.mlflow_experiment_id
 
-    def _home(self, session: Session, job: Job) -> str:
-        """The id of the experiment that the job's run is in, or is to be in.
-
-        A run that is there stays where it is: of several experiments that are the job's, the rebuild of another job
-        may have chosen another one since. Looked for after the experiment, which brings deleted runs back with it.
-        """
-        experiment, known = self._experiment(session, job), job.mlflow_run_id
-        there = None if known is None else experiment_of(self._client, known, _tag(job))
-        return experiment if there is None else there
-
     def _gather(self, session: Session, job: Job) -> None:
-        """Make one of several MLflow experiments that are the job's; runs in the others stay until they are rebuilt."""
+        """Make one of several MLflow experiments that are the job's; runs in the others stay until they are rebuilt.
+
+        Once for all jobs that are waiting: what is doubled later is so until somebody asks again.
+        """
+        if job.experiment_id in self._gathered:
+            return
         ours = session.get_one(Experiment, job.experiment_id)
         ours.mlflow_experiment_id = self._of(session, ours).gather(ours.mlflow_experiment_id)
         session.commit()
+        self._gathered.add(job.experiment_id)
 
     def _of(self, session: Session, experiment: Experiment) -> MlflowExperiment:
         def owners(mlflow_id: str) -> set[UUID]:
@@ -161,15 +158,20 @@ class MlflowExporter:
         return MlflowExperiment(self._client, experiment.id, experiment.name, owners)
 
     def _run(self, session: Session, job: Job, position: Position) -> MlflowRun:
-        """The job's only run, looked for at the first touch; a position in another run counts for nothing."""
+        """The job's only run, looked for at the first touch; a position in another run counts for nothing.
+
+        A run that is there stays where it is: of several experiments that are the job's, the rebuild of another job
+        may have chosen another one since. Looked for after the experiment, which brings deleted runs back with it.
+        """
         if job.id not in self._runs:
             run = MlflowRun.find_or_create(
                 self._client,
-                self._home(session, job),
+                self._experiment(session, job),
                 tag=_tag(job),
                 known=job.mlflow_run_id,
                 name=job.name,
                 started_at=job.started_at or job.created_at,
+                anew=REBUILD in position.value,
             )
             if job.mlflow_run_id != run.id:
                 job.mlflow_run_id = run.id

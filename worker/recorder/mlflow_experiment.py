@@ -96,15 +96,6 @@ class MlflowExperiment:
         return self._client.get_experiment(id)
 
 
-def experiment_of(client: Any, run_id: str, tag: tuple[str, str]) -> str | None:
-    """The id of the experiment that a run is in; None: it is deleted, unknown there or without the tag."""
-    run = _if_there(client.get_run, run_id)
-    key, value = tag
-    if run is None or run.info.lifecycle_stage == "deleted" or run.data.tags.get(key) != value:
-        return None
-    return str(run.info.experiment_id)
-
-
 def _if_there(get: Callable[[str], Any], id: str) -> Any | None:
     """What MLflow has under an id; None if it does not know it."""
     from mlflow.exceptions import MlflowException

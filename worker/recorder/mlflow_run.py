@@ -92,49 +92,54 @@ class MlflowRun:
         self.id = run_id
         self.former = former
         """A former version began it, by another layout (service.mlflow_layout), in which it is continued."""
-        self._experiment = experiment
+        self.experiment = experiment
         self._tag = tag
 
     @classmethod
     def find_or_create(
-        cls, client: Any, experiment: str, *, tag: tuple[str, str], known: str | None, name: str, started_at: datetime
+        cls,
+        client: Any,
+        experiment: str,
+        *,
+        tag: tuple[str, str],
+        known: str | None,
+        name: str,
+        started_at: datetime,
+        anew: bool = False,
     ) -> MlflowRun:
-        """The only run that carries `tag`; a new one if there is none.
+        """The only run that carries `tag`, in whatever experiment it is; a new one in `experiment` if there is none.
 
-        Of several, which a lost answer or two exporters at once leave, one stays: the `known` one, else the first by
-        id, so that all who look agree.
+        Of several, which a lost answer or two exporters at once leave, one stays: the `known` one, else one in
+        `experiment`, else the first by id, so that all who look agree. Those in other experiments than that of the one
+        that stays are left until the run is made `anew`, which deletes all that there are; MLflow keeps deleted runs
+        until its garbage is collected.
         """
-        if not _runs_with(client, [experiment], tag):
+        found = _runs_with(client, [there.experiment_id for there in every_experiment(client)], tag)
+        if anew:
+            for run_id in found:
+                client.delete_run(run_id)
+        if anew or not found:
             client.create_run(
                 experiment,
                 start_time=milliseconds(started_at),
                 tags=dict([tag, LAYOUT_TAG, ("mlflow.loggedImages", "true")]),
                 run_name=name,
             )
-        found = _runs_with(client, [experiment], tag)
-        assert found, "MLflow finds a run that it has just made"
-        run_id = known if known in found else min(found)
+            found = _runs_with(client, [experiment], tag)
+            assert found, "MLflow finds a run that it has just made"
+        homes = {run_id: str(one.info.experiment_id) for run_id, one in found.items()}
+        run_id = min(found, key=lambda one: (one != known, homes[one] != experiment, one))
         data, (key, layout) = found[run_id].data, LAYOUT_TAG
         untold = data.tags.get(key) != layout
-        run = cls(client, run_id, experiment, tag, former=untold and bool(data.params))
+        run = cls(client, run_id, homes[run_id], tag, former=untold and bool(data.params))
         if untold and not run.former:
             run.tags({key: layout})
-        run.delete_others(found)
+        run._delete_others(one for one, home in homes.items() if home == run.experiment)
         return run
 
-    @staticmethod
-    def delete_all(client: Any, tag: tuple[str, str]) -> None:
-        """Delete every run that carries `tag`, in whatever experiment; MLflow keeps deleted runs until its garbage is
-        collected."""
-        experiments = [found.experiment_id for found in every_experiment(client)]
-        for run_id in _runs_with(client, experiments, tag):
-            client.delete_run(run_id)
-
-    def delete_others(self, found: Iterable[str] | None = None) -> None:
-        """Delete whatever else carries the tag; `found`: the runs that carry it, if they were just asked for."""
-        for run_id in _runs_with(self._client, [self._experiment], self._tag) if found is None else found:
-            if run_id != self.id:
-                self._client.delete_run(run_id)
+    def delete_others(self) -> None:
+        """Delete whatever else carries the tag in the run's experiment."""
+        self._delete_others(_runs_with(self._client, [self.experiment], self._tag))
 
     def params(self, values: dict[str, str]) -> None:
         """Log params; they can never change afterwards, the same value again is fine."""
@@ -227,6 +232,11 @@ class MlflowRun:
     def finish(self, status: str, at: datetime) -> None:
         """Set the final status: FINISHED, FAILED or KILLED."""
         self._client.set_terminated(self.id, status, milliseconds(at))
+
+    def _delete_others(self, found: Iterable[str]) -> None:
+        for run_id in found:
+            if run_id != self.id:
+                self._client.delete_run(run_id)
 
     def _picture(self, image: Image.Image, name: str, *, there: bool) -> None:
         """Upload a picture, unless it is there, and its thumbnail."""
