@@ -85,7 +85,7 @@ def _tell_unnamed(
     if len(lost := np.flatnonzero(there & ~named)):
         warn(
             f"the list {name!r} names no image of {len(lost):,} of {len(classes):,} classes: "
-            f"{in_words([classes[label] for label in lost])}; nothing is learned of them, so complete it if "
+            f"{in_words([classes[label] for label in lost.tolist()])}; nothing is learned of them, so complete it if "
             "that is not meant"
         )
 
