@@ -17,6 +17,7 @@ from torch import nn
 from trainer.data.classes import different
 from trainer.data.datasets import ImageDataSet
 from trainer.data.errors import DataError, NothingReadable
+from trainer.data.overlap import shared
 from trainer.data.registry import open_data_set
 from trainer.evaluation.features import extract, labels_on
 from trainer.evaluation.knn import true_places
@@ -187,6 +188,8 @@ def _open_splits(spec: PretrainSpec, asked: ProbesSpec, context: Context) -> tup
         raise DataError(f"{PLACE}: {error}; without probes this data set can be trained on") from error
     if said := different(name, (asked.split, asked.test_split), (train.classes, test.classes)):
         raise DataError(f"{PLACE}: {said}")
+    if context.journal is not None and (said := shared((asked.split, asked.test_split), (train, test), tick)):
+        context.warn(f"{PLACE}: {said}")
     seen = collectives.all_gather_texts([f"{train.fingerprint} {test.fingerprint}"], context.device)
     if len(set(seen)) > 1:
         raise DataError(f"the ranks do not see the same files of data set {name!r}; is it being written to?")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trainer.data.datasets import Annotation, MaskFaults
 from trainer.data.errors import DataError, UnreadableImage
-from trainer.data.image_files import FileImages, Names, digest_of_files, printable, read_image, said
+from trainer.data.image_files import FileImages, Names, digest_of_files, said
 
 
 class Masks(Protocol):
@@ -116,20 +116,12 @@ class AnnotatedFiles(FileImages):
             UnreadableImage: the file is not there, may not be read, is no image, or not of the size annotated.
             OSError: the disk does not give it, or is not there any more.
         """
-        name = self._names[range(len(self))[index]]
-        image = read_image(self._folder, name, self._reading, index)
+        image = super().image(index)
         height, width = self.size(index)
         if image.shape[:2] != (height, width):
             why = f"it has {image.shape[1]} x {image.shape[0]} pixels, and its annotation says {width} x {height}"
-            raise UnreadableImage(said(name), why)
+            raise UnreadableImage(said(self._path(index)), why)
         return image
-
-    def name(self, index: int) -> str:
-        return printable(self._names[range(len(self))[index]])
-
-    def files(self) -> Iterator[bytes]:
-        """Paths of the images' files."""
-        return (os.path.join(self._folder, self._names[place]) for place in range(len(self)))
 
     def size(self, index: int) -> tuple[int, int]:
         height, width = self._sizes[index].tolist()
@@ -192,6 +184,9 @@ class AnnotatedFiles(FileImages):
         there[images[unknown], self._classes[unknown]] = -1
         there[images[~unknown], self._classes[~unknown]] = 1
         return there
+
+    def _path(self, index: int) -> bytes:
+        return self._names[range(len(self))[index]]
 
     def _rows(self, index: int) -> slice:
         return slice(int(self._ends[index - 1]) if index else 0, int(self._ends[index]))

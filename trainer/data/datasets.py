@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -55,15 +55,6 @@ class ImageDataSet(Images, Protocol):
 
     def labels(self) -> NDArray[np.int64]:
         """All labels, (n,) int64."""
-        ...
-
-
-@runtime_checkable
-class OfFiles(Protocol):
-    """Images that a list or annotations name."""
-
-    def files(self) -> Iterator[bytes]:
-        """Paths of their files."""
         ...
 
 

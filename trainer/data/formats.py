@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import assert_never
 
-from trainer.data.datasets import Images, OfFiles
+from trainer.data.datasets import Images
 from trainer.data.errors import DataError
 from trainer.data.image_files import FileImages
 from trainer.data.reading import Reading
@@ -73,8 +73,8 @@ def files_of(source: DataSource, split: str, images: Images | None, tick: Tick) 
     Raises:
         DataError, OSError: they cannot be read.
     """
-    if isinstance(images, OfFiles):
-        yield from images.files()
+    if isinstance(images, FileImages):
+        yield from map(images.file, range(len(images)))
     elif isinstance(source, FileListSource):
         from trainer.data.file_list import files_of_list
 

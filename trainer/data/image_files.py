@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import stat
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable
 
@@ -46,11 +47,37 @@ class Names:
         return bytes(self._text[start : self._ends[place]])
 
 
-class FileImages:
+class FileImages(ABC):
     """What splits have in common whose images are files of their own."""
 
     fingerprint: str
+    _folder: bytes
+    """Below which they are."""
     _reading = Reading()
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def _path(self, index: int) -> bytes:
+        """Of an image, below `_folder`."""
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """The image, (H, W, 3) uint8 RGB.
+
+        Raises:
+            UnreadableImage: the file is not there, may not be read, or is no image.
+            OSError: the disk does not give it, or is not there any more.
+        """
+        return read_image(self._folder, self._path(index), self._reading, index)
+
+    def name(self, index: int) -> str:
+        """What the image is called (`Images.name`)."""
+        return printable(self._path(index))
+
+    def file(self, index: int) -> bytes:
+        """Path of the image's file."""
+        return os.path.join(self._folder, self._path(index))
 
     def read_as(self, reading: Reading) -> None:
         """From now on, and once: what is not the default is another data set, of other pixels."""

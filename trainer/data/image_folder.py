@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
-from trainer.data.image_files import FileImages, printable, read_image, said
+from trainer.data.image_files import FileImages, printable, said
 from trainer.data.image_tree import entries, entry_ending, images_below, is_folder
 from trainer.data.images_of_tests import ImagesOfTests
 from trainer.data.passed_over import ENDINGS, PassedOver
@@ -84,18 +84,6 @@ class ImageFolder(FileImages):
 
     def __len__(self) -> int:
         return len(self._labels)
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """The image, (H, W, 3) uint8 RGB.
-
-        Raises:
-            UnreadableImage: the file is not there, may not be read, or is no image.
-            OSError: the disk does not give it, or is not there any more.
-        """
-        return read_image(self._folder, self._path(index), self._reading, index)
-
-    def name(self, index: int) -> str:
-        return printable(self._path(index))
 
     def label(self, index: int) -> int:
         return int(self._labels[index])

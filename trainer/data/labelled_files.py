@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
-from trainer.data.image_files import FileImages, Names, digest_of_files, printable, read_image
+from trainer.data.image_files import FileImages, Names, digest_of_files
 
 
 class LabelledFiles(FileImages):
@@ -52,27 +52,14 @@ class LabelledFiles(FileImages):
     def __len__(self) -> int:
         return len(self._names)
 
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """The image, (H, W, 3) uint8 RGB.
-
-        Raises:
-            UnreadableImage: the file is not there, may not be read, or is no image.
-            OSError: the disk does not give it, or is not there any more.
-        """
-        return read_image(self._folder, self._names[self._order[index]], self._reading, index)
-
-    def name(self, index: int) -> str:
-        return printable(self._names[self._order[index]])
-
-    def files(self) -> Iterator[bytes]:
-        """Paths of the images' files."""
-        return (os.path.join(self._folder, self._names[place]) for place in range(len(self)))
-
     def label(self, index: int) -> int:
         return int(self._labels[index])
 
     def labels(self) -> NDArray[np.int64]:
         return self._labels.copy()
+
+    def _path(self, index: int) -> bytes:
+        return self._names[self._order[index]]
 
 
 def _in_turn(labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -11,11 +11,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from trainer.data.errors import DataError
-from trainer.data.image_files import FileImages, Names, printable, read_image
+from trainer.data.image_files import FileImages, Names
 from trainer.data.image_tree import images_below
 from trainer.data.images_of_tests import ImagesOfTests
 from trainer.data.passed_over import PassedOver
@@ -41,17 +38,8 @@ class UnlabelledFolder(FileImages):
     def __len__(self) -> int:
         return len(self._names)
 
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """The image, (H, W, 3) uint8 RGB.
-
-        Raises:
-            UnreadableImage: the file is not there, may not be read, or is no image.
-            OSError: the disk does not give it, or is not there any more.
-        """
-        return read_image(self._folder, self._names[range(len(self))[index]], self._reading, index)
-
-    def name(self, index: int) -> str:
-        return printable(self._names[range(len(self))[index]])
+    def _path(self, index: int) -> bytes:
+        return self._names[range(len(self))[index]]
 
 
 def open_unlabelled_folder(

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, overload
 from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError
+from trainer.data.overlap import shared
 from trainer.data.registry import open_data_set
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
@@ -100,6 +101,8 @@ def open_splits(spec: BackboneJudged, context: Context, opener: Callable[..., Im
     if said := different(name, splits, (train.classes, test.classes)):
         raise DataError(said)
     for said in uneven(splits, (train, test)):
+        once(f"data set {name!r}: {said}")
+    if context.journal is not None and (said := shared(splits, (train, test), partial(context.working, PHASE))):
         once(f"data set {name!r}: {said}")
     if len(set(collectives.all_gather_texts([f"{train.fingerprint} {test.fingerprint}"], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {name!r}; is it being written to?")

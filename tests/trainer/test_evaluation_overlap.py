@@ -1,0 +1,80 @@
+"""Images that are learned from and judged, too: a score of 100 % that says nothing, told of before it is there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import runs
+from PIL import Image
+
+from trainer.data.overlap import shared
+from trainer.data.registry import open_data_set
+from trainer.evaluation import run_evaluation
+from trainer.specs import parse_spec
+from trainer.specs.data_sets import parse_source
+
+REMEDY = "scores come out too high; name another `test_split`, or take the images out of one of the two"
+
+
+def images(folder: Path, count: int, seed: int = 0) -> list[str]:
+    """So many noisy images of one size in a folder; their names."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for number in range(count):
+        Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)).save(folder / f"{number}.bmp")
+    return [f"{number}.bmp" for number in range(count)]
+
+
+def said(entry: dict[str, object], limit: int | None = None) -> str | None:
+    source = parse_source(entry)
+    train, test = (
+        open_data_set("mine", split, source=source, limit=most) for split, most in (("train", limit), ("test", None))
+    )
+    return shared(("train", "test"), (train, test), lambda: None)
+
+
+def test_a_test_split_that_is_learned_from_is_a_warning_of_the_run(tmp_path: Path) -> None:
+    spec = parse_spec(
+        {"kind": "knn", "data": {"name": "digits", "split": "test", "limit": 40}, "test_split": "test", "k": 1,
+         "backbone_from": {"pixels": True}, "images": {"size": 8, "resize": 8}}
+    )  # fmt: skip
+    assert run_evaluation(spec, runs.context(tmp_path)) is not None
+    assert [event.data["message"] for event in runs.events(tmp_path, kind="warning")] == [
+        "data set 'digits': of the 360 images of split 'test', which are judged, 40 are learned from, for both splits "
+        f"are one: {REMEDY}"
+    ]
+
+
+@pytest.mark.parametrize(("limit", "count"), [(None, 2), (1, 1)])
+def test_images_that_two_lists_name_are_counted(tmp_path: Path, limit: int | None, count: int) -> None:
+    names = images(tmp_path / "a", 6)
+    (tmp_path / "linked").symlink_to("a")
+    (tmp_path / "train.txt").write_text("".join(f"a/{name} 0\n" for name in names[:4]))
+    (tmp_path / "test.txt").write_text(f"./linked/{names[0]} 0\na//{names[3]} 0\na/{names[4]} 0\n")
+    entry = {"format": "file_list", "root": str(tmp_path), "splits": {"train": "train.txt", "test": "test.txt"}}
+    assert said(entry, limit) == (
+        f"of the 3 images of split 'test', which are judged, {count} are learned from in split 'train': {REMEDY}"
+    )
+    (tmp_path / "test.txt").write_text(f"a/{names[4]} 0\n")
+    assert said(entry, limit) is None
+
+
+def test_a_split_that_is_a_link_to_the_other_or_a_copy_of_it_is_told(tmp_path: Path) -> None:
+    images(tmp_path / "train" / "a", 3)
+    (tmp_path / "test").symlink_to("train")
+    entry: dict[str, object] = {"format": "image_folder", "root": str(tmp_path)}
+    assert said(entry) == (
+        f"of the 3 images of split 'test', which are judged, 3 are learned from in split 'train': {REMEDY}"
+    )
+    (tmp_path / "test").unlink()
+    shutil.copytree(tmp_path / "train", tmp_path / "test")
+    assert said(entry) == (
+        "the files of split 'train' and of split 'test' have the same names and sizes, and the first ones the same "
+        f"content. If one is a copy of the other, {REMEDY}"
+    )
+    shutil.rmtree(tmp_path / "test")
+    images(tmp_path / "test" / "a", 3, seed=1)  # of the same names and sizes
+    assert said(entry) is None

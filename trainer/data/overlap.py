@@ -1,0 +1,62 @@
+"""Images that a score is measured on and that were learned from, too: told, for they make it too high."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.datasets import Images, whole_of
+from trainer.data.image_files import FileImages
+
+REMEDY = "scores come out too high; name another `test_split`, or take the images out of one of the two"
+
+
+def shared(splits: tuple[str, str], images: tuple[Images, Images], tick: Callable[[], None]) -> str | None:
+    """What to say of images of the second split, which is judged, that are among those of the first, which is learned
+    from; None: there is nothing. `tick` is called for each image.
+
+    Of files those are the same that are found in the same place, links to folders followed. Copies are found where one
+    split is a copy of the other as a whole.
+    """
+    (learned, judged), (first, second) = splits, images
+    whole = whole_of(first), whole_of(second)
+    if first_is_second := learned == judged:
+        count = min(len(first), len(second))
+    elif isinstance(whole[0], FileImages) and isinstance(whole[1], FileImages):
+        there = _hashes(whole[0], len(first), tick), _hashes(whole[1], len(second), tick)
+        count = int(np.isin(there[1], there[0]).sum())
+        if not count and whole[0].fingerprint == whole[1].fingerprint and _alike(whole[0].file(0), whole[1].file(0)):
+            return (
+                f"the files of split {learned!r} and of split {judged!r} have the same names and sizes, and the first "
+                f"ones the same content. If one is a copy of the other, {REMEDY}"
+            )
+    else:
+        count = len(second) if whole[0].fingerprint == whole[1].fingerprint else 0
+    if not count:
+        return None
+    of = f"of the {len(second):,} images of split {judged!r}, which are judged, {count:,} are learned from"
+    return f"{of}, for both splits are one: {REMEDY}" if first_is_second else f"{of} in split {learned!r}: {REMEDY}"
+
+
+def _hashes(images: FileImages, count: int, tick: Callable[[], None]) -> NDArray[np.int64]:
+    """Of the paths of the first files: a million paths as objects would take 150 MB."""
+    hashes = np.empty(count, dtype=np.int64)
+    real: dict[bytes, bytes] = {}
+    for index in range(count):
+        tick()
+        folder, name = os.path.split(os.path.normpath(images.file(index)))
+        if folder not in real:
+            real[folder] = os.path.realpath(folder)
+        hashes[index] = hash(real[folder] + b"/" + name)
+    return hashes
+
+
+def _alike(one: bytes, other: bytes) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
