@@ -5,8 +5,6 @@ from __future__ import annotations
 import uuid
 
 from celery import Celery
-from kombu import compression
-from kombu.exceptions import DecodeError
 
 from service import surroundings
 from service.settings import Settings
@@ -18,8 +16,6 @@ WAKE_TASK = "barlow.wake"
 def make_celery(settings: Settings) -> Celery:
     """The application of the scheduler (sends) and the workers (receive)."""
     surroundings.disown(*surroundings.BROKER)
-    for content_type in compression.encoders():  # type: ignore[no-untyped-call]
-        compression.register(_refuse, _refuse, content_type)  # type: ignore[no-untyped-call]
     app = Celery("barlow", broker=settings.redis_url.get_secret_value(), set_as_current=False, fixups=[])
     app.conf.update(
         # A message says "look", so it is acknowledged early: a second one is harmless, a lost one is sent again.
@@ -40,7 +36,7 @@ def make_celery(settings: Settings) -> Celery:
         broker_connection_max_retries=None,
         broker_pool_acquire_timeout=5,
         broker_transport_options={
-            "visibility_timeout": 3600,
+            "ack_emulation": False,  # a copy of what is being worked at would only be put back
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
@@ -52,11 +48,6 @@ def make_celery(settings: Settings) -> Celery:
         timezone="UTC",
     )
     return app
-
-
-def _refuse(body: bytes) -> bytes:
-    """In the place of every compression: a message of some kilobytes would grow to gigabytes, and ours are short."""
-    raise DecodeError("the message is compressed, and none of ours is")
 
 
 def queue_of(node: str) -> str:

@@ -15,6 +15,7 @@ from service.broker import WAKE_TASK, make_celery, queue_of
 from service.database.engine import make_engine
 from service.ledger.errors import NodeNameTaken
 from service.settings import Settings
+from worker import messages
 from worker.node import Node
 
 RESTART_SECONDS = 5.0
@@ -70,6 +71,7 @@ def run(settings: Settings) -> int:
 
 
 def _make_app(settings: Settings, node: Node) -> Celery:
+    messages.sieve()
     app = make_celery(settings)
     app.conf.worker_redirect_stdouts = False
     signals.setup_logging.connect(_keep_logging, weak=False)

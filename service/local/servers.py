@@ -120,7 +120,7 @@ class Redis:
         settings.write_text(
             f"bind {HOST}\nport {self.port}\nrequirepass {self.password}\n"
             "appendonly yes\nappendfsync everysec\nsave 3600 1\nmaxmemory-policy noeviction\n"
-            "set-proc-title no\n"
+            "proto-max-bulk-len 1mb\nset-proc-title no\n"
         )
         # Read from an open file: a path would be taken for a pattern, and that of `lab[1]` fits another's folder.
         launch = (

@@ -153,6 +153,8 @@ def test_redis_keeps_its_queue_over_a_kill(deep: Path) -> None:
     server.start()
     with redis_client.Redis.from_url(server.url) as client:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        with pytest.raises(redis_client.RedisError):  # the connection ends, perhaps before the reason has come
+            client.lpush("queue", bytes(2 << 20))
         client.lpush("queue", "a")
 
     server.stop()
