@@ -186,6 +186,16 @@ def test_a_band_that_is_dropped_is_told(file, said):
         np.testing.assert_array_equal(found, BANDS[..., :3])
 
 
+@pytest.mark.parametrize("photometric", [None, 1])
+def test_values_of_32_bits_without_a_sign_go_beyond_those_with_one(photometric):
+    """Pillow's integers have a sign: the brightest half of the values were darker than the darkest."""
+    values = np.linspace(0, 2**32 - 1, 400, dtype=np.uint32).reshape(20, 20)
+    file = tiff(values, 32, photometric=photometric)
+    assert (np.diff(grey(file, "percentile").ravel().astype(int)) >= 0).all()
+    told = tiff(values, 32, photometric=photometric, tags={341: (4, [2**32 - 1])})
+    np.testing.assert_array_equal(grey(told, "file"), (values / (2**32 - 1) * 255 + 0.5).astype(np.uint8))
+
+
 def pages(count, kinds=None, big=False):
     """A TIFF of pages with levels 10, 20 ...; `kinds` are the NewSubfileType of each."""
     first, *others = [Image.new("L", (5, 4), 10 * number) for number in range(1, count + 1)]
@@ -207,6 +217,36 @@ def test_pages_of_a_tiff_are_counted_and_the_first_is_read(file, count):
     np.testing.assert_array_equal(found, decode(file, "x"))
     with Image.open(io.BytesIO(file)) as image:
         np.testing.assert_array_equal(found[..., 0], np.asarray(image))
+
+
+def animated(form, count):
+    first, *others = [Image.new("RGB", (8, 8), (90 + 9 * number, 0, 0)) for number in range(count)]
+    file = io.BytesIO()
+    first.save(file, form, save_all=True, append_images=others, lossless=True)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
+def test_an_animation_is_told_and_its_first_frame_is_read(form):
+    alone = decode(animated(form, 1), "x", losses=(losses := Losses()))
+    assert losses == Losses()
+    found = decode(animated(form, 3), "x", losses=(losses := Losses()))
+    assert losses == Losses(animation=True)
+    np.testing.assert_array_equal(found, alone)
+    np.testing.assert_array_equal(found, decode(animated(form, 3), "x"))
+
+
+@pytest.mark.parametrize(("file", "cause"), [
+    (tiff(RAMP, 16, tags={259: (3, [5])}), "decoder error -2"),
+    (tiff(RAMP, 16)[:-40], "truncated"),
+    (tiff(np.zeros((6, 6, 3), np.uint8), 8, photometric=6, separate=True), "unknown raw mode"),
+])  # fmt: skip
+def test_pixels_of_a_tiff_that_cannot_be_decoded_are_told_in_our_words(file, cause):
+    told = (
+        rf"the pixels of a TIFF with \d bands? of \d+ bits .* cannot be decoded \(.*{cause}.*\).* Write it again, unc"
+    )
+    with pytest.raises(UnreadableImage, match=told):
+        decode(file, "x")
 
 
 def test_directories_in_a_circle_or_beyond_the_end_of_a_file_are_counted_once():

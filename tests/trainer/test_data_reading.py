@@ -136,6 +136,15 @@ def test_pages_that_are_not_read_are_told(tmp_path):
     assert "1 of 1 images read hold several pages, first all/a.tif: 5; the first one is read; write each" in said[0]
 
 
+def test_animations_are_told(tmp_path):
+    first, second = (Image.new("RGB", (8, 8), (0, level, 0)) for level in (90, 200))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    said: list[str] = []
+    opened(folder(tmp_path / "all", {"a.gif": (tmp_path / "a.gif").read_bytes()}), warn=said.append).image(0)
+    assert len(said) == 1
+    assert "1 of 1 images read are animations, first all/a.gif: the first frame is read; write each frame" in said[0]
+
+
 @pytest.mark.parametrize(("value_range", "advised"), [
     ("dtype", ["`value_range: percentile`", "`file`"]), ("file", ["`value_range: percentile`"]), ("percentile", []),
 ])  # fmt: skip

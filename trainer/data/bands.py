@@ -20,6 +20,18 @@ _PLANAR, _SAMPLE_FORMAT = 284, 339
 _SEPARATE, _SIGNED = 2, 2
 
 
+def is_animation(image: Image.Image, encoded: bytes) -> bool:
+    """Whether an image of another format than TIFF has several frames, of which the first is read; `encoded` is its
+    file."""
+    if image.format != "GIF":
+        return bool(getattr(image, "is_animated", False))
+    try:  # opened anew: a look for a second frame moves to it
+        with Image.open(BytesIO(encoded), formats=("GIF",)) as again:
+            return bool(getattr(again, "is_animated", False))
+    except Exception:  # damaged behind its first frame, in any way
+        return False
+
+
 def refuse_misread(image: TiffImageFile) -> None:
     """Refuse what Pillow reads as something else, without a word: planes of more than 8 bits that are not compressed,
     whose bytes it takes for levels, and signed values of 8 bits, which it takes for unsigned ones.
@@ -102,10 +114,27 @@ def said_of_tiff(encoded: bytes) -> str | None:
         directory.load(file)
         if _WIDTH not in directory:
             return None
-        samples = int(directory.get(_SAMPLES, 1))
-        bits = "/".join(str(each) for each in sorted(set(directory.get(_BITS, (1,)))))
-        kind = f"compression {directory.get(_COMPRESSION, 1)}, photometric {directory.get(_PHOTOMETRIC)}"
+        which = _kind_of_tiff(directory)
     except Exception:  # as its readers do, this trips over damage in many ways
         return None
-    which = f"a TIFF with {samples} {'band' if samples == 1 else 'bands'} of {bits} bits ({kind})"
     return f"it is {which}, which cannot be read: write it with 1 or 3 bands of 8 or 16 bits"
+
+
+def said_of_pixels(image: TiffImageFile, error: Exception) -> str:
+    """What to say of a TIFF whose pixels end in `error`, which is in Pillow's words."""
+    try:
+        which = _kind_of_tiff(image.tag_v2)
+    except Exception:
+        which = "a TIFF"
+    return (
+        f"the pixels of {which} cannot be decoded ({str(error) or type(error).__name__}): the file is damaged or cut "
+        "short, or its form is unknown here. Write it again, uncompressed or with LZW or Deflate"
+    )
+
+
+def _kind_of_tiff(directory: ImageFileDirectory_v2) -> str:
+    """In words; raises anything where the tags are damaged."""
+    samples = int(directory.get(_SAMPLES, 1))
+    bits = "/".join(str(each) for each in sorted(set(directory.get(_BITS, (1,)))))
+    kind = f"compression {directory.get(_COMPRESSION, 1)}, photometric {directory.get(_PHOTOMETRIC)}"
+    return f"a TIFF with {samples} {'band' if samples == 1 else 'bands'} of {bits} bits ({kind})"

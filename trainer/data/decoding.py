@@ -13,7 +13,7 @@ What becomes of the odd ones, all told by their content, never by the ending of 
 - more than 8 bits a channel: as the data set's `value_range` says (trainer.data.levels), by default the high byte of
   16, in grey as in colour; Pillow's own conversion of grey would clip at 255. Of colours it is the high byte always.
 - CMYK: by Pillow's arithmetic without a colour profile; Adobe's inverted files included.
-- several frames or pages: the first one; pages of a TIFF are told.
+- several frames or pages: the first one; that there are more is told.
 - more than LARGE_PIXELS: reduced by a whole factor (box mean) to about that, one such image at a time in a rank.
 - more work than its size is worth (trainer.data.decoding_cost), such as a JPEG of hundreds of scans: refused.
 - planes of 16 bits that are not compressed, and signed values of 8 bits, both in TIFFs: refused.
@@ -35,7 +35,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from trainer.data.bands import dropped_of, pages_of_tiff, refuse_misread, said_of_tiff
+from trainer.data.bands import dropped_of, is_animation, pages_of_tiff, refuse_misread, said_of_pixels, said_of_tiff
 from trainer.data.decoding_cost import LARGE_PIXELS, MAX_PIXELS, refuse_costly, refuse_exif, refuse_scans, refuse_tiles
 from trainer.data.errors import UnreadableImage
 from trainer.data.jpeg import ORIENTATION, decode_plain_jpeg
@@ -134,13 +134,10 @@ def decode_by_pillow(
             if count > MAX_PIXELS:
                 raise ValueError(f"it has {count:,} pixels, and the limit is {MAX_PIXELS:,}")
             refuse_tiles((tile.extents for tile in image.tile), count)
-            if isinstance(image, TiffImageFile) and image.info.get("compression") == "jpeg":
-                offsets = image.tag_v2.get(STRIP_OFFSETS) or image.tag_v2.get(TILE_OFFSETS) or ()
-                refuse_scans(encoded.count(b"\xff\xda") / max(1, np.size(offsets)), count)
             if isinstance(image, TiffImageFile):
-                refuse_misread(image)
-            if losses is not None and isinstance(image, TiffImageFile):
-                losses.pages = pages_of_tiff(encoded)
+                _look_at_tiff(image, encoded, losses)
+            elif losses is not None:
+                losses.animation = is_animation(image, encoded)
             if count <= LARGE_PIXELS:
                 return _upright_rgb(image, value_range, losses)
             with _one_large:
@@ -154,12 +151,33 @@ def decode_by_pillow(
         raise UnreadableImage(name, str(error) or type(error).__name__) from error
 
 
+def _look_at_tiff(image: TiffImageFile, encoded: bytes, losses: Losses | None) -> None:
+    """Before its pixels are loaded.
+
+    Raises:
+        ValueError: they cannot be, for their cost or because Pillow would read others.
+    """
+    if image.info.get("compression") == "jpeg":
+        offsets = image.tag_v2.get(STRIP_OFFSETS) or image.tag_v2.get(TILE_OFFSETS) or ()
+        refuse_scans(encoded.count(b"\xff\xda") / max(1, np.size(offsets)), image.width * image.height)
+    refuse_misread(image)
+    if losses is not None:
+        losses.pages = pages_of_tiff(encoded)
+
+
 def _upright_rgb(
     image: ImageFile, value_range: ValueRange, losses: Losses | None, factor: int = 1
 ) -> NDArray[np.uint8]:
     refuse_exif(image.info.get("exif", image.info.get("Raw profile type exif")))
     sixteen = any(";16" in str(tile.args) for tile in image.tile)
-    image.load()
+    try:
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(image, TiffImageFile):
+            raise ValueError(said_of_pixels(image, error)) from error
+        raise
     refuse_exif(image.info.get("exif", image.info.get("Raw profile type exif")))  # a PNG may have it behind its pixels
     turn = _turn_of(image)
     if losses is not None:

@@ -83,7 +83,7 @@ class FileImages(ABC):
         """From now on, and once: what is not the default is another data set, of other pixels."""
         self._reading = reading
         if reading.value_range != "dtype":
-            said = f"{self.fingerprint} value_range {reading.value_range} 1"
+            said = f"{self.fingerprint} value_range {reading.value_range} 2"
             self.fingerprint = hashlib.sha256(said.encode()).hexdigest()
 
     def look_anew(self) -> Reading:

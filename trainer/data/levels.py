@@ -30,7 +30,8 @@ NO_WHITE = (
     "say `value_range: percentile` for the data set in datasets.yaml"
 )
 
-_BITS, _PHOTOMETRIC = 258, 262
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_UNSIGNED = 1
 _RANGES = (340, 341), (280, 281)
 """Tags of TIFF: the smallest and the largest value of a sample."""
 _WHITE_IS_ZERO = 0
@@ -58,7 +59,7 @@ def levels_of(image: Image.Image, value_range: ValueRange) -> NDArray[np.uint8]:
     Raises:
         ValueError: none of its values is white by definition.
     """
-    values = np.asarray(image)
+    values = _values(image)
     high_byte = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
     found = _spread(values) if value_range == "percentile" else _declared(image) if value_range == "file" else None
     if found is not None:
@@ -70,6 +71,13 @@ def levels_of(image: Image.Image, value_range: ValueRange) -> NDArray[np.uint8]:
     else:
         raise ValueError(NO_WHITE)
     return 255 - levels if value_range != "dtype" and is_negative(image) else levels
+
+
+def _values(image: Image.Image) -> NDArray[Any]:
+    values = np.asarray(image)
+    # Pillow gives 32 bits with a sign, also those that have none.
+    unsigned = isinstance(image, TiffImageFile) and _first(image, _SAMPLE_FORMAT) in (None, _UNSIGNED)
+    return values.view(np.uint32) if image.mode == "I" and unsigned else values
 
 
 def spread(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -37,6 +37,8 @@ class Losses:
     """What it has beside grey, or red, green and blue."""
     pages: int = 1
     """The first of them is read."""
+    animation: bool = False
+    """It has several frames, of which the first is read."""
     sixteen: bool = False
     """It has more than 8 bits a channel,"""
     high_byte_alone: bool = False
@@ -143,6 +145,11 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
         found["pages"] = (
             f"hold several pages, first {name}: {losses.pages:,}{or_more}; the first one is read; write each page as a "
             f"file of its own ({SEE})"
+        )
+    if losses.animation:
+        found["animation"] = (
+            f"are animations, first {name}: the first frame is read; write each frame that is meant as a file of its "
+            f"own ({SEE})"
         )
     if losses.high_byte_alone and value_range == "percentile" and (count := len(np.unique(levels))) < FEW_LEVELS:
         found["coarse"] = (
