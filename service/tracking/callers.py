@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hmac
+import re
 import time
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,6 +20,8 @@ TRUST_SECONDS = 3.0
 """So long an answer of the API holds: a token that is revoked is refused so much later."""
 ASK_SECONDS = 10.0
 REMEMBERED = 1000
+_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
+"""What may be one; nothing else is sent on, as no header holds it or the API takes no head of such a length."""
 SERVICE = "mlflow"
 """What a browser's session has to be for."""
 
@@ -46,6 +48,20 @@ RECORDER = Visitor("recorder", Holder.RECORDER)
 
 class ApiAway(Exception):
     """The API, which knows the tokens, gives no answer that could be used; the words are for whoever asked."""
+
+    status = 503
+    retry_after = "5"
+    """Seconds."""
+
+
+class TooManyRefused(ApiAway):
+    """The API looks at few tokens for a while: too many that came by here were refused."""
+
+    status = 429
+
+    def __init__(self, retry_after: str) -> None:
+        super().__init__(f"too many tokens were refused; send a good one in {retry_after} s")
+        self.retry_after = retry_after
 
 
 class Callers:
@@ -154,21 +170,23 @@ class Callers:
                 return said
         except (httpx.HTTPError, ValueError) as error:
             raise ApiAway(f"the API at {self._api}, which knows the tokens, does not answer: {error!r}") from error
+        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            raise TooManyRefused(answer.headers.get("retry-after", "1"))
         raise ApiAway(f"the API at {self._api}, which knows the tokens, answers {answer.status_code}; try again soon")
 
 
 def token_in(authorization: str | None) -> str | None:
-    """The token in a header `Authorization`, as Bearer or as the password of Basic; None: there is none."""
+    """The token in a header `Authorization`, as Bearer or as the password of Basic; None: nothing that could be one."""
     scheme, _, rest = (authorization or "").strip().partition(" ")
-    rest = rest.strip()
-    if scheme.lower() == "bearer":
-        return rest or None
+    token = rest.strip()
     if scheme.lower() == "basic":
         try:
-            return base64.b64decode(rest, validate=True).decode().partition(":")[2] or None
-        except (binascii.Error, UnicodeDecodeError):
+            token = base64.b64decode(token, validate=True).decode().partition(":")[2]
+        except ValueError:  # binascii's and that of bytes that are no UTF-8, too
             return None
-    return None
+    elif scheme.lower() != "bearer":
+        return None
+    return token if _TOKEN.fullmatch(token) else None
 
 
 def _bearer(secret: str) -> dict[str, str]:

@@ -91,7 +91,7 @@ class Gate:
             visitor = await self._visitor(scope)
         except ApiAway as away:
             log.warning("%s", away)
-            return answers.error(503, str(away), (b"retry-after", b"5"))
+            return answers.error(away.status, str(away), (b"retry-after", away.retry_after.encode()))
         if visitor is None:
             return _stranger(scope)
         if visitor.holder not in access:
@@ -121,7 +121,7 @@ class Gate:
         except ApiAway as away:
             log.warning("nothing is done that the audit trail cannot hold: %s", away)
             words = f"nothing was done, as it could not be written into the audit trail: {away}"
-            return answers.error(503, words, (b"retry-after", b"5"))
+            return answers.error(away.status, words, (b"retry-after", away.retry_after.encode()))
         if written is None:
             return _stranger(scope)
         receive = _replay(written, receive)
