@@ -46,7 +46,7 @@ def make_private(directory: Path, report: Callable[[str], None]) -> None:
             )
         elif above := private_folders.of_another(directory):
             report(
-                f"Warning: {above} belongs to another account (user id {above.stat().st_uid}), which could put"
+                f"Warning: {above} belongs to another account (user id {above.lstat().st_uid}), which could put"
                 f" something else in the place of {directory}; choose another --data unless you trust it with the stack"
             )
         mode = facts.st_mode & 0o7777

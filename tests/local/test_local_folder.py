@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,46 @@ def test_a_group_that_writes_above_it_is_told_unless_it_is_the_accounts_own(tmp_
     os.chown(project, 0, OTHER)
     (said,) = _said(project / "lab")
     assert f"`chmod go-w {project}`" in said
+
+
+def _acl(*entries: tuple[int, int, int]) -> bytes:
+    """Of (tag, rights, number): 1, 4, 0x10 and 0x20 are the owner, the group, the mask and others."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+@needs_root
+@pytest.mark.parametrize(("rights", "told"), [(7, True), (5, False)])
+@pytest.mark.parametrize("tag", [2, 8], ids=["an account", "a group"])
+def test_an_access_control_list_above_it_that_lets_others_write_is_told(
+    tmp_path: Path, tag: int, rights: int, told: bool
+) -> None:
+    """What seem to be the rights of the group are those of all who are named."""
+    project, nobody = tmp_path / "project", (1 << 32) - 1
+    project.mkdir()
+    entries = [(1, 7, nobody), (4, 7, nobody), (tag, rights, OTHER), (0x10, 7, nobody), (0x20, 0, nobody)]
+    try:
+        os.setxattr(project, "system.posix_acl_access", _acl(*sorted(entries)))
+    except OSError as error:
+        pytest.skip(f"no access control lists here: {error}")
+    assert project.stat().st_mode & 0o777 == 0o770
+    said = _said(project / "lab")
+    assert bool(said) is told
+    if told:
+        assert f"`chmod go-w {project}`" in said[0]
+        project.chmod(0o750)
+        assert _said(project / "lab") == [], "the remedy is one"
+
+
+@needs_root
+def test_a_link_of_another_account_on_the_way_is_told(tmp_path: Path) -> None:
+    """In /tmp it could make its link lead elsewhere at any time."""
+    (tmp_path / "mine").mkdir(mode=0o700)
+    (tmp_path / "theirs").symlink_to("mine")
+    (tmp_path / "ours").symlink_to(tmp_path / "theirs")
+    os.chown(tmp_path / "theirs", OTHER, OTHER, follow_symlinks=False)
+    for way in (tmp_path / "theirs", tmp_path / "theirs" / "lab", tmp_path / "ours" / "lab"):
+        (said,) = _said(way)
+        assert said.startswith(f"Warning: {tmp_path / 'theirs'} belongs to another account (user id {OTHER})")
 
 
 @needs_root

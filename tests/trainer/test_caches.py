@@ -106,9 +106,16 @@ def _open_above(cache: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another account")
 @pytest.mark.parametrize("spoil", [_of_another_account, _link, _open_above])
-@pytest.mark.parametrize("end", ["from trainer.runtime.ending import end_process; end_process(0)", "sys.exit(0)"])
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        ("from trainer.runtime.ending import end_process; end_process(0)", 0),
+        ("from trainer.runtime import watchdog; watchdog.end('a lost lease')", 1),
+        ("sys.exit(0)", 0),
+    ],
+)
 def test_nor_is_the_run_folders_one_and_then_it_is_made_anew_and_removed_at_the_end(
-    home: Path, spoil: Callable[[Path], None], end: str
+    home: Path, spoil: Callable[[Path], None], end: str, status: int
 ) -> None:
     run = home / "run"
     run.mkdir()
@@ -118,14 +125,15 @@ def test_nor_is_the_run_folders_one_and_then_it_is_made_anew_and_removed_at_the_
         "import os, sys, pathlib; from trainer.runtime.caches import keep_private\n"
         "keep_private(pathlib.Path(sys.argv[1]))\n"
         "folder = pathlib.Path(os.environ['TRITON_CACHE_DIR']).parent\n"
-        "facts = folder.stat(); print(folder, oct(facts.st_mode), facts.st_uid)\n"
+        "facts = folder.stat(); print(folder, oct(facts.st_mode), facts.st_uid, flush=True)\n"
         f"(folder / 'torchinductor').mkdir(); (folder / 'torchinductor' / 'kernel.py').touch(); {end}"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", script, str(run)],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(home)},
-        capture_output=True, text=True, check=True,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
+    assert done.returncode == status, done.stderr
     folder, *facts = done.stdout.split()
     assert facts == [oct(stat.S_IFDIR | 0o700), str(os.geteuid())]
     assert Path(folder).parent == home

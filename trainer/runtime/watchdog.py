@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainer import outcome
+from trainer.runtime import caches
 
 ALIVE_FILE = "BARLOW_ALIVE_FILE"
 ALIVE_SECONDS = "BARLOW_ALIVE_SECONDS"
@@ -81,7 +82,8 @@ def end(why: str, *, silencing: Path | None = None) -> None:
     """
     try:
         # Whatever becomes of it: the volume may hang, the disk of the log be full, and a frozen worker empties no pipe.
-        last = [threading.Thread(target=do, daemon=True) for do in (lambda: _silence(silencing), lambda: _say(why))]
+        acts: tuple[Callable[[], None], ...] = (lambda: _silence(silencing), lambda: _say(why), caches.remove_made)
+        last = [threading.Thread(target=act, daemon=True) for act in acts]
         for thread in last:
             thread.start()
         for thread in last:
