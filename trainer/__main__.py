@@ -37,9 +37,9 @@ Run one job without any service: pretrain a backbone with Barlow Twins, or evalu
 is one.
 
 The same command on the same run directory goes on from the newest checkpoint that is whole, as a new attempt. Ctrl-C
-writes a checkpoint first, and so does TERM or the end of an SSH session (under nohup it goes on); a second Ctrl-C does
-not. The result of a run depends on the spec alone, not on how many ranks: batch_size is that of all ranks together.
-With one rank that fails all end, and so they do with the command that started them.
+writes a checkpoint first, and so does TERM or the end of an SSH session (under nohup it goes on); a Ctrl-C after one of
+these does not. The result of a run depends on the spec alone, not on how many ranks: batch_size is that of all ranks
+together. With one rank that fails all end, and so they do with the command that started them.
 """
 
 EPILOG = """\

@@ -26,7 +26,8 @@ from trainer.specs.words import shown
 
 GPUS = "CUDA_VISIBLE_DEVICES"
 PEER_SECONDS = 10.0
-"""What is left to the other ranks when one has failed, or when a second Ctrl-C was handed on: they name the cause."""
+"""What is left to the other ranks when one has failed, or when a Ctrl-C after a request to stop was handed on: they
+name the cause."""
 LOOK_SECONDS = 0.1
 JOIN_SECONDS = 2.0
 """What is left to last lines: of ranks that were killed, or out of a pipe that something of a dead rank holds open."""
@@ -200,16 +201,17 @@ class _Ranks:
 
 
 def _watch(ranks: _Ranks) -> int:
-    interrupts, deadline = 0, None
+    asked, interrupted, deadline = False, False, None
     while None in (statuses := ranks.statuses()):
-        if deadline is None and (any(statuses) or interrupts > 1):
+        if deadline is None and (any(statuses) or interrupted):
             deadline = time.monotonic() + PEER_SECONDS
         if deadline is not None and time.monotonic() > deadline:
-            why = "a second interrupt" if interrupts > 1 else "another one had failed"
+            why = "an interrupt after the request to stop" if interrupted else "another one had failed"
             ranks.kill(f"still there {PEER_SECONDS:g} s after {why}")
         number = ranks.heard(LOOK_SECONDS)
         if number is not None:
-            interrupts += number == signal.SIGINT
+            interrupted = interrupted or (asked and number == signal.SIGINT)
+            asked = asked or number in signals.STOPS
             ranks.signal(number)
     return 1 if any(statuses) else 0
 

@@ -166,19 +166,22 @@ def test_the_first_rank_that_fails_ends_the_others(failure, said):
     assert "killed rank 0: still there 0.2 s after another one had failed" in err
 
 
-def test_a_second_interrupt_ends_ranks_that_do_not_end_by_themselves():
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_after_a_request_to_stop_ends_ranks_that_do_not_end_by_themselves(first):
     script = (
-        "import os, signal, time; signal.signal(signal.SIGINT, lambda *_: os.write(1, b'interrupted\\n'))\n"
-        "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT]); print('ready', flush=True)\n"
+        "import os, signal, time; from trainer.runtime import signals\n"
+        "for number in signals.STOPS: signal.signal(number, lambda *_: os.write(1, b'interrupted\\n'))\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.STOPS); print('ready', flush=True)\n"
         "while True: time.sleep(1)"
     )
     launcher = _launcher(script, peer_seconds=0.2)
     _said(launcher, "[0] ready", "[1] ready")
-    launcher.send_signal(signal.SIGINT)
+    launcher.send_signal(first)
     _said(launcher, "[0] interrupted", "[1] interrupted")
     launcher.send_signal(signal.SIGINT)
     status, _, err = _end(launcher)
-    assert (status, err) == (1, "barlow-train: killed rank 0, 1: still there 0.2 s after a second interrupt\n")
+    why = "still there 0.2 s after an interrupt after the request to stop"
+    assert (status, err) == (1, f"barlow-train: killed rank 0, 1: {why}\n")
 
 
 def _narrow(pipe: IO[str] | None) -> int:

@@ -17,7 +17,7 @@ def stacks_on_signal() -> None:
 
 
 def hear_stop() -> None:
-    """Take SIGTERM, SIGINT and SIGHUP as requests to stop (`stopping`); a second SIGINT ends the process at once.
+    """Take SIGTERM, SIGINT and SIGHUP as requests to stop (`stopping`); a SIGINT after one of them ends it at once.
 
     A SIGHUP says that the terminal is gone. Who started this process with nohup wants it to go on, and it does.
     """
