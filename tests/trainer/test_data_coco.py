@@ -6,11 +6,13 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
-from trainer.data.coco import mask_of
+from trainer.data.coco import _shows, mask_of
 from trainer.data.datasets import MaskFaults
 from trainer.data.errors import DataError
 from trainer.data.registry import open_annotated, open_data_set
@@ -155,6 +157,43 @@ def test_a_polygon_that_is_none_is_left_out_of_a_mask_that_has_others(tmp_path, 
     assert (faults.objects, faults.polygons) == (0, 1)
     assert "007.jpg: 1 of its polygons left out" in faults.first
     np.testing.assert_array_equal(with_masks.annotation(0).masks, [mask_of(TRIANGLE, HEIGHT, WIDTH)])
+
+
+SLIVER = [4.1, 4.1, 4.3, 4.1, 4.2, 9.3]
+EMPTY = "a mask of no pixel, or of the first one alone; points are pixels, no fractions"
+
+
+@pytest.mark.parametrize(("segmentation", "empty"), [
+    ([SLIVER], True), ([[-9, -9, -4, -9, -4, -2]], True), ([[0.1, 0.2, 0.9, 0.2, 0.9, 0.9, 0.1, 0.9]], True),
+    ([[0, 0, 1, 0, 1, 1, 0, 1]], True), ({"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}, True),
+    ([SLIVER, *TRIANGLE], False), ([[2, 2, 6, 2, 6, 6, 2, 6]], False), (CROWD, False),
+])  # fmt: skip
+def test_a_mask_that_shows_nothing_is_counted_and_its_object_kept(tmp_path, segmentation, empty):
+    data = opened(put(tmp_path, annotations=[instance(1, 7, 1, [0, 0, 2, 2], segmentation)]))
+    with_masks, faults = data.with_masks(lambda: None)
+    assert faults == MaskFaults(empty=int(empty), first=f"007.jpg: {EMPTY}" if empty else "")
+    found = with_masks.annotation(0)
+    assert (len(found.boxes), bool(found.masks.sum() > 1)) == (1, not empty)
+
+
+@settings(max_examples=300, deadline=None)
+@given(points=st.lists(st.floats(-3, 33), min_size=6, max_size=10).filter(lambda all_: len(all_) % 2 == 0))
+def test_what_shows_nothing_is_what_pycocotools_fills_no_pixel_of(tmp_path_factory, points):
+    points[0] += 2 if max(points) <= 1.01 else 0
+    encoded = reference.frPyObjects([points], HEIGHT, WIDTH)
+    assert _shows(points, HEIGHT, WIDTH) == bool(reference.area(encoded)[0])
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_boxes_that_are_fractions_of_their_image_are_told(tmp_path, whole):
+    said = []
+    boxes = [[0.1, 0.2, 0.5, 0.3], [0, 0, 1, 1], [0.5, 0.5, 0.5, 0.5], [0, 0, 0, 0], [0, 0, 9, 1]]
+    annotations = [instance(number, 7, 1, box) for number, box in enumerate(boxes[-2:] if whole else boxes)]
+    opened(put(tmp_path, annotations=annotations), warn=said.append)
+    assert said == ([] if whole else [
+        "data set 'mine': 3 of 5 boxes of instances_train2017.json lie between 0 and 1: are they fractions of the "
+        "image's sides? Boxes are read as pixels, as COCO has them; multiply these by width and height"
+    ])  # fmt: skip
 
 
 def as_floats(value):

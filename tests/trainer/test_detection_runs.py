@@ -170,7 +170,10 @@ def _on_files(root: Path, folder: Path, **changes: Any) -> dict[str, Any]:
     return _run(spec(data={"name": "own"}, steps=2, warmup_steps=0, batch_size=2, **changes), context)
 
 
-BAD_MASKS = {1: [], 3: [[30, 5, 31, 6], [30, 5, 50, 5, 50, 25, 30, 25]], 5: {"size": [3, 3], "counts": [9]}}
+SLIVER = [[5.1, 5.1, 5.3, 5.1, 5.2, 9.3]]
+BAD_MASKS = {
+    1: [], 3: [[30, 5, 31, 6], [30, 5, 50, 5, 50, 25, 30, 25]], 5: {"size": [3, 3], "counts": [9]}, 6: SLIVER,
+}  # fmt: skip
 
 
 def test_a_job_of_boxes_alone_keeps_every_image_whatever_its_masks(tmp_path: Path):
@@ -196,13 +199,15 @@ def test_with_masks_a_bad_polygon_is_left_out_and_then_the_object_and_both_are_c
     assert facts["unreadable"] == {"train": 0, "test": 0}
     for split in ("train", "test"):
         assert (facts[f"{split}_objects_left_out"], facts[f"{split}_polygons_left_out"]) == (2, 1)
+        assert facts[f"{split}_masks_empty"] == 1
     assert len(result["evaluator"]["otherwise"]) == 4
     said = [event.data["message"] for event in runs.events(tmp_path / "run", kind="warning")]
     for split in ("train", "test"):
         assert (
             f"split '{split}': objects without a mask that can be read are left out, with their boxes (2); what is no "
-            "polygon is left out of the masks of other objects (1). The first: 0.png: neither polygons nor run lengths "
-            "of 64 x 64 pixels"
+            "polygon is left out of the masks of other objects (1); objects whose mask covers no pixel, or the first "
+            "one alone, are kept, and nothing fits it (1). The first: 0.png: neither polygons nor run lengths of 64 x 64 "
+            "pixels"
         ) in said
 
 

@@ -22,8 +22,9 @@ from trainer.data.image_files import FileImages, Names, digest_of_files, said
 class Masks(Protocol):
     """Masks of objects by their places, in images of a height and a width."""
 
-    def left_out(self, place: int, height: int, width: int) -> int:
-        """How many polygons of an object are none.
+    def look(self, place: int, height: int, width: int) -> tuple[int, bool]:
+        """How many polygons of an object are none, and whether the others show nothing: no pixel, or the first one of
+        the image at most.
 
         Raises:
             ValueError: nothing of its mask can be read; says why.
@@ -32,7 +33,7 @@ class Masks(Protocol):
         ...
 
     def mask(self, place: int, height: int, width: int) -> NDArray[np.bool_]:
-        """The mask (H, W) of an object, without those polygons. Raises as `left_out`."""
+        """The mask (H, W) of an object, without the polygons that are none. Raises as `look`."""
         ...
 
 
@@ -154,25 +155,30 @@ class AnnotatedFiles(FileImages):
         """
         assert self._masks is not None, "has_masks says so"
         kept = np.ones(len(self._classes), dtype=np.bool_)
-        polygons, said_first = 0, ""
+        polygons, nothing, said_first = 0, 0, ""
         for index in range(len(self) if first is None else min(first, len(self))):
             height, width = self.size(index)
             rows = self._rows(index)
             for place in range(rows.start, rows.stop):
                 tick()
                 try:
-                    without = self._masks.left_out(place, height, width)
+                    without, empty = self._masks.look(place, height, width)
                     cause = f"{without} of its polygons left out, which have fewer than three points" if without else ""
+                    if empty:
+                        cause = (
+                            cause or "a mask of no pixel, or of the first one alone; points are pixels, no fractions"
+                        )
                 except ValueError as error:
-                    kept[place], without, cause = False, 0, str(error)
+                    kept[place], without, empty, cause = False, 0, False, str(error)
                 polygons += without
+                nothing += empty
                 said_first = said_first or (f"{said(self._names[index])}: {cause}" if cause else "")
         masked = copy(self)
         masked._places = np.flatnonzero(kept)
         masked._boxes, masked._classes = self._boxes[kept], self._classes[kept]
         masked._ignored = self._ignored[kept]
         masked._ends = np.concatenate([[0], np.cumsum(kept)])[self._ends]
-        return masked, MaskFaults(int((~kept).sum()), polygons, said_first)
+        return masked, MaskFaults(int((~kept).sum()), polygons, nothing, said_first)
 
     def presence(self) -> NDArray[np.int8]:
         """(n, classes) int8: 1 the class is in the image, 0 it is not, -1 only ignored objects of it are, or such as

@@ -31,12 +31,16 @@ LONGEST_SIDE = 1 << 16
 MAX_OUTLINE = 1 << 22
 """Pixels around the polygons of an object. pycocotools lays out five points for each of them, and ends the process
 where there is no memory for these."""
+MOST_OF_FRACTIONS = 1.01
+"""Up to which coordinates look like parts of an image's sides, to rounding."""
 MAX_BITS = 60
 """Of a number in compressed run lengths."""
 
 
-def open_coco(source: CocoSource, split: str, *, tick: Callable[[], None]) -> AnnotatedFiles:
-    """Open a split; images come in the order of their ids.
+def open_coco(
+    source: CocoSource, split: str, *, tick: Callable[[], None], warn: Callable[[str], None]
+) -> AnnotatedFiles:
+    """Open a split; images come in the order of their ids. `warn` is told of boxes that look like fractions.
 
     Raises:
         DataError: the annotations are not what they should be, or images are not there.
@@ -55,8 +59,14 @@ def open_coco(source: CocoSource, split: str, *, tick: Callable[[], None]) -> An
     labels = found.categories.labels_of(np.array(found.category_ids, dtype=np.int64))
     _refuse_twice(np.array(found.own_ids, dtype=np.int64), path.name)
     by_image = np.argsort(image_of, kind="stable")
+    boxes = np.array(found.boxes, dtype=np.float32).reshape(-1, 4)
+    if fractions := _fractions(boxes):
+        warn(
+            f"{fractions:,} of {len(boxes):,} boxes of {path.name} lie between 0 and 1: are they fractions of the "
+            "image's sides? Boxes are read as pixels, as COCO has them; multiply these by width and height"
+        )
     objects = Objects(
-        boxes=array("f", np.array(found.boxes, dtype=np.float32).reshape(-1, 4)[by_image].tobytes()),
+        boxes=array("f", boxes[by_image].tobytes()),
         classes=array("q", labels[by_image].tobytes()),
         ignored=array("b", np.array(found.crowds, dtype=np.int8)[by_image].tobytes()),
         ends=array("q", np.cumsum(np.bincount(image_of, minlength=len(names))).astype(np.int64).tobytes()),
@@ -69,6 +79,12 @@ def open_coco(source: CocoSource, split: str, *, tick: Callable[[], None]) -> An
     sizes = np.array(found.sizes, dtype=np.int32).reshape(-1, 2)[order]
     folder, classes = source.root / files.images, found.categories.names
     return AnnotatedFiles(path.name, folder, names, sizes, objects, classes, found.sha256, tick, masks)
+
+
+def _fractions(boxes: NDArray[np.float32]) -> int:
+    """How many boxes (k, 4) have an area, and that within the first pixel of their image."""
+    within = ((boxes >= 0) & (boxes <= MOST_OF_FRACTIONS)).all(axis=1)
+    return int((within & (boxes[:, :2] < boxes[:, 2:]).all(axis=1)).sum())
 
 
 class _Instances:
@@ -134,9 +150,13 @@ class _MasksInFile:
         self._file = open_descriptor(path)
         weakref.finalize(self, os.close, self._file)
 
-    def left_out(self, place: int, height: int, width: int) -> int:
-        """How many polygons of an object are none (trainer.data.annotated_files.Masks)."""
-        return _readable(self._segmentation(place), height, width)[1]
+    def look(self, place: int, height: int, width: int) -> tuple[int, bool]:
+        """What of the polygons of an object is none or shows nothing (trainer.data.annotated_files.Masks)."""
+        segmentation = self._segmentation(place)
+        found, none = _readable(segmentation, height, width)
+        if isinstance(segmentation, list):
+            return none, not any(_shows(points, height, width) for points in found)
+        return none, not any(found[1::2])
 
     def mask(self, place: int, height: int, width: int) -> NDArray[np.bool_]:
         """The mask (H, W) of an object, of the polygons that are some."""
@@ -202,6 +222,20 @@ def _whole_numbers(values: Any) -> list[int] | None:
         return None
     found = [number for value in values if (number := whole(value)) is not None]
     return found if len(found) == len(values) else None
+
+
+def _shows(points: list[float], height: int, width: int) -> bool:
+    """Whether a polygon covers a pixel, other than the first one of its image by points that are fractions of it."""
+    xs, ys = np.array(points[::2], dtype=np.float64), np.array(points[1::2], dtype=np.float64)
+    if max(xs.max(), ys.max()) <= MOST_OF_FRACTIONS:
+        return False
+    area = abs(float(xs @ np.roll(ys, 1) - ys @ np.roll(xs, 1))) / 2
+    within = xs.min() >= 0 and ys.min() >= 0 and xs.max() <= width and ys.max() <= height
+    if within and area > 1.5 * _around(points):
+        return True  # more than the way around it, sqrt(2) times that at most: it cannot pass between all pixels
+    from pycocotools import mask
+
+    return bool(mask.area(mask.frPyObjects([points], height, width)).any())
 
 
 def _around(points: list[float]) -> float:

@@ -83,6 +83,8 @@ class MaskFaults:
     """Objects without a mask that can be read: they are left out."""
     polygons: int = 0
     """Polygons that are none, of objects that have others: they are left out of their masks."""
+    empty: int = 0
+    """Objects whose mask shows nothing: they are kept, and no mask that is found overlaps theirs."""
     first: str = ""
     """Image and cause of the first of all these."""
 

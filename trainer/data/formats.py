@@ -137,7 +137,7 @@ def _open(name: str, source: DataSource, split: str, tick: Tick, warn: Warn) -> 
     if isinstance(source, CocoSource):
         from trainer.data.coco import open_coco
 
-        return open_coco(source, split, tick=tick)
+        return open_coco(source, split, tick=tick, warn=_of(name, warn))
     assert_never(source)
 
 

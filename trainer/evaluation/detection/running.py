@@ -121,7 +121,7 @@ def _with_masks(
         ("train", splits.spec.data.split, splits.train), ("test", splits.spec.test_split, splits.test)
     ):  # fmt: skip
         found[part], faults[part] = whole.with_masks(partial(context.working, phase))
-        if said := _left_out(faults[part]):
+        if said := _left_out(faults[part]) + _empty(faults[part]):
             context.warn(f"split {split!r}: {'; '.join(said)}. The first: {faults[part].first}")
         if faults[part].objects and not (found[part].presence() == 1).any():
             raise DataError(
@@ -138,6 +138,13 @@ def _left_out(faults: MaskFaults) -> list[str]:
     if faults.polygons:
         said.append(f"what is no polygon is left out of the masks of other objects ({faults.polygons:,})")
     return said
+
+
+def _empty(faults: MaskFaults) -> list[str]:
+    said = (
+        f"objects whose mask covers no pixel, or the first one alone, are kept, and nothing fits it ({faults.empty:,})"
+    )
+    return [said] if faults.empty else []
 
 
 def _open_batches(spec: DetectionSpec, dataset: AnnotatedDataSet, context: Context) -> DetectionBatches:
@@ -176,9 +183,13 @@ def _data_facts(
     )
     without = len(splits.train) - len(batches.with_objects)
     masks = {
-        f"{part}_{what}_left_out": count
+        f"{part}_{what}": count
         for part, of in faults.items()
-        for what, count in (("objects", of.objects), ("polygons", of.polygons))
+        for what, count in (
+            ("objects_left_out", of.objects),
+            ("polygons_left_out", of.polygons),
+            ("masks_empty", of.empty),
+        )
     }
     return {
         **facts["data"],
