@@ -26,8 +26,9 @@ from typing import Any
 
 from service.database import migrate
 from service.database.engine import connect
-from service.local.process import Child, port_or_free
-from service.local.servers import HOST, Postgres, Redis
+from service.local.ports import HOST, port_or_free
+from service.local.process import Child
+from service.local.servers import Postgres, Redis
 from service.settings import Settings
 
 SPEC: dict[str, Any] = {

@@ -97,6 +97,9 @@ class Settings(FromEnvironment):
 
     api_host: str = "127.0.0.1"
     api_port: int = Field(8000, ge=0, le=65535)
+    api_port_shared: bool = Field(
+        False, description="Another process of this account keeps the port and shares it, as `barlow up` does"
+    )
     admin_token: SecretStr | None = Field(
         None, description="The bootstrap admin token; none: nobody needs a token, and only loopback is listened on"
     )

@@ -19,7 +19,7 @@ from running_stack import Up, barlow_below
 
 from service.database import migrate
 from service.database.provisioning import provision
-from service.local.process import port_or_free
+from service.local.ports import port_or_free
 from service.local.servers import Mlflow, Postgres, Redis
 from service.settings import Settings
 

@@ -17,6 +17,7 @@ from service.api.app import create_app
 from service.loopback import is_loopback
 from service.settings import MAKE_TOKEN, read_networks, read_settings
 from service.web.connections import PunctualProtocol, open_more_files
+from service.web.listening import bind
 
 
 def main() -> None:
@@ -29,7 +30,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=settings.api_port, help="0 picks a free one")
     options = parser.parse_args()
     try:
-        listener = listen(options.host, options.port, guarded=settings.admin_token is not None)
+        listener = listen(
+            options.host, options.port, guarded=settings.admin_token is not None, shared=settings.api_port_shared
+        )
     except (OSError, ValueError) as error:
         sys.exit(f"barlow api: {error}")
     print(f"Barlow Lab API: {address(listener)}", flush=True)
@@ -53,8 +56,8 @@ def main() -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def listen(host: str, port: int, *, guarded: bool) -> socket.socket:
-    """A listening socket; on a loopback address, unless the API is `guarded` by tokens.
+def listen(host: str, port: int, *, guarded: bool, shared: bool = False) -> socket.socket:
+    """A listening socket; on a loopback address, unless the API is `guarded` by tokens. `shared`: as for `bind`.
 
     Raises:
         ValueError: the host is not loopback, and anybody could ask there.
@@ -66,15 +69,8 @@ def listen(host: str, port: int, *, guarded: bool) -> socket.socket:
             f"and cancel jobs. Set BARLOW_ADMIN_TOKEN to what this prints: {MAKE_TOKEN}. Or use 127.0.0.1, and reach "
             "it through an SSH tunnel"
         )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise OSError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    listener = bind(host, port, shared=shared)
+    listener.listen(128)
     return listener
 
 

@@ -46,6 +46,9 @@ class Child:
     `unprivileged` gives up root: PostgreSQL refuses to run as root. The capability to pass through closed folders
     stays, so the stack works below a home of mode 700 and no folder's mode is changed for it. With
     `dies_with_parent` it gets the stop signal when this process ends, however it ends.
+
+    `keeps`: ports of the stack (service.local.ports) that it keeps as this process does. One that sends secrets there
+    may outlive this process for a while.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Child:
     stop_signal: signal.Signals = signal.SIGTERM
     grace_seconds: float = 20.0
     dies_with_parent: bool = True
+    keeps: Sequence[socket.socket] = ()
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
     def start(self) -> None:
@@ -71,6 +75,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=self._environment(),
                 start_new_session=True,
+                pass_fds=[kept.fileno() for kept in self.keeps],
             )
 
     def _environment(self) -> dict[str, str]:
@@ -190,17 +195,6 @@ def end_leftovers(directory: Path, report: Callable[[str], None], *, grace_secon
         pids = ", ".join(str(process.pid) for process in left)
         report(f"processes of {directory} do not end and may hold its files and ports: {pids}")
     return len(found)
-
-
-def port_or_free(preferred: int) -> int:
-    """The preferred loopback port if nobody listens on it, else a free one; 0 asks for a free one."""
-    for port in (preferred, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            # Servers set it too: a port in TIME_WAIT counts as free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
-    raise RuntimeError("no free port on 127.0.0.1")
 
 
 def log_tail(path: Path, lines: int = 15) -> str:

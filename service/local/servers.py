@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,10 +22,11 @@ from psycopg import sql
 from service import asking
 from service.database.engine import connect
 from service.local.cluster import SUPERUSER, package_folder, postgres_program, prepare, take_superuser
-from service.local.process import Child, port_or_free, unprivileged_owner
+from service.local.ports import HOST, port_or_free, require_free
+from service.local.process import Child, unprivileged_owner
 from service.loopback import listeners
 
-HOST = "127.0.0.1"
+_WITHOUT_SHOWING = "require_auth=scram-sha-256"
 
 
 @dataclass
@@ -46,13 +49,14 @@ class Postgres:
         """Start on `port`, 0 for a free one (`self.port`); makes the cluster the first time.
 
         Raises:
-            RuntimeError: the server does not come up, the port may be taken; ends with the last lines of its log. Or
+            RuntimeError: the port is taken, or the server does not come up; ends with the last lines of its log. Or
                 its programs cannot be reached, or it does not know the password.
             ValueError: the data directory belongs to another user.
         """
         cluster = self.directory.resolve() / "postgres"
         prepare(cluster, self.password, durable=self.durable)
         self.port = port or port_or_free(0)
+        require_free(self.port)
         options = {"port": self.port, "listen_addresses": HOST, "unix_socket_directories": "", "jit": "off"}
         if not self.durable:
             options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -72,8 +76,15 @@ class Postgres:
         self.child.stop()
 
     def url(self, database: str, role: str = SUPERUSER, password: str | None = None) -> str:
-        """Address of a database, with user and password; left out, the superuser's."""
-        return f"postgresql://{role}:{self.password if password is None else password}@{HOST}:{self.port}/{database}"
+        """Address of a database, with user and password; left out, the superuser's.
+
+        Whoever has taken the port of a server that is away gets no password by it: with SCRAM none is sent.
+        """
+        return f"{self.shown_url(database, role, self.password if password is None else password)}?{_WITHOUT_SHOWING}"
+
+    def shown_url(self, database: str, role: str, password: str) -> str:
+        """The same for a person: psql before its version 16 does not know what else stands in the other."""
+        return f"postgresql://{role}:{password}@{HOST}:{self.port}/{database}"
 
     def create_database(self, name: str, *, template: str = "template1") -> None:
         """Create a database as a copy of `template`, which nobody may be connected to."""
@@ -108,11 +119,12 @@ class Redis:
         """Start on `port`, 0 for a free one (`self.port`).
 
         Raises:
-            RuntimeError: the server does not come up, the port may be taken; ends with the last lines of its log.
+            RuntimeError: the port is taken, or the server does not come up; ends with the last lines of its log.
         """
         folder = self.directory.resolve() / "redis"
         folder.mkdir(parents=True, exist_ok=True)
         self.port = port or port_or_free(0)
+        require_free(self.port)
         settings = folder / "redis.conf"
         settings.unlink(missing_ok=True)
         settings.touch(mode=0o600)  # a password on the command line would be seen in ps
@@ -158,7 +170,8 @@ class Redis:
 class Mlflow:
     """MLflow behind our tokens, on a PostgreSQL database of its own; artifacts lie in `directory`/mlflow.
 
-    `token` is the recorder's credential, `api_url` where everybody else's tokens are known.
+    `token` is the recorder's credential, `api_url` where everybody else's tokens are known. `keeps` are ports that its
+    process keeps (Child); its own is to be kept by whoever chose it.
     """
 
     directory: Path
@@ -166,6 +179,7 @@ class Mlflow:
     log: Path
     token: str
     api_url: str = f"http://{HOST}:9"
+    keeps: Sequence[socket.socket] = ()
     port: int = 0
     child: Child = field(init=False)
 
@@ -173,7 +187,7 @@ class Mlflow:
         """Start on `port`, 0 for a free one (`self.port`). Takes about 7 s.
 
         Raises:
-            RuntimeError: the server does not come up, the port may be taken; ends with the last lines of its log.
+            RuntimeError: the port is taken, or the server does not come up; ends with the last lines of its log.
         """
         self.launch(port)
         self.wait()
@@ -193,10 +207,12 @@ class Mlflow:
                 "BARLOW_MLFLOW_HOME": str(self.directory.resolve() / "mlflow-home"),
                 "BARLOW_MLFLOW_HOST": HOST,
                 "BARLOW_MLFLOW_PORT": str(self.port),
+                "BARLOW_MLFLOW_PORT_SHARED": "true",
                 "BARLOW_MLFLOW_PUBLIC_URL": self.url,
                 "BARLOW_MLFLOW_TOKEN": self.token,
                 "BARLOW_API_URL": self.api_url,
             },
+            keeps=self.keeps,
         )
         self.child.start()
 
@@ -223,8 +239,6 @@ class Mlflow:
         return {"Authorization": f"Bearer {self.token}"}
 
     def _answers(self) -> bool:
-        if not is_of(os.geteuid(), self.port):
-            return False
         try:
             with asking.client(self.url, headers=self.headers, timeout=10) as client:
                 answer = client.post("/api/2.0/mlflow/experiments/search", json={"max_results": 1})

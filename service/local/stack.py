@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -27,13 +28,15 @@ from service.ledger import nodes
 from service.local import access
 from service.local.folder import STATE, lock, make_private, read_state, write_private
 from service.local.host_files import host_files
-from service.local.process import Child, belong_to, end_leftovers, port_or_free
-from service.local.servers import HOST, Mlflow, Postgres, Redis, is_of
+from service.local.ports import HOST, keep, others_at, port_or_free
+from service.local.process import Child, belong_to, end_leftovers
+from service.local.servers import Mlflow, Postgres, Redis
 from service.settings import Settings
 
 ENDPOINTS = "endpoints.json"
 NODE = "local"
 
+_KEPT = ("api", "mlflow")
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0
 
@@ -78,6 +81,7 @@ class Stack:
         self._given = data_sets, backbones
         self._report = report
         self._lock: TextIO | None = None
+        self._kept: dict[str, socket.socket] = {}
         self._parts: list[_Part] = []
 
     def start(self) -> dict[str, str]:
@@ -111,7 +115,12 @@ class Stack:
         # MLflow takes the longest by far: it starts beside the others.
         api_url = f"http://{HOST}:{ports['api']}"
         self.mlflow = Mlflow(
-            self.directory, _address(settings.mlflow_database_url), self._log("mlflow"), state["mlflow_token"], api_url
+            self.directory,
+            _address(settings.mlflow_database_url),
+            self._log("mlflow"),
+            state["mlflow_token"],
+            api_url,
+            keeps=list(self._kept.values()),
         )
         self._start("mlflow", lambda: self.mlflow.launch(ports["mlflow"]), lambda: self.mlflow.child)
         self.redis = Redis(self.directory, state["redis_password"], self._log("redis"))
@@ -126,7 +135,7 @@ class Stack:
         self._start_module("api", "service.api", {**environment, **token})
         self._start_module("scheduler", "service.scheduling", environment)
         self._start_module("worker", "worker", {**environment, "BARLOW_MLFLOW_TOKEN": self.mlflow.token})
-        self._child("api").wait_ready(lambda: ready(ports["api"]), seconds=120)
+        self._child("api").wait_ready(lambda: _is_ready(api_url), seconds=120)
         self._report(f"API         {api_url}  (try it at {api_url}/docs)")
         self._child("worker").wait_ready(lambda: self._node_instance() not in (None, NOBODY), seconds=120)
         self._report(f"worker      node {NODE}, run directories in {self.directory / 'runs'}")
@@ -135,7 +144,8 @@ class Stack:
         self.mlflow.wait()
         self._report(f"MLflow      {self.mlflow.url}")
 
-        endpoints = {"api": api_url, "mlflow": self.mlflow.url, "database": database_url}
+        shown_url = self.postgres.shown_url("barlow", "barlow", state["database_password"])
+        endpoints = {"api": api_url, "mlflow": self.mlflow.url, "database": shown_url}
         write_private(self._endpoints_file, endpoints)
         for line in access.how_to_use(self.directory, api_url, token):
             self._report(line)
@@ -172,6 +182,8 @@ class Stack:
                     part.child.stop()
         self._parts.clear()
         end_leftovers(self.directory, self._report, grace_seconds=5)
+        for kept in self._kept.values():
+            kept.close()
         self._lock.close()
         self._lock = None
 
@@ -197,6 +209,7 @@ class Stack:
             log=self._log(name),
             environment=environment,
             ours=True,
+            keeps=list(self._kept.values()) if name == "worker" else (),
             # The worker lets its trainers write a checkpoint first.
             grace_seconds=120 if name == "worker" else 20,
         )
@@ -236,17 +249,25 @@ class Stack:
             raise ValueError(f"{self.directory} cannot be used: {error}; choose another --data") from error
 
     def _load_state(self) -> dict[str, Any]:
-        """Passwords and ports of this directory. A port stays what it was, unless somebody else has it now."""
+        """Passwords and ports of this directory. A port stays what it was, unless somebody else has it now.
+
+        Those of API and MLflow, which are sent tokens, are kept from here on.
+        """
         state = read_state(self.directory)
         former = state.get("ports", {})
         state["ports"] = {}
-        for name, wanted in self._wanted.items():
-            port = port_or_free(wanted or former.get(name, 0))
-            while port in state["ports"].values():
-                port = port_or_free(0)
+        for name, given in self._wanted.items():
+            wanted = given or former.get(name, 0)
+            if name in _KEPT:
+                self._kept[name] = keep(wanted)
+                port = self._kept[name].getsockname()[1]
+            else:
+                port = port_or_free(wanted)
+                while port in state["ports"].values():
+                    port = port_or_free(0)
             state["ports"][name] = port
             if wanted not in (0, port):
-                self._report(f"port {wanted} is taken; {name} gets {port}")
+                self._report(_taken(name, wanted, port))
         write_private(self.directory / STATE, state)
         return state
 
@@ -270,6 +291,7 @@ class Stack:
             "RUNS_DIR": str(self.directory / "runs"),
             "API_HOST": HOST,
             "API_PORT": str(api_port),
+            "API_PORT_SHARED": "true",
             "NODE_NAME": NODE,
         }
         if "BARLOW_DATA_DIR" not in os.environ:
@@ -294,10 +316,13 @@ def _address(url: SecretStr | None) -> str:
     return url.get_secret_value()
 
 
-def ready(port: int) -> bool:
-    """Whether the API that listens there is ours, and ready."""
-    if not is_of(os.geteuid(), port):
-        return False
-    with contextlib.suppress(httpx.HTTPError), asking.client(f"http://{HOST}:{port}", timeout=10) as client:
+def _taken(name: str, wanted: int, port: int) -> str:
+    others = others_at(wanted)
+    warning = f". Nothing of yours is to ask there for {name} any more: it would show that account its token"
+    return f"port {wanted} is taken{others}; {name} gets {port}{warning if others else ''}"
+
+
+def _is_ready(api_url: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError), asking.client(api_url, timeout=10) as client:
         return client.get("/readyz").status_code == 200
     return False

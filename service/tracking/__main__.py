@@ -6,13 +6,17 @@ import sys
 if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getcwd():
     del sys.path[0]  # `python -m` puts it first: no queue.py or random.py of whatever folder this is started in
 
+import contextlib
+
 import uvicorn
 from pydantic import ValidationError
+from uvicorn.supervisors import Multiprocess
 
 from service.settings import in_words
 from service.tracking import surroundings
 from service.tracking.settings import TrackingSettings
 from service.web.connections import PunctualProtocol, open_more_files
+from service.web.listening import bind
 
 
 def main() -> None:
@@ -20,6 +24,7 @@ def main() -> None:
     try:
         settings = TrackingSettings()
         surroundings.move_in(settings)
+        listener = bind(settings.mlflow_host, settings.mlflow_port, shared=settings.mlflow_port_shared)
     except ValidationError as error:
         sys.exit(in_words(error))
     except OSError as error:
@@ -31,11 +36,9 @@ def main() -> None:
     store = surroundings.store(settings)
     initialize_backend_stores(store, store, surroundings.ARTIFACT_ROOT)
     open_more_files()
-    uvicorn.run(
+    config = uvicorn.Config(
         "service.tracking.app:create",
         factory=True,
-        host=settings.mlflow_host,
-        port=settings.mlflow_port,
         workers=settings.mlflow_workers,
         log_level="warning",
         # Its lines would hold the codes of links, and headers of a client would say who it is.
@@ -45,6 +48,11 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=15,
     )
+    with contextlib.suppress(KeyboardInterrupt):
+        if config.workers > 1:
+            Multiprocess(config, sockets=[listener]).run()
+        else:
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -24,6 +24,9 @@ class TrackingSettings(FromEnvironment):
     )
     mlflow_host: str = "127.0.0.1"
     mlflow_port: int = Field(5000, ge=0, le=65535)
+    mlflow_port_shared: bool = Field(
+        False, description="Another process of this account keeps the port and shares it, as `barlow up` does"
+    )
     mlflow_workers: int = Field(1, ge=1, le=64, description="Processes that answer")
     mlflow_hosts: str = Field("", description="Names, by commas, that browsers use for MLflow, beside loopback's")
     mlflow_public_url: str | None = Field(None, description="MLflow as a browser reaches it")

@@ -9,8 +9,9 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -138,38 +139,41 @@ def test_no_token_goes_where_a_file_of_another_account_says(folder: Path, monkey
         assert (client._http.auth, client._http.headers.get("Authorization")) == (None, None)
 
 
-SWAPPED = """
-import os, sys
-theirs, mine, name = sys.argv[1:]
-while True:
-    os.link(theirs, "next")
-    os.rename("next", name)
-    os.symlink(mine, "next")
-    os.rename("next", name)
-"""
-
-
 @needs_root
+@pytest.mark.parametrize("ours_first", [False, True])
 def test_no_token_goes_there_while_the_file_changes_places_with_one_of_ours(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, ours_first: bool
 ) -> None:
-    """In a folder of another account's: what is read, and whose it is, is asked of one file."""
-    mine = folder / "endpoints.json"
+    """In a folder of another account's, who does it after every look: what is read, and whose it is, is of one file."""
     (lair := folder.parent / "lair").mkdir()
-    (lair / "theirs").write_text(json.dumps({"api": "http://127.0.0.1:9"}))
-    os.chown(lair / "theirs", NOBODY, NOBODY)
+    name, theirs, mine = (lair / part for part in ("endpoints.json", "theirs", "mine"))
+    theirs.write_text(json.dumps({"api": "http://127.0.0.1:9"}))
+    os.chown(theirs, NOBODY, NOBODY)
+    mine.symlink_to(folder / "endpoints.json")
+    (mine if ours_first else theirs).rename(name)
     monkeypatch.setenv("BARLOW_TOKEN", "barlow_mine")
-    read = 0
-    with subprocess.Popen([sys.executable, "-c", SWAPPED, "theirs", str(mine), "endpoints.json"], cwd=lair) as foe:
-        try:
-            while read < 40:
-                assert foe.poll() is None
-                with contextlib.suppress(Refused, Unreachable), connect(None, lair) as client:
-                    assert str(client._http.base_url).startswith("http://127.0.0.1:9")
-                    assert client._http.headers.get("Authorization") is None
-                    read += 1
-        finally:
-            foe.kill()
+    looks = 0
+
+    def then_exchanged(look: Callable[..., Any]) -> Callable[..., Any]:
+        def looked(path: Any, *arguments: Any, **options: Any) -> Any:
+            nonlocal looks
+            try:
+                return look(path, *arguments, **options)
+            finally:
+                if path == name or path == str(name):
+                    looks += 1
+                    away, here = (theirs, mine) if mine.is_symlink() else (mine, theirs)
+                    name.rename(away)
+                    here.rename(name)
+
+        return looked
+
+    for function in ("open", "stat", "lstat"):
+        monkeypatch.setattr(os, function, then_exchanged(getattr(os, function)))
+    with contextlib.suppress(Refused, Unreachable), connect(None, lair) as client:
+        assert str(client._http.base_url).startswith("http://127.0.0.1:9")
+        assert client._http.headers.get("Authorization") is None
+    assert looks
 
 
 def test_addresses_are_not_read_through_a_link(folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege, LockNotAvailable
 from pydantic import SecretStr
+from sqlalchemy import make_url
 
 from service.database import provisioning
 from service.database.engine import make_engine, session_factory
@@ -48,7 +49,7 @@ def connect(url: SecretStr | None) -> psycopg.Connection:
 
 def database_of(url: SecretStr | None) -> str:
     assert url is not None
-    return url.get_secret_value().rpartition("/")[2]
+    return str(make_url(url.get_secret_value()).database)
 
 
 def test_the_application_reads_and_writes_rows_and_nothing_else(named: Settings) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
 import socket
+import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,8 +18,7 @@ import psycopg
 import pytest
 import redis as redis_client
 
-from service.local import stack
-from service.local.process import Child, port_or_free
+from service.local.process import Child
 from service.local.servers import Mlflow, Postgres, Redis
 from service.settings import Settings
 
@@ -66,12 +68,7 @@ while True:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root is another account as well")
 def test_no_password_goes_to_another_account_that_has_taken_the_port(tmp_path: Path) -> None:
     """Which it can while the server is still on its way there."""
-    url, log = "postgresql://127.0.0.1:9/none", tmp_path / "log"
-    servers = (
-        Postgres(tmp_path, "secret", log),
-        Redis(tmp_path, "secret", log),
-        Mlflow(tmp_path, url, log, token="t" * 40),
-    )
+    servers = Postgres(tmp_path, "secret", tmp_path / "log"), Redis(tmp_path, "secret", tmp_path / "log")
     with subprocess.Popen([sys.executable, "-c", _THIEF, "12345"], stdout=subprocess.PIPE, text=True) as thief:
         try:
             assert thief.stdout is not None
@@ -79,12 +76,28 @@ def test_no_password_goes_to_another_account_that_has_taken_the_port(tmp_path: P
             for server in servers:
                 server.port = port
                 assert not server._answers()
-            assert not stack.ready(port), "nor is it believed to be the API"
             with socket.create_connection(("127.0.0.1", port)) as connection:
                 connection.sendall(b"the last one")
             assert thief.stdout.readline() == "asked: b'the last one'\n"
         finally:
             thief.kill()
+
+
+def test_no_password_of_postgres_is_sent_to_a_server_that_asks_for_it_in_clear(tmp_path: Path) -> None:
+    """As one that listens where ours did, before it crashed."""
+    server, heard = _postgres(tmp_path), b""
+    with socket.create_server(("127.0.0.1", 0)) as thief, ThreadPoolExecutor() as pool:
+        server.port = thief.getsockname()[1]
+        asked = pool.submit(psycopg.connect, server.url("lab"))
+        with thief.accept()[0] as connection, contextlib.suppress(ConnectionResetError):
+            while b"postgres" not in (said := connection.recv(10_000)):
+                connection.sendall(b"N")  # no TLS
+            connection.sendall(b"R" + struct.pack(">II", 8, 3))  # the password in clear
+            while said := connection.recv(10_000):
+                heard += said
+        with pytest.raises(psycopg.OperationalError, match="scram-sha-256"):
+            asked.result()
+    assert b"secret" not in heard
 
 
 def test_postgres_keeps_its_data_over_kill_and_stale_lock(deep: Path) -> None:
@@ -209,10 +222,6 @@ def test_mlflow_answers_with_artifacts_through_the_server(mlflow: Mlflow) -> Non
         f"{mlflow.url}/api/2.0/mlflow/experiments/get", params=created.json(), headers=mlflow.headers
     ).json()
     assert got["experiment"]["artifact_location"].startswith("mlflow-artifacts:")
-
-
-def test_port_in_use_is_replaced(redis: Redis) -> None:
-    assert port_or_free(redis.port) != redis.port
 
 
 def test_databases_are_fresh_and_migrated(database: Settings) -> None:

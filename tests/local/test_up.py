@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import foreign_shell
 import httpx
+import psutil
 import psycopg
 import pytest
 from api_kit import ADMIN
@@ -19,6 +21,7 @@ from running_stack import Up, wait_until
 
 from service.local import access
 from service.local.agreement import compare
+from service.web.listening import bind
 
 _JOB = {
     "kind": "knn",
@@ -64,6 +67,8 @@ def test_up_through_its_life_in_a_foreign_shell_and_folder(fresh_stack: Up, tmp_
     assert second.returncode == 1
     assert f"already runs on {directory} (process {up.process.pid})" in " ".join(second.stderr.split())
 
+    _the_port_of_an_api_that_crashed_stays_ours(up)
+
     # A child that dies is started again, and it is said; the node's name is not blocked by its dead worker.
     for name, module in (("scheduler", "service.scheduling"), ("worker", "worker")):
         dead = up.child(module)
@@ -97,6 +102,21 @@ def test_up_through_its_life_in_a_foreign_shell_and_folder(fresh_stack: Up, tmp_
     assert up.stop() == 0, up.output
     assert up.processes() == []
     assert not (directory / "endpoints.json").exists()
+
+
+def _the_port_of_an_api_that_crashed_stays_ours(up: Up) -> None:
+    url, api = httpx.URL(up.endpoints["api"]), up.child("service.api")
+    parent = psutil.Process(up.process.pid)
+    parent.suspend()  # nobody starts it again meanwhile
+    try:
+        api.kill()
+        wait_until(lambda: api.status() == psutil.STATUS_ZOMBIE, 30)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((url.host, url.port))
+        with pytest.raises(OSError, match="already in use"):
+            bind(url.host, url.port)
+    finally:
+        parent.resume()
 
 
 def _put_images_and_weights(up: Up, folder: Path) -> list[str]:

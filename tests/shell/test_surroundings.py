@@ -25,10 +25,9 @@ def test_the_database_is_that_of_the_url(database: Settings, monkeypatch: pytest
     for name, value in foreign_shell.POSTGRES.items():
         monkeypatch.setenv(name, value)
     engine = make_engine(database)
-    url = database.database_url.get_secret_value()
     with engine.connect() as connection:
         found = [connection.scalar(text(f"SHOW {name}")) for name in ("search_path", "application_name", "TimeZone")]
-        assert connection.scalar(text("SELECT current_database()")) == url.rpartition("/")[2]
+        assert connection.scalar(text("SELECT current_database()")) == engine.url.database
     engine.dispose()
     assert found == ['"$user", public', "", "UTC"]
 

@@ -1,0 +1,187 @@
+"""The ports of a stack: nobody else's from the moment they are chosen, whether or not a server is there."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rights import OTHER, needs_root, run_script
+
+from service.local.ports import HOST, keep, port_or_free
+from service.local.process import Child
+from service.local.servers import Redis
+from service.local.stack import Stack
+from service.web.listening import bind
+
+TRIES = f"""
+import os, socket, sys
+os.setuid({OTHER})
+options = socket.SO_REUSEADDR, socket.SO_REUSEPORT
+for chosen in ((), options[:1], options[1:], options):
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        try:
+            with socket.socket(family) as foe:
+                for option in chosen:
+                    foe.setsockopt(socket.SOL_SOCKET, option, 1)
+                if family == socket.AF_INET6:
+                    foe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                foe.bind((host, {{port}}))
+                foe.listen()
+        except OSError:
+            continue
+        sys.exit(f"another account listens at {{{{host}}}} with {{{{chosen}}}}")
+"""
+FIRST = f"""
+import os, socket, sys
+os.setuid({OTHER})
+with socket.socket() as foe:
+    foe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    foe.bind(("127.0.0.1", 0))
+    if "listens" in sys.argv:
+        foe.listen()
+    print(foe.getsockname()[1], flush=True)
+    input()
+    foe.listen()
+"""
+
+
+def _port(kept: socket.socket) -> int:
+    return int(kept.getsockname()[1])
+
+
+def _serve(port: int) -> socket.socket:
+    """What a server of the stack does."""
+    server = bind(HOST, port, shared=True)
+    server.listen()
+    return server
+
+
+@contextmanager
+def another_account(*arguments: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """Another account that has taken a port, and `listens` there at once or when it is told to; the port."""
+    command = [sys.executable, "-c", FIRST, *arguments]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as foe:
+        try:
+            assert foe.stdout is not None
+            yield int(foe.stdout.readline()), foe
+        finally:
+            foe.kill()
+
+
+@needs_root
+def test_a_kept_port_is_never_another_accounts() -> None:
+    with keep(0) as kept:
+        tries = TRIES.format(port=_port(kept))
+        run_script([], tries)  # while the server is on its way
+        with _serve(_port(kept)) as server, socket.create_connection(kept.getsockname()) as client:
+            answer = server.accept()[0]
+            run_script([], tries)
+            server.close()  # a crash; its connections are still there
+            run_script([], tries)
+            answer.close()
+            client.recv(1)
+        run_script([], tries)  # what is left of them is waiting
+        with _serve(_port(kept)):
+            run_script([], tries)
+
+
+@needs_root
+def test_nor_does_it_become_that_of_one_who_was_there_first_and_did_not_listen() -> None:
+    with another_account() as (port, foe), keep(port) as kept:
+        assert _port(kept) == port
+        _, said = foe.communicate("\n")
+        assert "Address already in use" in said
+        with _serve(port):
+            pass
+
+
+def test_who_asks_at_a_kept_port_without_a_server_is_refused_at_once() -> None:
+    with keep(0) as kept:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(kept.getsockname())
+        with _serve(_port(kept)):
+            socket.create_connection(kept.getsockname()).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(kept.getsockname())
+
+
+def test_a_port_is_kept_for_one_stack() -> None:
+    with keep(0) as kept:
+        with keep(_port(kept)) as other:
+            assert _port(other) not in (0, _port(kept))
+        with _serve(_port(kept)), keep(_port(kept)) as other:
+            assert _port(other) != _port(kept)
+        assert port_or_free(_port(kept)) != _port(kept)
+
+
+def test_the_next_start_gets_the_port_beside_what_is_left_of_connections() -> None:
+    with keep(0) as kept:
+        port = _port(kept)
+        with _serve(port) as server, socket.create_connection((HOST, port)) as client, server.accept()[0]:
+            pass
+        client.close()
+    with keep(port) as again:
+        assert _port(again) == port
+
+
+def test_a_part_of_the_stack_keeps_the_ports_to_its_own_end_and_nothing_that_it_starts_does(tmp_path: Path) -> None:
+    """As the worker, which lets its ranks end first where `barlow up` was killed, and records meanwhile."""
+    log = tmp_path / "log"
+    program = "import subprocess, time; subprocess.run(['ls', '-l', '/proc/self/fd']); print('.', flush=True)"
+    program += "; time.sleep(99)"
+    with keep(0) as kept:
+        port, name = _port(kept), os.readlink(f"/proc/self/fd/{kept.fileno()}")
+        child = Child("part", [sys.executable, "-c", program], log=log, keeps=[kept])
+        child.start()
+    try:
+        child.wait_ready(lambda: log.read_text().endswith(".\n"), seconds=60)
+        assert "/dev/null" in log.read_text()
+        assert name not in log.read_text()
+        assert name in [os.readlink(entry) for entry in Path(f"/proc/{child.pid}/fd").iterdir()]
+        with pytest.raises(OSError, match="already in use"):
+            bind(HOST, port)
+    finally:
+        child.stop()
+    bind(HOST, port).close()
+
+
+@needs_root
+def test_a_stack_whose_port_is_another_accounts_now_takes_another_one_and_tells(tmp_path: Path) -> None:
+    said: list[str] = []
+    with another_account("listens") as (port, _):
+        stack = Stack(tmp_path, api_port=port, mlflow_port=0, report=said.append)
+        stack._take_lock()
+        ports = stack._load_state()["ports"]
+        stack.stop()
+    assert port not in ports.values()
+    assert said == [
+        f"port {port} is taken by another account (user id {OTHER}); api gets {ports['api']}. Nothing of yours is to "
+        "ask there for api any more: it would show that account its token"
+    ]
+
+
+def test_a_stack_keeps_its_ports_from_their_choice_to_its_end(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, api_port=0, mlflow_port=0, report=print)
+    stack._take_lock()
+    ports = stack._load_state()["ports"]
+    for name in ("api", "mlflow"):
+        with pytest.raises(OSError, match="already in use"):
+            bind(HOST, ports[name])
+    stack.stop()
+    for name in ("api", "mlflow"):
+        bind(HOST, ports[name]).close()
+
+
+def test_a_server_whose_port_was_taken_while_it_was_away_names_the_remedy(tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as thief:
+        port = _port(thief)
+        with pytest.raises(RuntimeError, match=rf"port {port}: Address already in use; stop `barlow up` and start it"):
+            Redis(tmp_path, "secret", tmp_path / "log").start(port)
