@@ -10,6 +10,7 @@ if "" in (os.environ.get("PYTHONPATH") or "-").split(os.pathsep) and not __file_
     sys.path[:] = [folder for folder in sys.path if folder != os.getcwd()]
 
 import argparse
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -63,6 +64,7 @@ def main() -> NoReturn:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"barlow-lab {version('barlow-lab')}")
     parser.add_argument("spec", type=Path, metavar="SPEC", help="the job: a YAML or JSON file")
     parser.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="made if it is not there")
     parser.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -59,6 +60,22 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(cls=_Commands, help=_HELP, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"barlow-lab {version('barlow-lab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show it and exit")
+    ] = False,
+) -> None:
+    pass
+
 
 Url = Annotated[Optional[str], typer.Option(envvar="BARLOW_URL", help="Address of the API")]  # noqa: UP045 - typer
 Data = Annotated[Path, typer.Option(help="Directory of `barlow up`, for its address")]

@@ -23,7 +23,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What pip and the demo need of a checkout, without write bits, below a folder of mode 700."""
     folder = tmp_path_factory.mktemp("root") / "a checkout"
     folder.mkdir(mode=0o700)
-    for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md"):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     for package in ("service", "worker", "trainer", "recipes"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,0 +1,57 @@
+"""What people look for at the top of a repository says what is true."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_licence_and_citation_agree_with_the_package() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["license"] == PROJECT["license"] == metadata("barlow-lab")["License-Expression"] == "Apache-2.0"
+    assert (citation["version"], citation["title"]) == (PROJECT["version"], "Barlow Lab")
+    assert citation["authors"] == PROJECT["authors"]
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+
+
+def test_a_commit_is_held_to_what_ci_holds_it_to() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    hooks = [hook["entry"].removeprefix(".venv/bin/") for hook in repository["hooks"]]
+    recipe = re.search(r"^lint: install\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe is not None
+    assert hooks == [line.removeprefix("\t$(BIN)/").removesuffix(" $(ARROWS)") for line in recipe[1].splitlines()]
+
+
+@pytest.mark.parametrize("module", ["service.command", "trainer"])
+def test_a_command_says_its_version(module: str) -> None:
+    said = subprocess.run(
+        [sys.executable, "-P", "-m", module, "--version"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert said.stdout == f"barlow-lab {PROJECT['version']}\n"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+        *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+    ],
+)
+def test_links_of_a_page_lead_to_files(page: str) -> None:
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    missing = [target for target in targets if target and not ((ROOT / page).parent / target).exists()]
+    assert missing == []
