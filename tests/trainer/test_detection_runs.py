@@ -206,8 +206,8 @@ def test_with_masks_a_bad_polygon_is_left_out_and_then_the_object_and_both_are_c
         assert (
             f"split '{split}': objects without a mask that can be read are left out, with their boxes (2); what is no "
             "polygon is left out of the masks of other objects (1); objects whose mask covers no pixel, or the first "
-            "one alone, are kept, and nothing fits it (1). The first: 0.png: neither polygons nor run lengths of 64 x 64 "
-            "pixels"
+            "one alone, are kept, and nothing fits it (1). The first: 0.png: neither polygons nor run lengths of "
+            "64 x 64 pixels"
         ) in said
 
 

@@ -226,12 +226,13 @@ def _whole_numbers(values: Any) -> list[int] | None:
 
 def _shows(points: list[float], height: int, width: int) -> bool:
     """Whether a polygon covers a pixel, other than the first one of its image by points that are fractions of it."""
-    xs, ys = np.array(points[::2], dtype=np.float64), np.array(points[1::2], dtype=np.float64)
-    if max(xs.max(), ys.max()) <= MOST_OF_FRACTIONS:
+    corners = _corners(points)
+    (right, bottom), (left, top) = corners.max(axis=0), corners.min(axis=0)
+    if max(right, bottom) <= MOST_OF_FRACTIONS:
         return False
-    area = abs(float(xs @ np.roll(ys, 1) - ys @ np.roll(xs, 1))) / 2
-    within = xs.min() >= 0 and ys.min() >= 0 and xs.max() <= width and ys.max() <= height
-    if within and area > 1.5 * _around(points):
+    following = _following(corners)
+    area = abs((corners[:, 0] * following[:, 1] - following[:, 0] * corners[:, 1]).sum()) / 2
+    if min(left, top) >= 0 and right <= width and bottom <= height and area > 1.5 * _around(points):
         return True  # more than the way around it, sqrt(2) times that at most: it cannot pass between all pixels
     from pycocotools import mask
 
@@ -240,8 +241,18 @@ def _shows(points: list[float], height: int, width: int) -> bool:
 
 def _around(points: list[float]) -> float:
     """How long the way around a polygon is, each edge by its longer side."""
-    xs, ys = np.array(points[::2], dtype=np.float64), np.array(points[1::2], dtype=np.float64)
-    return float(np.maximum(np.abs(xs - np.roll(xs, 1)), np.abs(ys - np.roll(ys, 1))).sum())
+    corners = _corners(points)
+    return float(np.abs(corners - _following(corners)).max(axis=1).sum())
+
+
+def _corners(points: list[float]) -> NDArray[np.float64]:
+    """Of a polygon [x, y, x, y, ...], (k, 2)."""
+    return np.array(points, dtype=np.float64).reshape(-1, 2)
+
+
+def _following(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The next corner of each."""
+    return np.concatenate((corners[1:], corners[:1]))
 
 
 def _uncompressed(text: str) -> list[int]:
