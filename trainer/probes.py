@@ -121,7 +121,6 @@ class Probes:
         classes = len(self._train.classes)
         train_labels, test_labels = labels_on(context.device, self._train), labels_on(context.device, self._test)
         probe = 0.0
-        # Before the neighbours, for which the features are brought to unit length where they lie.
         for epoch in classify(
             Training.of_protocol(epochs=asked.epochs, seed=self._spec.seed),
             labelled(train, train_labels, PHASE, context),

@@ -59,8 +59,6 @@ def test_it_chooses_what_features_in_float64_choose(seed: int, k: int) -> None:
     one = case(seed, train=40, test=9, k=k, temperature=1.0, ties=False, width=64)
     bank, queries = (values.double().numpy() for values in (one.train, one.test))
     exact = (queries / np.linalg.norm(queries, axis=1)[:, None]) @ (bank / np.linalg.norm(bank, axis=1)[:, None]).T
-    for values in (one.train, one.test):
-        knn.unit_rows_(values)
     similarities, rows = knn.nearest_of_share(one.train, one.test, k, 8, mock.Mock(spec=Units), "neighbours")
     chosen = np.take_along_axis(exact, rows.numpy(), axis=1)
     np.testing.assert_allclose(similarities.numpy(), chosen, rtol=0, atol=1e-6)
@@ -74,7 +72,7 @@ def test_similarities_are_exact_in_any_order(seed: int, width: int, scale: float
     values = torch.from_numpy(
         rng.normal(size=(6, width)) * rng.choice([0.0, 1e-3, 1.0], size=(6, width)) * scale
     ).float()
-    knn.unit_rows_(values)
+    values = knn.unit_rows(values).float()
     whole = (values.double() * 2**26).tolist()
     exact = [[sum(int(a) * int(b) for a, b in zip(x, y, strict=True)) for y in whole] for x in whole]
     assert all(x == int(x) for row in whole for x in row), "on the grid"
@@ -85,6 +83,19 @@ def test_similarities_are_exact_in_any_order(seed: int, width: int, scale: float
         assert ((wide @ wide.T) * 2**52).tolist() == exact
     lengths = (values.double() ** 2).sum(dim=1).sqrt()
     assert all(length == 0 or math.isclose(length, 1, abs_tol=1e-5) for length in lengths.tolist())
+
+
+def test_who_looks_after_it_sees_the_features_that_it_saw(context: Context) -> None:
+    one = case(7, train=30, test=8, k=4, temperature=0.1, ties=False)
+    train, test = Features(one.train, torch.arange(30), 30), Features(one.test, torch.arange(8), 8)
+    before = one.train.clone(), one.test.clone()
+    for _ in range(2):
+        knn.true_places(
+            train, one.train_labels, test, one.test_labels,
+            k=4, temperature=0.1, classes=one.classes, phase="neighbours", context=context, units=Units(context),
+        )  # fmt: skip
+        assert torch.equal(train.values, before[0])
+        assert torch.equal(test.values, before[1])
 
 
 def test_the_counter_counts() -> None:

@@ -102,8 +102,8 @@ def true_places(
     """The place of the true class of every test image among the votes, (m,) int64 in the order of the data set, 0 is
     first; the same on every rank.
 
-    The features are this rank's shares, and are brought to unit length where they lie; labels are those of the whole
-    splits, (n,) int64 on the device. A class without a vote is never predicted: its place is behind all classes.
+    The features are this rank's shares, of any length, and stay as they are; labels are those of the whole splits,
+    (n,) int64 on the device. A class without a vote is never predicted: its place is behind all classes.
 
     Raises:
         BadSpec: there are fewer training images than neighbours.
@@ -111,8 +111,6 @@ def true_places(
     """
     if k > train.total:
         raise BadSpec(f"k {k} is above the {train.total} training images; use at most {train.total}")
-    for features in (train, test):
-        unit_rows_(features.values)
     query_rows, bank_rows = block_rows(train.values.shape[1], k, classes, context.world_size)
     most = int(collectives.all_reduce_max_(torch.tensor(len(test), device=context.device)))
     total = -(-most // query_rows)
@@ -136,16 +134,16 @@ def true_places(
     return torch.cat(places)[order]
 
 
-def unit_rows_(values: Tensor) -> None:
-    """Bring every row to length 1 and onto the grid of multiples of 2^-26, in place: (n, d) float32.
+def unit_rows(values: Tensor) -> Tensor:
+    """Rows of length 1 on the grid of multiples of 2^-26: (n, d) float32 → (n, d) float64.
 
-    float32 holds what is on the grid below 1/4, and rounds the rest to a coarser grid, which lies on it. A row of
-    zeros stays as it is.
+    Each is a number of float32, which holds what is on the grid below 1/4, and rounds the rest to a coarser grid, which
+    lies on it. A row of zeros stays as it is.
     """
-    for rows in torch.split(values, max(1, BLOCK_VALUES // values.shape[1])):
-        wide = rows.double()
-        wide /= torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min_(torch.finfo(torch.float64).tiny)
-        rows.copy_(wide.mul_(GRID).round_().div_(GRID))
+    wide = values.double()
+    wide /= torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min_(torch.finfo(torch.float64).tiny)
+    rounded = wide.mul_(GRID).round_().div_(GRID).float()
+    return wide.copy_(rounded)
 
 
 def block_rows(width: int, k: int, classes: int, ranks: int) -> tuple[int, int]:
@@ -160,16 +158,18 @@ def block_rows(width: int, k: int, classes: int, ranks: int) -> tuple[int, int]:
 def nearest_of_share(
     bank: Tensor, queries: Tensor, k: int, bank_rows: int, units: Units, phase: str
 ) -> tuple[Tensor, Tensor]:
-    """The k most similar rows of `bank` for each query, in ascending order of row; of equally similar ones the first.
+    """The k rows of `bank` most similar by cosine to each query, in ascending order of row; of equally similar ones the
+    first.
 
-    Both are of unit length on the grid, (n, d) and (q, d) float32. Returns similarities (q, k) float64 and rows (q, k)
+    (n, d) and (q, d) float32, of any length: a block is brought to unit length as it is compared, which costs little
+    beside its products, and whoever looks at the features after this search sees what it saw. Returns similarities (q, k) float64 and rows (q, k)
     int64; where the bank has fewer than k rows the rest is -inf and -1.
     """
-    wide = queries.double()
+    wide = unit_rows(queries)
     best = wide.new_full((len(queries), k), -torch.inf)
     rows = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
     for start in range(0, len(bank), bank_rows):
-        found = torch.cat([best, wide @ bank[start : start + bank_rows].double().T], dim=1)
+        found = torch.cat([best, wide @ unit_rows(bank[start : start + bank_rows]).T], dim=1)
         columns = nearest(found, k)
         best = found.gather(1, columns)
         rows = torch.where(columns < k, rows.gather(1, columns.clamp_max(k - 1)), columns + (start - k))
