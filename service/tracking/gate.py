@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.tracking import answers
 from service.tracking.acts import act_of
-from service.tracking.callers import ApiAway, Callers, Visitor, token_in
+from service.tracking.callers import ApiAway, Callers, TooManyRefused, Visitor, token_in
 from service.tracking.entrance import LARGEST_FORM, PATHS, Entrance
 from service.tracking.routes import HEALTH, READ, Access, Holder, access_to, program_path
 from service.tracking.searches import refuse_costly
@@ -90,7 +90,8 @@ class Gate:
                 return answers.error(404, f"{method} {path[:200]} is not served here")
             visitor = await self._visitor(scope)
         except ApiAway as away:
-            log.warning("%s", away)
+            if not isinstance(away, TooManyRefused):  # of which the API has told, and there may be many
+                log.warning("%s", away)
             return answers.error(away.status, str(away), (b"retry-after", away.retry_after.encode()))
         if visitor is None:
             return _stranger(scope)

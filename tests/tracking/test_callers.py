@@ -73,9 +73,12 @@ def test_a_token_is_found_as_bearer_and_as_the_password_of_basic() -> None:
 
 
 @pytest.mark.parametrize("seconds", ["7", None])
-def test_while_the_api_looks_at_no_token_the_gate_says_when_to_come_again(seconds: str | None) -> None:
+def test_while_the_api_looks_at_no_token_the_gate_says_when_to_come_again(
+    seconds: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     def api(request: httpx.Request) -> httpx.Response:
         return httpx.Response(429, headers={} if seconds is None else {"Retry-After": seconds})
 
     status, headers = asyncio.run(_asked(api, f"Bearer {TOKEN}".encode()))
     assert (status, headers["retry-after"]) == (429, seconds or "1")
+    assert caplog.text == "", "a line for each would fill the log of who asked for none"
