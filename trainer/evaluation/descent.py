@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.optim.build import load_optimizer
+from trainer.optim.eager import Sgd
 from trainer.outcome import Diverged
 from trainer.runtime.batch_norm import RunningStatistics
 from trainer.runtime.gradients import Gradients
@@ -62,7 +63,7 @@ class Descent:
         split: list[dict[str, Any]] = [
             {"params": list(g.parameters), "peak_rate": g.peak_rate, "weight_decay": g.weight_decay} for g in groups
         ]
-        self._optimizer = torch.optim.SGD(split, lr=0.0, momentum=momentum, fused=True)
+        self._optimizer = Sgd(split, lr=0.0, momentum=momentum, fused=True)
         if momentum:
             for parameter in parameters:  # a first step that is not taken would leave uninitialised memory
                 self._optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

@@ -36,6 +36,7 @@ from trainer.evaluation.fitting import Scores, rate_at
 from trainer.evaluation.frozen import frozen_features
 from trainer.evaluation.scoring import scores_of, true_class_places
 from trainer.evaluation.units import Stopped, Units
+from trainer.optim.eager import Sgd
 from trainer.outcome import Diverged
 from trainer.runtime.context import Context
 from trainer.runtime.started import journal_started
@@ -156,7 +157,7 @@ def classify(
         {"params": [weight], "weight_decay": training.weight_decay},
         {"params": [bias], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=training.momentum)
+    optimizer = Sgd(groups, lr=0.0, momentum=training.momentum)
     for epoch in range(1, training.epochs + 1):
         with _threads_for(training.batch_size * weight.numel()):
             loss = _train_epoch(training, weight, bias, optimizer, train, epoch, phase, units)

@@ -16,11 +16,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-
-# The first optimiser would import it, for seconds, in the middle of a phase that has to speak up every now and then.
-import torch._dynamo
 from torch import Tensor
 
+from trainer.optim.eager import AdamW, Sgd
 from trainer.optim.groups import ParameterGroups
 from trainer.optim.lars import Lars
 from trainer.optim.schedules import Schedule, rate_scale
@@ -50,8 +48,8 @@ def build_optimizer(spec: PretrainSpec, groups: ParameterGroups) -> torch.optim.
         )
     # Only torch's fused optimisers read found_inf.
     if isinstance(given, AdamwSpec):
-        return torch.optim.AdamW(split, lr=0.0, betas=given.betas, weight_decay=given.weight_decay, fused=True)
-    sgd = torch.optim.SGD(
+        return AdamW(split, lr=0.0, betas=given.betas, weight_decay=given.weight_decay, fused=True)
+    sgd = Sgd(
         split,
         lr=0.0,
         momentum=given.momentum,

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
+from trainer.optim.eager import eager
 
+
+@eager
 class Lars(torch.optim.Optimizer):
     """For a parameter p of an adapted group, with gradient g:
 
@@ -49,7 +52,6 @@ class Lars(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
-    @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update from the gradients in place; every parameter of a group has one."""
         for group in self.param_groups:
