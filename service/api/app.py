@@ -19,6 +19,7 @@ from service.api.hub import Hub
 from service.api.lanes import Lanes
 from service.api.parameters import refuse_unknown
 from service.api.presentation import ROOT
+from service.api.problem_views import ProblemDetails
 from service.api.readiness import Parts
 from service.api.routers import (
     audit,
@@ -121,7 +122,7 @@ def _document(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = plain()
             schemas = document["components"]["schemas"]
-            models = [(model, "validation") for model in (*KINDS.values(), problems.ProblemDetails, TokenRequest)]
+            models = [(model, "validation") for model in (*KINDS.values(), ProblemDetails, TokenRequest)]
             _, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
             schemas |= definitions["$defs"]
             schemas["Spec"] = {

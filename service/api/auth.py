@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
 import logging
 import math
 import re
-import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +21,7 @@ from service.api.deps import SessionsDep, client_address, take_turn
 from service.api.problems import Problem, responses
 from service.api.refusals import Refusals
 from service.api.roles import LEAST_ROLE, Role
+from service.api.token_secrets import sha256
 from service.database.tables import Token
 from service.settings import Settings
 
@@ -54,16 +53,6 @@ class Caller:
     """Whose token it is: the owner of jobs and of idempotency keys, whichever token was used."""
     role: Role
     expires_at: datetime | None = None
-
-
-def new_secret() -> str:
-    """The secret of a new token: 32 random bytes, marked so that scanners for leaked secrets find it."""
-    return "barlow_" + secrets.token_urlsafe(32)
-
-
-def sha256(secret: str) -> str:
-    """What is stored of a token. No salt and no slow hash: nobody guesses 32 random bytes."""
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 class Refused(Exception):

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import BaseModel, Field
 
 from service.api.problems import invalid_parameter
 
-Item = TypeVar("Item")
 PageToken = Annotated[
     str | None, Query(max_length=500, description="`next_page_token` of the page before, with the same filters")
 ]
 PageSize = Annotated[int, Query(ge=1, description="Items of a page; more than 200 counts as 200")]
 LARGEST_PAGE = 200
-
-
-class Page(BaseModel, Generic[Item]):
-    """One page of a list."""
-
-    items: list[Item]
-    next_page_token: str | None = Field(None, description="Absent on the last page")
 
 
 def write_token(*key: str | int | UUID) -> str:

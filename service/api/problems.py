@@ -13,13 +13,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.routing import iter_route_contexts
-from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
+from service.api.problem_views import FaultView, ProblemDetails
 from service.database.away import is_away
 from service.ledger.errors import DependencyFailed, IllegalVerb
-from service.ledger.states import JobState, Verb
 from trainer.specs import Fault
 from trainer.specs.common import RULES
 from trainer.specs.parsing import and_more
@@ -157,28 +156,6 @@ KINDS = {
         Kind("unavailable", 503, "The run database cannot be reached", "Nothing was changed. Try again in a moment."),
     )
 }
-
-
-class FaultView(BaseModel):
-    """One fault: where it stands and what to do about it."""
-
-    pointer: str | None = Field(None, description="RFC 6901 JSON pointer into the body")
-    parameter: str | None = Field(None, description="Name of the query parameter or header")
-    message: str
-
-
-class ProblemDetails(BaseModel):
-    """RFC 9457 problem details."""
-
-    type: str = Field(description="Stable; a page that explains the problem")
-    title: str
-    status: int
-    detail: str
-    instance: str
-    errors: list[FaultView] = Field(default_factory=list, description="Every fault that was found, the first 100")
-    errors_left_out: int | None = Field(None, description="How many more faults there are, where some are not named")
-    state: JobState | None = Field(None, description="Of illegal-verb: where the job is")
-    legal_verbs: list[Verb] | None = Field(None, description="Of illegal-verb: what may be asked of the job now")
 
 
 class Problem(Exception):

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ValidationError
 from service import asking
 from service.api.browser_views import Entry
 from service.api.comparison_schemas import Comparison
-from service.api.pages import Page
-from service.api.problems import ProblemDetails
+from service.api.page_views import Page
+from service.api.problem_views import ProblemDetails
 from service.api.schemas import (
     DataSets,
     EventView,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from service.api.auth import new_secret
+from service.api.token_secrets import new_secret
 from service.client.api import ApiError
 from service.loopback import listeners
 from service.settings import SHORTEST_TOKEN

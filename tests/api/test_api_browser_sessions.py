@@ -15,7 +15,7 @@ from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
 from service.api.app import create_app
-from service.api.auth import sha256
+from service.api.token_secrets import sha256
 from service.database.tables import BrowserSession, Experiment, Job
 from service.settings import Settings
 

@@ -10,7 +10,8 @@ from sqlalchemy import select
 from service.api.audit import Action, Asked, Client, Subject, record_in_mlflow
 from service.api.auth import CallerDep
 from service.api.deps import SessionDep
-from service.api.pages import LARGEST_PAGE, Page, PageSize, PageToken, read_token, write_token
+from service.api.page_views import Page
+from service.api.pages import LARGEST_PAGE, PageSize, PageToken, read_token, write_token
 from service.api.problems import responses
 from service.api.token_views import AuditView
 from service.database.tables import AuditEntry

@@ -14,7 +14,8 @@ from service.api.auth import CallerDep
 from service.api.deps import ExperimentDep, SessionDep, SettingsDep, find_experiment
 from service.api.idempotency import IdempotencyKeyDep, remember, replayed
 from service.api.lanes import ExperimentBodyDep, ExperimentSessionDep
-from service.api.pages import LARGEST_PAGE, Page, PageSize, PageToken, read_token, write_token
+from service.api.page_views import Page
+from service.api.pages import LARGEST_PAGE, PageSize, PageToken, read_token, write_token
 from service.api.presentation import ROOT, mlflow_page
 from service.api.problems import responses
 from service.api.schemas import ExperimentDetail, ExperimentView, JobBrief

@@ -19,7 +19,8 @@ from service.api.comparison_schemas import Comparison
 from service.api.deps import JobDep, SessionDep, SettingsDep, find_experiment, find_job
 from service.api.idempotency import IdempotencyKeyDep, remember, replayed
 from service.api.lanes import JobBodyDep, JobSessionDep
-from service.api.pages import LARGEST_PAGE, Page, PageSize, PageToken, read_token, write_token
+from service.api.page_views import Page
+from service.api.pages import LARGEST_PAGE, PageSize, PageToken, read_token, write_token
 from service.api.presentation import ROOT, job_detail, job_view, job_views
 from service.api.problems import MATCH_PATTERN, invalid_parameter, responses
 from service.api.schemas import Attempts, AttemptView, JobDetail, JobView, Plan

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from service.api.deps import JobDep, SessionDep, SettingsDep
 from service.api.files import confined, confined_file
-from service.api.pages import LARGEST_PAGE, Page, PageSize, PageToken, read_token, write_token
+from service.api.page_views import Page
+from service.api.pages import LARGEST_PAGE, PageSize, PageToken, read_token, write_token
 from service.api.presentation import ROOT
 from service.api.problems import Problem, responses
 from service.api.schemas import CheckpointView, CorrelationLinks, CorrelationView, MetricView

@@ -13,7 +13,8 @@ from fastapi.sse import EventSourceResponse
 from service.api.auth import CallerDep
 from service.api.deps import JobDep, SessionDep, SessionsDep, SettingsDep
 from service.api.logs import open_log
-from service.api.pages import LARGEST_PAGE, Page, PageSize, PageToken, read_token, write_token
+from service.api.page_views import Page
+from service.api.pages import LARGEST_PAGE, PageSize, PageToken, read_token, write_token
 from service.api.problems import responses
 from service.api.schemas import EventView
 from service.api.streams import EventRecord, LogRecord, Stream, events_after
