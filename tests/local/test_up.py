@@ -19,6 +19,7 @@ from api_kit import ADMIN
 from former_stack import PASSWORD, make_former
 from running_stack import Up, wait_until
 
+from service import asking
 from service.local import access
 from service.local.agreement import compare
 from service.web.listening import bind
@@ -36,8 +37,8 @@ _OWNERS = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'
 
 
 def _ready(api: str) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{api}/readyz").status_code == 200
+    with contextlib.suppress(httpx.HTTPError), asking.client(api) as client:
+        return client.get("/readyz").status_code == 200
     return False
 
 
@@ -91,8 +92,9 @@ def test_up_through_its_life_in_a_foreign_shell_and_folder(fresh_stack: Up, tmp_
     (kept,) = httpx.get(f"{api}/api/v1/jobs?experiment=kept", headers=up.bearer).json()["items"]
     assert kept["id"] == made.json()["id"]
     job = f"{api}/api/v1/jobs/{kept['id']}"
-    wait_until(lambda: httpx.get(job, headers=up.bearer).json()["state"] == "succeeded", 60)
-    wait_until(lambda: httpx.get(job, headers=up.bearer).json()["recording"]["mlflow"] == "complete", 60)
+    with asking.client(api, headers=up.bearer) as client:
+        wait_until(lambda: client.get(job).json()["state"] == "succeeded", 60)
+        wait_until(lambda: client.get(job).json()["recording"]["mlflow"] == "complete", 60)
     assert compare(up.endpoints["database"], up.endpoints["mlflow"], "kept", token=ADMIN).faults == []
     assert [log for log in (directory / "logs").iterdir() if b"OF THE FOLDER" in log.read_bytes()] == []
     _the_token_is_where_it_belongs(up)

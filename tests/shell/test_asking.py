@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,12 @@ def test_certificates_that_are_not_there_are_an_error_where_they_are_used(
     monkeypatch.setenv(variable, "/nonexistent/ca.pem")
     with pytest.raises(Unreachable, match=f"{variable} is /nonexistent/ca.pem, which cannot be used: No such file"):
         Client("https://lab.example")
+    Client("http://lab.example").close()
+
+
+def test_no_certificates_are_read_where_none_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssl, "create_default_context", lambda **_: pytest.fail("read for http"))
+    Client("http://127.0.0.1:9").close()
     Client("http://lab.example").close()
 
 

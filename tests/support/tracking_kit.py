@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 from api_kit import bearer
 
+from service import asking
 from service.local.servers import Mlflow
 
 
@@ -23,7 +24,8 @@ class Tracking:
     def ask(self, method: str, path: str, role: str | None = None, **options: Any) -> httpx.Response:
         """A request to MLflow as somebody of this role; None: as nobody."""
         headers = {**(bearer(self.tokens[role]) if role else {}), **options.pop("headers", {})}
-        return httpx.request(method, self.mlflow.url + path, headers=headers, timeout=30, **options)
+        with asking.client(self.mlflow.url, headers=headers, timeout=30) as client:
+            return client.request(method, self.mlflow.url + path, **options)
 
     def post(self, method: str, role: str, **body: Any) -> httpx.Response:
         """A call of MLflow's API."""
