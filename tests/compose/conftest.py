@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from deployment import Deployment, run, there
-from oracle import Oracle
+from oracle import Oracle, Undisturbed
 
 HERE = Path(__file__).parent
 ORDER = ("files", "system", "two_workers", "backup", "upgrade")
@@ -51,6 +51,6 @@ def system(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
 
 
 @pytest.fixture(scope="session")
-def oracle(system: Deployment) -> Oracle:
+def oracle(system: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Oracle:
     """It remembers the undisturbed runs."""
-    return Oracle(system)
+    return Oracle(system, Undisturbed(tmp_path_factory.mktemp("undisturbed")))

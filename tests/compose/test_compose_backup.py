@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from deployment import Deployment, run
 from fault_stack import pretrain
-from oracle import Oracle
+from oracle import Oracle, Undisturbed
 
 KEPT = "barlow-test-kept"
 
@@ -43,7 +43,7 @@ def test_a_new_system_from_a_backup_shows_the_same_jobs_and_goes_on(
     try:
         _script(other, "restore", into)
         other.up()
-        judge = Oracle(other)
+        judge = Oracle(other, Undisturbed(tmp_path))  # what was restored, by runs of its own
         judge.prepare(spec)
         judge.check(done)
         judge.check(open_job, outcomes=["drained", "ok"])

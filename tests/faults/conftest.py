@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 from fault_stack import FaultStack
-from oracle import Oracle
+from oracle import Oracle, Undisturbed
+from stack_view import PATIENCE
 
 HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test in this folder is one of the fault suite."""
+    """Every test in this folder is one of the fault suite; it may wait for an undisturbed job beside its own."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.faults)
+            item.add_marker(pytest.mark.timeout(5 * PATIENCE))
 
 
 def _lifetime(fixture_name: str, config: pytest.Config) -> str:
@@ -34,10 +36,19 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStack]:
         stack.end()
 
 
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Undisturbed:
+    """The undisturbed runs of all stacks, those of the other test processes too."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "undisturbed"
+    folder.mkdir(exist_ok=True)
+    return Undisturbed(folder)
+
+
 @pytest.fixture(scope=_lifetime)  # type: ignore[arg-type]
-def judge(faulty: FaultStack) -> Oracle:
-    """The oracle, which remembers the undisturbed runs of the stack."""
-    return Oracle(faulty)
+def judge(faulty: FaultStack, undisturbed: Undisturbed) -> Oracle:
+    """The oracle of the stack."""
+    return Oracle(faulty, undisturbed)
 
 
 @pytest.fixture

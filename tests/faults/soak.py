@@ -30,7 +30,7 @@ import psutil
 import redis
 from fault_stack import FaultStack, knn, pretrain
 from kombu.exceptions import OperationalError as BrokerAway
-from oracle import Oracle
+from oracle import Oracle, Undisturbed
 from random_faults import FAULTS, NothingToHit
 
 from service.client.api import ApiError, Client
@@ -177,7 +177,9 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="barlow-soak-"))
     stack = FaultStack(folder / "lab")
     print(f"soaking for {options.minutes:g} minutes, seed {seed}", flush=True)
-    soak = Soak(stack, Oracle(stack), seed)
+    undisturbed = folder / "undisturbed"
+    undisturbed.mkdir()
+    soak = Soak(stack, Oracle(stack, Undisturbed(undisturbed)), seed)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave nothing then, either
     try:
         stack.start()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from fault_stack import FaultStack, knn, settings
 from faults import away
-from oracle import Oracle
+from oracle import Oracle, Undisturbed
 
 BY_MESSAGE_SECONDS = 2.0
 BY_POLL_SECONDS = 20.0
@@ -27,8 +27,8 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStack]:
 
 
 @pytest.fixture(scope="module")
-def judge(faulty: FaultStack) -> Oracle:
-    return Oracle(faulty)
+def judge(faulty: FaultStack, undisturbed: Undisturbed) -> Oracle:
+    return Oracle(faulty, undisturbed)
 
 
 def test_a_message_starts_a_job_within_two_seconds(stack: FaultStack, oracle: Oracle) -> None:

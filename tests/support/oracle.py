@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import pickle
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -16,6 +19,7 @@ from lab import _check_job as replay
 from sqlalchemy import select
 from stack_view import PATIENCE, StackView
 
+from service import asking
 from service.database.tables import Attempt, Correlation, Job, Metric, Slot
 from service.ledger.states import JobState
 from service.local.agreement import compare
@@ -40,12 +44,36 @@ class Science:
     records: dict[int, tuple[Any, ...]]
 
 
+class Undisturbed:
+    """What undisturbed jobs found out, in a folder that several test processes may share.
+
+    It is the same on every stack of a machine: it depends on the spec and the number of ranks alone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, key: str) -> Science | None:
+        """None: nobody has run one yet."""
+        file = self._file(key)
+        return pickle.loads(file.read_bytes()) if file.exists() else None
+
+    def put(self, key: str, science: Science) -> None:
+        """Remember it, whole or not at all."""
+        unfinished = self._folder / str(uuid.uuid4())
+        unfinished.write_bytes(pickle.dumps(science))
+        unfinished.rename(self._file(key))
+
+    def _file(self, key: str) -> Path:
+        return self._folder / hashlib.sha256(key.encode()).hexdigest()
+
+
 class Oracle:
     """Judges the jobs of one stack against undisturbed ones of the same science and number of ranks."""
 
-    def __init__(self, stack: StackView) -> None:
+    def __init__(self, stack: StackView, undisturbed: Undisturbed) -> None:
         self._stack = stack
-        self._undisturbed: dict[str, Science] = {}
+        self._undisturbed = undisturbed
 
     def prepare(self, spec: dict[str, Any]) -> None:
         """Run an undisturbed job of this science now, if there was none."""
@@ -148,14 +176,15 @@ class Oracle:
         return bool(self._stack.read(lambda session: session.scalars(select(Slot).where(condition)).all()))
 
     def _reference(self, key: str, spec: dict[str, Any]) -> Science:
-        if key not in self._undisturbed:
+        if (known := self._undisturbed.get(key)) is None:
             run = {k: v for k, v in spec["run"].items() if k != "stall_seconds"}
             calm = {**spec, "run": {**run, "after": [], "labels": {}, "priority": 100}}
             job_id = self._stack.submit(calm, "undisturbed")
             self._wait_until_recorded(job_id)
             assert self._stack.outcomes(job_id) == ["ok"]
-            self._undisturbed[key] = self._science(self._stack.job(job_id))
-        return self._undisturbed[key]
+            known = self._science(self._stack.job(job_id))
+            self._undisturbed.put(key, known)
+        return known
 
     def _key(self, spec: dict[str, Any]) -> str:
         """The same for the same science on the same number of ranks; the id of a backbone's job says nothing."""
@@ -190,15 +219,14 @@ class Oracle:
 
     def _mlflow_runs(self, job: Job) -> list[dict[str, Any]]:
         """Every MLflow run of the job, wherever it stands."""
-        api = f"{self._stack.endpoints['mlflow']}/api/2.0/mlflow"
         headers = {"Authorization": f"Bearer {self._stack.mlflow_token}"}
-        with httpx.Client(headers=headers, timeout=60) as client:
-            found = client.post(f"{api}/experiments/search", json={"max_results": 1000}).raise_for_status().json()
+        with asking.client(f"{self._stack.endpoints['mlflow']}/api/2.0/mlflow", headers=headers, timeout=60) as client:
+            found = client.post("/experiments/search", json={"max_results": 1000}).raise_for_status().json()
             body = {
                 "experiment_ids": [experiment["experiment_id"] for experiment in found["experiments"]],
                 "filter": f"tags.`barlow.job_id` = '{job.id}'",
             }
-            return list(client.post(f"{api}/runs/search", json=body).raise_for_status().json().get("runs", []))
+            return list(client.post("/runs/search", json=body).raise_for_status().json().get("runs", []))
 
 
 def _anonymous(result: Any) -> Any:

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from service import asking
 from service.client.api import ApiError, Client, Unreachable
 from service.database.tables import Attempt, Event, Job
 from service.ledger.states import JobState
@@ -127,9 +128,11 @@ class StackView(ABC):
         It looks closely: what is done next is to hit a moment.
         """
         deadline = time.monotonic() + PATIENCE
+        journal, offset = self.folder(job_id, attempt) / FILE_NAME, 0
         while time.monotonic() < deadline:
             job = self.job(job_id)  # before its lines: of a job that has ended there are no more to come
-            for line in self.lines(job_id, attempt):
+            for line in read_events(journal, offset):
+                offset = line.offset
                 if line.kind == kind and (line.step or 0) >= step and phase in (None, line.data.get("phase")):
                     return line
             assert not JobState(job.state).terminal, f"{job.state} before {kind} of step {step}: {job.error}"
@@ -141,8 +144,8 @@ class StackView(ABC):
 
     def ready(self) -> bool:
         """Whether the API says that everything it needs is there."""
-        with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.endpoints['api']}/readyz", timeout=5).status_code == 200
+        with contextlib.suppress(httpx.HTTPError), asking.client(self.endpoints["api"], timeout=5) as client:
+            return client.get("/readyz").status_code == 200
         return False
 
     def unfinished(self) -> Sequence[uuid.UUID]:
