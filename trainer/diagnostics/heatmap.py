@@ -47,8 +47,10 @@ def draw_heatmap(path: Path, arrays: dict[str, np.ndarray], summary: dict[str, A
     edges = arrays["histogram_edges"]
     below.stairs(arrays["histogram"] / max(1, arrays["histogram"].sum()), edges, fill=True, color="0.6")
     diagonal = np.clip(arrays["diagonal"], -1, 1)  # rounding puts a perfect correlation above 1
-    below.hist(diagonal, bins=edges.tolist(), weights=np.full(len(diagonal), 1 / len(diagonal)), alpha=0.6)
+    below.stairs(np.histogram(diagonal, edges)[0] / len(diagonal), edges, fill=True, color="C0", alpha=0.6)
     below.set_yscale("log")
+    below.minorticks_off()  # these, and powers in mathematical script, are a third of the time this takes
+    below.yaxis.set_major_formatter("{x:g}")
     below.set_ylim(1e-5, 1.5)
     below.set_xlim(-1, 1)
     below.set_xlabel("correlation (gray: off the diagonal, blue: on it)")
