@@ -280,6 +280,36 @@ def test_images_beside_class_folders_are_named_and_the_remedy_with_them(tree):
     assert "`format: images`" in message
 
 
+def test_a_tree_of_classes_with_splits_in_them_is_told_of_however_it_is_read(tmp_path):
+    """As MVTec AD is published."""
+    for thing in ("bottle", "cable"):
+        for number in range(2):
+            for folder in ("train/good", "test/good", "test/broken", "ground_truth/broken"):
+                put(tmp_path / thing / folder / f"{number}.png")
+    said = []
+    data = open_data_set("own", "bottle", source=of_splits(tmp_path), warn=said.append)
+    assert data.classes == ("ground_truth", "test", "train")
+    assert said[0] == (
+        "data set 'own', split 'bottle': its class folders 'train' and 'test' are called like splits, and each counts "
+        "as a class; if they are splits, say `splits: {train: bottle/train, test: bottle/test}`"
+    )
+    said.clear()
+    data = open_data_set("own", "train", source=of_splits(tmp_path, train="."), warn=said.append)
+    assert (data.classes, len(data)) == (("bottle", "cable"), 16)
+    assert said == [
+        "data set 'own', split 'train' holds 8 images of 2 folders within its folders, by name those of a test, first "
+        "'bottle/test'; they are taken as all others are. If nothing is to be learned from them, or their folders are "
+        "classes, put the files into SPLIT/CLASS folders, or list them (`format: file_list`)"
+    ]
+    said.clear()
+    open_data_set("own", "train", source=of_splits(tmp_path, train="bottle/train"), warn=said.append)
+    assert said == []
+
+
+def of_splits(root, **splits):
+    return ImageFolderSource(format="image_folder", root=root, splits=splits)
+
+
 def test_a_split_that_holds_another_s_folder_or_one_of_a_test_by_its_name_is_told_of(tmp_path):
     for name in ("a/1.png", "b/1.png", "val/a/1.png", "val/a/2.png", "Test/1.png", "c/val/1.png", "c/more/1.png"):
         put(tmp_path / name)
@@ -290,6 +320,8 @@ def test_a_split_that_holds_another_s_folder_or_one_of_a_test_by_its_name_is_tol
     assert [message.partition(";")[0] for message in said] == [
         "data set 'own', split 'train' holds 1 images of its folder 'Test', which is by its name images of a test",
         "data set 'own', split 'train' holds 2 images of its folder 'val', which is by its name images of a test",
+        "data set 'own', split 'train' holds 1 images of 1 folder within its folders, by name those of a test, first "
+        "'c/val'",
     ]
     said.clear()
     data = open_data_set("own", "train", source=named, warn=said.append)

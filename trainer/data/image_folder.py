@@ -129,7 +129,8 @@ def open_image_folder(
     if others:
         warn(f"data set {name!r}, split {below!r}: {others}")
     tests = ImagesOfTests(source, split)
-    in_question = (each for each in found if tests.may_be_in(each))
+    tests.warn_of_classes(name, found, warn)
+    in_question = (each for each in found if tests.may_be_in(each) or tests.may_hold(found[each].names))
     tests.warn(name, (os.path.join(each, path) for each in in_question for path in found[each].paths()), warn)
     return ImageFolder(folder, found)
 
