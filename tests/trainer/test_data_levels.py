@@ -274,7 +274,16 @@ def test_what_says_nothing_is_not_told():
     assert losses.dropped is not None
 
 
+def of_24_bits():
+    """A BigTIFF that says so."""
+    file = pages(1, big=True)
+    entry = struct.pack("<HHQ", 258, 3, 1)
+    at = file.index(entry) + len(entry)
+    return file[:at] + struct.pack("<H", 24) + file[at + 2 :]
+
+
 @pytest.mark.parametrize(("file", "said"), [
+    (of_24_bits(), "a TIFF with 1 band of 24 bits"),
     (tiff(np.zeros((5, 8, 3), np.uint16), 12), "a TIFF with 3 bands of 12 bits (compression 1, photometric 2)"),
     (tiff(BANDS[..., :5], 8, extra=[0] * 4, photometric=1), "a TIFF with 5 bands of 8 bits"),
 ])  # fmt: skip

@@ -104,11 +104,11 @@ def pages_of_tiff(encoded: bytes) -> int:
 
 
 def said_of_tiff(encoded: bytes) -> str | None:
-    """What is special about a TIFF that Pillow knows no way to read; None: it is none, or is damaged."""
-    if encoded[:4] not in (b"II*\0", b"MM\0*"):
+    """What is special about a TIFF or BigTIFF that Pillow knows no way to read; None: it is none, or is damaged."""
+    if encoded[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return None
     try:
-        directory = ImageFileDirectory_v2(encoded[:8])
+        directory = ImageFileDirectory_v2(encoded[: 16 if b"+" in encoded[:4] else 8])
         file = BytesIO(encoded)
         file.seek(directory.next)
         directory.load(file)
