@@ -31,7 +31,7 @@ from trainer.run_directory import BACKBONE
 from trainer.runtime import checkpoints, collectives
 from trainer.runtime.checkpoint_writer import CheckpointWriter
 from trainer.runtime.context import LOADING_SECONDS, Context
-from trainer.runtime.data_facts import journal_data
+from trainer.runtime.data_facts import journal_data, other_data
 from trainer.runtime.resuming import agree_on_checkpoint
 from trainer.runtime.started import journal_started
 from trainer.runtime.unused_data import tell_of_unused
@@ -203,11 +203,7 @@ def _resume(
         context.warn("resumed under other conditions; the last bits may differ", before=there, now=here)
     saved = checkpoints.read_state(folder, context.device)
     if saved.get("data", fingerprint) != fingerprint:
-        raise DataError(
-            f"the files of data set {spec.data.name!r} are not those that the run began with: names, sizes or "
-            "the `value_range` in datasets.yaml have changed, or this version reads them otherwise (CHANGELOG.md says "
-            "what; system folders as @eaDir, for one, are passed over now). Put back what it was, or start a new job"
-        )
+        raise DataError(other_data(context, spec.data.name, folder))
     state.load_state_dict(saved)
     series.last = saved["metrics"]
     skipped.remember(saved.get("unreadable", []))

@@ -19,12 +19,13 @@ from service.api.references import References, look_up, resolve
 from service.api.schemas import Plan
 from service.api.weights_faults import faults_of_weights
 from service.database.tables import Experiment, Job
+from service.ledger import events
 from service.ledger import jobs as ledger
 from service.ledger.errors import DependencyFailed, JobNameTaken
 from service.settings import Settings
-from trainer.specs import BackboneSpec, Fault, PretrainSpec, Spec
+from trainer.specs import BackboneSpec, EvaluationSpec, Fault, PretrainSpec, Spec
 from trainer.specs.catalogue import network_of
-from trainer.specs.image_size import with_size
+from trainer.specs.image_size import hangs_on_data, with_size
 from trainer.specs.spelling import one_reading
 
 
@@ -55,7 +56,9 @@ def _submit_one(
     take_room(session, caller, settings, 1)
     experiment = ledger.ensure_experiment(session, experiment_name)
     spec = _sized(body.spec, references, fleet)
-    return _submit(session, experiment, spec, spec.name, references, {}, caller), spec
+    job = _submit(session, experiment, spec, spec.name, references, {}, caller)
+    _tell_of_size(session, job, body.spec, spec, references, fleet, caller)
+    return job, spec
 
 
 def submit_experiment(session: Session, settings: Settings, body: ExperimentBody, *, caller: Caller) -> Experiment:
@@ -89,7 +92,9 @@ def submit_experiment(session: Session, settings: Settings, body: ExperimentBody
     ids: dict[str, uuid.UUID] = {}
     for job in body.order:
         spec = _sized(valid[job], references[job], fleet)
-        ids[job] = _submit(session, experiment, spec, job, references[job], ids, caller).id
+        made = _submit(session, experiment, spec, job, references[job], ids, caller)
+        _tell_of_size(session, made, valid[job], spec, references[job], fleet, caller)
+        ids[job] = made.id
     return experiment
 
 
@@ -134,6 +139,23 @@ def _sized(spec: Spec, references: References, fleet: Fleet) -> Spec:
         data_side=None if entry is None else entry.image_size,
         network=references.network,
     )
+
+
+def _tell_of_size(
+    session: Session, job: Job, asked: Spec, spec: Spec, references: References, fleet: Fleet, caller: Caller
+) -> None:
+    """A warning of the job, where the size that is written out is the usual one because nobody has looked at the images
+    yet: `spec` is `asked` with it."""
+    entry = fleet.data_sets.get(spec.data.name)
+    looked_at = entry is not None and (entry.checked or entry.image_size is not None)
+    if not isinstance(spec, EvaluationSpec) or not hangs_on_data(asked, trained_at=references.trained_at) or looked_at:
+        return
+    said = (
+        f"images.size was left out and is {spec.images.size}: no node has counted data set {spec.data.name!r} yet, so "
+        "the size of its images is not known. If they are smaller, cancel the job and submit it with images: {size: "
+        "N}, or when `barlow datasets` shows the set as counted"
+    )
+    events.append(session, job, "warning", actor=caller.name, payload={"message": said})
 
 
 def _submit(

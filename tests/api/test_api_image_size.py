@@ -71,6 +71,30 @@ def test_a_source_whose_network_takes_one_size_alone(api: httpx.Client) -> None:
     assert size_of(submitted(api, evaluation("digits", untrained))) == 224
 
 
+def test_of_a_data_set_that_nobody_has_looked_at_yet_the_job_warns(
+    api: httpx.Client, add_node: Callable[..., None]
+) -> None:
+    uncounted = unchecked(parse_source({"format": "image_folder", "root": "/data/photos"}))
+    counted = DataSetEntry(splits={"train": 100, "test": 100}, classes=3)
+    add_node("host", 1, data_sets={"new": uncounted.model_dump(), "photos": counted.model_dump()})
+
+    def warnings(spec: dict[str, Any]) -> list[str]:
+        job = api.get(f"/jobs/{submitted(api, spec)['id']}").json()
+        assert size_of(job) == 224
+        return [warning["message"] for warning in job["warnings"]]
+
+    said = (
+        "images.size was left out and is 224: no node has counted data set 'new' yet, so the size of its images is not "
+        "known. If they are smaller, cancel the job and submit it with images: {size: N}, or when `barlow datasets` "
+        "shows the set as counted"
+    )
+    assert warnings(evaluation("new")) == [said]
+    assert warnings(evaluation("new", images={"size": 224})) == []
+    assert warnings(evaluation("photos")) == []
+    made = api.post("/experiments", json={"name": "several", "jobs": {"knn": evaluation("new")}}).json()
+    assert [w["message"] for w in api.get(f"/jobs/{made['jobs'][0]['id']}").json()["warnings"]] == [said]
+
+
 def test_of_a_data_set_of_the_fleet_as_far_as_it_is_known(api: httpx.Client, add_node: Callable[..., None]) -> None:
     stl10 = unchecked(parse_source({"format": "stl10", "root": "/data/stl10"}))
     photos = DataSetEntry(splits={"train": 100, "test": 100}, classes=3)

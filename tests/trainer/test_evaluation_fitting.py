@@ -189,7 +189,9 @@ def test_a_checkpoint_of_other_data_or_another_backbone_is_refused(colours, tmp_
         assert run_evaluation(labelled_runs.spec("linear"), context) is None
     for attempt, split in enumerate(("train", "test"), start=2):
         other = labelled_runs.tree(tmp_path / split, **{f"{split}_unreadable": (1, 2)})
-        with pytest.raises(DataError, match="not those that this job began with"):
+        with pytest.raises(
+            DataError, match=r"not those that this run began with: names or sizes .* Put back what it was"
+        ):
             labelled_runs.run(tmp_path / "data", other, "linear", attempt=attempt)
     context = labelled_runs.context(tmp_path / "backbone", colours, attempt=2)
     with pytest.MonkeyPatch.context() as patch:

@@ -53,8 +53,23 @@ def test_a_run_of_before_whose_draw_is_another_one_now_is_refused_with_the_reaso
     data = labelled_runs.tree(tmp_path / "data")
     begun(tmp_path / "run", data, "semi_supervised")
     of_before(monkeypatch, data="the fingerprint of other images")
-    with pytest.raises(DataError, match=r"not those that this job began with, or this version reads them otherwise"):
+    with pytest.raises(
+        DataError, match=r"not those that this run began with: .*, or this version reads them otherwise"
+    ):
         labelled_runs.run(tmp_path / "run", data, "semi_supervised", attempt=2)
+
+
+def test_a_run_whose_data_set_is_read_otherwise_now_is_refused_with_the_field_and_the_remedy(tmp_path: Path) -> None:
+    data = labelled_runs.tree(tmp_path / "data")
+    begun(tmp_path / "run", data, "linear")
+    context = labelled_runs.context(tmp_path / "run", data, attempt=2)
+    context.inputs["data"]["own"]["value_range"] = "percentile"
+    with pytest.raises(DataError) as refused:
+        run_evaluation(labelled_runs.spec("linear"), context)
+    assert str(refused.value) == (
+        "the images of data set 'own' are not those that this run began with: in datasets.yaml its `value_range` is "
+        "'percentile' and was 'dtype'. Put that back, or start a new job"
+    )
 
 
 def test_a_run_of_a_later_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

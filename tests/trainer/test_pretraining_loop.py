@@ -372,7 +372,7 @@ def test_a_run_that_moved_nothing_has_diverged(tmp_path, monkeypatch):
 def test_a_run_does_not_go_on_with_other_files(tmp_path, monkeypatch):
     pretrain(runs.spec(), _asked_to_stop_at(1, runs.context(tmp_path)))
     monkeypatch.setattr(FirstImages, "fingerprint", property(lambda _: "another", lambda *_: None), raising=False)
-    with pytest.raises(DataError, match=r"not those that the run began with: .* or this version reads them otherwise"):
+    with pytest.raises(DataError, match=r"not those that this run began with: .* or this version reads them otherwise"):
         pretrain(runs.spec(), runs.context(tmp_path, 2))
 
 

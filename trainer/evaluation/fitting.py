@@ -25,6 +25,7 @@ from trainer.plan import Plan
 from trainer.runtime import checkpoints
 from trainer.runtime.checkpoint_writer import CheckpointWriter
 from trainer.runtime.context import Context
+from trainer.runtime.data_facts import other_data
 from trainer.runtime.resuming import agree_on_checkpoint, counted_metrics
 from trainer.runtime.started import journal_started
 from trainer.specs import DetectionSpec, LinearSpec, SemiSupervisedSpec, digest
@@ -252,10 +253,7 @@ class _Run(Generic[B]):
         if said := self._fitting.spec.refused_version(saved.get("protocol_version", 1)):
             raise BadSpec(said)
         if saved["data"] != self._fit.fingerprint:
-            raise DataError(
-                "the data are not those that this job began with, or this version reads them otherwise (CHANGELOG.md "
-                "says what); put them back, or start a new job"
-            )
+            raise DataError(other_data(context, self._fitting.spec.data.name, folder))
         self._fit.load_state_dict(saved["fit"])
         self._fit.descent.load_state_dict(saved["descent"])
         self.scores.load_state_dict(saved["scores"])

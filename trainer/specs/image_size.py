@@ -52,6 +52,13 @@ def with_size(spec: S, *, trained_at: int | None, data_side: int | None, network
     return spec.model_copy(update={"images": spec.images.model_copy(update={"size": size})})
 
 
+def hangs_on_data(spec: Spec, *, trained_at: int | None) -> bool:
+    """Whether `with_size` settles the size by the images of the data set."""
+    if not isinstance(spec, EvaluationSpec) or not names_no_size(spec):
+        return False
+    return trained_at is None and spec.backbone_from.torchvision is None
+
+
 def sized_offline(spec: Spec, siblings: Mapping[str, Spec]) -> tuple[Spec, bool]:
     """`spec` as a submit together with `siblings` would settle its image size, and whether that is known without a
     service: from a source job among them, or else a data set that is built in."""
