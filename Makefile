@@ -44,23 +44,26 @@ demo: install
 test: lint
 	@$(MAKE) --no-print-directory --jobs 2 test-rooms test-one-of-each-fault
 
+# The files in which a test has this mark: to load all others beside them takes each process half a minute.
+marked = $(shell grep -rlw --include='test_*.py' 'mark\.$(1)' tests | sort)
+
 # One thread a process: the test processes share the cores already.
 test-rooms: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not faults and not long and not compose'
 
 test-one-of-each-fault: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m representative
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m representative $(call marked,representative)
 
 # What no fault is done to, and that takes too long for every run.
 test-long: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m long $(call marked,long)
 
 test-faults: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m faults tests/faults $(call marked,faults)
 
 # Those that `make test` leaves out.
 test-other-faults: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'faults and not representative'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'faults and not representative' tests/faults $(call marked,faults)
 
 # make soak [MINUTES=30] [SEED=n]: a stream of jobs under random faults, each job judged.
 soak: install
@@ -106,7 +109,7 @@ down:
 
 # Builds the images, runs the system in containers and breaks it; needs Docker with Compose 2.
 test-compose: install
-	$(BIN)/python -m pytest -m compose -v
+	$(BIN)/python -m pytest -m compose -v tests/compose
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

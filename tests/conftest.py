@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -42,11 +44,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # A distributed run knows tests by their ids: of those that share one it runs the first, and says nothing.
         raise pytest.UsageError(f"several tests have the id {twice[0]}")
 
+    for item in items:
+        for mark in ("faults", "long", "representative", "compose"):
+            if item.get_closest_marker(mark) and not _found_by_make(item.path, mark):
+                raise pytest.UsageError(f"make does not find {item.nodeid}: its file does not say `mark.{mark}`")
+
     def turn(item: pytest.Item) -> int:
         room = item.path.relative_to(here).parts[0]
         return _LONGEST_FIRST.index(room) if room in _LONGEST_FIRST else len(_LONGEST_FIRST)
 
     items.sort(key=turn)
+
+
+@functools.cache
+def _found_by_make(path: Path, mark: str) -> bool:
+    """Whether the targets of the Makefile for this mark load the file."""
+    return path.parent.name == mark or re.search(rf"\bmark\.{mark}\b", path.read_text()) is not None
 
 
 @pytest.fixture(scope="session")

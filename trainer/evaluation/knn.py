@@ -162,8 +162,8 @@ def nearest_of_share(
     first.
 
     (n, d) and (q, d) float32, of any length: a block is brought to unit length as it is compared, which costs little
-    beside its products, and whoever looks at the features after this search sees what it saw. Returns similarities (q, k) float64 and rows (q, k)
-    int64; where the bank has fewer than k rows the rest is -inf and -1.
+    beside its products, and whoever looks at the features after this search sees what it saw. Returns similarities
+    (q, k) float64 and rows (q, k) int64; where the bank has fewer than k rows the rest is -inf and -1.
     """
     wide = unit_rows(queries)
     best = wide.new_full((len(queries), k), -torch.inf)
