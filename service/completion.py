@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,11 +118,21 @@ class Completion:
         return done
 
     def conclude(
-        self, session: Session, attempt: Attempt, end: Ending, *guards: ColumnElement[bool], actor: str, vacated: bool
+        self,
+        session: Session,
+        attempt: Attempt,
+        end: Ending,
+        *guards: ColumnElement[bool],
+        actor: str,
+        vacated: bool,
+        tick: Callable[[], None] = lambda: None,
+        look: bool = True,
     ) -> bool:
         """End an accepted attempt in the ledger and publish its backbone, in the caller's transaction.
 
-        `vacated`: its processes are known to be gone. False: the caller is a ghost, or a guard does not hold.
+        `vacated`: its processes are known to be gone. `tick` is called for each piece, and before one that cannot be
+        undone. Without `look` no file is read, not even its log: the end is that their disk does not answer.
+        False: the caller is a ghost, or a guard does not hold.
 
         Raises:
             OSError: the exported backbone cannot be read or published.
@@ -137,15 +147,15 @@ class Completion:
             outcome=end.outcome,
             message=storable(end.message),
             result=storable(end.result),
-            error=storable(end.error(log_tail(folder / "trainer.log", LOG_TAIL_LINES))),
+            error=storable(end.error(log_tail(folder / "trainer.log", LOG_TAIL_LINES) if look else [])),
             actor=actor,
             backoff_seconds=self._backoff_seconds,
             vacated=vacated,
         )
         if accepted and end.outcome is Outcome.OK and end.backbone is not None:
             # The row locks of the end stand until the commit: nobody else can be at this job meanwhile.
-            publish_backbone(run, folder / end.backbone)
-            row = _backbone_row(session, attempt, run / "backbone" / BACKBONE_WEIGHTS, end.step or 0)
+            publish_backbone(run, folder / end.backbone, tick)
+            row = _backbone_row(session, attempt, run / "backbone" / BACKBONE_WEIGHTS, end.step or 0, tick)
             session.execute(insert(Checkpoint).values(row).on_conflict_do_nothing())
         return accepted
 
@@ -159,7 +169,7 @@ def read_outcome(folder: Path, token: UUID) -> dict[str, Any] | None:
     return outcome if isinstance(outcome, dict) and outcome.get("token") == str(token) else None
 
 
-def publish_backbone(run: Path, exported: Path) -> None:
+def publish_backbone(run: Path, exported: Path, tick: Callable[[], None]) -> None:
     """Move an attempt's exported backbone to `<run>/backbone` by one rename; doing it again changes nothing.
 
     A backbone that an earlier attempt published, without living to see its end recorded, makes way.
@@ -169,10 +179,12 @@ def publish_backbone(run: Path, exported: Path) -> None:
         if not published.exists():
             raise FileNotFoundError(f"{exported} was neither exported nor published")
         return
+    tick()
     if published.exists():
         replaced = exported.with_name("backbone-replaced")
         published.rename(replaced)
         shutil.rmtree(replaced)
+        tick()
     exported.rename(published)
     descriptor = os.open(run, os.O_RDONLY)
     try:
@@ -193,13 +205,16 @@ def log_tail(path: Path, lines: int) -> list[str]:
     return [shown(line, keep="\t")[:1000] for line in text.removesuffix("\n").split("\n")[-lines:]] if text else []
 
 
-def _backbone_row(session: Session, attempt: Attempt, weights: Path, step: int) -> dict[str, object]:
+def _backbone_row(
+    session: Session, attempt: Attempt, weights: Path, step: int, tick: Callable[[], None]
+) -> dict[str, object]:
     sha256 = hashlib.sha256()
     with open_regular(weights) as file:
         while piece := file.read(PIECE_BYTES):
             sha256.update(piece)
             # The server ends a session that is silent for long within a transaction.
             session.execute(select(1))
+            tick()
     return {
         "job_id": attempt.job_id,
         "attempt": attempt.number,

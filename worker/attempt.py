@@ -27,8 +27,8 @@ from trainer.specs import canonical_json
 from worker import clock, devices, folders, inputs
 from worker.ending import ending
 from worker.environment import passed_on
+from worker.file_work import FileWork
 from worker.lease import Lease
-from worker.preparing import Preparation
 from worker.process import HIDE, PARENT, Ranks, end_marked, mark_for
 from worker.progress import Progress
 from worker.recorder.loops import Recorder
@@ -43,13 +43,28 @@ NO_INPUTS = (
     "no progress for {:g} s before the trainer was started: a disk with its data set, its backbone or the runs does "
     "not answer; look at the volumes of this host"
 )
+CONCLUDE_SECONDS = 60.0
+"""For so long the end of an attempt may stand still, however short `stall_seconds`: a busy database is no stall."""
+NO_END = (
+    "no progress for {:g} s after the trainer had ended: the disk with the runs does not answer; look at the volumes "
+    "of this host"
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Tick = Callable[[], None]
 
 
 class _Ghost(Exception):
     """The attempt is not ours any more: stop what runs, change nothing."""
+
+
+class _Standstill(Exception):
+    """The files of the run do not answer any more; `end` is what there is to tell without them."""
+
+    def __init__(self, end: Ending) -> None:
+        super().__init__(end.message)
+        self.end = end
 
 
 class AttemptRun:
@@ -78,6 +93,7 @@ class AttemptRun:
         self._log = self._folder / "trainer.log"
         self._actor = f"node:{attempt.node}"
         self._lease = Lease(sessions, settings, attempt.id, attempt.token, sent=sent, alive=self._alive)
+        self._patience = CONCLUDE_SECONDS
         self._draining = False
         self._abandoned = False
         self._vacated = True
@@ -99,18 +115,10 @@ class AttemptRun:
         log.info("attempt %s of job %s begins", self._attempt.number, self._attempt.job_id)
         try:
             try:
-                # On a volume that is full or cannot be written the folder fails: that is an end, too.
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._lease.start()
-                end = self._run_ranks()
-            except inputs.BadInput as error:
-                end = Ending(Outcome.BAD_DATA, str(error))
-            except _Ghost:
-                raise
-            except Exception as error:
-                log.exception("attempt %s of job %s cannot be run", self._attempt.number, self._attempt.job_id)
-                end = Ending(Outcome.CRASHED, f"the worker could not run it: {error}")
-            end = self._conclude(end)
+                end = self._conclude(self._end_of_ranks())
+            except _Standstill as standstill:
+                end = standstill.end
+                self._until_answered(lambda: self._end(end, look=False))
             log.info("attempt %s of job %s ended: %s, %s", self._attempt.number, self._attempt.job_id, *_words(end))
         except _Ghost:
             log.warning("attempt %s of job %s is not ours any more", self._attempt.number, self._attempt.job_id)
@@ -118,6 +126,20 @@ class AttemptRun:
             log.exception("attempt %s of job %s failed in the worker", self._attempt.number, self._attempt.job_id)
         finally:
             self._lease.end()
+
+    def _end_of_ranks(self) -> Ending:
+        try:
+            # On a volume that is full or cannot be written the folder fails: that is an end, too.
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lease.start()
+            return self._run_ranks()
+        except inputs.BadInput as error:
+            return Ending(Outcome.BAD_DATA, str(error))
+        except (_Ghost, _Standstill):
+            raise
+        except Exception as error:
+            log.exception("attempt %s of job %s cannot be run", self._attempt.number, self._attempt.job_id)
+            return Ending(Outcome.CRASHED, f"the worker could not run it: {error}")
 
     def _run_ranks(self) -> Ending:
         job, slots, wanted = self._until_answered(self._look_up)
@@ -135,7 +157,8 @@ class AttemptRun:
         finally:
             statuses = ranks.close()
             self._vacated = end_marked(self._attempt.id) and _answer(slots)  # else quarantined
-        outcome = read_outcome(self._folder, self._attempt.token)
+        self._patience = max(stall_seconds, CONCLUDE_SECONDS)
+        outcome = self._watched(lambda _: read_outcome(self._folder, self._attempt.token))
         why = ladder.why or ("lease" if self._lease.lapsed else None)
         return ending(outcome, statuses, why, signalled=ladder.signalled, stall_seconds=stall_seconds)
 
@@ -155,20 +178,23 @@ class AttemptRun:
             folders.write_atomic(self._folder / "inputs.json", canonical_json(resolved))
 
         stall_seconds = job.spec["run"]["stall_seconds"]
-        preparation = Preparation(write, stall_seconds, f"inputs-{self._attempt.id}")
-        while True:
-            finished = preparation.wait(LOOK_SECONDS)
-            if self._lease.ghost:
-                raise _Ghost
-            drain, late = "drain" if self._draining else None, "lease" if self._lease.left() < 0 else None
-            for reason in (self._lease.stop, drain, late):
-                if reason is not None:
-                    return Ending(*STOPPED_BY[reason])
-            if finished:
-                preparation.result()
-                return None
-            if preparation.stalled():
-                return Ending(Outcome.STALLED, NO_INPUTS.format(stall_seconds))
+        preparation = FileWork(write, stall_seconds, f"inputs-{self._attempt.id}")
+        try:
+            while True:
+                finished = preparation.wait(LOOK_SECONDS)
+                if self._lease.ghost:
+                    raise _Ghost
+                drain, late = "drain" if self._draining else None, "lease" if self._lease.left() < 0 else None
+                for reason in (self._lease.stop, drain, late):
+                    if reason is not None:
+                        return Ending(*STOPPED_BY[reason])
+                if finished:
+                    preparation.result()
+                    return None
+                if preparation.stalled():
+                    return Ending(Outcome.STALLED, NO_INPUTS.format(stall_seconds))
+        finally:
+            preparation.give_up()
 
     def _environment(self, rank: int, slots: Sequence[Slot]) -> dict[str, str]:
         slot = slots[rank]
@@ -222,37 +248,63 @@ class AttemptRun:
         """Record what was journalled, then publish and end in one transaction that the lease's row fences.
 
         Returns the end as it was told.
+
+        Raises:
+            _Standstill: it does not get on.
         """
         try:
-            self._until_answered(lambda: self._recorder.flush(self._attempt.job_id))
-        except _Ghost:
+            self._watched(
+                lambda tick: self._until_answered(lambda: self._recorder.flush(self._attempt.job_id, tick), tick)
+            )
+        except (_Ghost, _Standstill):
             raise
         except Exception:
             # A line that cannot be recorded must not hold the job; the recorder goes on complaining about it.
             log.exception("job %s is not recorded to its end", self._attempt.job_id)
         try:
-            self._until_answered(lambda: self._end(end))
-        except _Ghost:
+            self._watched(lambda tick: self._until_answered(lambda: self._end(end, tick), tick))
+        except (_Ghost, _Standstill):
             raise
         except Exception as error:
             # Left to its lease, the job would run again uncounted, to fail here for ever.
             log.exception("the end of attempt %s of job %s fails", self._attempt.number, self._attempt.job_id)
             end = Ending(Outcome.CRASHED, f"the worker could not conclude it: {error}")
-            self._until_answered(lambda: self._end(end))
+            self._watched(lambda tick: self._until_answered(lambda: self._end(end, tick), tick))
         return end
 
-    def _end(self, end: Ending) -> None:
+    def _watched(self, work: Callable[[Tick], T]) -> T:
+        """What `work` gives, which reads and writes what the ranks have left.
+
+        Raises:
+            _Standstill: no piece of it is done for too long: as long as ranks may stand still, or after a stop request
+                as long as they have until they are killed.
+        """
+        conclusion = FileWork(work, self._patience, f"end-{self._attempt.id}")
+        try:
+            while not conclusion.wait(LOOK_SECONDS):
+                stop = self._lease.stop or ("drain" if self._draining else None)
+                if conclusion.stalled():
+                    raise _Standstill(Ending(Outcome.STALLED, NO_END.format(self._patience)))
+                if stop is not None and conclusion.stalled(2 * self._settings.stop_grace_seconds):
+                    raise _Standstill(Ending(*STOPPED_BY[stop]))
+            return conclusion.result()
+        finally:
+            conclusion.give_up()
+
+    def _end(self, end: Ending, tick: Tick = lambda: None, *, look: bool = True) -> None:
         lease_seconds, token = self._settings.lease_seconds, self._attempt.token
         with self._sessions.begin() as session:
             # Who took it from us said `lost` too: that is not our end told twice.
             lost = end.outcome is Outcome.LOST
             if lost and attempts.renew(session, self._attempt.id, token, lease_seconds=lease_seconds) is None:
                 raise _Ghost
-            if not self._completion.conclude(session, self._attempt, end, actor=self._actor, vacated=self._vacated):
+            if not self._completion.conclude(
+                session, self._attempt, end, actor=self._actor, vacated=self._vacated, tick=tick, look=look
+            ):
                 raise _Ghost
 
-    def _until_answered(self, ask: Callable[[], T]) -> T:
-        """What `ask` returns, asked again for as long as the database does not answer."""
+    def _until_answered(self, ask: Callable[[], T], tick: Tick = lambda: None) -> T:
+        """What `ask` returns, asked again for as long as the database does not answer; `tick` is called meanwhile."""
         while True:
             try:
                 return ask()
@@ -262,6 +314,7 @@ class AttemptRun:
                 if self._lease.ghost or self._abandoned:
                     raise _Ghost from error
                 log.warning("attempt %s waits for the database: %s", self._attempt.id, first_line(error))
+                tick()
                 time.sleep(RETRY_SECONDS)
 
 

@@ -17,6 +17,7 @@ from worker import clock
 from worker.words import first_line
 
 RETRY_SECONDS = 1.0
+JOIN_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -103,11 +104,11 @@ class Lease:
         self._turn.set()
 
     def end(self) -> None:
-        """Renew no more; it may not have begun."""
+        """Renew no more; it may not have begun. A renewal that stands at a disk that does not answer is left behind."""
         self._ended = True
         self._turn.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(JOIN_SECONDS)
 
     def _run(self) -> None:
         failing = False

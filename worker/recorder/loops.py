@@ -55,13 +55,13 @@ class Recorder:
         rows = [{"job_id": job_id, "target": target, "position": {}} for target in targets]
         session.execute(insert(Watermark).values(rows).on_conflict_do_nothing())
 
-    def flush(self, job_id: UUID) -> None:
-        """Record into Postgres all that is journalled now.
+    def flush(self, job_id: UUID, tick: Callable[[], None]) -> None:
+        """Record into Postgres all that is journalled now; calls `tick` for each piece.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: Postgres is away (service.database.away).
         """
-        self._postgres.flush(job_id)
+        self._postgres.flush(job_id, tick)
 
     def _run_postgres(self) -> None:
         def record(job_id: UUID) -> None:

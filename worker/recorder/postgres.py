@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,10 +42,10 @@ class PostgresRecorder:
             jobs = session.scalars(select(Watermark.job_id).where(Watermark.target == POSTGRES, ~Watermark.complete))
             return [job for job in jobs if run_folder(self._runs_dir, job).exists()]
 
-    def flush(self, job_id: UUID) -> None:
-        """Record all that is journalled now; waits for another recorder that is at it."""
+    def flush(self, job_id: UUID, tick: Callable[[], None] = lambda: None) -> None:
+        """Record all that is journalled now; waits for another recorder that is at it. Calls `tick` for each batch."""
         while self.record(job_id, wait=True):
-            pass
+            tick()
 
     def record(self, job_id: UUID, *, wait: bool = False) -> bool:
         """Record one batch of a job; returns whether there may be more."""

@@ -1,4 +1,4 @@
-"""Files looked at before an attempt's ranks are there, so that a disk which does not answer holds nobody."""
+"""Files that a worker itself reads and writes, before and after the ranks: a disk that does not answer holds nobody."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from worker.progress import LONGEST_LOOK_SECONDS
 T = TypeVar("T")
 
 
-class Preparation(Generic[T]):
+class GivenUp(Exception):
+    """Nobody waits for this work any more: it does no further piece."""
+
+
+class FileWork(Generic[T]):
     """Work in a thread of its own, with a clock of its progress as ranks have one.
 
-    Nothing interrupts a thread that waits for a disk. Who gives it up leaves it behind: it holds no session and no
-    lock, and ends with its disk or with this process.
+    Nothing interrupts a thread that waits for a disk. Who gives it up leaves it behind: it holds no lock, a
+    transaction that it is in is ended by the database soon, and it ends with its disk or with this process.
     """
 
     def __init__(self, work: Callable[[Callable[[], None]], T], stall_seconds: float, name: str) -> None:
-        """Begin; `work` calls what it is given for every piece that is done."""
+        """Begin; `work` calls what it is given for every piece that is done, and before one that cannot be undone."""
         self._work = work
         self._stall_seconds = stall_seconds
         self._done = 0
         self._seen = 0
+        self._given_up = False
         self._idle = 0.0
         self._looked_at = clock.now()
         self._result: T | None = None
@@ -42,12 +47,16 @@ class Preparation(Generic[T]):
             raise self._error
         return self._result  # type: ignore[return-value]
 
-    def stalled(self) -> bool:
-        """Look again: was no piece done for `stall_seconds`? To be asked several times a second."""
+    def give_up(self) -> None:
+        """Have no further piece done; what is under way may still come to its end."""
+        self._given_up = True
+
+    def stalled(self, seconds: float | None = None) -> bool:
+        """Look again: was no piece done for `seconds`, or for `stall_seconds`? To be asked several times a second."""
         now, done = clock.now(), self._done
         idle = self._idle + min(now - self._looked_at, LONGEST_LOOK_SECONDS)
         self._seen, self._idle, self._looked_at = done, 0.0 if done != self._seen else idle, now
-        return self._idle > self._stall_seconds
+        return self._idle > (self._stall_seconds if seconds is None else seconds)
 
     def _run(self) -> None:
         try:
@@ -59,3 +68,5 @@ class Preparation(Generic[T]):
 
     def _tick(self) -> None:
         self._done += 1
+        if self._given_up:
+            raise GivenUp
