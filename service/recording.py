@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from service.database.tables import Job, Watermark
@@ -19,6 +20,20 @@ EXPERIMENT_TAG = "barlow.experiment_id"
 """The tag that says of which of our experiments an MLflow experiment is."""
 REBUILD = "rebuild"
 """In the position of an MLflow watermark: what MLflow has of the job is to be deleted first. Names the request."""
+
+RUN_ID = "run_id"
+"""In the position of an MLflow watermark: the run that it speaks of."""
+HOME = "experiment"
+"""And the id of the MLflow experiment that this run is in; versions of before did not say."""
+
+
+def homes(session: Session, jobs: Collection[uuid.UUID]) -> dict[uuid.UUID, str]:
+    """The ids of the MLflow experiments that the runs of jobs are in, as far as they are known: a run stays where it
+    was begun when another experiment has been chosen for its job's one."""
+    position = Watermark.position
+    known = select(Job.id, position[HOME].astext).join(Watermark, Watermark.job_id == Job.id)
+    of = (Job.id.in_(jobs), Watermark.target == MLFLOW, position[RUN_ID].astext == Job.mlflow_run_id)
+    return dict(session.execute(known.where(*of, position.has_key(HOME))).all())
 
 
 class NothingRecorded(ValueError):

@@ -16,7 +16,7 @@ from service.evaluations import goes_on
 from service.ledger import reasons, warnings
 from service.ledger.moves import verbs_of
 from service.ledger.states import JobState
-from service.recording import MLFLOW, POSTGRES
+from service.recording import MLFLOW, POSTGRES, homes
 from service.settings import Settings
 
 ROOT = "/api/v1"
@@ -32,6 +32,7 @@ def job_views(session: Session, settings: Settings, jobs: Sequence[Job], caller:
     attempts = dict(session.execute(counts).all())
     marks = select(Watermark.job_id, Watermark.target, Watermark.complete).where(Watermark.job_id.in_(ids))
     recorded = {(job_id, target): complete for job_id, target, complete in session.execute(marks)}
+    found = homes(session, ids)
     retries = _retries(session, ids)
     places = _places(session, [job.id for job in jobs if job.state == JobState.QUEUED])
     return [
@@ -65,7 +66,7 @@ def job_views(session: Session, settings: Settings, jobs: Sequence[Job], caller:
             queued_at=job.queued_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
-            links=_links(settings, job, experiments[job.experiment_id]),
+            links=_links(settings, job, found.get(job.id) or experiments[job.experiment_id].mlflow_experiment_id),
         )
         for job in jobs
     ]
@@ -124,12 +125,12 @@ def mlflow_base(settings: Settings) -> str | None:
     return None if base is None else base.rstrip("/")
 
 
-def mlflow_page(settings: Settings, experiment: Experiment, run_id: str | None = None) -> str | None:
-    """The page of an experiment or of one run, as a browser reaches it; None until it exists."""
+def mlflow_page(settings: Settings, experiment_id: str | None, run_id: str | None = None) -> str | None:
+    """The page of an MLflow experiment or of one run in it, as a browser reaches it; None until it exists."""
     base = mlflow_base(settings)
-    if base is None or experiment.mlflow_experiment_id is None:
+    if base is None or experiment_id is None:
         return None
-    page = f"{base}/#/experiments/{experiment.mlflow_experiment_id}"
+    page = f"{base}/#/experiments/{experiment_id}"
     # MLflow opens on its pages for language models unless it is told otherwise.
     return f"{page}/runs{'' if run_id is None else f'/{run_id}'}?workflowType=machine_learning"
 
@@ -161,17 +162,17 @@ def _recording(settings: Settings, job: Job, recorded: dict[tuple[uuid.UUID, str
     )
 
 
-def _links(settings: Settings, job: Job, experiment: Experiment) -> JobLinks:
+def _links(settings: Settings, job: Job, home: str | None) -> JobLinks:
     own = f"{ROOT}/jobs/{job.id}"
     return JobLinks(
         self=own,
-        experiment=f"{ROOT}/experiments/{experiment.id}",
+        experiment=f"{ROOT}/experiments/{job.experiment_id}",
         attempts=f"{own}/attempts",
         events=f"{own}/events",
         logs=f"{own}/logs",
         metrics=f"{own}/metrics",
         correlations=f"{own}/correlations",
         checkpoints=f"{own}/checkpoints",
-        mlflow=mlflow_page(settings, experiment, job.mlflow_run_id) if job.mlflow_run_id else None,
+        mlflow=mlflow_page(settings, home, job.mlflow_run_id) if job.mlflow_run_id else None,
         retry_of=None if job.retry_of is None else f"{ROOT}/jobs/{job.retry_of}",
     )

@@ -16,6 +16,7 @@ from api_kit import PRETRAIN
 from sqlalchemy.orm import Session
 
 from service.database.tables import Checkpoint, Correlation, Experiment, Job, Metric, Watermark
+from service.recording import HOME, MLFLOW, RUN_ID
 from service.settings import Settings
 
 NOW = datetime.now(UTC)
@@ -200,3 +201,12 @@ def test_links_open_mlflow_where_trainings_are_shown(
         assert run == "http://mlflow.example/#/experiments/5/runs/abc?workflowType=machine_learning"
         experiment = api.get("/experiments/default").json()["mlflow"]
         assert experiment == "http://mlflow.example/#/experiments/5/runs?workflowType=machine_learning"
+        mark = Watermark(job_id=row.id, target=MLFLOW, position={RUN_ID: "abc", HOME: "4"}, complete=True)
+        session.add(mark)
+        session.commit()
+        moved = api.get(f"/jobs/{job['id']}").json()["links"]["mlflow"]
+        assert moved == run.replace("/5/", "/4/"), "the experiment that the run is in"
+        assert api.post("/entries", params={"job": job["id"]}).json()["url"] == moved
+        mark.position = {RUN_ID: "of before", HOME: "4"}
+        session.commit()
+        assert api.get(f"/jobs/{job['id']}").json()["links"]["mlflow"] == run

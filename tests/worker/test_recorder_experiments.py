@@ -15,6 +15,7 @@ from recorded import assert_exported, export, exporter, in_mlflow, in_postgres, 
 from sqlalchemy import select, update
 from unreliable import unreliable
 
+from service import recording
 from service.database.tables import Experiment, Job
 from service.local.agreement import compare
 from service.local.servers import Mlflow
@@ -204,6 +205,8 @@ def test_a_run_stays_in_its_experiment_until_it_is_rebuilt(
         export(job, client)
         assert_exported(job, client)
         assert (homes(job, client), job.row().mlflow_run_id) == ([home], begun[job.id])
+    with lab.sessions() as session:
+        assert recording.homes(session, [old.id, new.id]) == {old.id: first, new.id: second}
     rebuild(new, client)
     assert_exported(new, client)
     assert homes(new, client) == [first]

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from service.database.tables import Checkpoint, Experiment, Job, Watermark
 from service.ledger.states import JobState
-from service.recording import JOB_TAG, MLFLOW, POSTGRES, REBUILD
+from service.recording import HOME, JOB_TAG, MLFLOW, POSTGRES, REBUILD, RUN_ID
 from service.run_folders import run_folder
 from worker.recorder.export import FILES, LAST_STEP, Export
 from worker.recorder.mlflow_experiment import MlflowExperiment
@@ -179,8 +179,11 @@ class MlflowExporter:
                 _tell_children(session, job.id, run.id)
             self._runs[job.id] = run
         run = self._runs[job.id]
-        if position.value.get("run_id") != run.id:
-            position.restart(run_id=run.id)
+        where = {RUN_ID: run.id, HOME: run.experiment}
+        if position.value.get(RUN_ID) != run.id:
+            position.restart(**where)
+        elif HOME not in position.value:
+            position.keep(**where)
         return run
 
 

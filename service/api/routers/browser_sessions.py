@@ -23,6 +23,7 @@ from service.api.problems import Problem, responses
 from service.api.roles import Role
 from service.api.token_secrets import sha256
 from service.database.tables import BrowserSession, Experiment
+from service.recording import homes
 from service.settings import Settings
 
 MLFLOW = "mlflow"
@@ -157,13 +158,14 @@ def _page(session: Session, settings: Settings, job: str | None, experiment: str
         raise Problem("no-page", "this API was told of no MLflow: BARLOW_MLFLOW_PUBLIC_URL where it is started")
     if job is not None:
         row = find_job(session, job)
-        page = mlflow_page(settings, session.get_one(Experiment, row.experiment_id), row.mlflow_run_id)
+        chosen = session.get_one(Experiment, row.experiment_id).mlflow_experiment_id
+        page = mlflow_page(settings, homes(session, [row.id]).get(row.id, chosen), row.mlflow_run_id)
         if row.mlflow_run_id is None or page is None:
             raise Problem("no-page", f"job {row.name} has no run in MLflow yet: nothing of it was recorded there")
         return base, page
     if experiment is not None:
         named = find_experiment(session, experiment)
-        page = mlflow_page(settings, named)
+        page = mlflow_page(settings, named.mlflow_experiment_id)
         if page is None:
             raise Problem("no-page", f"experiment {named.name} is not in MLflow yet: nothing of it was recorded there")
         return base, page

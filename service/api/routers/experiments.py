@@ -112,7 +112,7 @@ def _view(settings: Settings, experiment: Experiment, states: dict[str, int]) ->
         name=experiment.name,
         created_at=experiment.created_at,
         states=states,
-        mlflow=mlflow_page(settings, experiment),
+        mlflow=mlflow_page(settings, experiment.mlflow_experiment_id),
     )
 
 
