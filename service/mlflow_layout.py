@@ -39,19 +39,21 @@ _HEADLINES = {"loss": "loss", "effective_rank": "effective rank", "knn_top1": "k
 """Of a pretraining's result, in words."""
 _OF_THE_CLOCK = ("images_per_second", "data_seconds", "step_seconds")
 _OF_TRAINING = ("grad_norm", "learning_rate", "skipped_steps")
+_OF_THE_MATRIX = ("correlation_diagonal_mean", "correlation_off_diagonal_rms", "noise_floor")
+"""The heatmaps say them, too."""
 
 
 def metric_name(key: str) -> str:
     """What a metric is called in MLflow: as in the run database, but for those that one looks at last.
 
-    Times stand among MLflow's system metrics. What only says how the training went is called `training_...`: it follows
-    the scores and the loss of a pretraining.
+    Times stand among MLflow's system metrics. What only says how the training went is called `training_...`, and so is
+    what the heatmaps say: it follows the scores, the losses and the rank.
     """
     if key in _OF_THE_CLOCK:
         return f"system/{key}"
     kind = next((kind for kind in KINDS if key.startswith(f"{kind}_")), None)
     rest = key if kind is None else key.removeprefix(f"{kind}_")
-    behind = rest in _OF_TRAINING or (kind is not None and rest.startswith("loss"))
+    behind = rest in (*_OF_TRAINING, *_OF_THE_MATRIX) or (kind is not None and rest.startswith("loss"))
     return f"training_{key}" if behind else key
 
 
