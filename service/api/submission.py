@@ -17,7 +17,7 @@ from service.api.problems import Problem, invalid_spec
 from service.api.reading import ExperimentBody, JobBody, below
 from service.api.references import References, look_up, resolve
 from service.api.schemas import Plan
-from service.api.weights_faults import faults_of_weights
+from service.api.weights_faults import FleetWeights
 from service.database.tables import Experiment, Job
 from service.ledger import events
 from service.ledger import jobs as ledger
@@ -49,7 +49,7 @@ def _submit_one(
         if readable := body.spec or body.rest:
             known = look_up(session, [readable], experiment_id=experiment.id if experiment else None)
             references, faults = resolve(known, readable)
-            faults += priority_faults(readable, caller, settings) + faults_of_weights(session, readable)
+            faults += priority_faults(readable, caller, settings) + FleetWeights(session).faults(readable)
             found.add_others(faults + (faults_in if body.spec else faults_of_names)(readable, fleet))
     if found or body.spec is None:
         raise invalid_spec(found.faults, found.left_out)
@@ -68,17 +68,17 @@ def submit_experiment(session: Session, settings: Settings, body: ExperimentBody
         Problem: 422 with all faults of all jobs; 409.
     """
     name, valid, found = body.name, body.valid, body.found
-    fleet = load_fleet(session)
+    fleet, weights = load_fleet(session), FleetWeights(session)
     known = look_up(session, [*valid.values(), *body.rests.values()], experiment_id=None, siblings=body.specs)
     references = {}
     with one_reading():
         for job, spec in valid.items():
             references[job], faults = resolve(known, spec)
-            faults += priority_faults(spec, caller, settings) + faults_of_weights(session, spec)
+            faults += priority_faults(spec, caller, settings) + weights.faults(spec)
             found.add(below(job, faults + faults_in(spec, fleet)))
         for job, rest in body.rests.items():
             _, faults = resolve(known, rest)
-            faults += priority_faults(rest, caller, settings) + faults_of_weights(session, rest)
+            faults += priority_faults(rest, caller, settings) + weights.faults(rest)
             found.add_others(below(job, faults + faults_of_names(rest, fleet)))
     if found:
         raise invalid_spec(found.faults, found.left_out)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.database.tables import NOBODY, Node
 from trainer.specs import Fault, PretrainSpec, Spec
-from trainer.specs.backbone_files import BackboneFiles
-from trainer.specs.catalogue import torchvision_files
+from trainer.specs.backbone_files import BackboneFiles, weights_file
 from trainer.specs.spelling import nearest
 
 TO_ADD = (
@@ -18,38 +19,41 @@ TO_ADD = (
 _NAMED = 10
 
 
-def faults_of_weights(session: Session, spec: Spec) -> list[Fault]:
-    """A backbone_from.file, or the file of a backbone_from.torchvision, that every node has said it does not have.
-    While one has not said it yet, or cannot list all that it has, nothing is refused."""
-    if isinstance(spec, PretrainSpec):
-        return []
-    source = spec.backbone_from
-    if source.file is not None:
-        pointer, file, what = "/backbone_from/file", source.file, repr(source.file)
-    elif source.torchvision is not None and source.torchvision in torchvision_files():
-        pointer, file = "/backbone_from/torchvision", torchvision_files()[source.torchvision]
-        what = f"{file!r}, the file of {source.torchvision}"
-    else:
-        return []
-    names: set[str] = set()
-    heard = folders = False
-    rows = session.execute(select(Node.instance, Node.backbones)).all()
-    for instance, said in rows:
-        if said is None and instance == NOBODY:  # a worker of before, which has left
-            continue
-        heard = True
-        there = BackboneFiles(complete=False) if said is None else BackboneFiles.model_validate(said)
-        if not there.complete or file in there.names:
+class FleetWeights:
+    """The weights of all nodes, read once, when the first spec asks for any."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def faults(self, spec: Spec) -> list[Fault]:
+        """A backbone_from.file, or the file of a backbone_from.torchvision, that every node has said it does not have.
+        While one has not said it yet, or cannot list all that it has, nothing is refused."""
+        if isinstance(spec, PretrainSpec):
             return []
-        names.update(there.names)
-        folders = folders or there.folder
-    if not heard:
-        return []
-    if not folders:
-        return [Fault(pointer, f"no node has a folder of backbones, and so none has {what}: {TO_ADD}")]
-    near = nearest(file, names)
-    hint = f"did you mean {near!r}? Else" if near else f"there: {_first(sorted(names))}. To add it,"
-    return [Fault(pointer, f"no node has {what}; {hint} {TO_ADD}")]
+        source = spec.backbone_from
+        file = weights_file(source.file, source.torchvision)
+        if file is None or not self._said or any(not there.complete or file in there.names for there in self._said):
+            return []
+        if source.torchvision is None:
+            pointer, what = "/backbone_from/file", repr(file)
+        else:
+            pointer, what = "/backbone_from/torchvision", f"{file!r}, the file of {source.torchvision}"
+        if not any(there.folder for there in self._said):
+            return [Fault(pointer, f"no node has a folder of backbones, and so none has {what}: {TO_ADD}")]
+        names = {name for there in self._said for name in there.names}
+        near = nearest(file, names)
+        hint = f"did you mean {near!r}? Else" if near else f"there: {_first(sorted(names))}. To add it,"
+        return [Fault(pointer, f"no node has {what}; {hint} {TO_ADD}")]
+
+    @cached_property
+    def _said(self) -> list[BackboneFiles]:
+        """By each node; one that has said nothing may have any. A worker of before that has left counts for nothing."""
+        rows = self._session.execute(select(Node.instance, Node.backbones)).all()
+        return [
+            BackboneFiles(complete=False) if said is None else BackboneFiles.model_validate(said)
+            for instance, said in rows
+            if said is not None or instance != NOBODY
+        ]
 
 
 def _first(names: list[str]) -> str:

@@ -18,6 +18,7 @@ class ReasonCode(StrEnum):
     NO_NODE = "no_node"
     NODES_AWAY = "nodes_away"  # nodes: [name]
     NO_DATA = "no_data"  # data, nodes: [name]
+    NO_WEIGHTS = "no_weights"  # weights, data, nodes: [name]
     TOO_LARGE = "too_large"  # slots, node, total
     NEEDS_SLOTS = "needs_slots"  # slots, node, free, quarantined
     BACKING_OFF = "backing_off"  # retry, of, until, why
@@ -49,6 +50,11 @@ def words(code: str, data: dict[str, Any]) -> str:
             return f"no node is up; known: {', '.join(data['nodes'])}"
         case ReasonCode.NO_DATA:
             return f"data set {data['data']} can be used on no node that is up ({', '.join(data['nodes'])})"
+        case ReasonCode.NO_WEIGHTS:
+            return (
+                f"weights {data['weights']} are on no node that is up and can use data set {data['data']} "
+                f"({', '.join(data['nodes'])}); put them below BARLOW_BACKBONES_DIR of one"
+            )
         case ReasonCode.TOO_LARGE:
             return f"needs {_slots(data['slots'])} on one node; the largest, {data['node']}, has {data['total']}"
         case ReasonCode.NEEDS_SLOTS:

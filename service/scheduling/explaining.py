@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from service.ledger.reasons import ReasonCode
-from service.scheduling.views import Candidate, NodeView, Reason, Reservation
+from service.scheduling.views import Candidate, Needs, NodeView, Reason, Reservation
 
 FIGURED = 25
-"""Waiting jobs of one size and data set that are told how many slots are free; those behind them wait for them."""
+"""Waiting jobs of one size and one need that are told how many slots are free; those behind them wait for them."""
 
 
 class Explainer:
@@ -36,10 +36,10 @@ class Explainer:
 
     def waiting(self, candidates: Iterable[Candidate]) -> Iterable[tuple[Candidate, Reason]]:
         """The reasons of those that nothing is kept for, in their order."""
-        alike: dict[tuple[int, str], Reason] = {}
-        count: dict[tuple[int, str], int] = {}
+        alike: dict[tuple[int, Needs], Reason] = {}
+        count: dict[tuple[int, Needs], int] = {}
         for candidate in candidates:
-            kind = candidate.slots, candidate.data_set
+            kind = candidate.slots, candidate.needs
             count[kind] = count.get(kind, 0) + 1
             if kind not in alike:
                 alike[kind] = self._fleet(*kind)
@@ -48,7 +48,7 @@ class Explainer:
                 reason = _behind(candidate.slots)
             yield candidate, reason
 
-    def _fleet(self, slots: int, data_set: str) -> Reason:
+    def _fleet(self, slots: int, needs: Needs) -> Reason:
         if not self._nodes:
             return ReasonCode.NO_NODE, {}
         largest = max(self._total, key=lambda name: self._total[name])
@@ -57,10 +57,15 @@ class Explainer:
         here = [node for node in self._nodes if node.open]
         if not here:
             return ReasonCode.NODES_AWAY, {"nodes": list(self._total)}
-        holding = [node.name for node in here if data_set in node.data_sets]
+        data_set, weights = needs
+        holding = [node for node in here if data_set in node.data_sets]
         if not holding:
             return ReasonCode.NO_DATA, {"data": data_set, "nodes": [node.name for node in here]}
-        best = max(holding, key=self._free)
+        having = [node.name for node in holding if node.has(needs)]
+        if not having:
+            lacking = {"weights": weights, "data": data_set, "nodes": [node.name for node in holding]}
+            return ReasonCode.NO_WEIGHTS, lacking
+        best = max(having, key=self._free)
         free = self._free(best)
         if free >= slots:  # they are kept for others
             return _behind(slots)

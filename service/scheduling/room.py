@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from service.scheduling.preemption import Loss, cheapest
-from service.scheduling.views import AttemptView, Candidate, NodeView, Preemption, Reservation, SlotView
+from service.scheduling.views import AttemptView, Candidate, Needs, NodeView, Preemption, Reservation, SlotView
 
 RESERVED_SHARE = 0.25
 """Of the open nodes, at least one, so many are reserved at most: with a backlog of jobs that have waited long every
@@ -38,8 +38,8 @@ class Room:
         self._now = now
         self.total = {node.name: 0 for node in nodes}
         self.quarantined = dict.fromkeys(self.total, 0)
-        self._data_sets = {node.name: node.data_sets for node in nodes if node.open}
-        self._free: dict[str, list[int]] = {name: [] for name in self._data_sets}
+        self._open = [node for node in nodes if node.open]
+        self._free: dict[str, list[int]] = {node.name: [] for node in self._open}
         for slot in sorted(slots, key=lambda slot: (slot.node, slot.index)):
             self.total[slot.node] += 1
             self.quarantined[slot.node] += slot.quarantined
@@ -56,8 +56,8 @@ class Room:
                 self._staying[attempt.node].append(attempt)
         self._kept = dict.fromkeys(self._free, 0)
         self._claims: dict[str, Claim] = {}
-        self._holding: dict[str, list[str]] = {}
-        self._refused: set[tuple[str | int, ...]] = set()
+        self._holding: dict[Needs, list[str]] = {}
+        self._refused: set[tuple[object, ...]] = set()
 
     def free(self, node: str) -> int:
         """Free slots of an open node, kept or not."""
@@ -77,7 +77,7 @@ class Room:
         One for which others were told to leave binds everybody at once: an older job would take the room they make.
         """
         node = candidate.reserved_node
-        if node is None or node in self._claims or node not in self._holders(candidate.data_set):
+        if node is None or node in self._claims or node not in self._holders(candidate.needs):
             return
         if self._usable(node) < candidate.slots:
             return
@@ -153,10 +153,10 @@ class Room:
         if own is not None and own[1].preempting:
             choices = [self._price(candidate, *own)]
         else:
-            asked = ("preempt", candidate.slots, candidate.data_set, candidate.priority)
+            asked = ("preempt", candidate.slots, candidate.needs, candidate.priority)
             if asked in self._refused:
                 return None
-            choices = [self._price(candidate, node) for node in self._holders(candidate.data_set)]
+            choices = [self._price(candidate, node) for node in self._holders(candidate.needs)]
             if not any(choices):
                 self._refused.add(asked)
         possible = [choice for choice in choices if choice is not None]
@@ -207,17 +207,17 @@ class Room:
     def _usable(self, node: str) -> int:
         return self.total[node] - self.quarantined[node]
 
-    def _holders(self, data_set: str) -> list[str]:
-        if data_set not in self._holding:
-            self._holding[data_set] = [node for node, there in self._data_sets.items() if data_set in there]
-        return self._holding[data_set]
+    def _holders(self, needs: Needs) -> list[str]:
+        if needs not in self._holding:
+            self._holding[needs] = [node.name for node in self._open if node.has(needs)]
+        return self._holding[needs]
 
     def _those(self, question: str, candidate: Candidate, suits: Callable[[str], bool]) -> list[str]:
-        """The nodes that hold its data and suit it; no node is asked again once all have said no."""
-        asked = (question, candidate.slots, candidate.data_set)
+        """The nodes that have what it needs and suit it; no node is asked again once all have said no."""
+        asked = (question, candidate.slots, candidate.needs)
         if asked in self._refused:
             return []
-        found = [node for node in self._holders(candidate.data_set) if suits(node)]
+        found = [node for node in self._holders(candidate.needs) if suits(node)]
         if not found:
             self._refused.add(asked)
         return found

@@ -15,31 +15,35 @@ from service.database.tables import Attempt, Job, Node, Slot
 from service.ledger.nodes import is_live
 from service.ledger.states import AttemptState
 from service.scheduling.views import AttemptView, Candidate, NodeView, SlotView
+from trainer.specs.backbone_files import BackboneFiles, weights_file
 
 CANDIDATES_PER_SIZE = 1000
 """Jobs of one size that a tick looks at; a small job is seen however many large ones stand before it."""
 
+# Only of an evaluation the spec is read: which weights it judges.
+_COLUMNS = """
+    id, slots, data_set, priority, queued_at, reserved_node, preempting, reason_code, CAST(reason AS text) AS reason,
+    order_key, CASE WHEN kind <> 'pretrain' THEN spec #>> '{backbone_from,file}' END AS file,
+    CASE WHEN kind <> 'pretrain' THEN spec #>> '{backbone_from,torchvision}' END AS torchvision
+"""
+
 # The sizes by a loose scan of ix_jobs_queue, which then gives the first jobs of each in their order. A job keeps its
 # reservation also where 1,000 of its size have come to stand before it.
-_CANDIDATES = text("""
+_CANDIDATES = text(f"""
     WITH RECURSIVE sizes(size) AS (
         SELECT min(slots) FROM jobs WHERE state = 'queued'
         UNION ALL
         SELECT (SELECT min(slots) FROM jobs WHERE state = 'queued' AND slots > size) FROM sizes WHERE size IS NOT NULL
     )
     SELECT first.* FROM sizes CROSS JOIN LATERAL (
-        SELECT id, slots, data_set, priority, queued_at, reserved_node, preempting, reason_code,
-               CAST(reason AS text) AS reason, order_key
-        FROM jobs
+        SELECT {_COLUMNS} FROM jobs
         WHERE state = 'queued' AND slots = size AND reserved_node IS NULL
           AND (not_before IS NULL OR not_before <= :now)
           AND NOT EXISTS (SELECT FROM attempts WHERE job_id = jobs.id AND attempts.state <> 'ended')
         ORDER BY order_key, id LIMIT :limit
     ) AS first
     UNION ALL
-    SELECT id, slots, data_set, priority, queued_at, reserved_node, preempting, reason_code,
-           CAST(reason AS text) AS reason, order_key
-    FROM jobs
+    SELECT {_COLUMNS} FROM jobs
     WHERE state = 'queued' AND reserved_node IS NOT NULL
       AND NOT EXISTS (SELECT FROM attempts WHERE job_id = jobs.id AND attempts.state <> 'ended')
     ORDER BY order_key, id
@@ -79,6 +83,7 @@ def _candidates(session: Session, now: datetime) -> list[Candidate]:
             row.reserved_node,
             row.preempting,
             None if row.reason_code is None else (row.reason_code, _parsed(row.reason)),
+            weights_file(row.file, row.torchvision),
         )
         for row in found
     ]
@@ -93,13 +98,21 @@ def _parsed(reason: str) -> dict[str, Any]:
 
 def _nodes(session: Session, lease_seconds: float) -> list[NodeView]:
     is_open = is_live(lease_seconds) & Node.draining_at.is_(None)
-    found = session.execute(select(Node.name, is_open, Node.data_sets))
-    return [NodeView(name, there, _usable(data_sets)) for name, there, data_sets in found]
+    found = session.execute(select(Node.name, is_open, Node.data_sets, Node.backbones))
+    return [
+        NodeView(name, there, _usable(data_sets), _weights(backbones)) for name, there, data_sets, backbones in found
+    ]
 
 
 def _usable(data_sets: dict[str, Any]) -> frozenset[str]:
     """A set with a fault is as good as none: a job placed there would end with it."""
     return frozenset(name for name, entry in data_sets.items() if not entry.get("fault"))
+
+
+def _weights(said: dict[str, Any] | None) -> frozenset[str] | None:
+    """Which there are, if the node has named all of them."""
+    found = None if said is None else BackboneFiles.model_validate(said)
+    return frozenset(found.names) if found is not None and found.complete else None
 
 
 def _slots(session: Session) -> list[SlotView]:

@@ -10,12 +10,15 @@ from typing import Any
 from service.ledger.reasons import ReasonCode
 
 Reason = tuple[ReasonCode, dict[str, Any]]
+Needs = tuple[str, str | None]
+"""What has to be on a job's node: a data set, and a file of weights or none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A queued job that may start now: it wants `slots` slots of one node that holds its data set.
+    """A queued job that may start now: it wants `slots` slots of one node that has what it `needs`.
 
+    `weights`: the file that the backbone is in which it judges, as `backbone_from` names it; None: it needs none.
     `reserved_node`: the node that is kept for it; `preempting`: others were told to make room for it there.
     `told`: the reason that it has now.
     """
@@ -28,15 +31,28 @@ class Candidate:
     reserved_node: str | None = None
     preempting: bool = False
     told: tuple[str, dict[str, Any]] | None = None
+    weights: str | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """Its data set and its weights."""
+        return self.data_set, self.weights
 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A host that has registered at some time. `open`: its worker was seen within the lease and is not about to go."""
+    """A host that has registered at some time. `open`: its worker was seen within the lease and is not about to go.
+    `weights`: the files of weights that it has; None: it has not said all of them, and may have any."""
 
     name: str
     open: bool
     data_sets: frozenset[str]
+    weights: frozenset[str] | None = None
+
+    def has(self, needs: Needs) -> bool:
+        """Whether a job that needs this may be placed here, as far as is known."""
+        data_set, weights = needs
+        return data_set in self.data_sets and (weights is None or self.weights is None or weights in self.weights)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
-from api_kit import KNN, faults_of
+from api_kit import KNN, InProcess, faults_of
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from service.api.app import create_app
 from service.database.tables import NOBODY, Node
+from service.settings import Settings
 
 FILE: dict[str, Any] = {**KNN, "backbone_from": {"file": "published/resnet50.pth"}, "backbone": {"name": "resnet50"}}
 TORCHVISION: dict[str, Any] = {**KNN, "backbone_from": {"torchvision": "ResNet50_Weights.IMAGENET1K_V2"}}
@@ -83,6 +86,20 @@ def test_where_no_node_has_a_folder_that_is_said(api: httpx.Client, has: Callabl
     has("host", folder=False)
     said = faults_of(api.post("/jobs", json=FILE))["/backbone_from/file"]
     assert "no node has a folder of backbones, and so none has 'published/resnet50.pth'" in said
+
+
+def test_the_nodes_are_asked_once_for_all_jobs_of_an_experiment(database: Settings, has: Callable[..., None]) -> None:
+    has("host", "published/resnet50.pth", "resnet50-11ad3fa6.pth")
+    app = create_app(database)
+    asked: list[str] = []
+    event.listen(app.state.engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+    jobs = {"a": FILE, "b": {**FILE, "k": 5}, "c": TORCHVISION}
+    with httpx.Client(transport=InProcess(app), base_url="http://barlow/api/v1") as client:
+        answer = client.post("/experiments", json={"name": "e", "jobs": jobs})
+    app.state.parts.close()
+    app.state.engine.dispose()
+    assert answer.status_code == 201, answer.text
+    assert sum("nodes.backbones" in statement for statement in asked) == 1
 
 
 def test_other_sources_ask_for_no_file(api: httpx.Client, has: Callable[..., None]) -> None:

@@ -18,6 +18,11 @@ EXAMPLES: dict[ReasonCode, tuple[dict[str, Any], str]] = {
     ReasonCode.NO_NODE: ({}, "no node seen yet"),
     ReasonCode.NODES_AWAY: ({"nodes": ["gpu-1", "gpu-2"]}, "no node is up; known: gpu-1, gpu-2"),
     ReasonCode.NO_DATA: ({"data": "x", "nodes": ["gpu-1"]}, "data set x can be used on no node that is up (gpu-1)"),
+    ReasonCode.NO_WEIGHTS: (
+        {"weights": "a/b.pth", "data": "x", "nodes": ["gpu-1", "gpu-2"]},
+        "weights a/b.pth are on no node that is up and can use data set x (gpu-1, gpu-2); put them below "
+        "BARLOW_BACKBONES_DIR of one",
+    ),
     ReasonCode.TOO_LARGE: (
         {"slots": 8, "node": "gpu-1", "total": 4},
         "needs 8 slots on one node; the largest, gpu-1, has 4",

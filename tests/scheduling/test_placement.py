@@ -9,7 +9,7 @@ from typing import Any
 from service.ledger.reasons import ReasonCode
 from service.scheduling.explaining import FIGURED
 from service.scheduling.placement import decide
-from service.scheduling.views import Candidate, Decision, NodeView, SlotView
+from service.scheduling.views import AttemptView, Candidate, Decision, NodeView, Preemption, Reservation, SlotView
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DIGITS = frozenset({"digits"})
@@ -85,6 +85,36 @@ def test_a_job_goes_only_where_its_data_are() -> None:
     decision = decide([imagenet, other], nodes, [*host("a", 1), *host("b", 4)], [], NOW)
     assert on(decision) == {imagenet.job_id: ("b", (0,))}
     assert decision.reasons[other.job_id] == (ReasonCode.NO_DATA, {"data": "nowhere", "nodes": ["a", "b"]})
+
+
+def test_a_job_goes_only_where_its_weights_are_or_may_be() -> None:
+    """A node that has not said all that it has may have any."""
+    says = {"a": {"other.pth"}, "b": {"resnet50.pth", "other.pth"}, "c": set(), "d": None}
+    nodes = [NodeView(name, True, DIGITS, None if said is None else frozenset(said)) for name, said in says.items()]
+    slots = [slot for name in "abcd" for slot in host(name, {"b": 1}.get(name, 4))]
+    judging = [job(weights="resnet50.pth") for _ in range(6)]
+    decision = decide(judging, nodes, slots, [], NOW)
+    assert [node for node, _ in on(decision).values()] == ["b", "d", "d", "d", "d"]
+    reason = {"slots": 1, "node": "b", "free": 0, "quarantined": 0}
+    assert decision.reasons == {judging[5].job_id: (ReasonCode.NEEDS_SLOTS, reason)}
+
+    lost, lacking, plain = job(weights="lost.pth"), job(weights="lost.pth", data_set="nowhere"), job()
+    decision = decide([lost, lacking, plain], nodes[:3], slots[:9], [], NOW)
+    assert set(on(decision)) == {plain.job_id}
+    assert decision.reasons == {
+        lost.job_id: (ReasonCode.NO_WEIGHTS, {"weights": "lost.pth", "data": "digits", "nodes": ["a", "b", "c"]}),
+        lacking.job_id: (ReasonCode.NO_DATA, {"data": "nowhere", "nodes": ["a", "b", "c"]}),
+    }
+
+
+def test_nobody_makes_room_on_a_host_without_the_weights() -> None:
+    nodes = [NodeView("a", True, DIGITS, frozenset()), NodeView("b", True, DIGITS, frozenset({"resnet50.pth"}))]
+    slots = [*host("a", 0, busy=1), *host("b", 0, busy=1)]
+    running = [AttemptView(uuid.uuid4(), name, 1, 0, True, False, NOW) for name in "ab"]
+    urgent = job(weights="resnet50.pth", priority=1, reserved_node="a", preempting=True)
+    decision = decide([urgent], nodes, slots, running, NOW)
+    assert decision.preemptions == [Preemption(urgent.job_id, "b", (running[1].attempt_id,))]
+    assert decision.reservations == {urgent.job_id: Reservation("b", True)}
 
 
 def test_a_host_that_is_not_up_gets_nothing() -> None:

@@ -18,6 +18,7 @@ from service.scheduling.views import AttemptView, Candidate, Decision, NodeView,
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TICK = timedelta(seconds=2)
 DATA_SETS = ("digits", "textures")
+WEIGHTS = ("a.pth", "b.pth")
 Fleet = tuple[list[NodeView], list[SlotView], list[AttemptView]]
 
 
@@ -30,7 +31,8 @@ def fleet(draw: random.Random) -> Fleet:
     nodes, slots, attempts = [], [], []
     for name in "abcd"[: draw.randint(0, 4)]:
         held = frozenset(name for name in DATA_SETS if draw.random() < 0.8)
-        nodes.append(NodeView(name, draw.random() < 0.8, held))
+        weights = frozenset(name for name in WEIGHTS if draw.random() < 0.5) if draw.random() < 0.7 else None
+        nodes.append(NodeView(name, draw.random() < 0.8, held, weights))
         states = [draw.choice("fffrrq") for _ in range(draw.randint(1, 8))]
         slots += [SlotView(name, i, free=s == "f", quarantined=s == "q") for i, s in enumerate(states)]
         busy = states.count("r")
@@ -59,6 +61,7 @@ def queue(draw: random.Random) -> list[Candidate]:
                 NOW - timedelta(seconds=draw.choice([0, 1000])),
                 reserved,
                 reserved is not None and draw.random() < 0.5,
+                weights=draw.choice([None, None, *WEIGHTS]),
             )
         )
     return found
@@ -81,7 +84,9 @@ def test_whatever_the_input(seed: int) -> None:
     for placement in decision.placements:
         candidate = by_id[placement.job_id]
         assert len(placement.indices) == candidate.slots
-        assert candidate.data_set in by_name[placement.node].data_sets
+        node = by_name[placement.node]
+        assert candidate.data_set in node.data_sets
+        assert candidate.weights is None or node.weights is None or candidate.weights in node.weights
     # Every job is placed or told why it waits.
     assert {p.job_id for p in decision.placements} ^ set(decision.reasons) == set(by_id)
     preempts(decision, by_id, attempts)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 from lab import DIGITS, LEASE, Lab
 from sqlalchemy import select, text
 
-from service.database.tables import SchedulerSeen
+from service.database.tables import Node, SchedulerSeen
+from service.ledger import jobs
 from service.ledger.dependants import PRIORITY_SECONDS
 from service.ledger.reasons import words
 from service.ledger.states import JobState, Outcome
 from service.scheduling.tick import placed, tick
+from trainer.specs import parse_spec
 
 
 def look(lab: Lab, *, may_reap: bool = True) -> list[tuple[str, uuid.UUID]]:
@@ -29,6 +32,37 @@ def version(lab: Lab, job_id: uuid.UUID) -> object:
     """Changes with every write to the row."""
     with lab.engine.connect() as connection:
         return connection.execute(text("SELECT xmin::text, ctid::text FROM jobs WHERE id = :id"), {"id": job_id}).one()
+
+
+def test_an_evaluation_is_placed_where_its_weights_are(lab: Lab) -> None:
+    """A file by its name, and that of torchvision's weights; a node that has not said anything may have them."""
+
+    def judging(name: str, source: dict[str, Any]) -> uuid.UUID:
+        spec = {"kind": "knn", "data": "digits", "backbone_from": source}
+        with lab.sessions.begin() as session:
+            experiment = jobs.ensure_experiment(session, "lab").id
+            how = {"after": [], "source_job_id": None, "actor": "test", "user": None}
+            return jobs.submit(session, experiment_id=experiment, spec=parse_spec(spec), name=name, **how).id
+
+    def say(node: str, *names: str) -> None:
+        with lab.sessions.begin() as session:
+            session.get_one(Node, node).backbones = {"names": names}
+
+    lab.node("gpu-1", slots=4)
+    lab.node("gpu-2", slots=4)
+    say("gpu-1")
+    say("gpu-2")
+    mine = judging("mine", {"file": "mine/backbone"})
+    theirs = judging("theirs", {"torchvision": "ResNet50_Weights.IMAGENET1K_V2"})
+    pixels = judging("pixels", {"pixels": True})
+    assert look(lab) == [("gpu-1", lab.attempt(pixels).id)]
+    assert told(lab, mine).startswith("weights mine/backbone are on no node that is up and can use data set digits (")
+    assert told(lab, theirs).startswith("weights resnet50-11ad3fa6.pth are on no node that is up")
+    say("gpu-2", "mine/backbone")
+    look(lab)
+    lab.node("gpu-3", slots=1)
+    look(lab)
+    assert (lab.attempt(mine).node, lab.attempt(theirs).node) == ("gpu-2", "gpu-3")
 
 
 def test_reasons_follow_what_happens_and_are_written_only_when_they_change(lab: Lab) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from trainer.specs.backbone_inputs import CONFIG, MANIFEST
+from trainer.specs.catalogue import torchvision_files
 
 MOST = 5000
 """Files and folders that are looked at: a host's list goes to the run database."""
@@ -22,6 +23,11 @@ class BackboneFiles(BaseModel):
     """False: there is more, or not all of it could be looked at."""
     folder: bool = True
     """False: the host has no such folder."""
+
+
+def weights_file(file: str | None, torchvision: str | None) -> str | None:
+    """The file that a `backbone_from` of these needs below that folder; None: none, or its name is not known here."""
+    return file if torchvision is None else torchvision_files().get(torchvision)
 
 
 def backbones_below(root: Path) -> BackboneFiles:
