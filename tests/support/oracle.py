@@ -111,7 +111,8 @@ class Oracle:
             return job.state.terminal and job.recording.mlflow == "complete" == job.recording.postgres
 
         try:
-            self._stack.wait(recorded, f"job {job_id} has ended and is recorded", 2 * PATIENCE)
+            what = f"job {job_id} has ended and is recorded"
+            self._stack.wait(recorded, what, 2 * PATIENCE, every=0.4)  # nothing is to be hit then
         except AssertionError as error:
             raise AssertionError(f"{error}: {self._stack.ask(lambda client: client.job(job_id))}") from None
 

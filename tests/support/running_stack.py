@@ -163,9 +163,9 @@ def _without_a_token() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "BARLOW_ADMIN_TOKEN"}
 
 
-def wait_until(true: Callable[[], bool], seconds: float) -> None:
-    """Wait for a condition; a test that waits in vain fails."""
+def wait_until(true: Callable[[], bool], seconds: float, every: float = 0.1) -> None:
+    """Wait for a condition, which is looked at `every` so many seconds; a test that waits in vain fails."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"waited {seconds:g} s in vain"
-        time.sleep(0.1)
+        time.sleep(every)

@@ -98,10 +98,10 @@ class StackView(ABC):
         query = select(Event).where(Event.job_id == job_id).order_by(Event.seq)
         return self.read(lambda session: session.scalars(query).all())
 
-    def wait(self, true: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+    def wait(self, true: Callable[[], bool], what: str, seconds: float = PATIENCE, every: float = 0.1) -> None:
         """Wait for a condition; names it if it never comes."""
         try:
-            wait_until(true, seconds)
+            wait_until(true, seconds, every)
         except AssertionError:
             raise AssertionError(f"waited {seconds:g} s in vain: {what}") from None
 
