@@ -109,7 +109,7 @@ def _until(connection: socket.socket, end: bytes) -> bytes:
     return said
 
 
-BODY = b"POST /slow HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n"
+BODY = b"POST /slow HTTP/1.1\r\nHost: here\r\nContent-Length: 100000\r\n"
 LARGE_HEAD = b"GET /large HTTP/1.1\r\nHost: here\r\n"
 
 
