@@ -29,8 +29,10 @@ COMPILER = {"gcc", "g++", "cc", "as", "ld"}
 REMEDY = "with `make up`, or with docker/secrets.sh"
 NOT_FOR_CONTAINERS = {
     "BARLOW_API_PORT",
+    "BARLOW_API_PORT_SHARED",
     "BARLOW_MLFLOW_HOME",
     "BARLOW_MLFLOW_PORT",
+    "BARLOW_MLFLOW_PORT_SHARED",
     "BARLOW_RECIPES_DIR",
     "BARLOW_CACHE_DIR",
 }
