@@ -48,7 +48,10 @@ def _hashes(images: FileImages, count: int, tick: Callable[[], None]) -> NDArray
     real: dict[bytes, bytes] = {}
     for index in range(count):
         tick()
-        folder, name = os.path.split(os.path.normpath(images.file(index)))
+        path = images.file(index)
+        if b"/." in path or b"//" in path:
+            path = os.path.normpath(path)
+        folder, _, name = path.rpartition(b"/")
         if folder not in real:
             real[folder] = os.path.realpath(folder)
         hashes[index] = hash(real[folder] + b"/" + name)
