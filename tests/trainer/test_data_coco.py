@@ -192,7 +192,7 @@ def test_boxes_that_are_fractions_of_their_image_are_told(tmp_path, whole):
     opened(put(tmp_path, annotations=annotations), warn=said.append)
     assert said == ([] if whole else [
         "data set 'mine': 3 of 5 boxes of instances_train2017.json lie between 0 and 1: are they fractions of the "
-        "image's sides? Boxes are read as pixels, as COCO has them; multiply these by width and height"
+        "image's sides? Boxes are read as pixels; multiply these by width and height"
     ])  # fmt: skip
 
 

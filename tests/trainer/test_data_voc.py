@@ -74,6 +74,15 @@ def test_boxes_lose_the_one_that_voc_counts_from_and_difficult_objects_are_ignor
     np.testing.assert_allclose(last.boxes, [[7, 5, 8, 6], [0, 0, 2, 2], [0.4, 0, 2.5, 2]], rtol=1e-6)
 
 
+def test_boxes_that_are_fractions_of_their_image_are_told(tree):
+    put(tree, "0002", [DOG, ("cat", (0.25, 0.1, 0.75, 1), 0), ("cat", (1, 1, 2, 2), 0)])
+    said = []
+    opened(tree, warn=said.append)
+    (told,) = said
+    assert "data set 'mine': 1 of " in told
+    assert "lie between 0 and 1: are they fractions of the image's sides? Boxes are read as pixels; mul" in told
+
+
 def test_presence_says_what_is_there_what_is_not_and_what_is_only_difficult(tree):
     there = opened(tree).presence()
     assert (there.shape, there.dtype) == ((3, 20), np.int8)

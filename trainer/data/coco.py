@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.annotated_files import AnnotatedFiles, Objects
+from trainer.data.annotated_files import MOST_OF_FRACTIONS, AnnotatedFiles, Objects, tell_of_fractions
 from trainer.data.errors import DataError
 from trainer.data.image_files import Names
 from trainer.data.json_stream import Item, JsonLists
@@ -31,8 +31,6 @@ LONGEST_SIDE = 1 << 16
 MAX_OUTLINE = 1 << 22
 """Pixels around the polygons of an object. pycocotools lays out five points for each of them, and ends the process
 where there is no memory for these."""
-MOST_OF_FRACTIONS = 1.01
-"""Up to which coordinates look like parts of an image's sides, to rounding."""
 MAX_BITS = 60
 """Of a number in compressed run lengths."""
 
@@ -60,11 +58,7 @@ def open_coco(
     _refuse_twice(np.array(found.own_ids, dtype=np.int64), path.name)
     by_image = np.argsort(image_of, kind="stable")
     boxes = np.array(found.boxes, dtype=np.float32).reshape(-1, 4)
-    if fractions := _fractions(boxes):
-        warn(
-            f"{fractions:,} of {len(boxes):,} boxes of {path.name} lie between 0 and 1: are they fractions of the "
-            "image's sides? Boxes are read as pixels, as COCO has them; multiply these by width and height"
-        )
+    tell_of_fractions(boxes, path.name, warn)
     objects = Objects(
         boxes=array("f", boxes[by_image].tobytes()),
         classes=array("q", labels[by_image].tobytes()),
@@ -79,12 +73,6 @@ def open_coco(
     sizes = np.array(found.sizes, dtype=np.int32).reshape(-1, 2)[order]
     folder, classes = source.root / files.images, found.categories.names
     return AnnotatedFiles(path.name, folder, names, sizes, objects, classes, found.sha256, tick, masks)
-
-
-def _fractions(boxes: NDArray[np.float32]) -> int:
-    """How many boxes (k, 4) have an area, and that within the first pixel of their image."""
-    within = ((boxes >= 0) & (boxes <= MOST_OF_FRACTIONS)).all(axis=1)
-    return int((within & (boxes[:, :2] < boxes[:, 2:]).all(axis=1)).sum())
 
 
 class _Instances:

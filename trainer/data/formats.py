@@ -133,7 +133,7 @@ def _open(name: str, source: DataSource, split: str, tick: Tick, warn: Warn) -> 
     if isinstance(source, VocSource):
         from trainer.data.voc import open_voc
 
-        return open_voc(source, split, tick=tick)
+        return open_voc(source, split, tick=tick, warn=_of(name, warn))
     if isinstance(source, CocoSource):
         from trainer.data.coco import open_coco
 

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from trainer.data.annotated_files import AnnotatedFiles, Objects
+from trainer.data.annotated_files import AnnotatedFiles, Objects, tell_of_fractions
 from trainer.data.errors import DataError
 from trainer.data.image_files import Names
 from trainer.specs.data_sets import VocSource
@@ -51,8 +51,9 @@ class _Image:
     digest: bytes
 
 
-def open_voc(source: VocSource, split: str, *, tick: Callable[[], None]) -> AnnotatedFiles:
-    """Open a split: the images of its sets one after the other, in the order of their lists.
+def open_voc(source: VocSource, split: str, *, tick: Callable[[], None], warn: Callable[[str], None]) -> AnnotatedFiles:
+    """Open a split: the images of its sets one after the other, in the order of their lists. `warn` is told of boxes
+    that look like fractions.
 
     The classes are VOC's 20 where no annotation of any split names another, else the names found there, sorted: every
     split has the same.
@@ -82,6 +83,7 @@ def open_voc(source: VocSource, split: str, *, tick: Callable[[], None]) -> Anno
         objects.end_image()
     sizes = np.array([(image.height, image.width) for image in images], dtype=np.int32).reshape(-1, 2)
     whose = f"split {split!r} ({', '.join(source.splits[split])})"
+    tell_of_fractions(np.array(objects.boxes, dtype=np.float32).reshape(-1, 4), whose, warn)
     return AnnotatedFiles(
         whose, source.root, names, sizes, objects, classes, digest.hexdigest(), tick, ignored_are_difficult=True
     )
