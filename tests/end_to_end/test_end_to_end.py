@@ -112,6 +112,11 @@ def test_an_experiment_from_post_to_mlflow(stack: Up, client: Client) -> None:
     done = {brief.name: ended(client, brief.id) for brief in made.jobs}
     assert {name: job.state for name, job in done.items()} == dict.fromkeys(jobs, "succeeded"), done
     assert 0 < done["knn"].result["scores"]["top1"]["last"] <= 100
+    judged = [done["knn"], done["untrained"]]
+    compared = client.compare([job.id for job in judged])
+    top1 = next(row for row in compared.scores if row.score == "top1")
+    assert [cell and cell.last for cell in top1.cells] == [job.result["scores"]["top1"]["last"] for job in judged]
+    assert "/backbone_from/job" in {difference.name for difference in compared.spec}
 
     agreement = compare(stack.endpoints["database"], stack.endpoints["mlflow"], "whole", token=stack.mlflow_token)
     assert agreement.faults == []
