@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from service.database.tables import Job
 from service.evaluations import backbone_of, data_of, protocol_of
+from trainer.specs import BackboneJudged, PretrainSpec, open_stored
 from trainer.specs.parsing import KINDS
 
 LAYOUT_TAG = ("barlow.layout", "2")
@@ -71,14 +72,15 @@ def params(spec: Mapping[str, Any], source: str | None) -> dict[str, str]:
     MLflow writes all of them above every picture, so a param has the last part of its place in the spec for a name,
     where no other field of the kind has it.
     """
-    judged = ("backbone", "backbone_from") if "backbone_from" in spec else ()
+    opened = open_stored(spec)
+    judged = ("backbone", "backbone_from") if isinstance(opened, BackboneJudged) else ()
     here, usual = (
         dict(_flat({key: value for key, value in of.items() if key not in (*_HOW, *judged)}))
         for of in (spec, _defaults(spec))
     )
     found = {key: text for key, text in here.items() if usual.get(key) != text or _leaf(key) in _ALWAYS}
-    if judged:
-        found["backbone"] = backbone_of(spec, source)
+    if isinstance(opened, BackboneJudged):
+        found["backbone"] = backbone_of(opened, source)
     found = _one_for_the_views(found)
     leaves = Counter(_leaf(key) for key in here.keys() | usual.keys() if not key.startswith(("views.a.", "views.b.")))
     ordered = {key if leaves[_leaf(key)] > 1 else _leaf(key): found[key] for key in sorted(found, key=_rank)}
@@ -106,17 +108,17 @@ def headline(job: Job) -> str | None:
 def protocol_told(job: Job) -> str | None:
     """The protocol of an evaluation, in the version that its result was told under, if there is one; None for a
     pretraining."""
-    return (job.result or {}).get("protocol") or protocol_of(job.spec)
+    return (job.result or {}).get("protocol") or protocol_of(open_stored(job.spec))
 
 
 def description(job: Job, source: str | None) -> str:
     """What a run is, with its headline first, for a column of a table."""
-    spec = job.spec
-    if (protocol := protocol_told(job)) is not None:
+    spec, what = open_stored(job.spec), job.kind
+    if (protocol := protocol_told(job)) is not None and isinstance(spec, BackboneJudged):
         what = f"{protocol} of {backbone_of(spec, source)} on {data_of(spec)}"
-    else:
-        length = f"{spec['max_steps']:,} steps" if spec["max_steps"] else f"{spec['epochs']:,} epochs"
-        what = f"{spec['backbone']['name']} by {spec['objective']['name']} on {spec['data']['name']}, {length} at most"
+    elif isinstance(spec, PretrainSpec):
+        length = f"{spec.max_steps:,} steps" if spec.max_steps else f"{spec.epochs:,} epochs"
+        what = f"{spec.backbone.name} by {spec.objective.name} on {spec.data.name}, {length} at most"
     return " · ".join(words for words in (headline(job), what) if words)
 
 

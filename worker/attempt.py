@@ -23,7 +23,7 @@ from service.ledger.states import Outcome
 from service.run_folders import attempt_folder, run_folder
 from service.settings import Settings
 from trainer.journal import FILE_NAME
-from trainer.specs import canonical_json
+from trainer.specs import canonical_json, open_stored
 from worker import clock, devices, folders, inputs
 from worker.ending import ending
 from worker.environment import passed_on
@@ -151,7 +151,7 @@ class AttemptRun:
         ranks = Ranks(command, [self._environment(rank, slots) for rank in range(len(slots))], self._log, mark)
         try:
             self._lease.running()
-            stall_seconds = job.spec["run"]["stall_seconds"]
+            stall_seconds = open_stored(job.spec).run.stall_seconds
             ladder = StopLadder(ranks, self._folder / "control.json")
             self._watch(ranks, ladder, stall_seconds)
         finally:
@@ -177,7 +177,7 @@ class AttemptRun:
             folders.write_atomic(self._run_folder / "spec.json", canonical_json(job.spec))
             folders.write_atomic(self._folder / "inputs.json", canonical_json(resolved))
 
-        stall_seconds = job.spec["run"]["stall_seconds"]
+        stall_seconds = open_stored(job.spec).run.stall_seconds
         preparation = FileWork(write, stall_seconds, f"inputs-{self._attempt.id}")
         try:
             while True:

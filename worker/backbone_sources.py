@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
+from trainer.specs import BackboneFrom
 from trainer.specs.backbone_inputs import backbone_input
 from trainer.specs.given_files import Refused, inside
 from trainer.specs.words import shown
@@ -15,14 +15,14 @@ NAMES_READ = 10_000
 """Of a folder, when one that was not found is looked for among its neighbours."""
 
 
-def backbone_on_host(source: dict[str, Any], root: Path | None) -> dict[str, str] | None:
-    """What inputs.json says of the backbone that `backbone_from` names; None for a source that needs no file.
+def backbone_on_host(source: BackboneFrom, root: Path | None) -> dict[str, str] | None:
+    """What inputs.json says of the backbone that `source` names; None for a source that needs no file.
 
     Raises:
         ValueError: it is not there, lies outside `root`, or is no backbone; with the remedy.
     """
-    name = source.get("file")
-    wanted = name or source.get("torchvision")
+    name = source.file
+    wanted = name or source.torchvision
     if wanted is None:
         return None
     if root is None or not root.is_dir():

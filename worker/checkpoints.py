@@ -14,7 +14,7 @@ from service.database.tables import Attempt, Checkpoint, Job, Watermark
 from service.ledger.states import AttemptState, JobState
 from service.recording import POSTGRES
 from service.run_folders import attempt_folders, checkpoint_folders
-from trainer.specs.common import CheckpointSpec
+from trainer.specs import open_stored
 from trainer.specs.retention import Place, Recorded, retained, superfluous
 
 OPEN = [state for state in JobState if not state.terminal]
@@ -46,7 +46,7 @@ def recorded(session: Session, job: Job) -> Sequence[Checkpoint]:
 def follow_policy(session: Session, job: Job) -> None:
     """Name the checkpoints of a locked job truthfully, and mark those deleted that its policy does not keep."""
     rows = recorded(session, job)
-    kept = retained([_known(row) for row in rows], CheckpointSpec.model_validate(job.spec["run"]["checkpoint"]))
+    kept = retained([_known(row) for row in rows], open_stored(job.spec).run.checkpoint)
     needed = needed_of(session, job, rows)
     for row in rows:
         row.kind = kept.get(place(row), "last")
@@ -86,10 +86,8 @@ def needed_of(session: Session, job: Job, rows: Sequence[Checkpoint]) -> Needed:
     live = _live(session, job)
     # An attempt that has written none yet may still fall back on any of those before it.
     falls_back = live is not None and all(row.attempt < live for row in rows)
-    judged = select(Job.spec["backbone_from"]["select"].astext).where(
-        Job.source_job_id == job.id, Job.state.in_(OPEN), Job.kind != "pretrain"
-    )
-    chosen = [value for value in session.scalars(judged) if value.startswith("step ")]
+    wanted = select(Job.spec["backbone_from"]["select"].astext).where(Job.source_job_id == job.id, Job.state.in_(OPEN))
+    chosen = [value for value in session.scalars(wanted) if value is not None and value.startswith("step ")]
     steps = frozenset(int(value.removeprefix("step ")) for value in chosen)
     return Needed(falls_back or _is_retried(session, job), steps)
 

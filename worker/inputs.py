@@ -20,6 +20,7 @@ from service.database.tables import Checkpoint, Job
 from service.evaluations import goes_on
 from service.run_folders import checkpoint_folders, run_folder
 from service.settings import Settings
+from trainer.specs import BackboneFrom, BackboneJudged, open_stored
 from trainer.specs.backbone_inputs import CONFIG, MANIFEST, STATE
 from trainer.specs.given_files import read_json
 from worker.backbone_sources import backbone_on_host
@@ -63,7 +64,7 @@ class Wanted:
 
     settings: Settings
     data: str
-    backbone_from: dict[str, Any]
+    backbone_from: BackboneFrom | None
     source: _Recorded | None
     """What `backbone_from` names of another job."""
     retried: Sequence[UUID] | None
@@ -86,7 +87,7 @@ class Wanted:
         try:
             data = {self.data: source_on_host(self.data, self.settings)}
             tick()
-            backbone = backbone_on_host(self.backbone_from, self.settings.backbones_dir)
+            backbone = backbone_on_host(self.backbone_from, self.settings.backbones_dir) if self.backbone_from else None
         except ValueError as error:
             raise BadInput(str(error)) from error
         tick()
@@ -114,19 +115,20 @@ def look_up(session: Session, job: Job, settings: Settings) -> Wanted:
     Raises:
         BadInput: the job that it takes its backbone from has none to give.
     """
-    wanted = job.spec.get("backbone_from") or {}
+    spec = open_stored(job.spec)
+    wanted = spec.backbone_from if isinstance(spec, BackboneJudged) else None
     source = None
-    if wanted.get("job") is not None:
+    if wanted is not None and wanted.job is not None:
         assert job.source_job_id is not None, "a job that names a source was submitted with it"
         of = session.get_one(Job, job.source_job_id)
-        step = wanted["select"].removeprefix("step ")
+        step = wanted.select.removeprefix("step ")
         source = (
             _published(session, of, settings.runs_dir)
             if step == "last"
             else _checkpoint(session, of, int(step), settings.runs_dir)
         )
-    retried = _retried(session, job) if goes_on(job.spec) and job.retry_of is not None else None
-    return Wanted(settings, job.spec["data"]["name"], wanted, source, retried)
+    retried = _retried(session, job) if goes_on(spec) and job.retry_of is not None else None
+    return Wanted(settings, spec.data.name, wanted, source, retried)
 
 
 def _retried(session: Session, job: Job) -> list[UUID]:

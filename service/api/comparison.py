@@ -23,7 +23,7 @@ from service.api.presentation import last_metrics
 from service.database.tables import Experiment, Job
 from service.evaluations import backbone_of, data_of, measure_of, source_of
 from service.ledger.states import JobState
-from trainer.specs import canonical_json
+from trainer.specs import BackboneJudged, SemiSupervisedSpec, canonical_json, open_stored
 from trainer.specs.parsing import KINDS
 
 SHOWN_DIGITS = 12
@@ -55,7 +55,7 @@ def line_up(session: Session, jobs: Sequence[Job]) -> Comparison:
     judged = [job for job in jobs if _is_measured(job)]
     called = _backbones(session, judged)
     found = [(job, _evaluated(job, called[job.id])) for job in judged]
-    by_source = sorted(found, key=lambda pair: _SOURCES.index(source_of(pair[0].spec)))
+    by_source = sorted(found, key=lambda pair: _SOURCES.index(source_of(_opened(pair[0]))))
     backbones = list(dict.fromkeys(one.backbone for _, one in by_source))
     return Comparison(
         jobs=[
@@ -90,7 +90,7 @@ def _backbones(session: Session, jobs: Sequence[Job]) -> dict[uuid.UUID, str]:
         name, experiment = known[job.source_job_id] if job.source_job_id else (None, None)
         built = job.spec.get("backbone") or {}
         told = ", ".join(f"{field} {canonical_json(value)}" for field, value in built.items() if field != "name")
-        said = short[job.id] = backbone_of(job.spec, name)
+        said = short[job.id] = backbone_of(_opened(job), name)
         long[job.id] = f"{experiment}/{said}" if experiment else f"{said} ({told})"
         meant.setdefault(said, set()).add(canonical_json([str(job.source_job_id), built]))
     return {key: said if len(meant[said]) == 1 else long[key] for key, said in short.items()}
@@ -98,34 +98,43 @@ def _backbones(session: Session, jobs: Sequence[Job]) -> dict[uuid.UUID, str]:
 
 def _is_measured(job: Job) -> bool:
     """Whether it is an evaluation that succeeded, with a result of this version."""
-    return "backbone_from" in job.spec and isinstance((job.result or {}).get("scores"), dict)
+    return isinstance(open_stored(job.spec), BackboneJudged) and isinstance((job.result or {}).get("scores"), dict)
 
 
 def _evaluated(job: Job, backbone: str) -> Evaluated:
     result = job.result or {}
-    published = job.spec["run"].get("published") or {"source": None, "scores": {}}
+    spec = _opened(job)
+    published = spec.run.published
     headline = result["headline"]
     scores = []
     for name in sorted(result["scores"], key=lambda name: (name != headline, name)):
         last, best = result["scores"][name]["last"], result["scores"][name]["best"]
-        theirs = published["scores"].get(name)
+        theirs = published.scores.get(name) if published is not None else None
         difference = None if theirs is None else last - theirs
         scores.append(EvaluationScore(name=name, last=last, best=best, published=theirs, difference=difference))
     return Evaluated(
         job=job.id,
         protocol=result["protocol"],
         departures=result["departures"],
-        data=data_of(job.spec),
+        data=data_of(spec),
         backbone=backbone,
         headline=headline,
         scores=scores,
-        published_in=published["source"],
+        published_in=published.source if published is not None else None,
     )
 
 
 def _place(job: Job) -> tuple[int, float]:
     """Of a row: by kind, and of a part of the labels the smaller first."""
-    return _KINDS.index(job.kind), (job.spec.get("labels") or {}).get("percent") or 0.0
+    spec = _opened(job)
+    return _KINDS.index(job.kind), (spec.labels.percent or 0.0) if isinstance(spec, SemiSupervisedSpec) else 0.0
+
+
+def _opened(job: Job) -> BackboneJudged:
+    """The spec of an evaluation."""
+    spec = open_stored(job.spec)
+    assert isinstance(spec, BackboneJudged), "only what is measured is lined up"
+    return spec
 
 
 def _rows(found: Sequence[tuple[Job, Evaluated]], backbones: Sequence[str]) -> list[ScoreRow]:

@@ -18,6 +18,7 @@ from service.ledger.moves import verbs_of
 from service.ledger.states import JobState
 from service.recording import MLFLOW, POSTGRES, homes
 from service.settings import Settings
+from trainer.specs import open_stored
 
 ROOT = "/api/v1"
 SHOWN_WARNINGS = 10
@@ -48,7 +49,7 @@ def job_views(session: Session, settings: Settings, jobs: Sequence[Job], caller:
             cancel_requested=job.cancel_requested_at is not None,
             pause_requested=job.pause_requested_at is not None,
             verbs=sorted(verbs_of(job)) if may_change(caller, settings, job) else [],
-            goes_on=goes_on(job.spec),
+            goes_on=goes_on(open_stored(job.spec)),
             retry_of=job.retry_of,
             retries=retries.get(job.id, []),
             progress=None if job.progress is None else Progress.model_validate(job.progress),

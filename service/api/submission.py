@@ -23,7 +23,7 @@ from service.ledger import events
 from service.ledger import jobs as ledger
 from service.ledger.errors import DependencyFailed, JobNameTaken
 from service.settings import Settings
-from trainer.specs import BackboneSpec, EvaluationSpec, Fault, PretrainSpec, Spec
+from trainer.specs import BackboneSpec, EvaluationSpec, Fault, PretrainSpec, Spec, open_stored
 from trainer.specs.catalogue import network_of
 from trainer.specs.image_size import hangs_on_data, with_size
 from trainer.specs.spelling import one_reading
@@ -198,5 +198,5 @@ def _backbone(session: Session, spec: Spec, job: Job) -> BackboneSpec | None:
         return None
     source = session.get(Job, job.source_job_id)
     assert source is not None, "a foreign key holds it"
-    # Not validated again: a backbone of one's own may be known to the source's workers and not, or no more, here.
-    return BackboneSpec.model_construct(**source.spec["backbone"])
+    pretraining = open_stored(source.spec)
+    return pretraining.backbone if isinstance(pretraining, PretrainSpec) else None

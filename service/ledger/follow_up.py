@@ -14,6 +14,7 @@ from service.ledger.dependants import order_key, settle_dependants
 from service.ledger.moves import move_job
 from service.ledger.reasons import ReasonCode
 from service.ledger.states import FOLLOW_UPS, FollowUp, JobEvent, JobState, Outcome
+from trainer.specs import open_stored
 
 LONGEST_BACKOFF_SECONDS = 3600.0
 """Doubling ends here."""
@@ -108,7 +109,7 @@ def _retries_are_used_up(session: Session, job: Job, next_step: FollowUp, outcom
 
 
 def _max_restarts(job: Job) -> int:
-    return int(job.spec["run"]["max_restarts"])
+    return open_stored(job.spec).run.max_restarts
 
 
 def _count(number: int, one: str, many: str) -> str:

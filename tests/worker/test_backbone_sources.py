@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from worker.backbone_sources import backbone_on_host
+from trainer.specs import BackboneFrom
+from worker import backbone_sources
+
+
+def backbone_on_host(source: dict[str, str], root: Path | None) -> dict[str, str] | None:
+    """Of a stored spec, which is not validated again."""
+    return backbone_sources.backbone_on_host(BackboneFrom.model_construct(**source), root)
 
 
 @pytest.fixture

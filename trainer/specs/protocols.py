@@ -72,6 +72,11 @@ class FollowsProtocol(SpecModel):
         return {**{field: one for field, one in known.values.items() if field not in value}, **value}
 
     @property
+    def is_known(self) -> bool:
+        """Whether this version knows the protocol: a stored spec may name a former one."""
+        return self.protocol in self.PROTOCOLS  # type: ignore[attr-defined]
+
+    @property
     def protocol_name(self) -> str:
         """Kind, protocol and version, as a result quotes it: `linear-document/1`."""
         kind, name = self.kind.replace("_", "-"), self.protocol  # type: ignore[attr-defined]

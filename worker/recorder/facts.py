@@ -19,6 +19,7 @@ from service.mlflow_layout import headline, protocol_told
 from service.run_folders import attempt_folder
 from service.storable import storable
 from trainer.journal import FILE_NAME, Event, read_events
+from trainer.specs import BackboneJudged, open_stored
 from worker.recorder.mlflow_run import DataSet
 
 _OF_THE_MACHINE = ("host", "device", "world_size", "threads", "jpeg_decoder")
@@ -109,18 +110,18 @@ class Facts:
 
     def _evaluation_tags(self) -> dict[str, str]:
         """What an evaluation measures of whose backbone, to group and filter runs by; its headline once it is there."""
-        job, protocol = self._job, protocol_told(self._job)
-        if protocol is None:
+        job, protocol, spec = self._job, protocol_told(self._job), open_stored(self._job.spec)
+        if protocol is None or not isinstance(spec, BackboneJudged):
             return {}
         tags = {
             "barlow.protocol": protocol,
-            "barlow.data": data_of(job.spec),
-            "barlow.backbone": backbone_of(job.spec, self.source),
+            "barlow.data": data_of(spec),
+            "barlow.backbone": backbone_of(spec, self.source),
         }
         if self.source is not None:
             tags["barlow.source_job"] = self.source
-        if job.spec["run"].get("published"):
-            tags["barlow.published_in"] = job.spec["run"]["published"]["source"]
+        if spec.run.published is not None:
+            tags["barlow.published_in"] = spec.run.published.source
         if job.result is not None and (words := headline(job)):
             tags["barlow.headline"] = words
         return tags

@@ -1,0 +1,47 @@
+"""A stored spec is opened as it was stored, whatever is known of it here, and judged no more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer.specs import BackboneJudged, PretrainSpec, SgdSpec, canonical_json, open_stored, parse_spec
+
+KEPT = json.loads((Path(__file__).parent / "kept/specs_and_digests.json").read_text())["specs"]
+PRETRAIN: dict[str, Any] = parse_spec({"kind": "pretrain", "data": "digits"}).resolved()
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=[str(number) for number in range(len(KEPT))])
+def test_a_stored_spec_is_opened_as_the_one_that_was_accepted(kept: dict[str, Any]) -> None:
+    spec = parse_spec(kept["given"])
+    opened = open_stored(json.loads(canonical_json(spec.resolved())))
+    assert opened == spec
+    assert opened.resolved() == spec.resolved()
+
+
+def test_what_is_not_known_here_or_was_not_yet_there_is_opened_too() -> None:
+    former = {key: value for key, value in PRETRAIN.items() if key != "micro_batch"}
+    run = {key: value for key, value in former["run"].items() if key != "compile"}
+    opened = open_stored(
+        {
+            **former,
+            "run": {**run, "max_restarts": 7, "of_a_former_version": True},
+            "backbone": {**former["backbone"], "name": "of-somebody-else"},
+            "optimizer": {"name": "sgd", "momentum": 0.5},
+            "batch_size": 2,
+        }
+    )
+    assert isinstance(opened, PretrainSpec)
+    assert (opened.run.max_restarts, opened.run.compile, opened.micro_batch) == (7, "auto", None)
+    assert (opened.backbone.name, opened.batch_size) == ("of-somebody-else", 2)
+    assert isinstance(opened.optimizer, SgdSpec)
+    assert (opened.optimizer.momentum, opened.optimizer.learning_rate) == (0.5, SgdSpec(name="sgd").learning_rate)
+
+
+def test_of_a_kind_that_is_not_known_what_every_kind_has_is_opened() -> None:
+    opened = open_stored({**PRETRAIN, "kind": "of-a-later-version"})
+    assert not isinstance(opened, PretrainSpec | BackboneJudged)
+    assert (opened.data.name, opened.run.max_restarts) == ("digits", 3)
