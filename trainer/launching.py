@@ -192,7 +192,12 @@ class _Ranks:
 
     def heard(self, seconds: float) -> int | None:
         """The next signal that came, at most `seconds` from now."""
-        got = signal.sigtimedwait(self._heard, seconds)
+        if not signal.sigpending() & self._heard:
+            time.sleep(seconds)
+        # Asked for only where there is one: a wait in which this process was stopped (Ctrl-Z) and went on again gives
+        # a number that nobody sent (CPython 3.11 to 3.13).
+        coming = signal.sigpending() & self._heard
+        got = signal.sigtimedwait(coming, 0) if coming else None
         return None if got is None else got.si_signo
 
     def say(self, line: str) -> None:

@@ -58,6 +58,7 @@ def run(settings: Settings) -> int:
         if not _told_to_go():
             log.error("Celery ended by itself; it starts again in %g s", RESTART_SECONDS)
             state.reset_state()  # it counts the message that ended it as one at work, and would take no other
+            messages.throw_away_what_is_no_queue(app, queue_of(node.name))
             time.sleep(RESTART_SECONDS)
     log.info("Celery has taken leave")
     # One signal says it all: the drain has its own end. QUIT still ends the process at once.

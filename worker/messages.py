@@ -6,9 +6,12 @@ import json
 import logging
 import uuid
 from base64 import b64encode
+from contextlib import suppress
 from typing import Any, Literal
 
 import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as transport
 from pydantic import Base64Bytes, BaseModel, Field, TypeAdapter, ValidationError
@@ -115,6 +118,17 @@ class SentinelTransport(transport.SentinelTransport):
     """The same behind Sentinels."""
 
     Channel = _SentinelChannel
+
+
+def throw_away_what_is_no_queue(app: Celery, queue: str) -> None:
+    """Delete keys of another type that have the name of this queue: reading them ends Celery, each time anew."""
+    with suppress(redis.RedisError, OperationalError), app.connection_for_read() as connection:
+        channel: Any = connection.default_channel
+        for priority in channel.priority_steps:
+            key = channel._q_for_pri(queue, priority)
+            if (kind := channel.client.type(key).decode()) not in ("list", "none"):
+                channel.client.delete(key)
+                log.warning("a %s had the name of this node's queue, and is thrown away", kind)
 
 
 def sieve() -> None:

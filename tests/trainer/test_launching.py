@@ -123,8 +123,10 @@ def test_ranks_go_on_when_nobody_reads_their_output(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["0", "1"]
 
 
+@pytest.mark.parametrize("suspended", [False, True])
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_what_asks_for_a_stop_is_handed_on_once_and_waits_for_a_rank_that_only_begins(asked):
+def test_what_asks_for_a_stop_is_handed_on_once_and_waits_for_a_rank_that_only_begins(asked, suspended):
+    """Also after Ctrl-Z and fg: the ranks of a launcher that was suspended for longer than it looks away run on."""
     script = (
         "import signal, time; from trainer.runtime import signals; print('begins', flush=True)\n"
         "while not signal.sigpending(): time.sleep(0.02)\n"
@@ -132,6 +134,12 @@ def test_what_asks_for_a_stop_is_handed_on_once_and_waits_for_a_rank_that_only_b
     )
     launcher = _launcher(script)
     _said(launcher, "[0] begins", "[1] begins")
+    for _ in range(3 if suspended else 0):
+        launcher.send_signal(signal.SIGSTOP)
+        _wait_until(lambda: psutil.Process(launcher.pid).status() == psutil.STATUS_STOPPED)
+        time.sleep(2 * launching.LOOK_SECONDS)
+        launcher.send_signal(signal.SIGCONT)
+        time.sleep(2 * launching.LOOK_SECONDS)
     launcher.send_signal(asked)
     status, out, err = _end(launcher)
     assert (status, sorted(out.splitlines()), err) == (0, ["[0] heard True", "[1] heard True"], "")
