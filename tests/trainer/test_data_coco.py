@@ -12,9 +12,11 @@ from PIL import Image
 from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
+from trainer.data import coco
 from trainer.data.coco import _shows, mask_of
 from trainer.data.datasets import MaskFaults
-from trainer.data.errors import DataError
+from trainer.data.detection_loading import DetectionBatches, judged_images
+from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.registry import open_annotated, open_data_set
 from trainer.specs.data_sets import CocoFiles, CocoSource
 
@@ -157,6 +159,48 @@ def test_a_polygon_that_is_none_is_left_out_of_a_mask_that_has_others(tmp_path, 
     assert (faults.objects, faults.polygons) == (0, 1)
     assert "007.jpg: 1 of its polygons left out" in faults.first
     np.testing.assert_array_equal(with_masks.annotation(0).masks, [mask_of(TRIANGLE, HEIGHT, WIDTH)])
+
+
+def test_many_polygons_are_those_of_pycocotools_and_too_many_cost_their_object(monkeypatch):
+    rng = np.random.default_rng(0)
+    many = (rng.random((40, 1, 2)) * [WIDTH, HEIGHT] + rng.normal(size=(40, 3, 2)) * 3).reshape(40, 6).tolist()
+    expected = reference.decode(reference.merge(reference.frPyObjects(many, HEIGHT, WIDTH)))
+    np.testing.assert_array_equal(mask_of(many, HEIGHT, WIDTH), expected)
+    monkeypatch.setattr(coco, "MAX_OUTLINE", 39 * 64)
+    assert not mask_of([[1, 1, 2, 2, 3, 1]] * 39, HEIGHT, WIDTH).any()
+    with pytest.raises(ValueError, match="outline of more than 2,496 pixels, 64 at least for each"):
+        mask_of([[1, 1, 2, 2, 3, 1]] * 40, HEIGHT, WIDTH)
+
+
+def test_an_image_of_more_masks_than_memory_is_unreadable_before_they_are_laid_out(tmp_path):
+    image = {"id": 7, "file_name": "007.jpg", "height": 1 << 16, "width": 1 << 16}
+    annotations = [instance(number, 7, 1, [0, 0, 2, 2]) for number in range(400)]
+    data = masked(opened(put(tmp_path, images=[image], annotations=annotations)))
+    said = (
+        "007.jpg cannot be read: its masks: 400 of 65,536 x 65,536 pixels, and all of an image may have 1,610,612,736"
+    )
+    with pytest.raises(UnreadableImage, match=said):
+        data.annotation(0)
+
+
+@pytest.mark.parametrize(("bound", "most", "cause"), [
+    ("MAX_PIXELS_OF_MASKS", 2 * HEIGHT * WIDTH, "3 of 30 x 20 pixels, and all of an image may have 1,200 together"),
+    ("MAX_OUTLINE_OF_IMAGE", 128, "polygons with an outline of more than 128 pixels together"),
+])  # fmt: skip
+def test_an_image_whose_masks_cost_too_much_is_replaced_and_left_out_by_name_and_counted_once(
+    tmp_path, monkeypatch, bound, most, cause
+):
+    annotations = [instance(number, (42, 42, 42, 7, 100)[number], 1, [0, 0, 9, 9]) for number in range(5)]
+    data = masked(opened(put(tmp_path, annotations=annotations)))
+    monkeypatch.setattr(coco, bound, most)
+    batches = DetectionBatches(data, sides=(8,), longest=20, batch_size=3, seed=0, rank=0, world_size=1, threads=1)
+    (batch,) = batches.iterate(0, 1)
+    assert batch.skipped == {"042.jpg": f"its masks: {cause}"}
+    assert sorted(batch.indices.tolist()) == [0, 2, 2]
+    judged = list(judged_images(data, range(3), short=8, longest=20, threads=1))
+    assert [str(one.unreadable) for one in judged if one.image is None] == [
+        f"042.jpg cannot be read: its masks: {cause}"
+    ]
 
 
 SLIVER = [4.1, 4.1, 4.3, 4.1, 4.2, 9.3]

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import struct
 import sys
 import threading
@@ -244,14 +245,19 @@ def test_a_photograph_of_more_than_a_hundred_megapixels_is_reduced_and_more_than
         decode(PLAIN["baseline"], "x")
 
 
-def test_large_images_are_decoded_one_at_a_time(monkeypatch):
+@pytest.mark.parametrize(
+    "file", [PLAIN["baseline"], encoded(PHOTO[:, :1].repeat(2, 0), "PNG"), encoded(PHOTO[:1], "PNG")]
+)
+def test_large_images_are_decoded_one_at_a_time(monkeypatch, file):
+    """And those whose rows or columns are many, which cost more than their pixels."""
     monkeypatch.setattr(decoding, "LARGE_PIXELS", 1000)
     monkeypatch.setattr(jpeg, "LARGE_PIXELS", 1000)
-    at_once, most, lock = 0, 0, threading.Lock()
+    at_once, most, lock, alone = 0, 0, threading.Lock(), []
     upright = decoding._upright_rgb
 
     def counted(*given, **more):
         nonlocal at_once, most
+        alone.append(decoding._one_large.locked())
         with lock:
             at_once += 1
             most = max(most, at_once)
@@ -261,19 +267,24 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch):
         return found
 
     monkeypatch.setattr(decoding, "_upright_rgb", counted)
-    threads = [threading.Thread(target=decode, args=(PLAIN["baseline"], "x")) for _ in range(16)]
+    threads = [threading.Thread(target=decode, args=(file, "x")) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == 1
+    assert (most, alone) == (1, [True] * 16)
 
 
-def test_a_header_that_promises_billions_of_pixels_costs_nothing():
+@pytest.mark.parametrize(("size", "said"), [
+    ((60_000, 60_000), "3,600,000,000 pixels, and the limit is"),
+    ((1, 2**25), "33,554,432 pixels (536,870,912 where a side counts 16 at least), and the limit is"),
+    ((2**25, 1), "33,554,432 pixels (536,870,912 where a side counts 16 at least), and the limit is"),
+])  # fmt: skip
+def test_a_header_that_promises_too_many_pixels_or_rows_costs_nothing(size, said):
     file = bytearray(encoded(PHOTO, "PNG"))
-    file[16:24] = struct.pack(">II", 60_000, 60_000)
+    file[16:24] = struct.pack(">II", *size)
     file[29:33] = struct.pack(">I", zlib.crc32(file[12:29]))
-    with pytest.raises(UnreadableImage, match="3,600,000,000 pixels"):
+    with pytest.raises(UnreadableImage, match=re.escape(said)):
         decode(bytes(file), "x")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +35,13 @@ class Masks(Protocol):
         """
         ...
 
-    def mask(self, place: int, height: int, width: int) -> NDArray[np.bool_]:
-        """The mask (H, W) of an object, without the polygons that are none. Raises as `look`."""
+    def masks(self, places: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
+        """The masks (k, H, W) of the objects of an image, without the polygons that are none.
+
+        Raises:
+            ValueError: one of them cannot be read, or together they cost too much; says why.
+            OSError: the disk does not give them.
+        """
         ...
 
 
@@ -135,7 +140,7 @@ class AnnotatedFiles(FileImages):
         """The objects of an image; their masks after `with_masks` alone.
 
         Raises:
-            UnreadableImage: a mask cannot be read any more.
+            UnreadableImage: a mask cannot be read any more, or they cost too much together.
             OSError: the disk does not give the masks.
         """
         index = range(len(self))[index]
@@ -203,13 +208,10 @@ class AnnotatedFiles(FileImages):
     def _masks_of(self, index: int, rows: slice, places: NDArray[np.int64]) -> NDArray[np.bool_]:
         assert self._masks is not None
         height, width = self.size(index)
-        masks = np.zeros((rows.stop - rows.start, height, width), dtype=np.bool_)
         try:
-            for row, place in enumerate(places[rows].tolist()):
-                masks[row] = self._masks.mask(place, height, width)
+            return self._masks.masks(places[rows].tolist(), height, width)
         except ValueError as error:
             raise UnreadableImage(said(self._names[index]), f"its masks: {error}") from error
-        return masks
 
 
 def tell_of_fractions(boxes: NDArray[np.float32], whose: str, warn: Callable[[str], None]) -> None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 import weakref
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,14 @@ LONGEST_SIDE = 1 << 16
 MAX_OUTLINE = 1 << 22
 """Pixels around the polygons of an object. pycocotools lays out five points for each of them, and ends the process
 where there is no memory for these."""
+LEAST_OUTLINE = 64
+"""What a polygon counts at least: many small ones are much work, too."""
+MAX_OUTLINE_OF_IMAGE = 1 << 26
+"""The same of all objects of an image: about ten seconds."""
+MAX_PIXELS_OF_MASKS = 3 << 29
+"""Of all objects of an image, a byte each: 1.6 GB. 3,000 cells in a micrograph of 704 x 520 have 1.1 billion."""
+MERGED_AT_ONCE = 16
+"""pycocotools merges one polygon after the other into what there is, in the square of their number."""
 MAX_BITS = 60
 """Of a number in compressed run lengths."""
 
@@ -140,18 +148,42 @@ class _MasksInFile:
 
     def look(self, place: int, height: int, width: int) -> tuple[int, bool]:
         """What of the polygons of an object is none or shows nothing (trainer.data.annotated_files.Masks)."""
-        segmentation = self._segmentation(place)
-        found, none = _readable(segmentation, height, width)
-        if isinstance(segmentation, list):
-            return none, not any(_shows(points, height, width) for points in found)
-        return none, not any(found[1::2])
+        found = _readable(self._segmentation(place), height, width)
+        if found.polygons:
+            return found.none, not any(_shows(points, height, width) for points in found.polygons)
+        return 0, not any(found.runs[1::2])
 
-    def mask(self, place: int, height: int, width: int) -> NDArray[np.bool_]:
-        """The mask (H, W) of an object, of the polygons that are some."""
-        return mask_of(self._segmentation(place), height, width)
+    def masks(self, places: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
+        """The masks (k, H, W) of the objects of an image (trainer.data.annotated_files.Masks)."""
+        if len(places) * height * width > MAX_PIXELS_OF_MASKS:
+            raise ValueError(
+                f"{len(places):,} of {width:,} x {height:,} pixels, and all of an image may have "
+                f"{MAX_PIXELS_OF_MASKS:,} together"
+            )
+        masks = np.zeros((len(places), height, width), dtype=np.bool_)
+        outline = 0.0
+        for row, place in enumerate(places):
+            found = _readable(self._segmentation(place), height, width)
+            outline += found.outline
+            if outline > MAX_OUTLINE_OF_IMAGE:
+                raise ValueError(f"polygons with an outline of more than {MAX_OUTLINE_OF_IMAGE:,} pixels together")
+            masks[row] = _laid_out(found, height, width)
+        return masks
 
     def _segmentation(self, place: int) -> Any:
         return parse_json(os.pread(self._file, int(self._lengths[place]), int(self._starts[place]))).get("segmentation")
+
+
+class _Readable(NamedTuple):
+    """What of a mask can be read."""
+
+    polygons: list[list[float]]
+    """Those that are some; empty where it is one of run lengths."""
+    runs: list[int]
+    none: int = 0
+    """How many polygons are none."""
+    outline: float = 0.0
+    """Pixels around the polygons, LEAST_OUTLINE at least for each."""
 
 
 def mask_of(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
@@ -164,21 +196,27 @@ def mask_of(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
     Raises:
         ValueError: it is neither, is not of this size, or no polygon is one.
     """
-    found, _ = _readable(segmentation, height, width)
-    if isinstance(segmentation, list):
+    return _laid_out(_readable(segmentation, height, width), height, width)
+
+
+def _laid_out(found: _Readable, height: int, width: int) -> NDArray[np.bool_]:
+    if found.polygons:
         from pycocotools import mask
 
-        return np.asarray(mask.decode(mask.merge(mask.frPyObjects(found, height, width))), dtype=np.bool_)
-    inside = np.arange(len(found)) % 2 == 1
-    pixels: NDArray[np.bool_] = np.repeat(inside, found).reshape(width, height).T  # column by column
+        merged = mask.frPyObjects(found.polygons, height, width)
+        while len(merged) > 1:
+            merged = [mask.merge(merged[at : at + MERGED_AT_ONCE]) for at in range(0, len(merged), MERGED_AT_ONCE)]
+        return np.asarray(mask.decode(merged[0]), dtype=np.bool_)
+    inside = np.arange(len(found.runs)) % 2 == 1
+    pixels: NDArray[np.bool_] = np.repeat(inside, found.runs).reshape(width, height).T  # column by column
     return pixels
 
 
-def _readable(segmentation: Any, height: int, width: int) -> tuple[list[Any], int]:
-    """The polygons of a mask that are some, or its run lengths uncompressed, and how many polygons are none.
+def _readable(segmentation: Any, height: int, width: int) -> _Readable:
+    """What of a mask can be read, run lengths uncompressed.
 
     Raises:
-        ValueError: nothing is left.
+        ValueError: nothing, or it would cost too much.
     """
     if isinstance(segmentation, list) and segmentation:
         polygons, outline, cause = [], 0.0, ""
@@ -186,13 +224,15 @@ def _readable(segmentation: Any, height: int, width: int) -> tuple[list[Any], in
             points = polygon if isinstance(polygon, list) else []
             if len(points) < 6 or len(points) % 2 or not all(_is_number(x) and abs(x) <= LONGEST_SIDE for x in points):
                 cause = cause or "a polygon is a list of x and y of three points or more, in pixels"
-            elif (outline := outline + _around(points)) > MAX_OUTLINE:
-                raise ValueError(f"polygons with an outline of more than {MAX_OUTLINE:,} pixels")
+            elif (outline := outline + max(LEAST_OUTLINE, _around(points))) > MAX_OUTLINE:
+                raise ValueError(
+                    f"polygons with an outline of more than {MAX_OUTLINE:,} pixels, {LEAST_OUTLINE} at least for each"
+                )
             else:
                 polygons.append(points)
         if not polygons:
             raise ValueError(cause)
-        return polygons, len(segmentation) - len(polygons)
+        return _Readable(polygons, [], len(segmentation) - len(polygons), outline)
     if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
         raise ValueError(f"neither polygons nor run lengths of {height} x {width} pixels")
     counts = segmentation.get("counts")
@@ -201,7 +241,7 @@ def _readable(segmentation: Any, height: int, width: int) -> tuple[list[Any], in
         raise ValueError("run lengths are numbers of pixels")
     if sum(runs) != height * width:
         raise ValueError(f"run lengths of {sum(runs):,} pixels for {height} x {width}")
-    return runs, 0
+    return _Readable([], runs)
 
 
 def _whole_numbers(values: Any) -> list[int] | None:

@@ -17,7 +17,7 @@ What becomes of the odd ones, all told by their content, never by the ending of 
 - more than LARGE_PIXELS: reduced by a whole factor (box mean) to about that, one such image at a time in a rank.
 - more work than its size is worth (trainer.data.decoding_cost), such as a JPEG of hundreds of scans: refused.
 - planes of 16 bits that are not compressed, and signed values of 8 bits, both in TIFFs: refused.
-- more than MAX_PIXELS, or values for which no level is white: refused.
+- more than MAX_PIXELS (a side counts LEAST_SIDE at least), or values for which no level is white: refused.
 """
 
 from __future__ import annotations
@@ -36,7 +36,15 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from trainer.data.bands import dropped_of, is_animation, pages_of_tiff, refuse_misread, said_of_pixels, said_of_tiff
-from trainer.data.decoding_cost import LARGE_PIXELS, MAX_PIXELS, refuse_costly, refuse_exif, refuse_scans, refuse_tiles
+from trainer.data.decoding_cost import (
+    LARGE_PIXELS,
+    LEAST_SIDE,
+    MAX_PIXELS,
+    refuse_costly,
+    refuse_exif,
+    refuse_scans,
+    refuse_tiles,
+)
 from trainer.data.errors import UnreadableImage
 from trainer.data.jpeg import ORIENTATION, decode_plain_jpeg
 from trainer.data.levels import bits_of, is_deep, is_negative, levels_of, spread
@@ -131,14 +139,16 @@ def decode_by_pillow(
     try:
         with Image.open(BytesIO(encoded), formats=FORMATS) as image:
             count = image.width * image.height
-            if count > MAX_PIXELS:
-                raise ValueError(f"it has {count:,} pixels, and the limit is {MAX_PIXELS:,}")
+            held = max(image.size) * max(min(image.size), LEAST_SIDE)
+            if held > MAX_PIXELS:
+                narrow = f" ({held:,} where a side counts {LEAST_SIDE} at least)" if held > count else ""
+                raise ValueError(f"it has {count:,} pixels{narrow}, and the limit is {MAX_PIXELS:,}")
             refuse_tiles((tile.extents for tile in image.tile), count)
             if isinstance(image, TiffImageFile):
                 _look_at_tiff(image, encoded, losses)
             elif losses is not None:
                 losses.animation = is_animation(image, encoded)
-            if count <= LARGE_PIXELS:
+            if held <= LARGE_PIXELS:
                 return _upright_rgb(image, value_range, losses)
             with _one_large:
                 return _upright_rgb(image, value_range, losses, factor=math.ceil(math.sqrt(count / LARGE_PIXELS)))

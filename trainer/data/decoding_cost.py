@@ -17,6 +17,9 @@ LARGE_PIXELS = 2**25
 """An image held by a thread has at most about this many: 100 MB."""
 MAX_PIXELS = 2**28
 """An image is refused above this: about 2 GB while it is decoded. A photograph of 100 megapixels is far below."""
+LEAST_SIDE = 16
+"""Pixels that a side counts at least: Pillow keeps a pointer and a padded line for each row, in every copy of an image,
+and Exif may turn columns to rows."""
 MAX_SCANNED = 12 * MAX_PIXELS
 """Pixels times scans of a JPEG. A progressive one of libjpeg has 10 scans, so that the bound on pixels comes first."""
 MAX_SLOW = 2**24
