@@ -98,6 +98,21 @@ def test_run_lengths_written_by_pycocotools_are_read_as_it_reads_them(seed):
     np.testing.assert_array_equal(found, reference.decode(encoded))
 
 
+def test_masks_stand_where_they_are_however_little_of_the_image_they_cover(tmp_path):
+    masks = np.zeros((7, HEIGHT, WIDTH), bool)
+    for mask, where in zip(masks, [
+        np.s_[:0], np.s_[:], np.s_[0, 0], np.s_[-1, -1], np.s_[3:7, 5:20:3], np.s_[[2, 9], [25, 4]], np.s_[:, 29],
+    ], strict=True):  # fmt: skip
+        mask[where] = True
+    runs = [reference.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode() for mask in masks]
+    annotations = [
+        instance(number, 7, 1, [0, 0, 9, 9], {"size": [HEIGHT, WIDTH], "counts": counts})
+        for number, counts in enumerate(runs)
+    ]
+    data, _ = opened(put(tmp_path, annotations=annotations)).with_masks(lambda: None)
+    np.testing.assert_array_equal(data.annotation(0).masks, masks)
+
+
 def test_a_large_blank_image_needs_runs_of_several_characters():
     mask = np.zeros((700, 900), bool, order="F")
     mask[100:600, 300:333] = True

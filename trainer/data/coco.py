@@ -167,7 +167,7 @@ class _MasksInFile:
             outline += found.outline
             if outline > MAX_OUTLINE_OF_IMAGE:
                 raise ValueError(f"polygons with an outline of more than {MAX_OUTLINE_OF_IMAGE:,} pixels together")
-            masks[row] = _laid_out(found, height, width)
+            _put(_columns(found, height, width), masks[row])
         return masks
 
     def _segmentation(self, place: int) -> Any:
@@ -196,20 +196,33 @@ def mask_of(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
     Raises:
         ValueError: it is neither, is not of this size, or no polygon is one.
     """
-    return _laid_out(_readable(segmentation, height, width), height, width)
+    return _columns(_readable(segmentation, height, width), height, width).T
 
 
-def _laid_out(found: _Readable, height: int, width: int) -> NDArray[np.bool_]:
+def _put(columns: NDArray[np.bool_], mask: NDArray[np.bool_]) -> None:
+    """Write a mask, given as columns (W, H), into one (H, W) of zeros. Where it has none nothing is written: that is
+    fast, and memory of zeros that nobody wrote to costs nothing."""
+    across = np.flatnonzero(columns.any(axis=1))
+    if len(across):
+        left, right = across[0], across[-1] + 1
+        down = np.flatnonzero(columns[left:right].any(axis=0))
+        top, bottom = down[0], down[-1] + 1
+        mask[top:bottom, left:right] = columns[left:right, top:bottom].T
+
+
+def _columns(found: _Readable, height: int, width: int) -> NDArray[np.bool_]:
+    """A mask column by column, (W, H), as run lengths have it."""
     if found.polygons:
         from pycocotools import mask
 
         merged = mask.frPyObjects(found.polygons, height, width)
         while len(merged) > 1:
             merged = [mask.merge(merged[at : at + MERGED_AT_ONCE]) for at in range(0, len(merged), MERGED_AT_ONCE)]
-        return np.asarray(mask.decode(merged[0]), dtype=np.bool_)
+        filled: NDArray[np.uint8] = mask.decode(merged[0])
+        return filled.T.astype(np.bool_)
     inside = np.arange(len(found.runs)) % 2 == 1
-    pixels: NDArray[np.bool_] = np.repeat(inside, found.runs).reshape(width, height).T  # column by column
-    return pixels
+    columns: NDArray[np.bool_] = np.repeat(inside, found.runs).reshape(width, height)
+    return columns
 
 
 def _readable(segmentation: Any, height: int, width: int) -> _Readable:
