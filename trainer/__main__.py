@@ -113,6 +113,9 @@ def main() -> NoReturn:
     arguments = parser.parse_args()
     if arguments.threads is not None and arguments.threads < 1:
         parser.error("--threads must be at least 1")
+    names = [name for name, _ in arguments.data]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        parser.error(f"--data {twice} is given twice; give each folder a name of its own")
     if arguments.ranks < 1:
         parser.error("--ranks must be at least 1")
     if arguments.ranks > 1 and (arguments.attempt is not None or "TORCHELASTIC_RUN_ID" in os.environ):

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -51,6 +51,7 @@ def execute(
     by_hand = attempt is None
     folder = None if attempt is None else run_directory.attempt_folder(run_folder, attempt)
     context: Context | None = None
+    said: list[str] = []
     try:
         watchdog.watch_lease(folder)
         if threads is not None:
@@ -59,12 +60,14 @@ def execute(
         with meeting.watched(partial(_lost_before_meeting, folder)):
             place = process_group.join()
         if attempt is None:
-            attempt, spec = _begin_by_hand(place, run_folder, spec, backbone, data or {}, data_sets)
+            attempt, spec = _begin_by_hand(place, run_folder, spec, backbone, data or {}, data_sets, said.append)
             folder = run_directory.attempt_folder(run_folder, attempt)
         context = _context(place, run_folder, attempt)
         if by_hand and place.rank == 0:
             context.retention = Retention(run_folder)
             context.retention.finish()
+        for warning in said:
+            context.warn(warning)
         end = _run(spec, context)
         if context.journal is not None:
             _conclude(context, end, by_hand=by_hand)
@@ -97,12 +100,13 @@ def _begin_by_hand(
     backbone: Path | None,
     data: Mapping[str, str],
     data_sets: Path | None,
+    warn: Callable[[str], None],
 ) -> tuple[int, Spec]:
     """The attempt that rank 0 has begun, and the spec with its image size settled, on every rank."""
     attempt = side = 0
     if place.rank == 0:
         try:
-            sources = run_directory.data_by_hand(data, data_sets)
+            sources = run_directory.data_by_hand(data, data_sets, warn)
             run_directory.hold_by_hand(run_folder)
             side = run_directory.image_side_by_hand(run_folder, spec, backbone, sources) or 0
             spec = _with_side(spec, side)

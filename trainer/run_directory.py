@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,11 @@ def begin_by_hand(
     return attempt
 
 
-def data_by_hand(folders: Mapping[str, str], data_sets: Path | None) -> dict[str, DataSource]:
+def data_by_hand(
+    folders: Mapping[str, str], data_sets: Path | None, warn: Callable[[str], None] = lambda message: None
+) -> dict[str, DataSource]:
     """Data sets by name: those of a datasets.yaml, and folders, which come first: a tree of class folders, or with
-    `images:` before its path a folder of images without labels.
+    `images:` before its path a folder of images without labels. Hands to `warn` which of the file are passed over.
 
     Raises:
         BadSpec: a folder for a data set that needs none, or the file is no datasets.yaml; names all its faults.
@@ -89,6 +91,8 @@ def data_by_hand(folders: Mapping[str, str], data_sets: Path | None) -> dict[str
         raise BadSpec(f"--datasets {data_sets} cannot be read: {error.strerror}") from error
     except SpecError as error:
         raise BadSpec(f"--datasets {data_sets}: {error}") from error
+    for name in sorted(folders.keys() & found.keys()):
+        warn(f"--data {name}={folders[name]} is used, and not what --datasets {data_sets} says of {name!r}")
     return found | {name: _folder_by_hand(folder) for name, folder in folders.items()}
 
 

@@ -118,6 +118,14 @@ def test_an_argument_that_names_no_folder_is_refused_at_once(monkeypatch, capsys
     assert f"{argument!r} is not NAME=DIR" in capsys.readouterr().err
 
 
+def test_a_second_folder_for_one_data_set_is_refused_at_once(monkeypatch, capsys):
+    given = ("--data", "own=one", "--data", "other=one", "--data", "own=two")
+    monkeypatch.setattr(sys, "argv", ["trainer", "knn.json", "--run-dir", "run", *given])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--data own is given twice; give each folder a name of its own" in capsys.readouterr().err
+
+
 def test_a_folder_for_a_built_in_set_is_refused_and_a_set_without_a_folder_names_the_options(tmp_path):
     with pytest.raises(BadSpec, match="--data digits: this data set is built in"):
         run_directory.data_by_hand({"digits": str(tmp_path)}, None)
@@ -131,9 +139,12 @@ def test_a_datasets_yaml_says_where_a_set_is_and_in_which_format(tmp_path):
     tree = {"format": "image_folder", "root": "photos", "splits": {"left": "links", "right": "rechts"}}
     (tmp_path / "data/datasets.yaml").write_text(json.dumps({"own": tree, "other": {**tree, "root": "elsewhere"}}))
     (tmp_path / "knn.json").write_text(json.dumps(KNN))
-    done = by_hand(tmp_path, "knn.json", "--run-dir", "run", "--datasets", "data/datasets.yaml")
+    options = ("--datasets", "data/datasets.yaml", "--data", "other=photos")
+    done = by_hand(tmp_path, "knn.json", "--run-dir", "run", *options)
     assert done.returncode == 0, done.stderr
     assert runs.outcome_of(tmp_path / "run")["result"]["data"]["train_images"] == 24
+    warned = [e.data["message"] for e in runs.events(tmp_path / "run", kind="warning")]
+    assert "--data other=photos is used, and not what --datasets data/datasets.yaml says of 'other'" in warned
     inputs = json.loads((tmp_path / "run/attempts/0001/inputs.json").read_text())
     assert list(inputs["data"]) == ["own"]
     assert inputs["data"]["own"]["root"] == str(tmp_path / "data/photos")
@@ -143,9 +154,12 @@ def test_a_folder_by_hand_comes_before_the_one_of_datasets_yaml(tmp_path):
     (tmp_path / "datasets.yaml").write_text(
         '{"own": {"format": "stl10", "root": "stl"}, "b": {"format": "stl10", "root": "c"}}'
     )
-    found = run_directory.data_by_hand({"own": str(tmp_path / "photos")}, tmp_path / "datasets.yaml")
+    told: list[str] = []
+    found = run_directory.data_by_hand({"own": str(tmp_path / "photos")}, tmp_path / "datasets.yaml", told.append)
     assert (found["own"].format, found["own"].root) == ("image_folder", tmp_path / "photos")
     assert (found["b"].format, found["b"].root) == ("stl10", tmp_path / "c")
+    file = tmp_path / "datasets.yaml"
+    assert told == [f"--data own={tmp_path / 'photos'} is used, and not what --datasets {file} says of 'own'"]
 
 
 @pytest.mark.parametrize(("text", "message"), [
