@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from trainer.data.datasets import Images
 from trainer.data.errors import DataError
 from trainer.data.loading import TrainingBatches
 from trainer.data.photometry import finish
@@ -47,7 +48,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     Raises:
         BadSpec, DataError, Diverged: what the run ends with; anything else is a crash.
     """
-    batches = _open_batches(spec, context)
+    dataset, batches = _open_batches(spec, context)
     per_epoch = batches.steps_per_epoch
     steps = min(spec.epochs * per_epoch, spec.max_steps or spec.epochs * per_epoch)
     plan = Plan(steps, per_epoch, spec)
@@ -57,6 +58,8 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     state = TrainState(spec, schedule, context.device)
     asked = spec.run.record.probes
     probes = None if asked is None else Probes(spec, asked, plan, state.model["backbone"], context)
+    looked_at = {} if probes is None else probes.data
+    journal_data(context, spec.data.name, _source(spec, context), {"train": dataset, **looked_at})
     series = MetricSeries(context, spec.batch_size)
     checkpoint = agree_on_checkpoint(context, digest(spec))
     former = None if checkpoint is None else checkpoints.read_manifest(checkpoint)
@@ -116,11 +119,11 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
                 state.raise_if_diverged()
                 beside: dict[str, Any] = {"data": batches.fingerprint, "unreadable": skipped.names}
                 if probes is not None:
-                    beside["probed"] = probes.last_step
+                    beside |= probes.state_dict()
                 _begin_checkpoint(writer, spec, context, plan, state, series, beside, batch.step)
             if stopping:
                 return _stopped(context, batch.step)
-    return _export(spec, context, plan, state, series, unreadable=len(skipped.names), nothing=nothing.last)
+    return _export(spec, context, plan, state, series, dataset, unreadable=len(skipped.names), nothing=nothing.last)
 
 
 def _stopped(context: Context, step: int) -> Outcome:
@@ -128,7 +131,7 @@ def _stopped(context: Context, step: int) -> Outcome:
     return Outcome("stopped", f"stopped at step {step}: {reason}", step=step, reason=reason)
 
 
-def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
+def _open_batches(spec: PretrainSpec, context: Context) -> tuple[Images, TrainingBatches]:
     name, images = ("batch_size", spec.batch_size) if spec.micro_batch is None else ("micro_batch", spec.micro_batch)
     if images % context.world_size:
         raise BadSpec(
@@ -148,7 +151,6 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
     tell_of_unused(spec.data.name, source, {spec.data.split: dataset}, context, "loading data")
     if len(set(collectives.all_gather_texts([dataset.fingerprint], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {spec.data.name!r}; is it being written to?")
-    journal_data(context, spec.data.name, source, {"train": dataset})
     batches = TrainingBatches(
         dataset,
         spec.views,
@@ -165,7 +167,7 @@ def _open_batches(spec: PretrainSpec, context: Context) -> TrainingBatches:
     if context.journal is not None:
         write_views_picture(context.attempt_folder / "views.png", dataset, batches.first_rows(PICTURE_IMAGES))
         context.journal.append("image", step=0, key="views", file="views.png")
-    return batches
+    return dataset, batches
 
 
 def _source(spec: PretrainSpec, context: Context) -> DataSource | None:
@@ -208,7 +210,7 @@ def _resume(
     series.last = saved["metrics"]
     skipped.remember(saved.get("unreadable", []))
     if probes is not None:
-        probes.last_step = saved.get("probed", 0)
+        probes.load_state_dict(saved)
     return manifest.step
 
 
@@ -299,6 +301,7 @@ def _export(
     plan: Plan,
     state: TrainState,
     series: MetricSeries,
+    dataset: Images,
     *,
     unreadable: int,
     nothing: str | None,
@@ -317,6 +320,12 @@ def _export(
         "images_seen": plan.steps * spec.batch_size,
         "unreadable_images": unreadable,
         "skipped_steps": skipped_steps,
+        "data": {
+            "name": spec.data.name,
+            "split": spec.data.split,
+            "fingerprint": dataset.fingerprint,
+            "images": len(dataset),
+        },
         # The last step may be one that fp16 skipped, whose gradient has no norm; JSON has no word for that.
         "metrics": {name: value for name, value in series.last.items() if math.isfinite(value)},
         "backbone": {

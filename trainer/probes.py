@@ -7,15 +7,16 @@ that training depends on is other after a look than before it: parameters, stati
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 from trainer.data.classes import different
-from trainer.data.datasets import ImageDataSet
+from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError, NothingReadable
 from trainer.data.overlap import shared
 from trainer.data.registry import open_data_set
@@ -59,8 +60,9 @@ class Probes:
         self._train, self._test = _open_splits(spec, asked, context)
         self._images = EvaluationImages(size=asked.size or spec.views.size)
         self._dtype = PARAMETER_DTYPES[spec.precision]
-        self.last_step = 0
-        """The newest step at which there was a probe."""
+        self._last_step = 0  # the newest one at which there was a probe
+        self._fingerprints = {"train": self._train.fingerprint, "test": self._test.fingerprint}
+        self._begun_with = self._fingerprints
         if asked.k > len(self._train):
             raise BadSpec(
                 f"{PLACE}.k {asked.k} is above the {len(self._train)} images of split {asked.split!r} that are "
@@ -68,9 +70,37 @@ class Probes:
             )
         self._try(backbone)
 
+    @property
+    def data(self) -> dict[str, Images]:
+        """What is looked at, by the role that the journal calls it by."""
+        return {"probe_train": self._train, "probe_test": self._test}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of a checkpoint: when there was the last probe, and which images the run's probes are of."""
+        return {"probed": self._last_step, "probed_data": self._begun_with}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint. Where the images are other ones than those that the run's probes began with, there
+        are no more probes, which is warned of: one curve would tell of both. Training depends on none of them, so it
+        goes on; refused, a long run would be lost for one label of its test split that was put right."""
+        self._last_step = saved.get("probed", 0)
+        self._begun_with = saved.get("probed_data", self._begun_with)  # versions before this one saved none
+        splits = {"train": self._asked.split, "test": self._asked.test_split}
+        if others := [repr(splits[role]) for role, now in self._fingerprints.items() if self._begun_with[role] != now]:
+            self._context.warn(
+                f"{PLACE}: no more probes: the images or labels of split {' and '.join(others)} are not those that the "
+                "probes of this run began with. Training goes on without them; put back what they were, and the next "
+                "attempt probes again"
+            )
+
     def due(self, step: int) -> bool:
-        """After every `every_epochs`, and at the end; not again where there has been one."""
-        return self.last_step < step and self._plan.ends_epoch(step, self._asked.every_epochs)
+        """After every `every_epochs`, and at the end; not again where there has been one, and never of images other
+        than those that the run's probes began with."""
+        return (
+            self._begun_with == self._fingerprints
+            and self._last_step < step
+            and self._plan.ends_epoch(step, self._asked.every_epochs)
+        )
 
     def record(self, state: TrainState, series: MetricSeries, step: int, *, resumed: bool = False) -> bool:
         """Look at the backbone after `step` and journal what is seen; every rank calls it. A probe that cannot be
@@ -94,7 +124,7 @@ class Probes:
             except (BadSpec, NothingReadable, Diverged) as error:  # all ranks have it: none is left in a collective
                 context.warn(f"no probe at step {step}: {error}")
                 values = {}
-        self.last_step = step
+        self._last_step = step
         series.last |= values
         told = resumed and not values.keys().isdisjoint(counted_metrics(context, step))
         if values and context.journal is not None and not told:

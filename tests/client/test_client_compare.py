@@ -91,6 +91,26 @@ def test_jobs_side_by_side_have_their_scores_beside_what_was_published(barlow: A
         assert (refused.exit_code, "two jobs" in refused.output) == (2, True)
 
 
+def test_pretrainings_of_one_spec_on_other_images_are_told_apart(barlow: Any, client: Client, session: Session) -> None:
+    names = ("former", "here", "there")
+    found = client.submit_experiment({"name": "moved", "jobs": dict.fromkeys(names, PRETRAIN)}).jobs
+    images = {"here": ("5a" * 32, 4000), "there": ("c3" * 32, 3999)}
+    for job in found:
+        row = session.get_one(Job, job.id)
+        row.state, row.result = "succeeded", {"steps": 3}
+        if job.name in images:
+            fingerprint, count = images[job.name]
+            row.result |= {"data": {"name": "textures", "split": "train", "fingerprint": fingerprint, "images": count}}
+    session.commit()
+
+    said = barlow("compare", "moved/here", "moved/there").output
+    assert "their specs do not differ, their data do" in said
+    assert ["/data/images", "4000", "3999"] in [line.split() for line in said.splitlines()]
+    assert any(line.split()[:1] == ["/data/fingerprint"] for line in said.splitlines())
+    untold = barlow("compare", "moved/former", "moved/here").output.splitlines()
+    assert "their specs do not differ" in untold, "a former version's result does not say which images it had"
+
+
 def test_in_a_narrow_terminal_no_number_is_cut(client: Client, row: str) -> None:
     compared = client.compare_experiment(row)
     for width in (60, 80):
