@@ -60,7 +60,7 @@ def test_away_for_longer_than_the_lease(stack: FaultStack, oracle: Oracle) -> No
 def test_away_when_the_trainer_ends(stack: FaultStack, oracle: Oracle) -> None:
     """A trainer that got to its end within its lease is not run again."""
     job = stack.submit(pretrain(2), "ends-unheard")
-    stack.wait_for_step(job, 80)
+    stack.wait_for_step(job, 92)
     with away(stack, "postgres", signal.SIGINT):
         time.sleep(1.5 * LEASE)
     oracle.check(job, outcomes=["ok"])
