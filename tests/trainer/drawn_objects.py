@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from trainer.data.datasets import Annotation, MaskFaults
+from trainer.data.datasets import Annotation, BoxCounts, MaskFaults
 from trainer.data.errors import UnreadableImage
 
 CLASSES = ("rectangle", "disc")
@@ -71,6 +71,12 @@ class DrawnObjects:
             row[there.classes[there.ignored]] = -1
             row[there.classes[~there.ignored]] = 1
         return out
+
+    def box_counts(self) -> BoxCounts:
+        there = [each for _, each in self._rows]
+        learned = [len(each.classes) - (0 if self.ignored_are_difficult else int(each.ignored.sum())) for each in there]
+        none = np.zeros(len(self), dtype=np.int64)
+        return BoxCounts(np.array(learned, dtype=np.int64), none, none)
 
 
 def _drawn(

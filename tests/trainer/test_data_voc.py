@@ -83,6 +83,19 @@ def test_boxes_that_are_fractions_of_their_image_are_told(tree):
     assert "lie between 0 and 1: are they fractions of the image's sides? Boxes are read as pixels; mul" in told
 
 
+def test_boxes_that_begin_at_pixel_0_are_told(tree):
+    said = []
+    opened(tree, warn=said.append)
+    assert said == []
+    put(tree, "0002", [("dog", (0, 0, 7, 5), 0), ("cat", (3, 0, 7, 5), 0), ("cat", (1, 1, 7, 5), 0)])
+    opened(tree, warn=said.append)
+    (told,) = said
+    assert (
+        "2 of 4 boxes of split 'train' (VOC2007/trainval, VOC2012/trainval) begin at pixel 0; VOC counts from 1" in told
+    )
+    assert "does the file count from 0? Then all of its boxes are read one pixel too far left and up: add 1 to" in told
+
+
 def test_presence_says_what_is_there_what_is_not_and_what_is_only_difficult(tree):
     there = opened(tree).presence()
     assert (there.shape, there.dtype) == ((3, 20), np.int8)
@@ -99,6 +112,16 @@ def test_an_object_in_an_empty_box_is_there_and_nothing_is_known_of_its_class(tr
     assert data.annotation(1).ignored.tolist() == [False, False, False]
     of = data.presence()[1]
     assert [of[CLASSES.index(name)] for name in ("dog", "person", "cat")] == [-1, -1, 1]
+
+
+def test_boxes_without_an_area_and_boxes_that_are_cut_are_counted_by_image(tree):
+    put(tree, "0002", [DOG, ("cat", (5, 5, 2, 2), 1), ("cat", (6, 6, 2, 2), 0)])
+    put(tree, "0001", [("dog", (100, 1, 120, 6), 0)])
+    for data, images in ((opened(tree), 3), (opened(tree, limit=2), 2)):
+        found = data.box_counts()
+        assert found.objects.tolist() == [3, 1, 1][:images], "difficult ones are learned"
+        assert found.without_area.tolist() == [2, 1, 0][:images]
+        assert found.cut.tolist() == [0, 1, 0][:images]
 
 
 def test_classes_are_voc_s_or_those_found_over_all_splits(tree):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from drawn_objects import DrawnObjects
 
-from trainer.data.datasets import Annotation
+from trainer.data.datasets import Annotation, BoxCounts
 from trainer.data.detection_loading import DetectionBatches, flipped, judged_images, prepared, resized
 from trainer.data.errors import DataError
 
@@ -67,10 +67,21 @@ def test_an_epoch_shows_every_image_with_objects_once_and_the_others_never():
         assert sorted(seen) == [index for index in range(14) if index not in (3, 5)]
 
 
-def test_images_of_which_every_object_is_ignored_are_not_learned_from():
+def test_images_of_which_no_object_can_be_learned_are_not_learned_from(monkeypatch):
     dataset = DrawnObjects(4)
-    dataset.presence = lambda: np.array([[1, 0], [-1, 0], [0, 0], [-1, 1]], dtype=np.int8)
+    objects, without = np.array([1, 2, 0, 2]), np.array([0, 2, 0, 1])
+    monkeypatch.setattr(dataset, "box_counts", lambda: BoxCounts(objects, without, np.zeros(4, np.int64)))
     assert _batches(dataset, batch_size=2).with_objects.tolist() == [0, 3]
+    without[:] = objects
+    with pytest.raises(
+        DataError, match=r"none of the 5 boxes of the training split has an area .* exchanged, .*Correct"
+    ):
+        _batches(dataset, batch_size=2)
+    objects[:] = without[:] = 0
+    with pytest.raises(
+        DataError, match="no image of the training split has an object to learn from; use another split"
+    ):
+        _batches(dataset, batch_size=2)
 
 
 def test_what_an_image_is_shown_as_depends_on_seed_epoch_and_image_alone():

@@ -181,7 +181,8 @@ def test_a_job_of_boxes_alone_keeps_every_image_whatever_its_masks(tmp_path: Pat
     facts = result["data"]
     assert (facts["train_images"], facts["test_images"], facts["test_objects"]) == (4, 4, 8)
     assert facts["unreadable"] == {"train": 0, "test": 0}
-    assert (facts["test_boxes_cut"], facts["test_objects_without_area"]) == (1, 1)
+    for split in ("train", "test"):
+        assert (facts[f"{split}_boxes_cut"], facts[f"{split}_objects_without_area"]) == (1, 1)
     cut, missed = result["evaluator"]["otherwise"]
     assert cut == (
         "boxes that reach over the edge of their image are cut off there (1); COCOeval takes them as they are"
@@ -190,6 +191,11 @@ def test_a_job_of_boxes_alone_keeps_every_image_whatever_its_masks(tmp_path: Pat
     said = [event.data["message"] for event in runs.events(tmp_path / "run", kind="warning")]
     assert [one for one in said if "mask" in one] == []
     assert [one for one in said if cut in one and missed in one]
+    assert [
+        one
+        for one in said
+        if "split 'train'" in one and "cut off there (1); objects whose box has no area teach" in one
+    ]
 
 
 def test_with_masks_a_bad_polygon_is_left_out_and_then_the_object_and_both_are_counted(tmp_path: Path):

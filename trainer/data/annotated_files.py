@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.datasets import Annotation, MaskFaults
+from trainer.data.datasets import Annotation, BoxCounts, MaskFaults
 from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.image_files import FileImages, Names, digest_of_files, said
 
@@ -191,13 +191,32 @@ class AnnotatedFiles(FileImages):
     def presence(self) -> NDArray[np.int8]:
         """(n, classes) int8: 1 the class is in the image, 0 it is not, -1 only ignored objects of it are, or such as
         have no area."""
-        images = np.repeat(np.arange(len(self)), np.diff(self._ends, prepend=0))
-        boxes = _cut(self._boxes, self._sizes[images][:, ::-1])
-        unknown = self._ignored | (boxes[:, :2] >= boxes[:, 2:]).any(axis=1)
+        images = self._images_of_objects()
+        unknown = self._ignored | self._without_area(images)
         there = np.zeros((len(self), len(self.classes)), dtype=np.int8)
         there[images[unknown], self._classes[unknown]] = -1
         there[images[~unknown], self._classes[~unknown]] = 1
         return there
+
+    def box_counts(self) -> BoxCounts:
+        """How many objects of each image a detector has to learn, and what is wrong with their boxes."""
+        images = self._images_of_objects()
+        learned = np.ones_like(self._ignored) if self.ignored_are_difficult else ~self._ignored
+        edges = np.tile(self._sizes[images][:, ::-1], 2)
+        over = ((self._boxes < 0) | (self._boxes > edges)).any(axis=1)
+        counts = (
+            np.bincount(images[which], minlength=len(self)).astype(np.int64)
+            for which in (learned, learned & self._without_area(images), over)
+        )
+        return BoxCounts(*counts)
+
+    def _images_of_objects(self) -> NDArray[np.int64]:
+        return np.repeat(np.arange(len(self)), np.diff(self._ends, prepend=0))
+
+    def _without_area(self, images: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether nothing of an object's box is within its image; `images` are those of all objects."""
+        boxes = _cut(self._boxes, self._sizes[images][:, ::-1])
+        return np.asarray((boxes[:, :2] >= boxes[:, 2:]).any(axis=1))
 
     def _path(self, index: int) -> bytes:
         return self._names[range(len(self))[index]]

@@ -76,6 +76,22 @@ class Annotation:
 
 
 @dataclass(frozen=True, slots=True)
+class BoxCounts:
+    """What a detector has to learn from, by image: (n,) int64 each."""
+
+    objects: NDArray[np.int64]
+    """Objects that are to be learned: difficult ones are, crowds are not."""
+    without_area: NDArray[np.int64]
+    """Those of them whose box has no area, within its image: they teach nothing."""
+    cut: NDArray[np.int64]
+    """Boxes that reach over the edge of their image, whatever they are of."""
+
+    def first(self, count: int) -> BoxCounts:
+        """Of the first images."""
+        return BoxCounts(self.objects[:count], self.without_area[:count], self.cut[:count])
+
+
+@dataclass(frozen=True, slots=True)
 class MaskFaults:
     """What is wrong with the masks of a split."""
 
@@ -126,6 +142,10 @@ class AnnotatedDataSet(Images, Protocol):
 
     def presence(self) -> NDArray[np.int8]:
         """(n, classes) int8: 1 the class is in the image, 0 it is not, -1 only ignored objects of it are."""
+        ...
+
+    def box_counts(self) -> BoxCounts:
+        """How many objects of each image a detector has to learn, and what is wrong with their boxes."""
         ...
 
 
@@ -230,3 +250,6 @@ class FirstAnnotatedImages(FirstImages):
 
     def presence(self) -> NDArray[np.int8]:
         return self._whole.presence()[: self._count]
+
+    def box_counts(self) -> BoxCounts:
+        return self._whole.box_counts().first(self._count)

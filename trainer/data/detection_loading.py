@@ -12,12 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainer.data.datasets import AnnotatedDataSet, Annotation
+from trainer.data.datasets import AnnotatedDataSet, Annotation, BoxCounts
 from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.keyed import Purpose, uniforms
 from trainer.data.order import global_batches
 from trainer.data.pool import Job, ahead, pieces
 from trainer.data.replacing import first_read
+
+HOW_WITHOUT_AREA = (
+    "Are left and right, or top and bottom, exchanged, a width or height negative, or boxes outside the image?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +55,10 @@ class DetectionBatch:
 class DetectionBatches:
     """Images that have something to learn from, in an order keyed by (seed, epoch).
 
-    Left out are images without objects. The global batch of a step is a contiguous slice of the epoch's order and each
-    rank takes its contiguous share; the last partial batch of an epoch is dropped. Whether an image is flipped, and to
-    which short side it is resized, is drawn by (seed, epoch, image). An image that cannot be read, or whose objects
-    cannot, is replaced by the next one that can.
+    Left out are images without objects, or with such alone as have no area. The global batch of a step is a contiguous
+    slice of the epoch's order and each rank takes its contiguous share; the last partial batch of an epoch is dropped.
+    Whether an image is flipped, and to which short side it is resized, is drawn by (seed, epoch, image). An image that
+    cannot be read, or whose objects cannot, is replaced by the next one that can.
     """
 
     def __init__(
@@ -73,11 +77,13 @@ class DetectionBatches:
         """`batch_size` is global.
 
         Raises:
-            DataError: fewer images have objects than are in a batch.
+            DataError: no image has an object to learn from, or fewer have than are in a batch.
         """
         self.fingerprint = dataset.fingerprint
-        there = dataset.presence()
-        self.with_objects = np.flatnonzero((there != 0 if dataset.ignored_are_difficult else there == 1).any(axis=1))
+        self.boxes = dataset.box_counts()
+        self.with_objects = np.flatnonzero(self.boxes.objects > self.boxes.without_area)
+        if not len(self.with_objects):
+            raise DataError(_nothing_to_learn(self.boxes))
         if len(self.with_objects) < batch_size:
             raise DataError(
                 f"batch_size {batch_size} is above the {len(self.with_objects)} images with objects to learn from; "
@@ -132,6 +138,15 @@ class DetectionBatches:
             rows[row] = prepared(image, there, short, self._longest, flip=bool(flip < 0.5))
 
         return Job(batch, pieces(load, indices, self._threads, self._tick))
+
+
+def _nothing_to_learn(boxes: BoxCounts) -> str:
+    if objects := int(boxes.objects.sum()):
+        return (
+            f"no image has an object to learn from: none of the {objects:,} boxes of the training split has an area "
+            f"within its image. {HOW_WITHOUT_AREA} Correct the annotations"
+        )
+    return "no image of the training split has an object to learn from; use another split"
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.datasets import Annotation, MaskFaults
+from trainer.data.datasets import Annotation, BoxCounts, MaskFaults
 from trainer.data.keyed import Purpose, uniforms
 from trainer.data.texture_families import FAMILIES, Draws, Family, Plane, draws_for, grid, levels, painted, plain
 
@@ -156,6 +156,10 @@ class Scenes:
         for row, each in zip(present, self._scenes, strict=True):
             row[each.classes] = 1
         return present
+
+    def box_counts(self) -> BoxCounts:
+        objects = np.array([len(each.classes) for each in self._scenes], dtype=np.int64)
+        return BoxCounts(objects, np.zeros_like(objects), np.zeros_like(objects))
 
 
 def _box(mask: Mask) -> tuple[int, int, int, int]:

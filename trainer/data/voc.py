@@ -16,8 +16,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+from numpy.typing import NDArray
 
-from trainer.data.annotated_files import AnnotatedFiles, Objects, tell_of_fractions
+from trainer.data.annotated_files import MOST_OF_FRACTIONS, AnnotatedFiles, Objects, tell_of_fractions
 from trainer.data.errors import DataError
 from trainer.data.image_files import Names
 from trainer.specs.data_sets import VocSource
@@ -53,7 +54,7 @@ class _Image:
 
 def open_voc(source: VocSource, split: str, *, tick: Callable[[], None], warn: Callable[[str], None]) -> AnnotatedFiles:
     """Open a split: the images of its sets one after the other, in the order of their lists. `warn` is told of boxes
-    that look like fractions.
+    that look like fractions, or as if they counted from 0.
 
     The classes are VOC's 20 where no annotation of any split names another, else the names found there, sorted: every
     split has the same.
@@ -83,10 +84,23 @@ def open_voc(source: VocSource, split: str, *, tick: Callable[[], None], warn: C
         objects.end_image()
     sizes = np.array([(image.height, image.width) for image in images], dtype=np.int32).reshape(-1, 2)
     whose = f"split {split!r} ({', '.join(source.splits[split])})"
-    tell_of_fractions(np.array(objects.boxes, dtype=np.float32).reshape(-1, 4), whose, warn)
+    boxes = np.array(objects.boxes, dtype=np.float32).reshape(-1, 4)
+    tell_of_fractions(boxes, whose, warn)
+    _tell_of_zeros(boxes, whose, warn)
     return AnnotatedFiles(
         whose, source.root, names, sizes, objects, classes, digest.hexdigest(), tick, ignored_are_difficult=True
     )
+
+
+def _tell_of_zeros(boxes: NDArray[np.float32], whose: str, warn: Callable[[str], None]) -> None:
+    """Warn of boxes (k, 4), fractions apart, that begin at pixel 0 of the file, which is -1 here."""
+    from_zero = (boxes[:, :2] == -1).any(axis=1) & (boxes[:, 2:] > MOST_OF_FRACTIONS).any(axis=1)
+    if count := int(from_zero.sum()):
+        warn(
+            f"{count:,} of {len(boxes):,} boxes of {whose} begin at pixel 0; VOC counts from 1: does the file count "
+            "from 0? Then all of its boxes are read one pixel too far left and up: add 1 to xmin, ymin, xmax and ymax "
+            "(where xmax and ymax are the first pixel outside, to xmin and ymin alone)"
+        )
 
 
 def files_of_split(source: VocSource, split: str) -> Iterator[bytes]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from trainer.data.datasets import AnnotatedDataSet, MaskFaults
-from trainer.data.detection_loading import DetectionBatches
+from trainer.data.datasets import AnnotatedDataSet, BoxCounts, MaskFaults
+from trainer.data.detection_loading import HOW_WITHOUT_AREA, DetectionBatches
 from trainer.data.errors import DataError
 from trainer.data.registry import open_annotated
 from trainer.evaluation.backbone import open_backbone
@@ -45,8 +45,8 @@ def run_detection(spec: DetectionSpec, context: Context) -> dict[str, Any] | Non
     faults: dict[str, MaskFaults] = {}
     if spec.masks:
         splits = _with_masks(splits, faults, context)
-    test = DetectorTest(spec, splits.test, context)
     batches = _open_batches(spec, splits.train, context)
+    test = DetectorTest(spec, splits.test, context)
     detector = build_detector(spec, opened.trainable_copy(), classes=splits.classes)
     begun_with = backbone_digest(detector.drawn_state())
     fit = DetectionFit(spec, detector, batches, test, opened, context)
@@ -153,7 +153,7 @@ def _open_batches(spec: DetectionSpec, dataset: AnnotatedDataSet, context: Conte
             f"batch_size {spec.batch_size} is global and {context.world_size} ranks do not divide it; "
             "change batch_size or the number of ranks"
         )
-    return DetectionBatches(
+    batches = DetectionBatches(
         dataset,
         sides=tuple(spec.train_sides),
         longest=spec.longest_side,
@@ -164,6 +164,22 @@ def _open_batches(spec: DetectionSpec, dataset: AnnotatedDataSet, context: Conte
         threads=context.threads,
         tick=partial(context.working, "loading images", quiet_seconds=LOADING_SECONDS),
     )
+    if said := _of_boxes(batches.boxes):
+        context.warn(f"split {spec.data.split!r}: {'; '.join(said)}")
+    return batches
+
+
+def _of_boxes(boxes: BoxCounts) -> list[str]:
+    """What is wrong with the boxes that are trained on."""
+    said = []
+    if cut := int(boxes.cut.sum()):
+        said.append(f"boxes that reach over the edge of their image are cut off there ({cut:,})")
+    if without := int(boxes.without_area.sum()):
+        said.append(
+            f"objects whose box has no area teach nothing, and images with such alone are left out ({without:,} of "
+            f"{int(boxes.objects.sum()):,}). {HOW_WITHOUT_AREA}"
+        )
+    return said
 
 
 def _data_facts(
@@ -194,6 +210,8 @@ def _data_facts(
     return {
         **facts["data"],
         "train_images_without_objects": without,
+        "train_objects_without_area": int(batches.boxes.without_area.sum()),
+        "train_boxes_cut": int(batches.boxes.cut.sum()),
         "test_objects": test.counts["objects"],
         "test_objects_ignored": test.counts["ignored"],
         "test_objects_without_area": test.counts["without_area"],
