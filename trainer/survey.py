@@ -73,20 +73,36 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
         for said in unused_images(source, found, tick=_Ticks(f"{name}, beside its splits", say)):
             note(f"data set {name!r}: {said}")
         notes = notes[of_splits:] + notes[:of_splits]  # as there may be too many, first what of no other note tells
-    if found and isinstance(source, ImageFolderSource) and not source.splits:
+    any_folder = isinstance(source, ImageFolderSource) and not source.splits
+    if found and any_folder:
         for said in _no_splits(name, source.root, refused):
             note(said)
     else:
         faults = [*refused.values(), *faults]
     sides: set[tuple[int, int]] = set()
+    blind: list[str] = []
     try:
         for split, images in found.items():
             look = look_at(images, _Ticks(f"{name}, a look at split {split}", say))
             sides |= look.sides
             for said in look.told:
                 note(said)
+            if look.unreadable:
+                said = (
+                    f"data set {name!r}, split {split!r}: {look.unreadable:,} of {look.looked_at:,} images looked at "
+                    f"cannot be read, first {look.first}"
+                )
+                if look.unreadable == look.looked_at:
+                    blind.append(said)
+                else:
+                    note(said)
     except OSError as error:
         faults.append(f"data set {name!r} cannot be read: {error}")
+    if any_folder and len(blind) < len(found):  # perhaps a folder that is meant for no split
+        for said in blind:
+            note(said)
+    else:
+        faults += blind
     # Not Path.is_file, which raises where a folder on the way may not be searched.
     faults += [f"list {list_!r} of data set {name!r} is not at {file}" for list_, file in source.lists.items()
                if not os.path.isfile(file)]  # fmt: skip

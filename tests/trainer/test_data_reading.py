@@ -125,6 +125,38 @@ def test_sixteen_bits_of_which_a_part_is_used_are_told(tmp_path, bands, low, hig
     assert told is None or told in said[0]
 
 
+@pytest.mark.parametrize(("kind", "value_range"), [
+    ("16 bits", "dtype"), ("16 bits", "percentile"), ("float", "percentile"),
+])  # fmt: skip
+def test_a_value_for_no_data_that_takes_up_the_range_is_told(tmp_path, kind, value_range):
+    values, options = RNG.integers(200, 1200, (64, 64)), {"bits": 16}
+    values[:4] = 65535
+    if kind == "float":
+        values = np.where(values == 65535, -9999, values / 1200)
+        options = {"bits": 32, "sample_format": 3}
+    said: list[str] = []
+    images = opened(folder(tmp_path, {"a.tif": tiff(values, **options)}), value_range, warn=said.append)
+    assert len(np.unique(images.image(0))) < 8
+    assert len(said) == 1
+    assert "1 of 1 images read have more than 8 bits and use few of the 256 levels, first all/a.tif: " in said[0]
+    assert (
+        "stands for no data there, as 65535 or -9999, write the files with one within the range of the oth" in said[0]
+    )
+    assert ("`value_range: percentile`" in said[0]) is (value_range == "dtype")
+
+
+def test_values_that_are_no_finite_numbers_are_told_with_their_number(tmp_path):
+    values = RNG.normal(size=(32, 32))
+    values[0, :3], values[1, :2] = np.nan, (np.inf, -np.inf)
+    said: list[str] = []
+    file = tiff(values, 32, sample_format=3)
+    opened(folder(tmp_path, {"a.tif": file}), "percentile", warn=said.append).image(0)
+    assert len(said) == 1
+    assert (
+        "no finite numbers, first all/a.tif: 3 are no number (NaN) and read as the smallest value, 2 are inf" in said[0]
+    )
+
+
 def test_pages_that_are_not_read_are_told(tmp_path):
     first, *others = [Image.new("L", (8, 8), 90 + number) for number in range(5)]
     first.save(tmp_path / "stack.tif", save_all=True, append_images=others)
@@ -211,7 +243,9 @@ def test_the_survey_looks_at_some_images_and_notes_what_is_lost_and_the_side_tha
     make_split(tmp_path / "sides/train", 6, {2})
     source = ImageFolderSource(format="image_folder", root=tmp_path / "sides")
     entry = survey("own", source, lambda said: None)
-    assert (entry.image_size, entry.notes) == (8, [])
+    (note,) = entry.notes
+    assert "1 of 6 images looked at cannot be read, first class-2/002.png: it is no JPEG, PNG, " in note
+    assert entry.image_size == 8
     Image.new("RGB", (9, 8), "white").save(tmp_path / "sides/train/class-0/other.png")
     assert survey("own", source, lambda said: None).image_size is None
 

@@ -54,6 +54,28 @@ def test_what_is_wrong_is_the_fault_of_the_set(tmp_path, more, fault):
     assert re.search(fault, entry.fault)
 
 
+def test_images_that_cannot_be_read_are_noted_and_a_split_of_such_alone_is_a_fault(tmp_path):
+    make_split(tmp_path / "train", 6)
+    files = sorted((tmp_path / "train").rglob("*.png"))
+    files[1].write_bytes(files[1].read_bytes()[:50])
+    files[2].write_bytes(b"")
+    entry, _ = of_folder(tmp_path)
+    (note,) = entry.notes
+    assert "split 'train': 2 of 6 images looked at cannot be read, first class-" in note
+    assert entry.fault is None
+    for file in files:
+        file.write_bytes(b"")
+    entry, _ = of_folder(tmp_path)
+    assert "split 'train': 6 of 6 images looked at cannot be read, first class-0/" in entry.fault
+    assert entry.fault.endswith(": the file is empty")
+    make_split(tmp_path / "more", 6)
+    entry, _ = of_folder(tmp_path)
+    assert (entry.fault, entry.splits) == (None, {"more": 6, "train": 6})
+    assert "6 of 6 images looked at cannot be read" in entry.notes[0]
+    entry, _ = of_folder(tmp_path, splits={"train": "train", "test": "more"})
+    assert "split 'train': 6 of 6" in entry.fault
+
+
 def test_thumbnails_of_a_nas_and_forks_of_a_mac_are_no_images_and_are_told_of(tmp_path):
     for split in ("train", "test"):
         make_split(tmp_path / split, 6)

@@ -47,7 +47,7 @@ from trainer.data.decoding_cost import (
 )
 from trainer.data.errors import UnreadableImage
 from trainer.data.jpeg import ORIENTATION, decode_plain_jpeg
-from trainer.data.levels import bits_of, is_deep, is_negative, levels_of, spread
+from trainer.data.levels import bits_of, is_deep, is_negative, levels_of, not_finite_of, spread
 from trainer.data.reading import Losses
 from trainer.specs.data_sets import ValueRange
 
@@ -196,6 +196,7 @@ def _upright_rgb(
         losses.dropped = dropped_of(image)
         losses.sixteen = sixteen or is_deep(image)
         losses.high_byte_alone = losses.sixteen and not is_deep(image)
+        losses.not_a_number, losses.infinite = not_finite_of(image)
     rgb = _rgb(image, value_range)
     if factor > 1:
         rgb = rgb.reduce(factor)

@@ -53,6 +53,14 @@ def is_negative(image: Image.Image) -> bool:
     return is_deep(image) and _first(image, _PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
+def not_finite_of(image: Image.Image) -> tuple[int, int]:
+    """How many values of a floating-point image are NaN, and how many infinite."""
+    if image.mode != "F":
+        return 0, 0
+    values = np.asarray(image)
+    return int(np.isnan(values).sum()), int(np.isinf(values).sum())
+
+
 def levels_of(image: Image.Image, value_range: ValueRange) -> NDArray[np.uint8]:
     """The levels (H, W) of a grey image with values beyond 8 bits.
 

@@ -20,6 +20,11 @@ class Look:
 
     told: list[str]
     sides: set[tuple[int, int]]
+    looked_at: int = 0
+    unreadable: int = 0
+    """So many of them cannot be read,"""
+    first: str = ""
+    """the first of which is named here, with its cause."""
 
 
 def look_at(images: Images, tick: Callable[[], None]) -> Look:
@@ -34,11 +39,13 @@ def look_at(images: Images, tick: Callable[[], None]) -> Look:
         return Look([], sides)
     places = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images)), dtype=np.int64))
     reading = images.look_anew()
+    unreadable: list[str] = []
     for place in places.tolist():
         tick()
         try:
             height, width = images.image(place).shape[:2]
-        except UnreadableImage:
+        except UnreadableImage as error:
+            unreadable.append(f"{error.name}: {error.cause}")
             continue
         sides.add((height, width))
-    return Look(reading.tally(), sides)
+    return Look(reading.tally(), sides, len(places), len(unreadable), next(iter(unreadable), ""))

@@ -20,7 +20,7 @@ DARK = 64
 """Of 255: an image is almost black if 99.9 % of its levels are below. That is 5 % of white's light, and what 14 of 16
 bits come to."""
 NARROW = 32
-"""An image of 16 bits uses few levels if 99.8 % of them lie no farther apart."""
+"""An image of more than 8 bits uses few levels if fewer than these hold 99.8 % of it."""
 FEW_LEVELS = 64
 SEE = "docs/data-sets.md, When images are black"
 
@@ -43,6 +43,10 @@ class Losses:
     """It has more than 8 bits a channel,"""
     high_byte_alone: bool = False
     """and is coloured."""
+    not_a_number: int = 0
+    """So many of its values are NaN,"""
+    infinite: int = 0
+    """and so many are infinite."""
 
 
 class Reading:
@@ -123,13 +127,19 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
             f"are almost black, first {name}: 99.9 % of its levels are below {DARK} of 255, the highest is "
             f"{levels.max()}{_advice(value_range)} ({SEE})"
         )
-    elif losses.sixteen and value_range != "percentile":
-        low, high = np.percentile(levels, (0.1, 99.9), method="inverted_cdf").tolist()
-        if high - low < NARROW:
+    elif losses.sixteen and not (losses.high_byte_alone and value_range == "percentile"):
+        used = _levels_of_most(levels)
+        if len(used) < NARROW:
             found["narrow"] = (
-                f"have 16 bits and use few of the 256 levels, first {name}: from {low} to {high}"
-                f"{_advice(value_range)} ({SEE})"
+                f"have more than 8 bits and use few of the 256 levels, first {name}: {len(used)}, from {used[0]} to "
+                f"{used[-1]}{_far_off(used, value_range) or _advice(value_range)} ({SEE})"
             )
+    if losses.not_a_number or losses.infinite:
+        found["not finite"] = (
+            f"have values that are no finite numbers, first {name}: {losses.not_a_number:,} are no number (NaN) and "
+            f"read as the smallest value, {losses.infinite:,} are infinite and read as the smallest or the largest. "
+            f"Write the files with numbers there ({SEE})"
+        )
     if losses.negative:
         found["negative"] = (
             f"are read as negatives, first {name}: by their tag WhiteIsZero the smallest value is white. Say "
@@ -157,6 +167,27 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
             f"the files with 8 bits a channel, spread over all of their range ({SEE})"
         )
     return found
+
+
+def _levels_of_most(levels: NDArray[np.uint8]) -> list[int]:
+    """The fewest levels that hold 99.8 % of an image, from the lowest to the highest."""
+    counts = np.bincount(levels.reshape(-1), minlength=256)
+    order = np.argsort(-counts, kind="stable")
+    needed = int(np.searchsorted(np.cumsum(counts[order]) * 1000, levels.size * 998)) + 1
+    return sorted(order[:needed].tolist())
+
+
+def _far_off(used: list[int], value_range: ValueRange) -> str:
+    """What to do where few levels are `used` and some lie far from the others."""
+    if used[-1] - used[0] < NARROW:
+        return ""
+    then = (
+        "" if value_range == "percentile" else ", and say `value_range: percentile` for the data set in datasets.yaml"
+    )
+    return (
+        ". If a value far from the others stands for no data there, as 65535 or -9999, write the files with one within "
+        f"the range of the others in its place{then}"
+    )
 
 
 def _advice(value_range: ValueRange) -> str:
