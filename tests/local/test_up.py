@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from api_kit import ADMIN
 from former_stack import PASSWORD, make_former
+from PIL import Image
 from running_stack import Up, wait_until
 
 from service import asking
@@ -126,7 +127,7 @@ def _put_images_and_weights(up: Up, folder: Path) -> list[str]:
     data, weights = up.directory / "data", folder / "weights"
     (data / "photos/old").mkdir(parents=True)
     weights.mkdir()
-    (data / "photos/old/1.png").touch()
+    Image.new("RGB", (8, 8), "grey").save(data / "photos/old/1.png")
     (data / "datasets.yaml").write_text("photos: {format: images, root: photos}\n")
     (weights / "other.pth").touch()
     up.arguments = ("--backbones", str(weights))
