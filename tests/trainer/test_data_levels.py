@@ -176,6 +176,8 @@ BANDS = RNG.integers(0, 256, (5, 8, 6)).astype(np.uint8)
     (tiff(BANDS[..., :4], 8), "its last band, of transparency or something else, has levels from "),
     (encoded(BANDS[..., :4], "PNG"), "its last band, of transparency or something else, has levels from "),
     (encoded(BANDS[..., :2], "PNG"), "its last band, of transparency or something else, has levels from "),
+    (encoded(BANDS[..., 0], "PNG", transparency=int(BANDS[0, 0, 0])), "its last band, of transparency or something "),
+    (encoded(BANDS[..., :3], "PNG", transparency=tuple(BANDS[0, 0, :3].tolist())), "its last band, of transparency "),
 ])  # fmt: skip
 def test_a_band_that_is_dropped_is_told(file, said):
     losses = Losses()

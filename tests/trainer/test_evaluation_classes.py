@@ -107,6 +107,9 @@ def test_a_class_whose_images_are_in_one_split_alone_or_in_none_is_named() -> No
         "of 'd' neither split train nor val has any",
     ]
     assert uneven(("train", "val"), (of([0, 1], "ab"), of([1, 0], "ab"))) == []
+    assert uneven(("train", "val"), (of([0, 1, 2], "aaa"), of([2, 1, 0], "aaa"))) == [
+        "several classes are called 'a': they count as different ones; rename all but one, or join them"
+    ]
 
 
 def test_classes_of_which_a_limit_leaves_nothing_are_named_and_counted(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def dropped_of(image: Image.Image) -> str | None:
         samples = image.tag_v2.get(_SAMPLES, 1)
         if isinstance(samples, int) and samples > len(bands):
             return f"of its {samples} bands {len(bands)} are read"
-    if image.mode in ("P", "PA") and "transparency" in image.info:
+    if image.mode in ("1", "L", "RGB", "P", "PA") and "transparency" in image.info:  # of a PNG perhaps one colour
         image = image.convert("RGBA")
     if not image.mode.upper().endswith("A"):
         return None

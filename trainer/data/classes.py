@@ -66,7 +66,7 @@ def uneven(splits: tuple[str, str], images: tuple[Images, Images]) -> list[str]:
     """Of two splits with the same classes: which ones only one of them has images or objects of, or none has, which
     look alike, and of which nothing is left where only the first images of the first split are taken."""
     names = images[0].classes
-    said = [_look_alike(one, other) for one, other in _same_in_form(names)]
+    said = list(dict.fromkeys(_look_alike(one, other) for one, other in _same_in_form(names)))
     there = [known for each in images if (known := _present(whole_of(each))) is not None]
     if len(there) < 2:
         return said
@@ -100,13 +100,17 @@ def _same_in_form(classes: Sequence[str]) -> list[tuple[str, str]]:
     seen: dict[str, str] = {}
     pairs = []
     for one in classes:
-        first = seen.setdefault(_form(one), one)
-        if first != one:
-            pairs.append((first, one))
+        form = _form(one)
+        if form in seen:
+            pairs.append((seen[form], one))
+        else:
+            seen[form] = one
     return pairs
 
 
 def _look_alike(one: str, other: str) -> str:
+    if one == other:
+        return f"several classes are called {one!a}: they count as different ones; rename all but one, or join them"
     return f"classes {one!a} and {other!a} look alike and differ in their Unicode form alone: they count as two"
 
 
