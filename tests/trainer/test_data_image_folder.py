@@ -12,8 +12,8 @@ from PIL import Image
 
 from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.loading import TrainingBatches
-from trainer.data.registry import open_data_set
-from trainer.specs.data_sets import ImageFolderSource
+from trainer.data.registry import open_data_set, open_images
+from trainer.specs.data_sets import ImageFolderSource, ImagesSource
 from trainer.specs.views import ViewsSpec
 
 
@@ -336,3 +336,50 @@ def test_a_split_that_holds_another_s_folder_or_one_of_a_test_by_its_name_is_tol
     said.clear()
     open_data_set("own", "test", source=named, warn=said.append)
     assert said == []
+
+
+def test_class_folders_whose_folders_look_like_classes_are_told_of(tmp_path):
+    def told(split="train", **splits):
+        said = []
+        open_data_set("own", split, source=of_splits(tmp_path, **splits), warn=said.append)
+        return said
+
+    for name in ("train/images/a/1.png", "train/images/b/1.png", "train/images/c/x/1.png"):
+        put(tmp_path / name)
+    begun = "data set 'own', split 'train': "
+    assert told() == [
+        f"{begun}1 of its 1 class folders hold no image themselves and several folders of images, first 'images': its "
+        "folders a, b, c look like classes, and all in them counts as 'images'; if they are classes, say "
+        "`splits: {train: train/images, ...}`"
+    ]
+    assert told(train="train/images") == []
+    for name in ("super/animals/cat/1.png", "super/animals/dog/1.png", "super/things/1.png", "super/one/images/1.png"):
+        put(tmp_path / name)
+    (said,) = told(train="super")
+    assert said.startswith(f"{begun}1 of its 3 class folders hold no image themselves")
+    assert said.endswith("; if they are classes, put them, or links to them, right below the folder of the split")
+    put(tmp_path / "super/animals/loose.png")
+    assert told(train="super") == []
+
+
+def test_files_that_are_several_images_are_told_whatever_leads_to_them(tmp_path):
+    for name in ("train/a/1.png", "train/a/2.png", "train/b/1.png"):
+        put(tmp_path / name)
+    said = []
+    opened(tmp_path, warn=said.append)
+    assert said == []
+    (tmp_path / "train/b/9.png").symlink_to("../a/2.png")
+    os.link(tmp_path / "train/a/1.png", tmp_path / "train/a/3.png")
+    opened(tmp_path, warn=said.append)
+    assert said == [
+        "data set 'own', split 'train': 2 images are there more than once, 1 of them with different classes, first "
+        "a/2.png and b/9.png (2 times; of 'a', 'b'): each time counts as an image; take out those that are not meant"
+    ]
+    said.clear()
+    (tmp_path / "train/c").symlink_to("b")
+    opened(tmp_path, warn=said.append)
+    assert "3 images are there more than once, 2 of them with different classes, first b/1.png and c/1.png" in said[0]
+    said.clear()
+    source = ImagesSource(format="images", root=tmp_path / "train")
+    open_images("own", "train", source=source, warn=said.append)
+    assert any("2 images are there more than once, first a/1.png and a/3.png (2 times): each" in one for one in said)

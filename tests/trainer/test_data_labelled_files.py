@@ -135,16 +135,16 @@ def test_images_that_a_list_names_again_are_told(lists):
         return len(open_data_set("mine", "train", source=source, warn=heard.append)), heard
 
     one, x, y = "a/abbey/one.jpg", "b/bar/x.jpg", "b/bar/y.jpg"
-    begun = "data set 'mine': in train.csv"
-    counts = "each line counts as an image; take out those that are not meant"
+    begun = "data set 'mine', split 'train':"
+    counts = "each time counts as an image; take out those that are not meant"
     assert told(f"{one} 0", f"{x} 1") == (2, [])
     assert told(f"{y} 0", f"{y} 0", f"{one} 0", f"{x} 0", f"{one} 1", f"./{one} 0", "a//abbey/one.jpg 1") == (7, [
-        f"{begun} 2 images are listed more than once, 1 of them with different classes, first {one} (4 times; class "
-        f"0, 1): {counts}"
+        f"{begun} 2 images are there more than once, 1 of them with different classes, first {one} (4 times; of '0', "
+        f"'1'): {counts}"
     ])  # fmt: skip
     assert told(f"{x} 1", f"{x} 1", f"{one} 0") == (3, [
-        f"{begun} 1 image is listed more than once, 0 of them with different classes, first {x} (2 times; class "
-        f"1): {counts}"
+        f"{begun} 1 image is there more than once, 0 of them with different classes, first {x} (2 times; of '1'): "
+        f"{counts}"
     ])  # fmt: skip
 
 

@@ -112,6 +112,15 @@ def test_a_class_whose_images_are_in_one_split_alone_or_in_none_is_named() -> No
     ]
 
 
+def test_a_classification_of_one_class_is_told_of(tmp_path: Path) -> None:
+    entry = tree(tmp_path / "data", {"train": ["images/a", "images/b"], "test": ["images/a", "images/b"]})
+    run(tmp_path / "knn", entry)
+    assert [said for said in warnings(tmp_path / "knn") if "one class" in said] == [
+        "data set 'mine': there is one class alone, 'images', so that every score is 100 and says nothing; if its "
+        "folder holds those of the classes, name it in `splits` of datasets.yaml"
+    ]
+
+
 def test_classes_of_which_a_limit_leaves_nothing_are_named_and_counted(tmp_path: Path) -> None:
     entry = tree(tmp_path / "data", {split: list("abcdefgh") for split in ("train", "test")})
     run(tmp_path / "knn", entry, data={"name": "mine", "limit": 3})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,8 @@ import runs
 from PIL import Image
 
 from trainer.data.overlap import shared
-from trainer.data.registry import open_data_set
+from trainer.data.registry import open_data_set, open_images
+from trainer.data.unused import unused_images
 from trainer.evaluation import run_evaluation
 from trainer.specs import parse_spec
 from trainer.specs.data_sets import parse_source
@@ -78,3 +82,49 @@ def test_a_split_that_is_a_link_to_the_other_or_a_copy_of_it_is_told(tmp_path: P
     shutil.rmtree(tmp_path / "test")
     images(tmp_path / "test" / "a", 3, seed=1)  # of the same names and sizes
     assert said(entry) is None
+
+
+@pytest.mark.parametrize("linked", [os.symlink, os.link])
+def test_files_behind_links_are_the_same(tmp_path: Path, linked: Callable[[Path, Path], None]) -> None:
+    names = images(tmp_path / "pool", 4)
+    for split in ("train", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+    for place, name in enumerate(names[:3]):
+        linked(tmp_path / "pool" / name, tmp_path / "train/a" / f"{place}.bmp")
+    linked(tmp_path / "pool" / names[2], tmp_path / "test/a/other.bmp")
+    shutil.copy(tmp_path / "pool" / names[3], tmp_path / "test/a/own.bmp")
+    splits = {"train": "train", "test": "test"}
+    entry: dict[str, object] = {"format": "image_folder", "root": str(tmp_path), "splits": splits}
+    assert said(entry) == (
+        f"of the 2 images of split 'test', which are judged, 1 are learned from in split 'train': {REMEDY}"
+    )
+    # And they are no images of no split, whether their split is open or not.
+    source = parse_source(entry)
+    train = open_data_set("mine", "train", source=source)
+    for opened in ({"train": train}, {}):
+        assert unused_images(source, opened, tick=lambda: None) == [
+            f"images of no split, not used: 1 (pool/{names[3]}), 1 in pool"
+        ]
+    (tmp_path / "list.txt").write_text("train/a/0.bmp 0\n")
+    lists = parse_source({"format": "file_list", "root": str(tmp_path), "splits": {"train": "list.txt"}})
+    assert f"pool/{names[0]}" not in unused_images(lists, {}, tick=lambda: None)[0]
+
+
+@pytest.mark.parametrize("format_", ["inaturalist", "coco"])
+def test_an_image_under_two_ids_is_told(tmp_path: Path, format_: str) -> None:
+    names = images(tmp_path / "a", 2)
+    size = {"height": 6, "width": 6}
+    named = [{"id": place, "file_name": f"a/{name}", **size} for place, name in enumerate([*names, names[0]])]
+    objects = [{"id": place, "image_id": place, "category_id": place // 2, "bbox": [0, 0, 2, 2]} for place in range(3)]
+    categories = [{"id": place, "name": name} for place, name in enumerate(("cat", "dog"))]
+    parts = {"images": named, "annotations": objects, "categories": categories}
+    (tmp_path / "train.json").write_text(json.dumps(parts))
+    file = "train.json" if format_ == "inaturalist" else {"images": ".", "annotations": "train.json"}
+    source = parse_source({"format": format_, "root": str(tmp_path), "splits": {"train": file}})
+    heard: list[str] = []
+    open_images("mine", "train", source=source, warn=heard.append)
+    classes = (", 1 of them with different classes", "; of 'cat', 'dog'") if format_ == "inaturalist" else ("", "")
+    assert heard == [
+        f"data set 'mine', split 'train': 1 image is there more than once{classes[0]}, first a/0.bmp (2 times"
+        f"{classes[1]}): each time counts as an image; take out those that are not meant"
+    ]

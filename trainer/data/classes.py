@@ -64,9 +64,15 @@ def different(name: str, splits: tuple[str, str], classes: tuple[Sequence[str], 
 
 def uneven(splits: tuple[str, str], images: tuple[Images, Images]) -> list[str]:
     """Of two splits with the same classes: which ones only one of them has images or objects of, or none has, which
-    look alike, and of which nothing is left where only the first images of the first split are taken."""
+    look alike, whether there is one alone, and of which nothing is left where only the first images of the first split
+    are taken."""
     names = images[0].classes
     said = list(dict.fromkeys(_look_alike(one, other) for one, other in _same_in_form(names)))
+    if len(names) == 1 and isinstance(images[0], ImageDataSet):
+        said.append(
+            f"there is one class alone, {in_words(names)}, so that every score is 100 and says nothing; if its folder "
+            "holds those of the classes, name it in `splits` of datasets.yaml"
+        )
     there = [known for each in images if (known := _present(whole_of(each))) is not None]
     if len(there) < 2:
         return said

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trainer.data.classes import without_images
 from trainer.data.errors import DataError
-from trainer.data.image_files import Names, printable, said
+from trainer.data.image_files import Names, printable
 from trainer.data.labelled_files import LabelledFiles
 from trainer.specs.data_sets import FileListSource
 from trainer.specs.given_files import open_regular
@@ -34,7 +34,7 @@ def open_file_list(
     warn: Callable[[str], None],
 ) -> LabelledFiles:
     """Open a split; a class is called by its number. There are as many as have an image in the list of any split; of
-    numbers that are passed over, as 0 where they count from 1, and of images that are listed again `warn` is told.
+    numbers that are passed over, as 0 where they count from 1, `warn` is told.
 
     Raises:
         DataError: a list cannot be read, there are not `classes` of them, or images are not there.
@@ -57,40 +57,13 @@ def open_file_list(
         )
     if passed_over:
         warn(f"in its lists {passed_over}")
-    images = LabelledFiles(
+    return LabelledFiles(
         f"the list {list_.name}",
         source.root / source.images,
         names,
         np.searchsorted(numbers, labels),
         tuple(map(str, numbers.tolist())),
         tick,
-    )
-    if again := _listed_again(names, labels, tick):
-        warn(f"in {list_.name} {again}")
-    return images
-
-
-def _listed_again(names: Names, labels: NDArray[np.int64], tick: Callable[[], None]) -> str | None:
-    """What to say of images that several lines name, however they write the path; None: there are none."""
-    hashes = np.empty(len(names), dtype=np.int64)
-    for place in range(len(names)):
-        tick()
-        hashes[place] = hash(os.path.normpath(names[place]))  # a set of the paths would take 300 MB of a million
-    _, which, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-    listed: dict[bytes, list[int]] = {}
-    for place in np.flatnonzero(counts[which] > 1).tolist():
-        listed.setdefault(os.path.normpath(names[place]), []).append(int(labels[place]))
-    again = {path: of for path, of in listed.items() if len(of) > 1}
-    if not again:
-        return None
-    differ = {path: of for path, of in again.items() if len(set(of)) > 1}
-    first, of = next(iter((differ or again).items()))
-    classes = ", ".join(map(str, sorted(set(of))))
-    images = "image is" if len(again) == 1 else "images are"
-    return (
-        f"{len(again):,} {images} listed more than once, {len(differ):,} of them with different classes, first "
-        f"{said(first)} ({len(of):,} times; class {classes}): each line counts as an image; take out those that are "
-        "not meant"
     )
 
 

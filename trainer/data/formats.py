@@ -10,6 +10,7 @@ from typing import assert_never
 from trainer.data.datasets import Images
 from trainer.data.errors import DataError
 from trainer.data.image_files import FileImages
+from trainer.data.overlap import again
 from trainer.data.reading import Reading
 from trainer.specs.data_sets import (
     CifarSource,
@@ -54,6 +55,8 @@ def open_source(name: str, source: DataSource, split: str, *, tick: Tick, warn: 
         raise DataError(f"data set {name!r} cannot be read: {error.strerror or error}: {place}") from error
     if isinstance(images, FileImages):
         whose = f"data set {name!r}, split {split!r}"
+        if said := again(images):
+            warn(f"{whose}: {said}")
         images.read_as(Reading(source.value_range, whose=whose, count=len(images), warn=warn))
     return images
 

@@ -51,6 +51,8 @@ class FileImages(ABC):
     """What splits have in common whose images are files of their own."""
 
     fingerprint: str
+    identities: NDArray[np.int64]
+    """(n,) `identity` of each image's file."""
     _folder: bytes
     """Below which they are."""
     _reading = Reading()
@@ -119,13 +121,25 @@ def read_image(folder: bytes, path: bytes, reading: Reading, index: int) -> NDAr
     return levels
 
 
-def digest_of_files(whose: str, folder: bytes, names: Names, tick: Callable[[], None]) -> bytes:
-    """SHA-256 of names and sizes of the files below `folder`, in order; `tick` is called for each.
+def identity(status: os.stat_result) -> int:
+    """What tells a file from others, whatever links lead to it: the same number is the same file.
+
+    Size and time belong to it for disks of a network that give two files one number.
+    """
+    return hash((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+def digest_of_files(
+    whose: str, folder: bytes, names: Names, tick: Callable[[], None]
+) -> tuple[bytes, NDArray[np.int64]]:
+    """SHA-256 of names and sizes of the files below `folder`, in order, and their identities; `tick` is called for
+    each.
 
     Raises:
         DataError: some are not there, or not below `folder`; says how many of which `whose` names, and the first.
     """
     digest = hashlib.sha256()
+    identities = array("q")
     missing: list[bytes] = []
     for place in range(len(names)):
         name = names[place]
@@ -143,12 +157,13 @@ def digest_of_files(whose: str, folder: bytes, names: Names, tick: Callable[[], 
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{whose} names {said(name)}, which is no file in {said(folder)}")
         digest.update(b"%b\0%d\0" % (name, status.st_size))
+        identities.append(identity(status))
     if missing:
         raise DataError(
             f"{len(missing):,} of the {len(names):,} images that {whose} names are not in {said(folder)}, first "
             f"{said(missing[0])}: complete the data set, or correct its folders in datasets.yaml"
         )
-    return digest.digest()
+    return digest.digest(), np.array(identities, dtype=np.int64)
 
 
 def printable(name: bytes) -> str:

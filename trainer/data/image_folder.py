@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from trainer.data.errors import DataError
 from trainer.data.image_files import FileImages, printable, said
 from trainer.data.image_tree import entries, entry_ending, images_below, is_folder
-from trainer.data.images_of_tests import ImagesOfTests
-from trainer.data.passed_over import ENDINGS, PassedOver
+from trainer.data.images_of_tests import ImagesOfTests, is_called_as_test
+from trainer.data.passed_over import ENDINGS, NAMED, PassedOver
 from trainer.specs.data_sets import ImageFolderSource
 from trainer.specs.words import shown
 
@@ -42,14 +42,17 @@ class ClassImages:
     """(n,) bytes of each name."""
     digest: bytes
     """SHA-256 of names and sizes."""
+    identities: NDArray[np.int64]
+    """(n,) of the files."""
 
     @classmethod
-    def of(cls, images: list[tuple[bytes, int]]) -> ClassImages:
-        """Of (name, size in bytes) each, in any order."""
+    def of(cls, images: list[tuple[bytes, int, int]]) -> ClassImages:
+        """Of (name, size in bytes, identity of the file) each, in any order."""
         images.sort()
-        digest = hashlib.sha256(b"".join(b"%b\0%d\0" % image for image in images)).digest()
-        lengths = np.array([len(name) for name, _ in images], dtype=np.int64)
-        return cls(b"".join(name for name, _ in images), lengths, digest)
+        digest = hashlib.sha256(b"".join(b"%b\0%d\0" % image[:2] for image in images)).digest()
+        lengths = np.array([len(name) for name, _, _ in images], dtype=np.int64)
+        identities = np.array([identity for _, _, identity in images], dtype=np.int64)
+        return cls(b"".join(name for name, _, _ in images), lengths, digest, identities)
 
     def paths(self) -> Iterator[bytes]:
         """Each name."""
@@ -74,6 +77,7 @@ class ImageFolder(FileImages):
         places = np.concatenate([np.arange(count) for count in counts])
         self._order = np.lexsort((labels, places))
         self._labels: NDArray[np.int64] = labels[self._order]
+        self.identities = np.concatenate([images.identities for images in found.values()])[self._order]
         self._names = b"".join(images.names for images in found.values())
         self._ends = np.cumsum(np.concatenate([images.lengths for images in found.values()]))
         digest = hashlib.sha256()
@@ -130,6 +134,8 @@ def open_image_folder(
         warn(f"data set {name!r}, split {below!r}: {others}")
     tests = ImagesOfTests(source, split)
     tests.warn_of_classes(name, found, warn)
+    if said_of_nested := _nested(below, found):
+        warn(f"data set {name!r}, split {split!r}: {said_of_nested}")
     in_question = (each for each in found if tests.may_be_in(each) or tests.may_hold(found[each].names))
     tests.warn(name, (os.path.join(each, path) for each in in_question for path in found[each].paths()), warn)
     return ImageFolder(folder, found)
@@ -173,6 +179,39 @@ def _classes(name: str, root: Path, split: str, passed: PassedOver, tick: Callab
             f"`splits: {{train: .}}` for class folders right below the root; {unlabelled}"
         )
     return sorted(classes)
+
+
+def _nested(split: str, found: dict[bytes, ClassImages]) -> str | None:
+    """What to say of class folders that hold folders of images and no image: the classes may stand one folder lower.
+
+    Not of those with a single folder, as in Tiny-ImageNet (CLASS/images), nor of a tree CLASS/SPLIT, of which
+    trainer.data.images_of_tests tells.
+    """
+    nested = []
+    for each, images in found.items():
+        folders = set()
+        for path in images.paths():
+            folder, slash, _ = path.partition(b"/")
+            folders.add(folder if slash else b"")
+            if not slash:  # most trees have such an image at once
+                break
+        if b"" not in folders and len(folders) > 1 and not any(map(is_called_as_test, [each, *folders])):
+            nested.append((each, sorted(folders)))
+    if not nested:
+        return None
+    first, folders_ = nested[0]
+    named = ", ".join(said(folder) for folder in folders_[:NAMED]) + (", ..." if len(folders_) > NAMED else "")
+    here = "" if split == "." else f"{split}/"
+    remedy = (
+        f"say `splits: {{train: {here}{said(first)}, ...}}`"
+        if len(found) == 1
+        else "put them, or links to them, right below the folder of the split"
+    )
+    return (
+        f"{len(nested):,} of its {len(found):,} class folders hold no image themselves and several folders of images, "
+        f"first {said(first)!r}: its folders {named} look like classes, and all in them counts as {said(first)!r}; if "
+        f"they are classes, {remedy}"
+    )
 
 
 def _shown(path: object) -> str:

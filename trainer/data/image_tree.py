@@ -10,14 +10,17 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
+from trainer.data.image_files import identity
 from trainer.data.passed_over import ENDINGS, PassedOver
 from trainer.data.system_names import system_name
 
 
 def images_below(
     folder: bytes, tick: Callable[[], None], passed: PassedOver, *, start: bytes = b"", links_at_top: bool = False
-) -> list[tuple[bytes, int]]:
-    """(path, size in bytes) of each image below `folder`/`start`, in no order; `tick` is called for every file.
+) -> list[tuple[bytes, int, int]]:
+    """(path, size in bytes, identity of the file) of each image below `folder`/`start`, in no order.
+
+    `tick` is called for every file.
 
     Paths are below `start`, those that are passed over below `folder`. `links_at_top` follows links to folders that
     stand in `folder` itself and lead out of it, each folder once.
@@ -25,7 +28,7 @@ def images_below(
     Raises:
         OSError: a folder cannot be read.
     """
-    images: list[tuple[bytes, int]] = []
+    images: list[tuple[bytes, int, int]] = []
     waiting = [start]
     prefix = len(os.path.join(start, b""))
     while waiting:
@@ -39,8 +42,8 @@ def images_below(
                 links.append(name)
             elif entry_ending(entry) not in ENDINGS:
                 passed.file(entry_ending(entry))
-            elif (size := _size(entry, passed)) is not None:
-                images.append((name[prefix:], size))
+            elif (status := _status(entry, passed)) is not None:
+                images.append((name[prefix:], status.st_size, identity(status)))
         if links_at_top and not below:
             followed = _leading_out(folder, links)
             waiting += followed
@@ -81,7 +84,7 @@ def entry_ending(entry: os.DirEntry[bytes]) -> bytes:
     return os.path.splitext(entry.name)[1][1:].lower()
 
 
-def _size(entry: os.DirEntry[bytes], passed: PassedOver) -> int | None:
+def _status(entry: os.DirEntry[bytes], passed: PassedOver) -> os.stat_result | None:
     try:
         status = entry.stat()
     except OSError:
@@ -90,7 +93,7 @@ def _size(entry: os.DirEntry[bytes], passed: PassedOver) -> int | None:
     if not stat.S_ISREG(status.st_mode):
         passed.others["no regular file"] += 1
         return None
-    return status.st_size
+    return status
 
 
 def _leading_out(folder: bytes, links: list[bytes]) -> list[bytes]:

@@ -15,6 +15,11 @@ _OF_A_TRAINING = (b"train", b"training")
 """and those beside them."""
 
 
+def is_called_as_test(folder: bytes) -> bool:
+    """Whether a folder is called as people call that of a test."""
+    return folder.lower() in _OF_A_TEST
+
+
 class ImagesOfTests:
     """Those of one split, which is a folder of the root as the others are."""
 

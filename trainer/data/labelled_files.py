@@ -44,7 +44,9 @@ class LabelledFiles(FileImages):
         self._labels = labels[self._order]
         self.classes = classes
         digest = hashlib.sha256(repr(classes).encode())
-        digest.update(digest_of_files(whose, self._folder, names, tick))
+        files, identities = digest_of_files(whose, self._folder, names, tick)
+        self.identities = identities[self._order]
+        digest.update(files)
         digest.update(labels.astype("<i8").data)
         self.fingerprint = digest.hexdigest()
         """Of classes, labels, names and sizes in the order given."""

@@ -9,8 +9,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.datasets import Images, whole_of
+from trainer.data.classes import in_words
+from trainer.data.datasets import ImageDataSet, Images, whole_of
 from trainer.data.image_files import FileImages
+from trainer.specs.words import shown
 
 REMEDY = "scores come out too high; name another `test_split`, or take the images out of one of the two"
 
@@ -19,16 +21,19 @@ def shared(splits: tuple[str, str], images: tuple[Images, Images], tick: Callabl
     """What to say of images of the second split, which is judged, that are among those of the first, which is learned
     from; None: there is nothing. `tick` is called for each image.
 
-    Of files those are the same that are found in the same place, links to folders followed. Copies are found where one
-    split is a copy of the other as a whole.
+    Of files those are the same that are found in the same place, and those that links, also hard ones, lead to. Copies
+    are found where one split is a copy of the other as a whole.
     """
     (learned, judged), (first, second) = splits, images
     whole = whole_of(first), whole_of(second)
     if first_is_second := learned == judged:
         count = min(len(first), len(second))
     elif isinstance(whole[0], FileImages) and isinstance(whole[1], FileImages):
+        # By their places too: a disk of a network may give a file another number at each look.
         there = _hashes(whole[0], len(first), tick), _hashes(whole[1], len(second), tick)
-        count = int(np.isin(there[1], there[0]).sum())
+        same = np.isin(there[1], there[0])
+        same |= np.isin(whole[1].identities[: len(second)], whole[0].identities[: len(first)])
+        count = int(same.sum())
         if not count and whole[0].fingerprint == whole[1].fingerprint and _alike(whole[0].file(0), whole[1].file(0)):
             return (
                 f"the files of split {learned!r} and of split {judged!r} have the same names and sizes, and the first "
@@ -40,6 +45,27 @@ def shared(splits: tuple[str, str], images: tuple[Images, Images], tick: Callabl
         return None
     of = f"of the {len(second):,} images of split {judged!r}, which are judged, {count:,} are learned from"
     return f"{of}, for both splits are one: {REMEDY}" if first_is_second else f"{of} in split {learned!r}: {REMEDY}"
+
+
+def again(images: FileImages) -> str | None:
+    """What to say of files that are several images of a split, by whatever names and links; None: there are none."""
+    if len(np.unique(images.identities)) == len(images):
+        return None
+    _, first, which, counts = np.unique(images.identities, return_index=True, return_inverse=True, return_counts=True)
+    labelled = images if isinstance(images, ImageDataSet) else None
+    labels = labelled.labels() if labelled else np.zeros(len(images), dtype=np.int64)
+    mixed = np.unique(which[labels != labels[first[which]]])
+    example = int(first[mixed if len(mixed) else counts > 1].min())
+    places = np.flatnonzero(which == which[example])
+    other = int(places[1:][np.argmax(labels[places[1:]] != labels[example])])  # of another class, if one is
+    names = " and ".join(dict.fromkeys(shown(images.name(place)) for place in (example, other)))
+    count = int((counts > 1).sum())
+    differ = f", {len(mixed):,} of them with different classes" if labelled else ""
+    of = f"; of {in_words([labelled.classes[label] for label in np.unique(labels[places])])}" if labelled else ""
+    return (
+        f"{count:,} {'image is' if count == 1 else 'images are'} there more than once{differ}, first {names} "
+        f"({len(places):,} times{of}): each time counts as an image; take out those that are not meant"
+    )
 
 
 def _hashes(images: FileImages, count: int, tick: Callable[[], None]) -> NDArray[np.int64]:

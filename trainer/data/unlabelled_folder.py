@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from trainer.data.errors import DataError
 from trainer.data.image_files import FileImages, Names
 from trainer.data.image_tree import images_below
@@ -24,12 +26,14 @@ class UnlabelledFolder(FileImages):
 
     classes: tuple[str, ...] = ()
 
-    def __init__(self, folder: Path, images: list[tuple[bytes, int]]) -> None:
-        """`images` are (path below `folder`, size in bytes) each, in any order."""
+    def __init__(self, folder: Path, images: list[tuple[bytes, int, int]]) -> None:
+        """`images` are (path below `folder`, size in bytes, identity of the file) each, in any order."""
         self._folder = os.fsencode(folder)
         self._names = Names()
         digest = hashlib.sha256(b"images\0")
-        for name, size in sorted(images):
+        images = sorted(images)
+        self.identities = np.array([identity for _, _, identity in images], dtype=np.int64)
+        for name, size, _ in images:
             self._names.append(name)
             digest.update(b"%b\0%d\0" % (name, size))
         self.fingerprint = digest.hexdigest()
@@ -61,5 +65,5 @@ def open_unlabelled_folder(
         raise DataError(f"no image is below {folder}{f' ({others})' if others else ''}: put images there")
     if others:
         warn(f"data set {name!r}, split {split!r}: {others}")
-    ImagesOfTests(source, split).warn(name, (path for path, _ in images), warn)
+    ImagesOfTests(source, split).warn(name, (path for path, _, _ in images), warn)
     return UnlabelledFolder(folder, images)

@@ -7,7 +7,7 @@ import re
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 import numpy as np
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from trainer.data.datasets import Images, whole_of
 from trainer.data.errors import DataError
 from trainer.data.formats import files_of, folders_of, splits_of
-from trainer.data.image_files import said
-from trainer.data.image_tree import entries, entry_ending, is_folder
+from trainer.data.image_files import FileImages, identity, said
+from trainer.data.image_tree import entries, entry_ending, images_below, is_folder
 from trainer.data.passed_over import ENDINGS, Named, PassedOver
 from trainer.specs.common import NAME_PATTERN
 from trainer.specs.data_sets import DataSource, ImageFolderSource, ImagesSource
@@ -85,6 +85,8 @@ class _Walk:
         self._real: dict[bytes, bytes] = {}
         self._ways: set[bytes] = set()
         """Folders in which a split has files, and those above them, by their real paths."""
+        self._identities: NDArray[np.int64] | None = None
+        """Of the files of splits, once they are asked for."""
         self._unused = Named()
         self._folders: Counter[bytes] = Counter()
         self._without_ending = Named()
@@ -169,9 +171,38 @@ class _Walk:
             path = os.path.join(below, found[place])
             if os.path.splitext(path)[1] in (b"", b"."):
                 self._look_at_beginning(path)
-            else:
+            elif not self._is_linked(path):
                 self._unused.add(path)
                 self._folders[below] += 1
+
+    def _is_linked(self, path: bytes) -> bool:
+        """Whether a split has the file by another name, through a link to it or as a hard link."""
+        if self._identities is None:
+            self._identities = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *self._of_splits()]))
+        with suppress(OSError):
+            number = identity(os.stat(os.path.join(self._root, path)))
+            place = int(np.searchsorted(self._identities, number))
+            return place < len(self._identities) and int(self._identities[place]) == number
+        return False
+
+    def _of_splits(self) -> Iterator[NDArray[np.int64]]:
+        """Identities of the files of each split: of those that are open as these know them, of others looked up."""
+        source = self._source
+        yield from (each.identities for each in map(whole_of, self._opened.values()) if isinstance(each, FileImages))
+        for split in set(splits_of(source) or []) - self._opened.keys():
+            found = array("q")
+            with suppress(DataError, OSError, ValueError):  # told where the splits were looked through
+                if isinstance(source, ImageFolderSource | ImagesSource):
+                    folder = os.fsencode(source.root / source.splits[split])
+                    below = images_below(folder, self._tick, PassedOver(), links_at_top=True)
+                    # Images in a folder of class folders itself are not its own.
+                    loose = isinstance(source, ImagesSource)
+                    found.extend(number for path, _, number in below if loose or b"/" in path)
+                else:
+                    for path in files_of(source, split, None, self._tick):
+                        with suppress(OSError):
+                            found.append(identity(os.stat(path)))
+            yield np.array(found, dtype=np.int64)
 
     def _look_at_beginning(self, path: bytes) -> None:
         if self._opened_files == MOST_OPENED:
