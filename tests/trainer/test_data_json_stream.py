@@ -48,6 +48,7 @@ def test_it_reads_what_json_reads_and_knows_where_it_stands(tmp_path, monkeypatc
     ("{1: []}", "a name is expected"),
     ('{"images": [{"é": }]}', "cannot be read as JSON at byte 12"),
     ('{"other": ' + "[" * 100_000, "cannot be read as JSON at byte 10"),
+    ('{"images": [], "other": 1, "other": 2, "images": []}', "'images' is there twice"),
     (b'{"images": [{"a": "\xff"}]}', "cannot be read as JSON"),
 ])  # fmt: skip
 def test_what_is_no_such_json_is_refused_with_its_place(tmp_path, text, message):
@@ -55,6 +56,14 @@ def test_what_is_no_such_json_is_refused_with_its_place(tmp_path, text, message)
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match=message):
         list(JsonLists(path, lambda: None).items("images"))
+
+
+def test_the_mark_that_editors_put_before_utf_8_is_passed_over(tmp_path):
+    path = tmp_path / "some.json"
+    text = b'\xef\xbb\xbf{"images": [{"a": 1}]}'
+    path.write_bytes(text)
+    (item,) = JsonLists(path, lambda: None).items("images")
+    assert (item.value, text[item.start : item.start + item.length]) == ({"a": 1}, b'{"a": 1}')
 
 
 def test_an_object_of_no_list_is_empty(tmp_path):

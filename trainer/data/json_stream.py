@@ -14,6 +14,8 @@ from trainer.data.errors import DataError
 from trainer.specs.given_files import open_regular, parse_json
 
 _BLANK = re.compile(r"[ \t\n\r]*")
+_BOM = "\xef\xbb\xbf"
+"""The mark that some editors put before UTF-8, as Latin-1."""
 _DECODER = json.JSONDecoder()
 PIECE = 1 << 20
 MAX_VALUE = 1 << 30
@@ -56,7 +58,10 @@ class JsonLists:
             OSError: it cannot be read.
         """
         with open_regular(self.path) as self._file:
+            if self._next() and self._text.startswith(_BOM):
+                self._place = len(_BOM)
             self._expect("{")
+            read = set()
             if self._next() == "}":
                 self._place += 1
             else:
@@ -64,6 +69,9 @@ class JsonLists:
                     key = self._value()
                     if not isinstance(key, str):
                         raise self._fault("a name is expected")
+                    if key in read:
+                        raise self._fault(f"{key!r} is there twice")
+                    read |= {key} & set(lists)
                     self._expect(":")
                     if key in lists and self._next() == "[":
                         yield from self._objects(key)
