@@ -353,6 +353,7 @@ def test_class_folders_whose_folders_look_like_classes_are_told_of(tmp_path):
         "`splits: {train: train/images, ...}`"
     ]
     assert told(train="train/images") == []
+    assert told("val", val="train")[0].endswith("say `splits: {val: train/images, ...}`")
     for name in ("super/animals/cat/1.png", "super/animals/dog/1.png", "super/things/1.png", "super/one/images/1.png"):
         put(tmp_path / name)
     (said,) = told(train="super")

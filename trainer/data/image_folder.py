@@ -134,7 +134,7 @@ def open_image_folder(
         warn(f"data set {name!r}, split {below!r}: {others}")
     tests = ImagesOfTests(source, split)
     tests.warn_of_classes(name, found, warn)
-    if said_of_nested := _nested(below, found):
+    if said_of_nested := _nested(split, below, found):
         warn(f"data set {name!r}, split {split!r}: {said_of_nested}")
     in_question = (each for each in found if tests.may_be_in(each) or tests.may_hold(found[each].names))
     tests.warn(name, (os.path.join(each, path) for each in in_question for path in found[each].paths()), warn)
@@ -181,7 +181,7 @@ def _classes(name: str, root: Path, split: str, passed: PassedOver, tick: Callab
     return sorted(classes)
 
 
-def _nested(split: str, found: dict[bytes, ClassImages]) -> str | None:
+def _nested(split: str, below: str, found: dict[bytes, ClassImages]) -> str | None:
     """What to say of class folders that hold folders of images and no image: the classes may stand one folder lower.
 
     Not of those with a single folder, as in Tiny-ImageNet (CLASS/images), nor of a tree CLASS/SPLIT, of which
@@ -201,9 +201,9 @@ def _nested(split: str, found: dict[bytes, ClassImages]) -> str | None:
         return None
     first, folders_ = nested[0]
     named = ", ".join(said(folder) for folder in folders_[:NAMED]) + (", ..." if len(folders_) > NAMED else "")
-    here = "" if split == "." else f"{split}/"
+    here = "" if below == "." else f"{below}/"
     remedy = (
-        f"say `splits: {{train: {here}{said(first)}, ...}}`"
+        f"say `splits: {{{split}: {here}{said(first)}, ...}}`"
         if len(found) == 1
         else "put them, or links to them, right below the folder of the split"
     )
