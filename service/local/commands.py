@@ -18,8 +18,22 @@ def register(app: typer.Typer) -> None:
 
 def up(
     data: Annotated[Path, typer.Option(help="Directory of the stack; made if it is not there")] = Path(".barlow"),
-    port: Annotated[int, typer.Option(help="Port of the API; 0 picks a free one", min=0, max=65535)] = 8000,
-    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow; 0 picks a free one", min=0, max=65535)] = 5000,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port of the API; left out: the one of before, at first 8000; 0 picks a free one then",
+            min=0,
+            max=65535,
+        ),
+    ] = None,
+    mlflow_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port of MLflow; left out: the one of before, at first 5000; 0 picks a free one then",
+            min=0,
+            max=65535,
+        ),
+    ] = None,
     slots: Annotated[
         int | None, typer.Option(help="CPU slots of the worker; left out: one per two cores", min=1)
     ] = None,

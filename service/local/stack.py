@@ -36,7 +36,8 @@ from service.settings import Settings
 ENDPOINTS = "endpoints.json"
 NODE = "local"
 
-_KEPT = ("api", "mlflow")
+_FIRST = {"api": 8000, "mlflow": 5000}
+"""Ports of what is sent tokens, at the first start of a stack for which no others are named."""
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0
 
@@ -66,8 +67,8 @@ class Stack:
         self,
         directory: Path,
         *,
-        api_port: int = 8000,
-        mlflow_port: int = 5000,
+        api_port: int | None = None,
+        mlflow_port: int | None = None,
         slots: int | None = None,
         guarded: bool = True,
         data_sets: Path | None = None,
@@ -75,7 +76,7 @@ class Stack:
         report: Callable[[str], None] = print,
     ) -> None:
         self.directory = directory.resolve()
-        self._wanted = {"api": api_port, "mlflow": mlflow_port, "postgres": 0, "redis": 0}
+        self._wanted = {"api": api_port, "mlflow": mlflow_port, "postgres": None, "redis": None}
         self._slots = slots
         self._guarded = guarded
         self._given = data_sets, backbones
@@ -249,16 +250,17 @@ class Stack:
             raise ValueError(f"{self.directory} cannot be used: {error}; choose another --data") from error
 
     def _load_state(self) -> dict[str, Any]:
-        """Passwords and ports of this directory. A port stays what it was, unless somebody else has it now.
+        """Passwords and ports of this directory. A port that is not named stays what it was, unless somebody else has
+        it now: tokens are sent to where the stack was, too.
 
-        Those of API and MLflow, which are sent tokens, are kept from here on.
+        Those of API and MLflow are kept from here on.
         """
         state = read_state(self.directory)
         former = state.get("ports", {})
         state["ports"] = {}
         for name, given in self._wanted.items():
-            wanted = given or former.get(name, 0)
-            if name in _KEPT:
+            wanted = given or former.get(name) or (_FIRST.get(name, 0) if given is None else 0)
+            if name in _FIRST:
                 self._kept[name] = keep(wanted)
                 port = self._kept[name].getsockname()[1]
             else:

@@ -180,6 +180,27 @@ def test_a_stack_keeps_its_ports_from_their_choice_to_its_end(tmp_path: Path) ->
         bind(HOST, ports[name]).close()
 
 
+def _ports_of(folder: Path, **named: int) -> dict[str, int]:
+    """What a start of the stack chooses."""
+    stack = Stack(folder, report=print, **named)
+    stack._take_lock()
+    ports: dict[str, int] = stack._load_state()["ports"]
+    stack.stop()
+    return ports
+
+
+def test_a_second_stack_of_a_host_has_its_ports_at_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the usual ones have become free: whoever asks it, with a token, asks where it was."""
+    with socket.create_server((HOST, 0)) as api, socket.create_server((HOST, 0)) as mlflow:
+        monkeypatch.setattr("service.local.stack._FIRST", {"api": _port(api), "mlflow": _port(mlflow)})
+        ports = _ports_of(tmp_path)
+        assert _ports_of(tmp_path) == ports
+    assert _ports_of(tmp_path) == ports
+    with keep(0) as free:
+        named = _port(free)
+    assert _ports_of(tmp_path, api_port=named) == {**ports, "api": named} == _ports_of(tmp_path)
+
+
 def test_a_server_whose_port_was_taken_while_it_was_away_names_the_remedy(tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as thief:
         port = _port(thief)
