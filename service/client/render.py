@@ -80,7 +80,7 @@ def jobs(console: Console, items: Iterable[JobView], *, more: bool) -> None:
             _progress(job),
             _time(job.created_at),
         )
-    console.print(table)
+    print_table(console, table)
     if more:
         console.print("there are more; narrow the list, or raise --limit")
 
@@ -127,7 +127,7 @@ def job(console: Console, job: JobDetail, url: str, mlflow: str | None) -> None:
         metrics = plain_table("metric", "step", "value")
         for key, point in job.last_metrics.items():
             metrics.add_row(key, str(point.step), value_words(point.value))
-        console.print(metrics)
+        print_table(console, metrics)
     _outcome(console, job)
 
 
@@ -169,7 +169,7 @@ def _scores(console: Console, name: str, result: dict[str, Any]) -> None:
         at = result["scores"][score]
         style = "bold" if score == result["headline"] else ""
         table.add_row(f"  {score}", f"{at['last']:.2f}", f"{at['best']:.2f}", style=style)
-    console.print(table)
+    print_table(console, table)
     for field, values in sorted(result["departures"].items()):
         said = (
             f"  not the protocol's: {field} {value_words(values['here'])} in place of {value_words(values['protocol'])}"
@@ -189,7 +189,7 @@ def nodes(console: Console, found: Nodes) -> None:
         facts = (node.name, node.words, _time(node.seen_at))
         for slot in node.slots:
             table.add_row(*facts, str(slot.index), slot.kind, f"{slot.memory_bytes / 1e9:.1f} GB", slot.words)
-    console.print(table)
+    print_table(console, table)
     for node in found.items:
         for slot in node.slots:
             if slot.quarantined_at is not None:
@@ -209,7 +209,7 @@ def data_sets(console: Console, found: DataSets) -> None:
             _data_set_state(entry),
             Text(entry.description),
         )
-    console.print(table)
+    print_table(console, table)
     for entry in found.items:
         for node, fault in entry.faults.items():
             console.print(Text(f"{entry.name} on {node}: {fault}"), soft_wrap=True)
@@ -227,11 +227,27 @@ def _data_set_state(entry: DataSetView) -> str:
     return "ready, see below" if entry.notes else "ready"
 
 
+_FOLDED = 24
+"""Characters of the last column of a table that are beside each other at least."""
+
+
 def plain_table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, no_wrap=True, overflow="fold")
+        table.add_column(column, no_wrap=column is not columns[-1], overflow="fold")
     return table
+
+
+def print_table(console: Console, table: Table) -> None:
+    """A plain table, no column of which is cut: where the terminal is too narrow the last one is folded, and where that
+    is not enough lines run over."""
+    wide = console.options.update(max_width=10_000)
+    for column in table.columns:
+        whole = max(console.measure(cell, options=wide).maximum for cell in (column.header, *column.cells))
+        column.min_width = whole if column.no_wrap else min(whole, _FOLDED)
+    needed = console.measure(table, options=wide).minimum
+    table.width = needed if needed > console.width else None
+    console.print(table, crop=False)
 
 
 def _state(state: JobState) -> Text:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from service.api.comparison_schemas import Cell, Comparison, Difference, Evaluated, ScoreRow
 from service.api.schemas import Recipes
-from service.client.render import plain_table, value_words
+from service.client.render import plain_table, print_table, value_words
 from service.ledger.states import JobState
 
 _LEGEND = (
@@ -58,7 +58,7 @@ def jobs(console: Console, compared: Comparison) -> None:
     )
     for title, rows in sections:
         if rows:
-            console.print(_side_by_side(title, head, rows))
+            print_table(console, _side_by_side(title, head, rows))
     if judged:
         _remarks(console, compared)
     if not compared.spec:
