@@ -63,5 +63,5 @@ def test_above_the_line_the_dual_form_loses_digits_as_views_agree_and_is_not_cho
     samples = 193
     assert choose_form(samples, FEATURES, 1) == "direct"
     direct, dual = (_errors("trained", samples, form) for form in ("direct", "dual"))
-    assert direct[0] < 1e-5
+    assert direct[0] < FEATURES * EPS, "whose roundings differ between processors: 80 to 90 EPS"
     assert dual[0] > 10 * direct[0]

@@ -307,7 +307,7 @@ def test_mlflow_away_holds_up_nothing_and_gets_everything_later(lab: Lab, databa
             break
     assert len(job.points()) == 80
     job.succeed()
-    recorder.flush(job.id)
+    recorder.flush(job.id, lambda: None)
     recorder.stop()
     assert job.watermark("postgres").complete
     assert not job.watermark("mlflow").complete
