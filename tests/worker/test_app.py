@@ -60,7 +60,12 @@ def test_a_message_starts_a_job_at_once_and_term_drains_it(redis: Redis, databas
         assert any((host.folder(job_id) / "checkpoints").iterdir()), "it goes on from here"
         again = worker.start()
         worker.until(lambda: worker.log.read_text().count("Connected to redis") == 2)
-        host.place()
+
+        def placed() -> bool:
+            host.place()  # which passes over what a beginning worker is at
+            return len(host.attempts_of(job_id)) == 2
+
+        worker.until(placed)
         send_wake(make_celery(settings), NODE, host.attempt(job_id).id)
         worker.until(lambda: "attempt_resumed" in host.kinds(job_id))
         assert worker.drain(again) == 0
