@@ -269,6 +269,7 @@ class Node:
             if attempt is None:
                 return
             self._recorder.open(session, attempt.job_id)
+        self._janitor.expect(attempt.job_id)
         run = AttemptRun(
             attempt,
             sessions=self._sessions,

@@ -7,6 +7,7 @@ any worker finishes. Any number of workers may look; a job's row lock takes turn
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from datetime import datetime
@@ -39,7 +40,9 @@ class Janitor:
         self._runs_dir = settings.runs_dir
         self._sessions = session_factory(engine)
         self._room = DiskRoom(settings, self._sessions)
-        self._looked_at: dict[UUID, tuple[datetime, int]] = {}
+        self._looked_at: dict[UUID, tuple[datetime, int] | None] = {}
+        """Open jobs, with what was known of them when they were looked at; None: they never were."""
+        self._told: queue.SimpleQueue[UUID] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 
@@ -51,6 +54,10 @@ class Janitor:
         """Stop soon."""
         self._stop.set()
         self._thread.join(JOIN_SECONDS)
+
+    def expect(self, job_id: UUID) -> None:
+        """A job is at work here: it is looked at once it is recorded, also if it is not open at any look."""
+        self._told.put(job_id)
 
     def _run(self) -> None:
         swept: float | None = None
@@ -95,6 +102,8 @@ class Janitor:
             .join(Job, Job.id == Watermark.job_id)
             .where(Watermark.target == POSTGRES, ~Watermark.complete)
         )
+        while not self._told.empty():
+            self._looked_at.setdefault(self._told.get())
         with self._sessions() as session:
             now = {row.job_id: (row.updated_at, row.event_seq) for row in session.execute(open_jobs)}
         changed: dict[UUID, tuple[datetime, int] | None] = {
@@ -102,7 +111,9 @@ class Janitor:
             for job_id, at in now.items()
             if self._looked_at.get(job_id) != at and run_folder(self._runs_dir, job_id).exists()
         }
-        return changed | dict.fromkeys(self._looked_at.keys() - now.keys())
+        ended = dict.fromkeys(self._looked_at.keys() - now.keys())
+        self._looked_at = dict.fromkeys(changed) | self._looked_at
+        return changed | ended
 
     def _tidy(self, job_id: UUID) -> bool:
         """Bring a job's checkpoints to what its policy says. False: not now; no other job waits for it."""

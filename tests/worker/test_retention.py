@@ -15,6 +15,7 @@ from sqlalchemy import select
 from worker_host import Host, small_pretraining
 
 from service.database.tables import Checkpoint
+from service.ledger.moves import lock_job
 from service.ledger.states import Outcome
 from service.settings import Settings
 from worker import checkpoints, retention
@@ -281,6 +282,32 @@ def test_nothing_to_do_asks_nothing_of_a_job(lab: Lab, monkeypatch: pytest.Monke
     run.record()
     janitor.look()
     assert looked == [run.id]
+
+
+def test_a_job_that_ends_between_two_looks_is_looked_at(lab: Lab) -> None:
+    janitor = _janitor(lab)
+    janitor.look()
+    run = RecordedRun(lab, keep_last=1)
+    janitor.expect(run.id)
+    run.write(1, 2)
+    run.job.succeed()
+    run.record()
+    janitor.look()
+    assert run.there() == _names(1, 2)
+
+
+def test_a_job_that_is_held_at_its_only_look_is_looked_at_once_it_has_ended(lab: Lab) -> None:
+    run, janitor = RecordedRun(lab, keep_last=1), _janitor(lab)
+    run.write(1, 2)
+    run.record()
+    with lab.sessions.begin() as session:
+        lock_job(session, run.id)
+        janitor.look()
+    assert run.there() == _names(1, 1, 2)
+    run.job.succeed()
+    run.record()
+    janitor.look()
+    assert run.there() == _names(1, 2)
 
 
 def test_a_worker_at_work_keeps_to_the_policy_of_a_real_run(host: Host) -> None:
