@@ -42,6 +42,12 @@ def opened(folder: Path, spec: BackboneJudged, resolved: dict[str, str] | None) 
     return open_backbone(spec, context)
 
 
+def warnings(folder: Path) -> list[str]:
+    """What all that was opened there has warned of."""
+    attempts = sorted(run_directory.attempts(folder / "run"))
+    return [e.data["message"] for attempt in attempts for e in runs.events(folder / "run", attempt, kind="warning")]
+
+
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -92,13 +98,41 @@ def test_a_published_folder_and_a_checkpoint_folder_by_file_bring_their_own_arch
     state = {"model": prefixed("backbone.") | {"projector.weight": torch.ones(2)}}
     folder = write_checkpoint(context, state, step=3, epoch=1, spec=spec.resolved(), spec_digest="d",
                               policy=spec.run.checkpoint, milestone=False, metrics={})  # fmt: skip
-    for resolved in ({"path": str(tmp_path / "ours")}, {"checkpoint": str(folder)}):
+    for resolved, step in (({"path": str(tmp_path / "ours")}, {}), ({"checkpoint": str(folder)}, {"step": 3})):
         for named in (None, TINY):
             found = opened(tmp_path, knn({"file": "ours"}, named), resolved)
-            assert (found.architecture, found.source) == (TINY, {"file": "ours"})
+            assert (found.architecture, found.source) == (TINY, {"file": "ours", **step})
             assert found.digest == backbone_digest(weights())
         with pytest.raises(BadSpec, match=r"is tiny_resnet with stem: small and says so itself; leave backbone out"):
             opened(tmp_path, knn({"file": "ours"}, BackboneSpec(name="tiny_resnet")), resolved)
+
+
+def test_the_step_that_a_spec_selects_is_that_of_its_backbone_and_stands_in_the_result(tmp_path: Path) -> None:
+    spec = runs.spec(backbone=TINY.model_dump())
+    folder = write_checkpoint(runs.context(tmp_path / "pretraining"), {"model": prefixed("backbone.")}, step=2, epoch=1,
+                              spec=spec.resolved(), spec_digest="d", policy=spec.run.checkpoint, milestone=False,
+                              metrics={})  # fmt: skip
+    save_backbone(tmp_path / "ours", source(), TINY, details={"step": 2})
+    save_backbone(tmp_path / "older", source(), TINY, details={})
+    checkpoint, ours, older = (
+        {"checkpoint": str(folder)},
+        {"path": str(tmp_path / "ours")},
+        {"path": str(tmp_path / "older")},
+    )
+    for there in (checkpoint, ours):
+        said = {"job": "p", "select": "step 2", "step": 2}
+        assert opened(tmp_path, knn({"job": "p", "select": "step 2"}), there).source == said
+        with pytest.raises(BadSpec, match=r"select is `step 1`, and \S+ is of step 2; .*or say select: step 2"):
+            opened(tmp_path, knn({"job": "p", "select": "step 1"}), there)
+    with pytest.raises(
+        BadSpec, match="older does not say of which step it is; give the checkpoint folder of that step"
+    ):
+        opened(tmp_path, knn({"job": "p", "select": "step 2"}), older)
+    assert opened(tmp_path, knn({"job": "p"}), ours).source == {"job": "p", "select": "last", "step": 2}
+    assert warnings(tmp_path) == []
+    assert opened(tmp_path, knn({"job": "p"}), checkpoint).source["step"] == 2
+    (warning,) = warnings(tmp_path)
+    assert "what is judged is the checkpoint step-00000002; say select: step 2" in warning
 
 
 def test_raw_pixels_have_no_architecture_and_an_untrained_one_has_the_specs(tmp_path: Path) -> None:

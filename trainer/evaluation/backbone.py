@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from trainer.models.backbones import build_backbone
-from trainer.models.exported import backbone_digest, load_backbone, read_architecture
+from trainer.models.exported import backbone_digest, load_backbone, read_architecture, read_step
 from trainer.models.foreign import architecture_of, described, load_foreign
 from trainer.outcome import BadSpec
 from trainer.runtime import checkpoints
@@ -103,10 +103,12 @@ def _open(spec: BackboneJudged, context: Context) -> _Opened:
         if source.torchvision is not None:
             return _of_torchvision(source.torchvision, resolved, context)
         if "path" in resolved:
-            return _brings_its_own(_published(Path(resolved["path"]), resolved.get("sha256"), root), spec)
+            folder = Path(resolved["path"])
+            return _brings_its_own(_published(folder, resolved.get("sha256"), root), folder, spec, context)
         if "checkpoint" in resolved:
             folder = Path(resolved["checkpoint"])
-            return _brings_its_own(_of_checkpoint(folder, resolved.get("sha256"), root, context), spec)
+            opened = _of_checkpoint(folder, resolved.get("sha256"), root, context)
+            return _brings_its_own(opened, folder, spec, context)
         if source.file is not None and "file" in resolved:
             return _of_file(checked(Path(resolved["file"]), within=root), spec.backbone, context)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -118,11 +120,25 @@ def _open(spec: BackboneJudged, context: Context) -> _Opened:
     raise BadSpec("backbone_from.file is not resolved: submit the spec to the service, or give --backbone PATH")
 
 
-def _brings_its_own(opened: _Opened, spec: BackboneJudged) -> _Opened:
-    """Refuse an architecture in the spec that is not the one the folder names."""
+def _brings_its_own(opened: _Opened, folder: Path, spec: BackboneJudged, context: Context) -> _Opened:
+    """Refuse an architecture in the spec, or a step, that is not the one the folder names."""
     assert opened.architecture is not None
     if spec.backbone not in (None, opened.architecture):
         raise ValueError(f"it is {described(opened.architecture)} and says so itself; leave backbone out")
+    step, source = opened.said.get("step"), spec.backbone_from
+    if source.select == "last":
+        if source.job is not None and "checkpoint" in context.inputs["backbone"]:  # by hand alone
+            context.warn(
+                "backbone_from.select is `last`, the published backbone, and what is judged is the checkpoint "
+                f"{folder.name}; say select: step {step}"
+            )
+    elif step is None or int(source.select.removeprefix("step ")) != step:
+        found = "does not say of which step it is" if step is None else f"is of step {step}"
+        remedy = "" if step is None else f", or say select: step {step}"
+        raise ValueError(
+            f"backbone_from.select is `{source.select}`, and {folder.name} {found}; give the checkpoint folder of that "
+            f"step{remedy}"
+        )
     return opened
 
 
@@ -130,7 +146,8 @@ def _published(folder: Path, sha256: str | None, root: Path | None) -> _Opened:
     module = load_backbone(folder, root)
     if sha256 not in (None, _digest(module)):
         raise ValueError(f"{folder.name} was published anew after this job was placed; retry the job")
-    return _Opened(module, read_architecture(folder, root), {})
+    step = read_step(folder, root)
+    return _Opened(module, read_architecture(folder, root), {} if step is None else {"step": step})
 
 
 def _of_checkpoint(folder: Path, sha256: str | None, root: Path | None, context: Context) -> _Opened:
@@ -143,7 +160,7 @@ def _of_checkpoint(folder: Path, sha256: str | None, root: Path | None, context:
     trained = checkpoints.read_state(folder, torch.device("cpu"), root)["model"]
     prefix = "backbone."
     module.load_state_dict({name.removeprefix(prefix): v for name, v in trained.items() if name.startswith(prefix)})
-    return _Opened(module, architecture, {})
+    return _Opened(module, architecture, {"step": manifest.step})
 
 
 def _of_file(path: Path, architecture: BackboneSpec | None, context: Context) -> _Opened:

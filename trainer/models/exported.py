@@ -104,6 +104,22 @@ def read_architecture(folder: Path, root: Path | None = None) -> BackboneSpec:
     return _read_config(folder, root)[0]
 
 
+def read_step(folder: Path, root: Path | None = None) -> int | None:
+    """The step of its training that the published backbone in `folder` is of, None where it does not say; `root` as for
+    `load_backbone`.
+
+    Raises:
+        ValueError: what the folder says of itself cannot be read.
+    """
+    try:
+        step = read_json(folder / CONFIG, within=root)["details"]["step"]
+    except (KeyError, TypeError):
+        return None
+    except OSError as error:
+        raise ValueError(f"{folder.name}/{CONFIG} cannot be read ({error}); {REMEDY}") from error
+    return step if isinstance(step, int) and not isinstance(step, bool) else None
+
+
 def _read_config(folder: Path, root: Path | None) -> tuple[BackboneSpec, str]:
     """Architecture, and digest of the weights."""
     try:
