@@ -13,7 +13,7 @@ from service import surroundings
 from service.client import browser, tokens
 from service.client.main import app
 from service.local.commands import register
-from trainer.streams import print_escapes
+from trainer.streams import ready_streams
 
 tokens.register(app)
 browser.register(app)
@@ -23,7 +23,7 @@ register(app)
 def main() -> None:
     """Entry point of the `barlow` command."""
     surroundings.disown_all()
-    print_escapes()
+    ready_streams()
     app(prog_name="barlow")
 
 

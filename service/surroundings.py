@@ -18,10 +18,19 @@ TRACKING = ("MLFLOW_", "_MLFLOW_", "DATABRICKS_")
 SERVERS = ("UVICORN_", "GUNICORN_", "FLASK_", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS")
 """What web servers read: who may say where a request came from is none of another project's business."""
 
-_PLAIN = (
-    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_", "TZ", "TMPDIR", "XDG_", "LD_LIBRARY_PATH"),
-    *("PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
-)
+PYTHON = frozenset({
+    # Which interpreter, packages and code run, and where their byte code lies.
+    "PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONNOUSERSITE", "PYTHONUSERBASE",
+    "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
+    # What they write, how many cores they see, who may look into them.
+    "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONUNBUFFERED", "PYTHONFAULTHANDLER", "PYTHONHASHSEED", "PYTHON_CPU_COUNT",
+    "PYTHON_DISABLE_REMOTE_DEBUG",
+})  # fmt: skip
+"""What a program that we start is told of the interpreter. The others change how a program runs for whoever looks for a
+fault in one of their own: warnings become errors (PYTHONWARNINGS), asserts and texts are gone (PYTHONOPTIMIZE), an end
+becomes a prompt (PYTHONINSPECT), all is slow and loud (PYTHONDEVMODE, PYTHONASYNCIODEBUG, PYTHONTRACEMALLOC)."""
+
+_PLAIN = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_", "TZ", "TMPDIR", "XDG_", "LD_LIBRARY_PATH")
 
 
 def without_this_folder(environment: Mapping[str, str]) -> dict[str, str]:
@@ -55,7 +64,9 @@ def ask_nobody_else() -> None:
 
 def plain(environment: Mapping[str, str]) -> dict[str, str]:
     """What a server of others needs of an environment: where things are, and the language."""
-    return without_this_folder({name: value for name, value in environment.items() if name.startswith(_PLAIN)})
+    return without_this_folder(
+        {name: value for name, value in environment.items() if name.startswith(_PLAIN) or name in PYTHON}
+    )
 
 
 def of_a_program_of_ours(environment: Mapping[str, str]) -> dict[str, str]:
@@ -63,10 +74,10 @@ def of_a_program_of_ours(environment: Mapping[str, str]) -> dict[str, str]:
 
     GPUs, threads and compilers have too many names to list: what a job may see of it, the worker decides.
     """
-    foreign = (*DATABASE, *BROKER, *TRACKING, *SERVERS, "PYTHONINSPECT", "BARLOW_ADMIN_TOKEN", "BARLOW_TOKEN")
+    foreign = (*DATABASE, *BROKER, *TRACKING, *SERVERS, "PYTHON", "BARLOW_ADMIN_TOKEN", "BARLOW_TOKEN")
     kept = {
         name: value
         for name, value in environment.items()
-        if not name.startswith(foreign) and not name.lower().endswith("_proxy")
+        if name in PYTHON or not (name.startswith(foreign) or name.lower().endswith("_proxy"))
     }
     return without_this_folder(kept)

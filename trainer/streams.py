@@ -1,4 +1,4 @@
-"""Standard output and error of every command here: a character that the terminal lacks is shown, never a failure."""
+"""The streams of every program here: neither a character that the terminal lacks nor a closed one is a failure."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import os
 import sys
 from io import TextIOWrapper
 
+_STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
-def print_escapes() -> None:
-    r"""Print what the encoding lacks as \xe4 or \u043f. How each command begins.
 
-    Whoever closed one of the three streams (`>&-`) gets it back as /dev/null: else the next file or connection that is
-    opened has its number, and takes what a library writes there.
+def ready_streams() -> None:
+    r"""Print what the encoding lacks as \xe4 or \u043f, and have all three streams. How each program begins.
+
+    Whoever closed one of them (`2>&-`) gets it back as /dev/null, for this process and what it starts: else the next
+    file or connection that is opened has its number, and takes what a library writes there.
     """
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+    for name, mode in _STREAMS:
+        if getattr(sys, name) is None:
+            null = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - gets the lowest number that is free
+            os.set_inheritable(null.fileno(), True)
+            setattr(sys, name, null)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

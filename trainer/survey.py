@@ -30,7 +30,7 @@ from trainer.specs.catalogue import DataSetEntry
 from trainer.specs.common import NAME_PATTERN
 from trainer.specs.data_sets import DataSource, ImageFolderSource, annotations_of, load_data_sets, unchecked
 from trainer.specs.words import shown, shown_lines
-from trainer.streams import print_escapes
+from trainer.streams import ready_streams
 
 SAY_SECONDS = 10.0
 
@@ -187,7 +187,7 @@ class _Ticks:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status: 1 where a set has a fault, 2 where the file has."""
-    print_escapes()
+    ready_streams()
     parser = argparse.ArgumentParser(prog="python -m trainer.survey", description=__doc__)
     parser.add_argument("file", type=Path, metavar="DATASETS.yaml")
     parser.add_argument("names", nargs="*", metavar="NAME", help="left out: all")

@@ -12,12 +12,14 @@ import resource
 from service import logs, marks, surroundings
 from service.settings import read_settings
 from trainer import kernel
+from trainer.streams import ready_streams
 
 log = logging.getLogger("worker")
 
 
 def main() -> int:
     """Run the worker; returns the exit status: 0 after a drain, 2 if it could not start."""
+    ready_streams()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logs.to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
     if marks.sees_hidden():

@@ -11,16 +11,14 @@ import re
 from collections.abc import Mapping
 
 from service.settings import Settings
-from service.surroundings import without_this_folder
+from service.surroundings import PYTHON, without_this_folder
 
-NAMES = frozenset({
+NAMES = PYTHON | {
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "XDG_CACHE_HOME", "MPLCONFIGDIR",
     "LD_LIBRARY_PATH", "LD_PRELOAD",
-    # What decides which interpreter, packages and code a rank runs: they must be the worker's.
-    "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONNOUSERSITE", "PYTHONUSERBASE",
-    "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONUNBUFFERED",
-    "PYTHONHASHSEED", "PYTHONMALLOC", "PYTHONFAULTHANDLER", "PYTHONWARNINGS",
-})  # fmt: skip
+    # With PYTHON they decide which interpreter, packages and code a rank runs: they must be the worker's.
+    "VIRTUAL_ENV", "CONDA_PREFIX",
+}  # fmt: skip
 PREFIXES = (
     "LC_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_",
     "TORCH_", "TORCHINDUCTOR_", "TORCHDYNAMO_", "PYTORCH_", "TRITON_",

@@ -19,11 +19,13 @@ from service.database.engine import make_engine
 from service.database.tables import Node
 from service.ledger.nodes import is_live
 from service.settings import read_settings
+from trainer.streams import ready_streams
 from worker.words import first_line
 
 
 def main() -> int:
     """Says in a line what is wrong, if anything is."""
+    ready_streams()
     surroundings.disown_all()
     settings = read_settings()
     engine = make_engine(settings)

@@ -18,10 +18,12 @@ from service.loopback import is_loopback
 from service.settings import MAKE_TOKEN, read_networks, read_settings
 from service.web.connections import PunctualProtocol, open_more_files
 from service.web.listening import bind
+from trainer.streams import ready_streams
 
 
 def main() -> None:
     """Listen, print the address, serve until a signal. Exit code 1: it cannot listen where it is to."""
+    ready_streams()
     logs.to_stderr("%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     surroundings.disown_all()
     settings = read_settings()

@@ -16,10 +16,12 @@ from service.database.engine import make_engine
 from service.database.migrate import current_and_head, upgrade
 from service.database.provisioning import provision
 from service.settings import read_settings
+from trainer.streams import ready_streams
 
 
 def main() -> None:
     """Exit code 1 of `current` means that migrations are pending."""
+    ready_streams()
     parser = argparse.ArgumentParser(prog="python -m service.database", description=__doc__)
     parser.add_argument("command", choices=["provision", "upgrade", "current"])
     command = parser.parse_args().command

@@ -29,6 +29,7 @@ from service.ledger.events import SCHEDULER_CHANNEL
 from service.scheduling.tick import placed, tick
 from service.scheduling.waker import Waker
 from service.settings import Settings, read_settings
+from trainer.streams import ready_streams
 
 SCHEDULER_LOCK = 0x6261726C_6F770002
 """Any fixed number: the advisory lock of the one scheduler."""
@@ -41,6 +42,7 @@ logger = logging.getLogger("service.scheduling")
 
 def main() -> int:
     """Exit code 0 after SIGTERM or SIGINT, 1 when the database or the lock is lost."""
+    ready_streams()
     logs.to_stderr("%(asctime)s %(levelname)s %(message)s")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -17,10 +17,12 @@ from service.tracking import surroundings
 from service.tracking.settings import TrackingSettings
 from service.web.connections import PunctualProtocol, open_more_files
 from service.web.listening import bind
+from trainer.streams import ready_streams
 
 
 def main() -> None:
     """Bring MLflow's database up to date, listen, serve until a signal. Exit code 1: it cannot."""
+    ready_streams()
     try:
         settings = TrackingSettings()
         surroundings.move_in(settings)

@@ -113,13 +113,20 @@ def _the_port_of_an_api_that_crashed_stays_ours(up: Up) -> None:
     parent.suspend()  # nobody starts it again meanwhile
     try:
         api.kill()
-        wait_until(lambda: api.status() == psutil.STATUS_ZOMBIE, 30)
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((url.host, url.port))
+        # Its socket is closed a moment after it is called a zombie, with the last of its threads.
+        wait_until(lambda: api.status() == psutil.STATUS_ZOMBIE and _refuses(url), 30)
         with pytest.raises(OSError, match="already in use"):
             bind(url.host, url.port)
     finally:
         parent.resume()
+
+
+def _refuses(url: httpx.URL) -> bool:
+    try:
+        socket.create_connection((url.host, url.port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def _put_images_and_weights(up: Up, folder: Path) -> list[str]:

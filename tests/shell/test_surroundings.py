@@ -96,16 +96,24 @@ def test_the_recorder_asks_mlflow_directly_and_as_itself(tmp_path: Path) -> None
 
 
 def test_children_of_the_stack_get_what_they_need_and_no_more() -> None:
-    both = {"PATH": "/bin", "HOME": "/home/me", "PYTHONPATH": "/my/own", "LC_ALL": "C"}
+    both = {"PATH": "/bin", "HOME": "/home/me", "PYTHONPATH": "/my/own", "LC_ALL": "C", "PYTHONIOENCODING": "latin-1"}
     ours = {"CUDA_VISIBLE_DEVICES": "0", "BARLOW_TICK_SECONDS": "1"}
-    environment = {**foreign_shell.VARIABLES, "AWS_SECRET_ACCESS_KEY": "x", "BARLOW_TOKEN": "x", **ours, **both}
+    environment = {
+        **foreign_shell.VARIABLES,
+        "PYTHONINSPECT": "1",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "BARLOW_TOKEN": "x",
+        **ours,
+        **both,
+    }
     assert plain(environment).keys() == both.keys()
     given = of_a_program_of_ours(environment)
     assert given.keys() >= {*both, *ours}
     proxies = {name for name in foreign_shell.PROXIES if name.lower().endswith("_proxy")}
-    for kind in (foreign_shell.POSTGRES, foreign_shell.CELERY, foreign_shell.MLFLOW, foreign_shell.SERVERS, proxies):
+    foreign = (foreign_shell.POSTGRES, foreign_shell.CELERY, foreign_shell.MLFLOW, foreign_shell.SERVERS, proxies)
+    for kind in (*foreign, foreign_shell.PYTHON):
         assert given.keys().isdisjoint(kind)
-    assert "BARLOW_TOKEN" not in given
+    assert given.keys().isdisjoint({"BARLOW_TOKEN", "PYTHONINSPECT"})
     for path in (":/my/own", "/my/own:", "::/my/own"):
         for environment_of in (plain, of_a_program_of_ours):
             assert environment_of({**environment, "PYTHONPATH": path})["PYTHONPATH"] == "/my/own"

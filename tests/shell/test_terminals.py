@@ -57,11 +57,32 @@ def test_a_closed_stream_is_no_failure(server: str, job: str, streams: str) -> N
     assert b"Traceback" not in done.stderr
 
 
-def test_a_run_by_hand_goes_on_when_nobody_reads_it(tmp_path: Path) -> None:
+CHECK = """
+import os, subprocess, sys
+from trainer.streams import ready_streams
+ready_streams()
+first = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+subprocess.run([sys.executable, "-c", "import os; os.write(1, b'x'); os.write(2, b'x'); os.read(0, 1)"], check=True)
+print("x", file=sys.stderr)
+os.write(first, b"%d" % first)
+"""
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_no_file_gets_the_number_of_a_stream_that_was_closed(tmp_path: Path, closed: str) -> None:
+    """Neither here nor in what a program starts: a library would write its lines into it."""
+    said = tmp_path / "said"
+    command = ["bash", "-c", f'"$@" {closed}', "bash", sys.executable, "-c", CHECK, said]
+    subprocess.run(command, check=True, timeout=60)
+    assert int(said.read_text()) > 2
+
+
+@pytest.mark.parametrize("streams", ["2>&1 | true", "<&- >&- 2>&-"])
+def test_a_run_by_hand_goes_on_when_nobody_reads_it(tmp_path: Path, streams: str) -> None:
     spec = tmp_path / "спец.yaml"
     spec.write_text("{kind: knn, data: digits, images: {size: 16, resize: 16}, backbone_from: {pixels: true}}\n")
     trainer = f"'{sys.executable}' -P -m trainer '{spec}' --run-dir '{tmp_path / 'запуск'}'"
-    command = f"{trainer} 2>&1 | true; exit ${{PIPESTATUS[0]}}"
+    command = f"{trainer} {streams}; exit ${{PIPESTATUS[0]}}"
     environment = {**os.environ, **NARROW[1]}
     done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr

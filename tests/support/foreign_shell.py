@@ -79,7 +79,14 @@ WORDS = {
     "GIT_DIR": "/nonexistent/git",
 }
 
-VARIABLES = {**POSTGRES, **CELERY, **PROXIES, **MLFLOW, **SERVERS, **WORDS}
+PYTHON = {
+    "PYTHONWARNINGS": "error",
+    "PYTHONOPTIMIZE": "2",
+    "PYTHONASYNCIODEBUG": "1",
+}
+"""Of somebody who looks for a fault in a program of their own."""
+
+VARIABLES = {**POSTGRES, **CELERY, **PROXIES, **MLFLOW, **SERVERS, **WORDS, **PYTHON}
 
 MODULES = (
     "trainer",

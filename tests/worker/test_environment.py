@@ -20,7 +20,7 @@ CLOSED = {
     "PGPASSWORD": "e", "PGHOST": "f", "MLFLOW_TRACKING_TOKEN": "g", "SSH_AUTH_SOCK": "/h", "http_proxy": "http://i:j@k",
     "BARLOW_DATABASE_URL": "postgresql://l:m@n/o", "BARLOW_REDIS_URL": "redis://:p@q", "BARLOW_MLFLOW_URL": "http://r",
     "BARLOW_ADMIN_TOKEN": "s" * 40, "BARLOW_SOMETHING_NEW": "t", "TORCH_HUB_TOKEN": "u", "NVIDIA_API_KEY": "v",
-    "PYTHONSTARTUP": "/w", "CELERY_BROKER_URL": "redis://x",
+    "PYTHONSTARTUP": "/w", "PYTHONWARNINGS": "default", "PYTHONDEVMODE": "", "CELERY_BROKER_URL": "redis://x",
 }  # fmt: skip
 OPEN = {
     "NCCL_SOCKET_IFNAME": "eth0", "OMP_WAIT_POLICY": "PASSIVE", "LC_ALL": "C.UTF-8", "TZ": "UTC",

@@ -18,7 +18,7 @@ def end_process(status: int) -> NoReturn:
     ends one that failed.
     """
     try:
-        for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed before the start
+        for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):  # buffered lines may not fit on a full disk
                 stream.flush()
         caches.remove_made()
