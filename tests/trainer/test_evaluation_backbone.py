@@ -78,6 +78,20 @@ def test_many_tensors_left_out_are_counted_and_the_first_are_named(tmp_path: Pat
     assert found.source["left_out"] == {"tensors": 30, "names": [f"queue{n}" for n in range(20)]}
 
 
+def test_a_file_of_two_networks_says_in_the_result_and_in_a_warning_which_was_taken(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"model": weights(), "model_ema": prefixed("module.")})
+    found = opened(tmp_path, knn({"file": "w.pth"}, TINY), {"file": str(path)})
+    count = len(weights())
+    assert found.source["under"] == "model"
+    names = [f"model_ema.module.{name}" for name in weights()]
+    assert found.source["left_out"] == {"tensors": count, "names": names[:20], "others": {"model_ema": count}}
+    assert warnings(tmp_path)[1:] == [
+        f"weights.pth holds more weights than those under model, which are judged; left out are {count} tensors "
+        "under model_ema. For one of these save those that you mean alone, as by `torch.save(torch.load('weights.pth', "
+        "'cpu', weights_only=True)['model_ema'], 'alone.pth')`, and judge that file"
+    ]
+
+
 def test_bare_weights_need_an_architecture_and_the_one_that_fits_is_named(tmp_path: Path) -> None:
     path = saved(tmp_path, weights())
     with pytest.raises(BadSpec, match=r"holds weights alone: add .* \(they fit tiny_resnet with stem: small\)"):

@@ -184,6 +184,57 @@ def test_what_is_left_out_is_listed(tmp_path: Path) -> None:
     assert len(found.dropped) == len(weights()) + 3
 
 
+def other() -> dict[str, Tensor]:
+    return {name: tensor + 1 for name, tensor in weights().items()}
+
+
+TWO = {
+    "model": lambda: {"model": weights(), "model_ema": other()},
+    "state_dict": lambda: {"state_dict": weights(), "state_dict_ema": prefixed("module.", other()), "epoch": 3},
+    "teacher.module": lambda: {"student": prefixed("backbone.", other()), "teacher": prefixed("module.")},
+    "the top of the file": lambda: weights() | {"ema": {"decay": 0.9, "shadow": other()}},
+    "model.state_dict": lambda: {"model": {"state_dict": weights()}, "averages": [other()]},
+    "state_dict.module.encoder_q": lambda: {
+        "state_dict": prefixed("module.encoder_q.") | prefixed("module.encoder_k.", other())
+    },
+    "backbone": lambda: prefixed("backbone.") | prefixed("momentum_backbone.", numbered(other())),
+}
+
+
+@pytest.mark.parametrize("under", TWO)
+def test_a_second_network_is_named_and_the_remedy_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, under: str
+) -> None:
+    value = TWO[under]() | {"optimizer": {"state": {0: {"mu": torch.ones(3, 3)}}, "param_groups": [{"lr": 0.1}]}}
+    found = load_foreign(saved(tmp_path, value), TINY, lambda: None)
+    assert torch.equal(features(found.module.eval()), features(source()))
+    places = {
+        "model": "model_ema",
+        "state_dict": "state_dict_ema",
+        "teacher.module": "student",
+        "the top of the file": "ema.shadow",
+        "model.state_dict": "averages.0",
+        "state_dict.module.encoder_q": "state_dict.module.encoder_k",
+        "backbone": "momentum_backbone",
+    }
+    assert (found.under, found.others) == (under, {places[under]: len(weights())})
+    assert len(found.dropped) == len(weights())
+    monkeypatch.chdir(tmp_path)
+    exec(found.remedy.split("`")[1], {"torch": torch})
+    taken = load_foreign(tmp_path / "alone.pth", TINY, lambda: None)
+    assert torch.equal(taken.module.state_dict()["conv1.weight"], other()["conv1.weight"])
+    assert taken.others == {}
+
+
+def test_a_second_network_comes_before_the_heads_and_one_of_another_architecture_is_named_too(tmp_path: Path) -> None:
+    head = {"0.weight": torch.ones(2, 2)}
+    large = build_backbone(BackboneSpec(name="tiny"), seed=0).state_dict()
+    found = load_foreign(saved(tmp_path, {"head": head, "net": large, "model": weights(), "ema": other()}), TINY, int)
+    assert list(found.others) == ["ema", "head", "net"]
+    with pytest.raises(ValueError, match=r"is not tiny_resnet .*; student of the file was not looked at"):
+        loaded(saved(tmp_path, {"teacher": large, "student": weights()}))
+
+
 class Evil:
     """Makes a file when a pickle of it is loaded."""
 
@@ -294,6 +345,9 @@ def test_a_file_beyond_all_measure_is_refused(tmp_path: Path, monkeypatch: pytes
         loaded(path)
 
 
+WEIGHT = {"weight": torch.ones(1, 1)}
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [
@@ -303,6 +357,8 @@ def test_a_file_beyond_all_measure_is_refused(tmp_path: Path, monkeypatch: pytes
         ({}, "no named tensors but nothing"),
         ({"model": {"a": torch.ones(1)}, "state_dict": {"a": torch.ones(1)}}, "under state_dict and model"),
         ({"student": {"a": torch.ones(1)}}, "no named tensors but student"),
+        ({"online": WEIGHT, "target": WEIGHT | {}}, r"holds weights under online, target; save .*True\)\['online'\], "),
+        ({"net": [WEIGHT]}, r"holds weights under net.0; save .*True\)\['net'\]\[0\], 'alone.pth'\)"),
     ],
 )
 def test_what_holds_no_weights_is_refused(tmp_path: Path, value: Any, said: str) -> None:

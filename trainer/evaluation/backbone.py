@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,16 @@ def _foreign(path: Path, architecture: BackboneSpec, sha256: str, context: Conte
             + (", ..." if count > len(names) else ""),
             tensors=count,
             names=names,
+        )
+    if loaded.others:
+        others = dict(islice(loaded.others.items(), NAMED))
+        said["under"], said["left_out"]["others"] = loaded.under, others
+        context.warn(
+            f"{path.name} holds more weights than those under {loaded.under}, which are judged; left out are "
+            + ", ".join(f"{tensors} tensors under {where}" for where, tensors in others.items())
+            + f". For one of these {loaded.remedy}, and judge that file",
+            under=loaded.under,
+            others=others,
         )
     return _Opened(loaded.module, architecture, said)
 

@@ -5,7 +5,8 @@ The rule by which the tensors of a file (trainer.models.foreign_files) find thei
 1. All tensors of the network are found, with their shapes, under exactly one prefix made of PREFIX_WORDS, by the
    network's own names or by the numbers that nn.Sequential(*network.children()) gives its parts. Counters of batch
    normalisation may be missing: with a fixed momentum they have no effect.
-2. What else is in the file is left out and listed: classifier, projector, queue, momentum copy. But a tensor in one of
+2. What else is in the file is left out and listed: classifier, projector, queue, and a second network (momentum copy,
+   moving average, student) with the place where it stands and how to take it. But a tensor in one of
    the network's own parts that the network does not have says that it is another, deeper one: refused.
 """
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.models.backbones import build_backbone, empty_backbone
-from trainer.models.foreign_files import read_tensors
+from trainer.models.foreign_files import Tensors, by_themselves, place, read_tensors, told
 from trainer.specs.catalogue import backbones
 from trainer.specs.common import BackboneSpec
 from trainer.specs.words import shown
@@ -41,10 +42,17 @@ _FORMER_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A network with weights of a file: float32 on the CPU, in training mode. `dropped` are tensors left out."""
+    """A network with weights of a file: float32 on the CPU, in training mode."""
 
     module: nn.Module
     dropped: list[str]
+    """Tensors left out."""
+    under: str
+    """Where those that were taken stand in the file,"""
+    others: dict[str, int]
+    """where other weights do that were left out, a second network before all else, with the number of tensors,"""
+    remedy: str = ""
+    """and how to take these, where there are any."""
 
 
 def load_foreign(path: Path, spec: BackboneSpec, tick: Callable[[], None]) -> Foreign:
@@ -58,13 +66,16 @@ def load_foreign(path: Path, spec: BackboneSpec, tick: Callable[[], None]) -> Fo
             and the architecture that they do fit.
         SpecError: there is no such network here.
     """
-    tensors = _tensors(path)
+    read = read_tensors(path)
+    tensors = _by_todays_names(read.taken)
     tick()
     network = build_backbone(spec, seed=0)
     placed = _place(tensors, network)
     if placed.faults:
-        remedy = "save those that you mean alone" if placed.also is not None else _remedy(tensors, spec, tick)
-        raise ValueError(f"{path.name} is not {described(spec)}: {placed.said()}; {remedy}")
+        twice = placed.also is not None
+        remedy = by_themselves(path, read.under, placed.prefix) if twice else _remedy(tensors, spec, tick)
+        beside = f"; {told(read.others)} of the file was not looked at" if read.others else ""
+        raise ValueError(f"{path.name} is not {described(spec)}: {placed.said()}; {remedy}{beside}")
     own = network.state_dict()
     own.update({name: tensors[there].to(own[name].dtype) for name, there in placed.names.items()})
     network.load_state_dict(own)
@@ -74,7 +85,35 @@ def load_foreign(path: Path, spec: BackboneSpec, tick: Callable[[], None]) -> Fo
     if hasattr(network, "transform_input"):
         network.transform_input = True  # type: ignore[assignment]
     taken = set(placed.names.values())
-    return Foreign(network, [name for name in tensors if name not in taken])
+    dropped = {name: tensor for name, tensor in tensors.items() if name not in taken}
+    return _with_others(network, placed.prefix, dropped, read, path)
+
+
+def _with_others(network: nn.Module, prefix: str, dropped: dict[str, Tensor], read: Tensors, path: Path) -> Foreign:
+    """Told of what else of the file is a network: beside those that were taken, or elsewhere."""
+    places = [(read.under, copy, tensors) for copy, tensors in _copies(dropped, network).items()]
+    elsewhere = [(under, "", _by_todays_names(tensors)) for under, tensors in read.others.items()]
+    places += sorted(elsewhere, key=lambda one: not _copies(one[2], network))
+    names = [*dropped, *(place(under, name) for under, _, tensors in elsewhere for name in tensors)]
+    others = {place(under, copy): len(tensors) for under, copy, tensors in places}
+    remedy = by_themselves(path, *places[0][:2]) if places else ""
+    return Foreign(network, names, place(read.under, prefix), others, remedy)
+
+
+def _copies(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Tensors by the prefix under which all parameters of the network are, whatever words it is made of."""
+    shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+    found: dict[str, dict[str, Tensor]] = {}
+    for spelt in _spellings(network, list(network.state_dict())) if shapes else ():
+        first = spelt[next(iter(shapes))]
+        for prefix in [name.removesuffix(first) for name in tensors if name.endswith(first)]:
+            there = [tensors.get(prefix + spelt[name]) for name in shapes]
+            if (not prefix or prefix.endswith(".")) and all(
+                tensor is not None and tensor.shape == shape
+                for tensor, shape in zip(there, shapes.values(), strict=True)
+            ):
+                found[prefix] = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return found
 
 
 def architecture_of(path: Path, tick: Callable[[], None]) -> BackboneSpec | None:
@@ -83,7 +122,7 @@ def architecture_of(path: Path, tick: Callable[[], None]) -> BackboneSpec | None
     Raises:
         ValueError: the file cannot be read.
     """
-    return _fitting(_tensors(path), "", tick)
+    return _fitting(_by_todays_names(read_tensors(path).taken), "", tick)
 
 
 def described(spec: BackboneSpec) -> str:
@@ -91,9 +130,8 @@ def described(spec: BackboneSpec) -> str:
     return spec.name if spec.stem == "imagenet" else f"{spec.name} with stem: {spec.stem}"
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """What is in the file, by today's names."""
-    return {_todays_name(name): tensor for name, tensor in read_tensors(path).items()}
+def _by_todays_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {_todays_name(name): tensor for name, tensor in tensors.items()}
 
 
 def _todays_name(name: str) -> str:

@@ -2,13 +2,16 @@
 
 1. A file of safetensors, or of torch.save, read as tensors, numbers, texts and containers of them alone.
 2. While the value has exactly one of the WRAPPERS, what is below it is taken.
+3. What else of the file holds weights, as a copy that is a moving average does, is told with where it stands.
 """
 
 from __future__ import annotations
 
 import pickle
 import re
+from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,18 +36,61 @@ LONGEST_KEY = 100
 _ZIP = b"PK\x03\x04"
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+Keys = tuple[str | int, ...]
+"""Where in a file something stands: keys of mappings, and places of lists, from the top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """What is read of a file: the tensors that are taken, `under` these keys, and `others` that hold weights, too."""
+
+    taken: dict[str, Tensor]
+    under: Keys
+    others: dict[Keys, dict[str, Tensor]]
+
+
+def read_tensors(path: Path) -> Tensors:
     """The named tensors of a file, without wrappers; on the CPU, perhaps mapped from the file.
 
     Raises:
-        ValueError: the file is too large, damaged, holds anything but data, or no named tensors.
+        ValueError: the file is too large, damaged, holds anything but data, or no named tensors, or in several places
+            that might be meant alike.
     """
-    value = _named(_read(path), path.name)
+    whole = _read(path)
+    under, value = _named(whole, path)
     tensors = {str(name): item for name, item in value.items() if isinstance(item, Tensor)}
-    if not tensors:
-        some = ", ".join(_key(key) for key in islice(value, NAMED)) if value else "nothing"
-        raise ValueError(f"{path.name} holds no named tensors but {some}; save the network's state_dict")
-    return tensors
+    others = _others(whole, value)
+    if tensors:
+        return Tensors(tensors, under, others)
+    if others:
+        raise ValueError(f"{path.name} holds weights under {told(others)}; {by_themselves(path, next(iter(others)))}")
+    some = ", ".join(_key(key) for key in islice(value, NAMED)) if value else "nothing"
+    raise ValueError(f"{path.name} holds no named tensors but {some}; save the network's state_dict")
+
+
+def place(under: Keys, prefix: str = "") -> str:
+    """Where tensors stand, in words: keys, and what the names of those that are meant begin with."""
+    parts = [*(key if isinstance(key, int) else _key(key) for key in under), _key(prefix.rstrip("."))]
+    return ".".join(str(part) for part in parts if part != "") or "the top of the file"
+
+
+def told(others: Mapping[Keys, object]) -> str:
+    """The first of these places."""
+    more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+    return ", ".join(place(keys) for keys in islice(others, NAMED)) + more
+
+
+def by_themselves(path: Path, under: Keys, prefix: str = "") -> str:
+    """How to have the weights there judged, those whose names begin with `prefix`: the line that saves them alone."""
+    if any(len(str(part)) > LONGEST_KEY for part in (*under, prefix)):
+        return "save those that you mean alone"
+    if path.suffix == ".safetensors":
+        read = f"safetensors.torch.load_file({path.name!r})"
+    else:
+        read = f"torch.load({path.name!r}, 'cpu', weights_only=True)" + "".join(f"[{key!r}]" for key in under)
+    if prefix:
+        read = f"{{n.removeprefix({prefix!r}): t for n, t in {read}.items() if n.startswith({prefix!r})}}"
+    return f"save those that you mean alone, as by `torch.save({read}, 'alone.pth')`"
 
 
 def _key(key: object) -> str:
@@ -86,14 +132,38 @@ def _refusal(error: Exception) -> str:
     return f"is damaged, or no file of torch.save or safetensors{said}; get it again from where it is published"
 
 
-def _named(value: Any, file: str) -> Mapping[Any, Any]:
+def _named(value: Any, path: Path) -> tuple[Keys, Mapping[Any, Any]]:
+    file = path.name
+    under: Keys = ()
     for _ in range(LEVELS):  # a mapping may hold itself
         if not isinstance(value, Mapping):
             raise ValueError(f"{file} holds a {type(value).__name__}, not tensors by name; save the state_dict alone")
         inside = [name for name in WRAPPERS if isinstance(value.get(name), Mapping)]
         if not inside:
-            return value
+            return under, value
         if len(inside) > 1:
-            raise ValueError(f"{file} holds weights under {' and '.join(inside)}; save those that you mean alone")
-        value = value[inside[0]]
+            remedy = by_themselves(path, (*under, inside[0]))
+            raise ValueError(f"{file} holds weights under {' and '.join(inside)}; {remedy}")
+        under, value = (*under, inside[0]), value[inside[0]]
     raise ValueError(f"{file} holds weights below {LEVELS} wrappers or more; save the network's state_dict alone")
+
+
+def _others(whole: Any, taken: Mapping[Any, Any]) -> dict[Keys, dict[str, Tensor]]:
+    """Mappings of the file, other than `taken`, that hold a weight of a layer: no state of an optimiser does."""
+    found: dict[Keys, dict[str, Tensor]] = {}
+    waiting: deque[tuple[Keys, Any]] = deque([((), whole)])
+    seen = set()
+    while waiting:
+        keys, value = waiting.popleft()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        tensors: dict[str, Tensor] = {}
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            if isinstance(item, Tensor) and isinstance(key, str):
+                tensors[key] = item
+            elif isinstance(item, Mapping | list | tuple) and isinstance(key, str | int) and len(keys) < LEVELS:
+                waiting.append(((*keys, key), item))
+        if value is not taken and any(name.endswith("weight") and item.ndim > 1 for name, item in tensors.items()):
+            found[keys] = tensors
+    return found
