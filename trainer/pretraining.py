@@ -33,9 +33,9 @@ from trainer.runtime import checkpoints, collectives
 from trainer.runtime.checkpoint_writer import CheckpointWriter
 from trainer.runtime.context import LOADING_SECONDS, Context
 from trainer.runtime.data_facts import journal_data, other_data
+from trainer.runtime.data_warnings import warn_of_data
 from trainer.runtime.resuming import agree_on_checkpoint
 from trainer.runtime.started import journal_started
-from trainer.runtime.unused_data import tell_of_unused
 from trainer.skipped_images import SkippedImages
 from trainer.specs import PretrainSpec, digest
 from trainer.specs.data_sets import DataSource, without_labels
@@ -148,7 +148,7 @@ def _open_batches(spec: PretrainSpec, context: Context) -> tuple[Images, Trainin
         tick=partial(context.working, "loading data"),
         warn=context.warn,
     )
-    tell_of_unused(spec.data.name, source, {spec.data.split: dataset}, context, "loading data")
+    warn_of_data(spec.data.name, source, {spec.data.split: dataset}, context, "loading data")
     if len(set(collectives.all_gather_texts([dataset.fingerprint], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {spec.data.name!r}; is it being written to?")
     batches = TrainingBatches(

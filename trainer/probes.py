@@ -30,6 +30,7 @@ from trainer.outcome import BadSpec, Diverged
 from trainer.plan import Plan
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
+from trainer.runtime.data_warnings import warn_of_records
 from trainer.runtime.precision import PARAMETER_DTYPES
 from trainer.runtime.resuming import counted_metrics
 from trainer.specs import PretrainSpec
@@ -217,6 +218,9 @@ def _open_splits(spec: PretrainSpec, asked: ProbesSpec, context: Context) -> tup
         raise DataError(f"{PLACE}: {error}; without probes this data set can be trained on") from error
     if said := different(name, (asked.split, asked.test_split), (train.classes, test.classes)):
         raise DataError(f"{PLACE}: {said}")
+    for split, images in ((asked.split, train), (asked.test_split, test)):
+        if split != spec.data.split:  # of which the training has told
+            warn_of_records(name, split, images, context, "loading data")
     if context.journal is not None and (said := shared((asked.split, asked.test_split), (train, test), tick)):
         context.warn(f"{PLACE}: {said}")
     seen = collectives.all_gather_texts([f"{train.fingerprint} {test.fingerprint}"], context.device)

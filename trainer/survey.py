@@ -18,10 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainer import kernel
+from trainer.data.binary_files import BinaryImages
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
 from trainer.data.errors import DataError
 from trainer.data.formats import splits_of
-from trainer.data.looking import look_at
+from trainer.data.looking import look_at, told_of_records
 from trainer.data.registry import open_images
 from trainer.data.system_names import system_name
 from trainer.data.unused import is_split, unused_images
@@ -83,7 +84,10 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
     blind: list[str] = []
     try:
         for split, images in found.items():
-            look = look_at(images, _Ticks(f"{name}, a look at split {split}", say))
+            ticks = _Ticks(f"{name}, a look at split {split}", say)
+            for said in told_of_records(images, ticks) if isinstance(images, BinaryImages) else ():
+                note(f"data set {name!r}, split {split!r}: {said}")
+            look = look_at(images, ticks)
             sides |= look.sides
             for said in look.told:
                 note(said)

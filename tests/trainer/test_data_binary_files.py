@@ -5,10 +5,14 @@ import os
 
 import numpy as np
 import pytest
+import runs
 
 from trainer.data.errors import DataError
+from trainer.data.looking import told_of_records
 from trainer.data.registry import open_data_set, open_images
-from trainer.specs.data_sets import CifarSource, Stl10Source
+from trainer.pretraining import pretrain
+from trainer.specs.data_sets import CifarSource, Stl10Source, parse_source
+from trainer.survey import survey
 
 TEN = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -153,3 +157,82 @@ def test_a_file_that_is_cut_short_under_a_run_is_the_disk_s_fault_and_files_are_
     (stl10 / "class_names.txt").unlink()
     with pytest.raises(DataError, match=r"not in it: class_names.txt\); unpack stl10_binary.tar.gz"):
         stl(stl10, "train")
+
+
+def heard(root, split="train", form="cifar10"):
+    """What opening a split says, and a look through its records."""
+    said: list[str] = []
+    source = parse_source({"format": form, "root": str(root)})
+    images = open_images("mine", split, source=source, warn=said.append)
+    return images, [*said, *told_of_records(images, lambda: None)]
+
+
+def of_published_length(monkeypatch):
+    for module in ("cifar", "stl10"):
+        monkeypatch.setattr(f"trainer.data.{module}.other_than_published", lambda *_: None)
+
+
+def test_files_of_other_lengths_than_the_published_ones_are_told_with_the_number_expected(cifar10, stl10):
+    _, (said,) = heard(cifar10)
+    assert said.startswith("data set 'mine': split 'train': data_batch_1.bin holds 3, data_batch_2.bin holds 3, ")
+    assert "data_batch_5.bin holds 3 images, and the published file 10,000. If it is not a set of your own" in said
+    assert "test_batch.bin holds 3 images, and the published file 10,000" in heard(cifar10, "test")[1][0]
+    for split, count in (("train", "5,000"), ("test", "8,000"), ("unlabeled", "100,000")):
+        assert f"{split}_X.bin holds 2 images, and the published file {count}" in heard(stl10, split, "stl10")[1][0]
+    labels = np.zeros((10_000, 3073), np.uint8)
+    labels[:, 1:5] = np.arange(10_000, dtype=">u4").view(np.uint8).reshape(-1, 4)
+    labels[:, 5:] = 200
+    labels.tofile(cifar10 / "test_batch.bin")
+    assert heard(cifar10, "test")[1] == []
+    damage(cifar10, "test_batch.bin", lambda raw: raw[:-3073])
+    assert "test_batch.bin holds 9,999 images, and the published file 10,000" in heard(cifar10, "test")[1][0]
+
+
+def test_records_that_hold_nothing_are_counted_and_the_first_is_named(cifar10, stl10, monkeypatch):
+    of_published_length(monkeypatch)
+    assert heard(cifar10)[1] == []
+    damage(cifar10, "data_batch_2.bin", lambda raw: raw[:3073] + bytes(2 * 3073))
+    red = bytes([4]) + b"\xff" * 1024 + bytes(2048)
+    dark = bytes([4, *[1, 0] * 1536])
+    damage(cifar10, "data_batch_3.bin", lambda raw: raw[:3073] + red + dark)
+    one_colour, dark_ones = heard(cifar10)[1]
+    assert one_colour.startswith("3 of 15 images are of one colour throughout, ")
+    assert ", first airplane/4: if that is not meant, unpack the archive again (docs" in one_colour
+    assert dark_ones.startswith("1 of 15 images are almost black: 99.9 % of an image's levels are below 64 of 255, ")
+    assert ", first deer/8: " in dark_ones
+    damage(stl10, "unlabeled_X.bin", lambda raw: raw[:27648] + bytes(27648))
+    (said,) = heard(stl10, "unlabeled", "stl10")[1]
+    assert said.startswith("1 of 2 images are of one colour throughout, ")
+    source = parse_source({"format": "stl10", "root": str(stl10)})
+    assert [note for note in survey("mine", source, lambda said: None).notes if "one colour" in note] == [
+        f"data set 'mine', split 'unlabeled': {said}"
+    ]
+
+
+def test_a_batch_that_is_there_twice_is_told_whatever_its_classes(cifar10, monkeypatch):
+    of_published_length(monkeypatch)
+    first = bytearray((cifar10 / "data_batch_1.bin").read_bytes())
+    first[0] = 7
+    (cifar10 / "data_batch_4.bin").write_bytes(first)
+    assert heard(cifar10)[1] == [
+        "3 images are there more than once, 1 of them with different classes, first airplane/0 and horse/9 (2 times; "
+        "of 'airplane', 'horse'): each time counts as an image; take out those that are not meant"
+    ]
+
+
+def test_records_are_looked_through_once_in_a_process(cifar10):
+    ticks: list[None] = []
+    for _ in range(2):
+        assert len(cifar(cifar10).records(lambda: ticks.append(None)).identities) == 15
+    assert len(ticks) == 15
+
+
+def test_a_run_says_what_its_records_lack(cifar10, tmp_path):
+    damage(cifar10, "data_batch_2.bin", lambda raw: raw[:3073] + bytes(2 * 3073))
+    spec = runs.spec(data={"name": "own"}, epochs=1, batch_size=5)
+    context = runs.context(tmp_path / "run")
+    context.inputs["data"] = {"own": {"format": "cifar10", "root": str(cifar10)}}
+    pretrain(spec, context)
+    said = [event.data["message"] for event in runs.events(tmp_path / "run", kind="warning")]
+    assert any("split 'train': 2 of 15 images are of one colour throughout" in one for one in said), said
+    assert any("data_batch_5.bin holds 3 images, and the published file 10,000" in one for one in said), said

@@ -110,6 +110,28 @@ def test_files_behind_links_are_the_same(tmp_path: Path, linked: Callable[[Path,
     assert f"pool/{names[0]}" not in unused_images(lists, {}, tick=lambda: None)[0]
 
 
+def test_records_that_are_learned_from_and_judged_are_counted_by_their_pixels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    records = {split: rng.integers(0, 256, (4, 3 * 96 * 96), dtype=np.uint8) for split in ("train", "test")}
+    (tmp_path / "class_names.txt").write_text("\n".join("abcdefghij"))
+    for split, pixels in records.items():
+        pixels.tofile(tmp_path / f"{split}_X.bin")
+        np.array([1, 2, 3, 4], np.uint8).tofile(tmp_path / f"{split}_y.bin")
+    entry: dict[str, object] = {"format": "stl10", "root": str(tmp_path)}
+    assert said(entry) is None
+    records["test"][1] = records["train"][2]
+    records["test"].tofile(tmp_path / "test_X.bin")
+    for limit, count in ((None, 1), (3, 1), (2, 0)):
+        one = f"of the 4 images of split 'test', which are judged, 1 are learned from in split 'train': {REMEDY}"
+        assert said(entry, limit) == (one if count else None)
+    for whole in (shutil.copy, os.symlink):
+        (tmp_path / "test_X.bin").unlink()
+        whole(tmp_path / "train_X.bin", tmp_path / "test_X.bin")
+        assert said(entry) == (
+            f"of the 4 images of split 'test', which are judged, 4 are learned from in split 'train': {REMEDY}"
+        )
+
+
 @pytest.mark.parametrize("format_", ["inaturalist", "coco"])
 def test_an_image_under_two_ids_is_told(tmp_path: Path, format_: str) -> None:
     names = images(tmp_path / "a", 2)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import weakref
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,10 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
+from trainer.data.image_files import identity
+from trainer.data.reading import is_almost_black
 from trainer.specs.given_files import open_descriptor, read_text
 
 MAX_NAMES_BYTES = 1 << 20
 """Of a list of classes."""
+BLOCK_BYTES = 1 << 22
+"""Of records that are looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,22 @@ class Layout:
         return self.header + 3 * self.side * self.side
 
 
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What the pixels of all records are: (n,) each."""
+
+    identities: NDArray[np.int64]
+    """Equal where the pixels are."""
+    one_colour: NDArray[np.bool_]
+    """Each of the three planes is of one value, as where a file was not written."""
+    almost_black: NDArray[np.bool_]
+    """And not of one colour."""
+
+
+_looked_through: dict[tuple[int, Layout], Records] = {}
+"""Of each file that this process has looked through, by its identity: a run opens some of them twice."""
+
+
 class BinaryImages:
     """Images without labels. An image is called by its number in the split."""
 
@@ -50,8 +71,9 @@ class BinaryImages:
         self._descriptors = [_opened(self, file) for file in files]
         self._counts = [count_records(file, layout) for file in files]
         self._firsts = np.cumsum([0, *self._counts])
-        sizes = [(file.name, count) for file, count in zip(files, self._counts, strict=True)]
-        self.fingerprint = hashlib.sha256(repr((classes, layout, sizes)).encode()).hexdigest()
+        self.files = [(file.name, count) for file, count in zip(files, self._counts, strict=True)]
+        """Names, and numbers of records."""
+        self.fingerprint = hashlib.sha256(repr((classes, layout, self.files)).encode()).hexdigest()
         """Of names and sizes of the files, not of their content."""
 
     def __len__(self) -> int:
@@ -66,14 +88,31 @@ class BinaryImages:
         place = range(len(self))[index]
         file = int(np.searchsorted(self._firsts, place, side="right")) - 1
         length, header, side = self._layout.record_bytes, self._layout.header, self._layout.side
-        record = os.pread(self._descriptors[file], length, (place - int(self._firsts[file])) * length)
-        if len(record) < length:
-            raise OSError(f"record {place} is not in its file any more: it was cut short after it had been opened")
+        record = _read(self._descriptors[file], place - int(self._firsts[file]), 1, length)
         planes = np.frombuffer(record, np.uint8, offset=header).reshape(3, side, side)
         return np.ascontiguousarray(planes.transpose((1, 2, 0) if self._layout.order == "rows" else (2, 1, 0)))
 
     def name(self, index: int) -> str:
         return str(range(len(self))[index])
+
+    def records(self, tick: Callable[[], None]) -> Records:
+        """Look through all records, a gigabyte in about two seconds, a file once in a process; `tick` is called for
+        each.
+
+        Raises:
+            OSError: as `image`.
+        """
+        parts = []
+        for descriptor, count in zip(self._descriptors, self._counts, strict=True):
+            key = identity(os.fstat(descriptor)), self._layout
+            if key not in _looked_through:
+                _looked_through[key] = _look_through(descriptor, count, self._layout, tick)
+            parts.append(_looked_through[key])
+        return Records(
+            np.concatenate([part.identities for part in parts]),
+            np.concatenate([part.one_colour for part in parts]),
+            np.concatenate([part.almost_black for part in parts]),
+        )
 
 
 class LabelledBinaryImages(BinaryImages):
@@ -122,6 +161,17 @@ def count_records(file: Path, layout: Layout) -> int:
     return size // layout.record_bytes
 
 
+def other_than_published(images: BinaryImages, split: str, published: int) -> str | None:
+    """What to say of files of a split with another number of images than each has that is `published` under its name;
+    None: there are none."""
+    if others := [f"{name} holds {count:,}" for name, count in images.files if count != published]:
+        return (
+            f"split {split!r}: {', '.join(others)} images, and the published file {published:,}. If it is not a set of "
+            "your own, it was cut short or joined: unpack the archive again"
+        )
+    return None
+
+
 def check_labels(labels: NDArray[np.int64], classes: int, file: Path, *, first: int = 0) -> None:
     """Refuse labels out of range; a file counts its classes from `first`.
 
@@ -148,6 +198,36 @@ def class_names(file: Path, count: int) -> tuple[str, ...]:
     if len(names) != count:
         raise DataError(f"{file} names {len(names)} classes, and there are {count}; unpack the archive again")
     return names
+
+
+def _read(descriptor: int, first: int, count: int, length: int) -> bytes:
+    """So many records of a file, from the first of them on."""
+    raw = os.pread(descriptor, count * length, first * length)
+    if len(raw) < count * length:
+        gone = first + len(raw) // length
+        raise OSError(f"record {gone} is not in its file any more: it was cut short after it had been opened")
+    return raw
+
+
+def _look_through(descriptor: int, count: int, layout: Layout, tick: Callable[[], None]) -> Records:
+    length, header, area = layout.record_bytes, layout.header, layout.side**2
+    identities, one_colour, almost_black = array("q"), bytearray(), bytearray()
+    together = max(1, BLOCK_BYTES // length)
+    for first in range(0, count, together):
+        raw = _read(descriptor, first, min(together, count - first), length)
+        for start in range(0, len(raw), length):
+            tick()
+            pixels = raw[start + header : start + length]
+            identities.append(hash(pixels))
+            planes = (pixels[place : place + area] for place in range(0, 3 * area, area))
+            flat = all(plane[0] == plane[-1] and plane.count(plane[0]) == area for plane in planes)
+            one_colour.append(flat)
+            almost_black.append(not flat and is_almost_black(np.frombuffer(pixels, np.uint8)))
+    return Records(
+        np.array(identities, dtype=np.int64),
+        np.frombuffer(one_colour, dtype=np.bool_),
+        np.frombuffer(almost_black, dtype=np.bool_),
+    )
 
 
 def _opened(owner: BinaryImages, file: Path) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.binary_files import LabelledBinaryImages, Layout, check_labels, class_names
+from trainer.data.binary_files import LabelledBinaryImages, Layout, check_labels, class_names, other_than_published
 from trainer.data.errors import DataError
 from trainer.specs.data_sets import CifarSource
 from trainer.specs.given_files import read_bytes
@@ -21,8 +21,11 @@ MAX_BYTES = 1 << 28
 """Of one file: the largest published one has 154 MB."""
 
 
-def open_cifar(source: CifarSource, split: str, *, tick: Callable[[], None]) -> LabelledBinaryImages:
-    """Open split `train` or `test`; of CIFAR-100 with the fine classes. `tick` is called for every file.
+def open_cifar(
+    source: CifarSource, split: str, *, tick: Callable[[], None], warn: Callable[[str], None]
+) -> LabelledBinaryImages:
+    """Open split `train` or `test`; of CIFAR-100 with the fine classes. `tick` is called for every file, `warn` where
+    one does not hold as many images as the published one.
 
     Raises:
         DataError: the folder holds another version, a file is cut short, or a class is out of range.
@@ -42,7 +45,10 @@ def open_cifar(source: CifarSource, split: str, *, tick: Callable[[], None]) -> 
         records = records[: len(records) // layout.record_bytes * layout.record_bytes].reshape(-1, layout.record_bytes)
         labels.append(records[:, layout.header - 1].astype(np.int64))
         check_labels(labels[-1], len(classes), file)
-    return LabelledBinaryImages(files, layout, classes, np.concatenate(labels))
+    images = LabelledBinaryImages(files, layout, classes, np.concatenate(labels))
+    if said := other_than_published(images, split, 50_000 if split == "train" and not ten else 10_000):
+        warn(said)
+    return images
 
 
 def _refuse_another_version(source: CifarSource, files: list[Path]) -> None:

@@ -55,7 +55,7 @@ def open_source(name: str, source: DataSource, split: str, *, tick: Tick, warn: 
         raise DataError(f"data set {name!r} cannot be read: {error.strerror or error}: {place}") from error
     if isinstance(images, FileImages):
         whose = f"data set {name!r}, split {split!r}"
-        if said := again(images):
+        if said := again(images, images.identities):
             warn(f"{whose}: {said}")
         images.read_as(Reading(source.value_range, whose=whose, count=len(images), warn=warn))
     return images
@@ -128,11 +128,11 @@ def _open(name: str, source: DataSource, split: str, tick: Tick, warn: Warn) -> 
     if isinstance(source, CifarSource):
         from trainer.data.cifar import open_cifar
 
-        return open_cifar(source, split, tick=tick)
+        return open_cifar(source, split, tick=tick, warn=_of(name, warn))
     if isinstance(source, Stl10Source):
         from trainer.data.stl10 import open_stl10
 
-        return open_stl10(source, split, tick=tick)
+        return open_stl10(source, split, tick=tick, warn=_of(name, warn))
     if isinstance(source, VocSource):
         from trainer.data.voc import open_voc
 

@@ -1,4 +1,4 @@
-"""A look at some images of a split, before anybody learns from it."""
+"""A look at images of a split, before anybody learns from it: at some files, at all records."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trainer.data.binary_files import BinaryImages
 from trainer.data.datasets import Images
 from trainer.data.errors import UnreadableImage
 from trainer.data.image_files import FileImages
+from trainer.data.overlap import again
+from trainer.data.reading import DARK, SEE
+from trainer.specs.words import shown
 
 LOOKED_AT = 32
 
@@ -49,3 +53,26 @@ def look_at(images: Images, tick: Callable[[], None]) -> Look:
             continue
         sides.add((height, width))
     return Look(reading.tally(), sides, len(places), len(unreadable), next(iter(unreadable), ""))
+
+
+def told_of_records(images: BinaryImages, tick: Callable[[], None]) -> list[str]:
+    """What there is to tell of all records of a split; `tick` is called for each.
+
+    Raises:
+        OSError: the disk does not give them.
+    """
+    records = images.records(tick)
+    told = []
+    for which, words in (
+        (records.one_colour, "of one colour throughout, as where a file was not written, or was overwritten"),
+        (records.almost_black, f"almost black: 99.9 % of an image's levels are below {DARK} of 255"),
+    ):
+        if count := int(which.sum()):
+            told.append(
+                f"{count:,} of {len(images):,} images are {words}, first {shown(images.name(int(which.argmax())))}: "
+                f"if that is not meant, unpack the archive again ({SEE})"
+            )
+    others = np.where(records.one_colour, np.arange(len(images)), records.identities)  # than those told of already
+    if said := again(images, others):
+        told.append(said)
+    return told

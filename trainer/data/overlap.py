@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.binary_files import BinaryImages
 from trainer.data.classes import in_words
 from trainer.data.datasets import ImageDataSet, Images, whole_of
 from trainer.data.image_files import FileImages
@@ -22,7 +23,7 @@ def shared(splits: tuple[str, str], images: tuple[Images, Images], tick: Callabl
     from; None: there is nothing. `tick` is called for each image.
 
     Of files those are the same that are found in the same place, and those that links, also hard ones, lead to. Copies
-    are found where one split is a copy of the other as a whole.
+    are found where one split is a copy of the other as a whole. Of records those are that have the same pixels.
     """
     (learned, judged), (first, second) = splits, images
     whole = whole_of(first), whole_of(second)
@@ -39,6 +40,9 @@ def shared(splits: tuple[str, str], images: tuple[Images, Images], tick: Callabl
                 f"the files of split {learned!r} and of split {judged!r} have the same names and sizes, and the first "
                 f"ones the same content. If one is a copy of the other, {REMEDY}"
             )
+    elif isinstance(whole[0], BinaryImages) and isinstance(whole[1], BinaryImages):
+        pixels = whole[0].records(tick).identities[: len(first)], whole[1].records(tick).identities[: len(second)]
+        count = int(np.isin(pixels[1], pixels[0]).sum())
     else:
         count = len(second) if whole[0].fingerprint == whole[1].fingerprint else 0
     if not count:
@@ -47,11 +51,12 @@ def shared(splits: tuple[str, str], images: tuple[Images, Images], tick: Callabl
     return f"{of}, for both splits are one: {REMEDY}" if first_is_second else f"{of} in split {learned!r}: {REMEDY}"
 
 
-def again(images: FileImages) -> str | None:
-    """What to say of files that are several images of a split, by whatever names and links; None: there are none."""
-    if len(np.unique(images.identities)) == len(images):
+def again(images: Images, identities: NDArray[np.int64]) -> str | None:
+    """What to say of images that a split has several times, which have the same one of its `identities`; None: there
+    are none."""
+    if len(np.unique(identities)) == len(images):
         return None
-    _, first, which, counts = np.unique(images.identities, return_index=True, return_inverse=True, return_counts=True)
+    _, first, which, counts = np.unique(identities, return_index=True, return_inverse=True, return_counts=True)
     labelled = images if isinstance(images, ImageDataSet) else None
     labels = labelled.labels() if labelled else np.zeros(len(images), dtype=np.int64)
     mixed = np.unique(which[labels != labels[first[which]]])

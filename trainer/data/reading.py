@@ -122,7 +122,7 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
             f"hold {losses.bits} bits a sample and are read as 16 bits, first {name}: their white is level "
             f"{(2**losses.bits - 1) >> 8} of 255. Say `value_range: file` for the data set in datasets.yaml ({SEE})"
         )
-    elif np.count_nonzero(levels >= DARK) * 1000 < levels.size:
+    elif is_almost_black(levels):
         found["dark"] = (
             f"are almost black, first {name}: 99.9 % of its levels are below {DARK} of 255, the highest is "
             f"{levels.max()}{_advice(value_range)} ({SEE})"
@@ -167,6 +167,11 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
             f"the files with 8 bits a channel, spread over all of their range ({SEE})"
         )
     return found
+
+
+def is_almost_black(levels: NDArray[np.uint8]) -> bool:
+    """Whether 99.9 % of an image's levels are below DARK."""
+    return bool(np.count_nonzero(levels >= DARK) * 1000 < levels.size)
 
 
 def _levels_of_most(levels: NDArray[np.uint8]) -> list[int]:

@@ -7,18 +7,30 @@ from collections.abc import Callable
 
 import numpy as np
 
-from trainer.data.binary_files import BinaryImages, LabelledBinaryImages, Layout, check_labels, class_names
+from trainer.data.binary_files import (
+    BinaryImages,
+    LabelledBinaryImages,
+    Layout,
+    check_labels,
+    class_names,
+    other_than_published,
+)
 from trainer.data.errors import DataError
 from trainer.specs.data_sets import Stl10Source
 from trainer.specs.given_files import read_bytes
 
 LAYOUT = Layout(96, "columns")
+PUBLISHED = {"train": 5_000, "test": 8_000, "unlabeled": 100_000}
+"""Images of each split."""
 MAX_LABELS = 1 << 20
 """Of a file with a byte for each image: the largest published one has 8,000."""
 
 
-def open_stl10(source: Stl10Source, split: str, *, tick: Callable[[], None]) -> BinaryImages:
-    """Open split `train`, `test`, or `unlabeled`, which has no labels. `tick` is called for every file.
+def open_stl10(
+    source: Stl10Source, split: str, *, tick: Callable[[], None], warn: Callable[[str], None]
+) -> BinaryImages:
+    """Open split `train`, `test`, or `unlabeled`, which has no labels. `tick` is called for every file, `warn` where
+    one does not hold as many images as the published one.
 
     Raises:
         DataError: the folder does not hold the data set, a file is cut short, or a class is out of range.
@@ -31,6 +43,13 @@ def open_stl10(source: Stl10Source, split: str, *, tick: Callable[[], None]) -> 
             f"{source.root} is not a folder of stl10 (not in it: {', '.join(missing)}); unpack stl10_binary.tar.gz and "
             "name its folder as root"
         )
+    images = _open(source, split, names, tick)
+    if said := other_than_published(images, split, PUBLISHED[split]):
+        warn(said)
+    return images
+
+
+def _open(source: Stl10Source, split: str, names: list[str], tick: Callable[[], None]) -> BinaryImages:
     tick()
     images, classes = source.root / names[0], class_names(source.root / names[1], 10)
     if split == "unlabeled":

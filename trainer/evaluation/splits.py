@@ -15,7 +15,7 @@ from trainer.data.registry import open_data_set
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
 from trainer.runtime.data_facts import journal_data
-from trainer.runtime.unused_data import tell_of_unused
+from trainer.runtime.data_warnings import warn_of_data
 from trainer.specs.evaluation import BackboneJudged, EvaluationSpec
 
 D = TypeVar("D", bound=Images)
@@ -97,7 +97,7 @@ def open_splits(spec: BackboneJudged, context: Context, opener: Callable[..., Im
     )
     train, test = opened(spec.data.split, limit=spec.data.limit), opened(spec.test_split)
     opened_splits = {spec.data.split: train, spec.test_split: test}
-    tell_of_unused(name, context.data_source(name), opened_splits, context, PHASE)
+    warn_of_data(name, context.data_source(name), opened_splits, context, PHASE)
     if said := different(name, splits, (train.classes, test.classes)):
         raise DataError(said)
     for said in uneven(splits, (train, test)):
