@@ -13,7 +13,7 @@ from service import surroundings
 from service.client import browser, tokens
 from service.client.main import app
 from service.local.commands import register
-from trainer.streams import ready_streams
+from trainer.commands import run_command
 
 tokens.register(app)
 browser.register(app)
@@ -23,8 +23,7 @@ register(app)
 def main() -> None:
     """Entry point of the `barlow` command."""
     surroundings.disown_all()
-    ready_streams()
-    app(prog_name="barlow")
+    run_command("barlow", lambda: app(prog_name="barlow"))
 
 
 if __name__ == "__main__":

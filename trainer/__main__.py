@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from trainer import kernel
+from trainer.commands import run_command
 from trainer.runtime import caches, meeting, signals
 from trainer.runtime.ending import end_process
-from trainer.streams import ready_streams
 
 HIDE = "BARLOW_HIDE"
 """Set by a worker: its ranks share an account with it and with those of other jobs."""
@@ -57,7 +57,10 @@ Exit status: 0 if the job is done or was asked to stop, 1 otherwise.
 
 def main() -> NoReturn:
     """The command; it ends this process."""
-    ready_streams()
+    run_command(_called(), _main, needs_folder=True)
+
+
+def _main() -> None:
     parser = argparse.ArgumentParser(
         prog=_called(),
         description=DESCRIPTION,

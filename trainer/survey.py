@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainer import kernel
+from trainer.commands import run_command
 from trainer.data.binary_files import BinaryImages
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
 from trainer.data.errors import DataError
@@ -31,7 +32,6 @@ from trainer.specs.catalogue import DataSetEntry
 from trainer.specs.common import NAME_PATTERN
 from trainer.specs.data_sets import DataSource, ImageFolderSource, annotations_of, load_data_sets, unchecked
 from trainer.specs.words import shown, shown_lines
-from trainer.streams import ready_streams
 
 SAY_SECONDS = 10.0
 
@@ -191,7 +191,6 @@ class _Ticks:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status: 1 where a set has a fault, 2 where the file has."""
-    ready_streams()
     parser = argparse.ArgumentParser(prog="python -m trainer.survey", description=__doc__)
     parser.add_argument("file", type=Path, metavar="DATASETS.yaml")
     parser.add_argument("names", nargs="*", metavar="NAME", help="left out: all")
@@ -215,4 +214,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command("python -m trainer.survey", main)

@@ -10,6 +10,7 @@ import httpx
 
 from service.client import own_stack, token_store
 from service.client.api import Client, Unreachable
+from trainer.commands import missing_folder
 from trainer.specs.given_files import open_regular, parse_json, read_at_most
 
 DATA = Path(".barlow")
@@ -103,6 +104,8 @@ def _written(file: Path) -> _Written:
             raw = read_at_most(opened, MAX_BYTES, file)
         return _Written(str(parse_json(raw.decode("utf-8"))["api"]), ours)
     except FileNotFoundError:
+        if not file.is_absolute() and (word := missing_folder()):
+            raise Unreachable(word) from None
         raise Unreachable(
             f"no API address: there is no {file}. Start a stack here with `barlow up`, name its directory with "
             "--data DIR, or give an address by --url or BARLOW_URL"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 import uuid
@@ -35,12 +34,14 @@ from service.api.schemas import (
 from service.api.token_views import AuditView, TokenMade, Tokens, TokenView, Whoami
 from service.client.sse import Message, lines, messages
 from service.ledger.states import Verb
+from trainer.specs.given_files import parse_json
 from trainer.specs.parsing import and_more
 
 Answer = TypeVar("Answer", bound=BaseModel)
 _WAITS = (0.2, 0.5, 1.0, 2.0)  # seconds between the tries of one request
 _LATER = (502, 503, 504)
 _LONGEST_PAGE = 200
+_ADDRESS = "give its address by --url or BARLOW_URL"
 
 
 class ApiError(Exception):
@@ -116,17 +117,17 @@ class Client:
         answer = self._send(
             "POST", "/jobs", json=spec, params={"experiment": experiment}, headers=_key(key or str(uuid.uuid4()))
         )
-        return JobView.model_validate_json(answer.content)
+        return self._read(JobView, answer)
 
     def submit_experiment(self, body: Any, *, key: str | None = None) -> ExperimentDetail:
         """Submit all jobs of an experiment, or none."""
         answer = self._send("POST", "/experiments", json=body, headers=_key(key or str(uuid.uuid4())))
-        return ExperimentDetail.model_validate_json(answer.content)
+        return self._read(ExperimentDetail, answer)
 
     def plan(self, spec: Any, *, experiment: str = "default") -> Plan:
         """What a submit would do; nothing is created."""
         params = {"experiment": experiment, "validate_only": "true"}
-        return Plan.model_validate_json(self._send("POST", "/jobs", json=spec, params=params).content)
+        return self._read(Plan, self._send("POST", "/jobs", json=spec, params=params))
 
     def job(self, job_id: uuid.UUID | str) -> JobDetail:
         """One job as it is now."""
@@ -182,7 +183,7 @@ class Client:
         """A link that lets a browser into MLflow, to the run of a job, to an experiment, or to its first page."""
         asked = {"job": job, "experiment": experiment}
         parameters = {name: str(value) for name, value in asked.items() if value is not None}
-        return Entry.model_validate_json(self._send("POST", "/entries", params=parameters).content)
+        return self._read(Entry, self._send("POST", "/entries", params=parameters))
 
     def rebuild_mlflow(self, job_id: uuid.UUID | str) -> JobView:
         """Have a job's MLflow run deleted and made again."""
@@ -191,7 +192,7 @@ class Client:
     def release_slot(self, node: str, index: int) -> SlotView:
         """Free a quarantined slot, on your word that nothing runs there any more."""
         path = f"/nodes/{quote(node, safe='')}/slots/{index}:release"
-        return SlotView.model_validate_json(self._send("POST", path).content)
+        return self._read(SlotView, self._send("POST", path))
 
     def experiment(self, experiment: uuid.UUID | str) -> ExperimentDetail:
         """An experiment, by id or name, with its jobs."""
@@ -225,7 +226,9 @@ class Client:
 
     def recipe(self, name: str) -> str:
         """The text of one of them."""
-        return self._send("GET", f"/recipes/{quote(name, safe='')}").text
+        answer = self._send("GET", f"/recipes/{quote(name, safe='')}")
+        self._require(answer, "application/yaml")
+        return answer.text
 
     def nodes(self) -> Nodes:
         """The hosts that run jobs."""
@@ -245,7 +248,7 @@ class Client:
         """Make a token; the answer holds its secret, this once. Without a `user` it is of one of its own name."""
         wanted = {"name": name, "role": role, "user": user, "expires_in": expires_in}
         said = {field: value for field, value in wanted.items() if value is not None}
-        return TokenMade.model_validate_json(self._send("POST", "/tokens", json=said).content)
+        return self._read(TokenMade, self._send("POST", "/tokens", json=said))
 
     def tokens(self) -> Tokens:
         """All tokens, without their secrets."""
@@ -257,12 +260,12 @@ class Client:
 
     def revoke_token(self, name: str) -> TokenView:
         """Revoke a token; one that is revoked stays so."""
-        return TokenView.model_validate_json(self._send("DELETE", f"/tokens/{quote(name, safe='')}").content)
+        return self._read(TokenView, self._send("DELETE", f"/tokens/{quote(name, safe='')}"))
 
     def events(self, job_id: uuid.UUID | str, *, follow: bool = True) -> Iterator[EventView]:
         """What happened to a job; with `follow` until it has ended."""
         for message in self._stream(f"/jobs/{job_id}/events", {"follow": follow}):
-            yield EventView.model_validate_json(message.data)
+            yield self._model(EventView, message.data)
 
     def log(self, job_id: uuid.UUID | str, *, follow: bool = False, attempt: int | None = None) -> Iterator[str]:
         """The log of a job in pieces of whole lines; with `follow` until it has ended."""
@@ -273,10 +276,28 @@ class Client:
             yield message.data + "\n"
 
     def _ask(self, job_id: uuid.UUID | str, verb: str, headers: Mapping[str, str] | None = None) -> JobView:
-        return JobView.model_validate_json(self._send("POST", f"/jobs/{job_id}:{verb}", headers=headers).content)
+        return self._read(JobView, self._send("POST", f"/jobs/{job_id}:{verb}", headers=headers))
 
     def _get(self, path: str, model: type[Answer], params: Mapping[str, Any] | None = None) -> Answer:
-        return model.model_validate_json(self._send("GET", path, params=params).content)
+        return self._read(model, self._send("GET", path, params=params))
+
+    def _read(self, model: type[Answer], answer: httpx.Response) -> Answer:
+        return self._model(model, answer.content)
+
+    def _model(self, model: type[Answer], said: str | bytes) -> Answer:
+        try:
+            return model.model_validate_json(said)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = "/".join(str(part) for part in first["loc"])
+            raise self._somebody_else(
+                f"what is not {model.__name__} ({place + ': ' if place else ''}{first['msg']})"
+            ) from None
+
+    def _require(self, answer: httpx.Response, kind: str) -> None:
+        said = answer.headers.get("content-type", "")
+        if not said.startswith(kind):
+            raise self._somebody_else(f"{said or 'no type'} in place of {kind}")
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request, repeated while nobody answers: each of ours changes nothing when it comes twice."""
@@ -285,7 +306,7 @@ class Client:
                 response = self._http.request(method, path, **options)
             except httpx.UnsupportedProtocol as error:
                 raise Unreachable(f"{self.url!r} is not the address of an API: {error}") from None
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 if wait is None:
                     raise self._unreachable(error) from None
             else:
@@ -307,6 +328,7 @@ class Client:
                     if response.status_code != 200:
                         response.read()
                         self._checked(response, _problem(response))
+                    self._require(response, "text/event-stream")
                     for message in messages(lines(response.iter_text())):
                         if message.event == "end":
                             self._over(message.data)
@@ -315,7 +337,7 @@ class Client:
                         if message.id is not None:
                             headers["Last-Event-ID"] = message.id
                         yield message
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 if failures == len(_WAITS):
                     raise self._unreachable(error) from None
             if failures == len(_WAITS):
@@ -326,7 +348,7 @@ class Client:
     def _over(self, data: str) -> None:
         """Raise what the end of a stream says, if it says more than that the job has ended."""
         with contextlib.suppress(ValueError):
-            said = json.loads(data)
+            said = parse_json(data)
             if isinstance(said, dict) and said.get("reason") == "unauthorized":
                 raise Unauthorized(
                     f"{said.get('detail', 'the token counts no more')}; run `barlow login --url {self.url}`"
@@ -336,7 +358,7 @@ class Client:
         if response.is_success:
             return response
         if problem is None:
-            raise ApiError(f"{self.url}{self._way} answered {response.status_code}; is it really the Barlow Lab API?")
+            raise self._somebody_else(str(response.status_code))
         lines = [f"{fault.pointer or fault.parameter or 'body'}: {fault.message}" for fault in problem.errors]
         if problem.errors_left_out:
             lines.append(and_more(problem.errors_left_out))
@@ -350,7 +372,13 @@ class Client:
     def _unreachable(self, error: Exception) -> Unreachable:
         return Unreachable(
             f"no Barlow Lab API answers at {self.url}{self._way} ({type(error).__name__}); start one with `barlow up`, "
-            "or give its address by --url or BARLOW_URL"
+            f"or {_ADDRESS}"
+        )
+
+    def _somebody_else(self, answered: str) -> ApiError:
+        return ApiError(
+            f"{self.url}{self._way} answered {answered}; is it really the Barlow Lab API, and of this version? "
+            f"{_ADDRESS[0].upper()}{_ADDRESS[1:]}"
         )
 
 
@@ -362,6 +390,6 @@ def _problem(response: httpx.Response) -> ProblemDetails | None:
     if response.is_success or "problem+json" not in response.headers.get("content-type", ""):
         return None
     try:
-        return ProblemDetails.model_validate(json.loads(response.content))
-    except (ValueError, ValidationError):
+        return ProblemDetails.model_validate_json(response.content)
+    except ValidationError:
         return None

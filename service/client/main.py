@@ -18,6 +18,7 @@ from service.client.address import DATA, connect
 from service.client.api import ApiError, Client
 from service.client.terminal import console, say, say_error
 from service.ledger.states import JobState
+from trainer.commands import is_of_output, missing_folder
 from trainer.specs import SpecError, digest, load_spec_file, parse_spec
 from trainer.specs.image_size import sized_offline
 
@@ -47,9 +48,12 @@ class _Commands(TyperGroup):
         """Refusals are messages with exit code 1, not tracebacks."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # `barlow jobs | head`: typer ends quietly
-            raise
-        except (ApiError, SpecError, OSError) as error:
+        except OSError as error:
+            if is_of_output(error):
+                raise
+            say_error(f"Error: {missing_folder() or error}")
+            raise typer.Exit(1) from None
+        except (ApiError, SpecError) as error:
             said = render.faults(error) if isinstance(error, SpecError) else str(error)
             say_error(f"Error: {said}")
             raise typer.Exit(1) from None

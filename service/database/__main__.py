@@ -16,12 +16,11 @@ from service.database.engine import make_engine
 from service.database.migrate import current_and_head, upgrade
 from service.database.provisioning import provision
 from service.settings import read_settings
-from trainer.streams import ready_streams
+from trainer.commands import run_command
 
 
 def main() -> None:
     """Exit code 1 of `current` means that migrations are pending."""
-    ready_streams()
     parser = argparse.ArgumentParser(prog="python -m service.database", description=__doc__)
     parser.add_argument("command", choices=["provision", "upgrade", "current"])
     command = parser.parse_args().command
@@ -43,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command("python -m service.database", main)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from trainer.commands import missing_folder
 
 
 def register(app: typer.Typer) -> None:
@@ -115,12 +118,16 @@ def demo(
         from service.local.demo import run
     except ImportError as error:
         raise _missing_extra(error) from error
+    if word := missing_folder():
+        raise FileNotFoundError(word)
     _stop_on_signals()
     raise typer.Exit(run(recipe, data, keep=keep))
 
 
 def _line(text: str) -> None:
-    typer.echo(text)
+    """That nobody takes our lines any more stops no stack, and keeps none from being stopped."""
+    with contextlib.suppress(OSError):
+        typer.echo(text)
 
 
 def _stop_on_signals() -> None:

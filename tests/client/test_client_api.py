@@ -121,7 +121,8 @@ def test_a_stream_that_breaks_off_is_taken_up_after_the_last_event() -> None:
 def test_the_end_of_a_token_is_said_where_a_stream_ends_with_it() -> None:
     end = '{"state": null, "reason": "unauthorized", "detail": "ana was revoked"}'
     said = f"id: 4\nevent: log\ndata: one\n\nevent: end\ndata: {end}\n\n"
-    transport = httpx.MockTransport(lambda _: httpx.Response(200, text=said))
+    kind = {"Content-Type": "text/event-stream"}
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, text=said, headers=kind))
     with Client("http://barlow", transport=transport) as client:
         log = client.log(uuid.uuid4(), follow=True)
         assert next(log) == "one\n"
@@ -159,10 +160,51 @@ def test_nobody_there_is_said_with_a_remedy(url: str, monkeypatch: pytest.Monkey
         client.nodes()
 
 
-def test_another_server_is_not_mistaken_for_the_api() -> None:
-    transport = httpx.MockTransport(lambda _: httpx.Response(404, text="<html>"))
-    with Client("http://other", transport=transport) as client, pytest.raises(ApiError, match="is it really"):
-        client.nodes()
+NOT_OURS = [
+    httpx.Response(404, text="<html>"),
+    httpx.Response(200, text="<html>", headers={"Content-Type": "text/html"}),
+    httpx.Response(200, json={"service": "somebody else's"}),
+    httpx.Response(200, json=[]),
+    httpx.Response(200, text="[" * 100_000, headers={"Content-Type": "application/json"}),
+    httpx.Response(200, text="data: {}\n\n", headers={"Content-Type": "text/event-stream"}),
+    httpx.Response(500, text="[" * 100_000, headers={"Content-Type": "application/problem+json"}),
+]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.nodes(),
+        lambda client: client.submit_job(PRETRAIN),
+        lambda client: client.pause("x"),
+        lambda client: client.find_job("x"),
+        lambda client: client.revoke_token("x"),
+        lambda client: client.recipe("x"),
+        lambda client: list(client.metrics("x")),
+        lambda client: list(client.events("x")),
+    ],
+)
+@pytest.mark.parametrize("answer", NOT_OURS, ids=lambda answer: f"{answer.status_code} {answer.text[:9]}")
+def test_another_server_is_not_mistaken_for_the_api(answer: httpx.Response, ask: Callable[[Client], object]) -> None:
+    transport = httpx.MockTransport(lambda _: answer)
+    with Client("http://other", transport=transport) as client, pytest.raises(ApiError) as caught:
+        ask(client)
+    assert str(caught.value).startswith("http://other answered ")
+    assert "is it really the Barlow Lab API" in str(caught.value)
+    assert "by --url or BARLOW_URL" in str(caught.value)
+
+
+def test_an_answer_that_cannot_be_unpacked_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.client.api._WAITS", ())
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        headers = {"Content-Encoding": "gzip", "Content-Type": "text/event-stream"}
+        return httpx.Response(200, stream=httpx.ByteStream(b"plain"), headers=headers)
+
+    with Client("http://other", transport=httpx.MockTransport(answer)) as client:
+        for ask in (client.nodes, lambda: list(client.log("x"))):
+            with pytest.raises(Unreachable, match="no Barlow Lab API answers at http://other"):
+                ask()
 
 
 @settings(max_examples=50, deadline=None)

@@ -68,3 +68,17 @@ def test_a_module_of_ours_by_its_name(tmp_path: Path, module: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "usage: " in done.stdout.lower()
+
+
+@pytest.mark.parametrize(
+    "command", ["barlow jobs", "barlow spec spec.yaml", "barlow demo", "barlow-train s --run-dir r"]
+)
+def test_a_folder_that_is_gone_is_said(tmp_path: Path, command: str) -> None:
+    """Whoever removed it in another terminal sees its name in the prompt still."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f"cd '{gone}' && rmdir '{gone}' && exec '{BIN}/'{command}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 or not done.stderr, done.stderr
+    assert "the folder that it is started in is not there any more; cd to one that is" in done.stdout + done.stderr

@@ -11,6 +11,7 @@ import pytest
 from api_kit import PRETRAIN
 
 from service.client.api import Client
+from service.local import commands
 
 BARLOW = Path(sys.executable).with_name("barlow")
 NARROW = [
@@ -55,6 +56,42 @@ def test_a_closed_stream_is_no_failure(server: str, job: str, streams: str) -> N
     done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["jobs", "--version"])
+def test_output_that_is_not_taken_is_said_and_a_reader_that_left_is_not(
+    server: str, arguments: str, unbuffered: str
+) -> None:
+    """A full disk; a pipe whose reader is gone before anything comes."""
+    environment = {**os.environ, "BARLOW_URL": server, "PYTHONUNBUFFERED": unbuffered}
+    command = [str(BARLOW), arguments]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "barlow: write error: No space left on device\n")
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as left:
+        done = subprocess.run(command, env=environment, stdout=left, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_the_trainers_command_says_it_too() -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}  # else argparse passes it over
+    with open("/dev/full", "wb") as full:
+        command = [BARLOW.with_name("barlow-train"), "--help"]
+        done = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "barlow-train: write error: No space left on device\n")
+
+
+def test_lines_that_nobody_takes_keep_no_stack_from_being_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr("sys.stdout", full)
+        commands._line("stopping worker")
+        monkeypatch.undo()
+        with pytest.raises(OSError, match="No space left"):
+            full.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
 
 
 CHECK = """

@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
+from trainer.commands import run_command
 from trainer.data.datasets import Images
 from trainer.data.errors import DataError
 from trainer.data.registry import open_annotated, open_data_set, registered
 from trainer.data.writing import write_coco, write_image_folder, write_voc
-from trainer.streams import ready_streams
 
 DESCRIPTION = """\
 Write a generated data set to disk in the format of real ones, so that the readers of those have something to read.
@@ -96,7 +96,6 @@ def _say(done: int, total: int) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
-    ready_streams()
     parser = argparse.ArgumentParser(
         prog="python -m trainer.data.trees",
         description=DESCRIPTION,
@@ -121,4 +120,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command("python -m trainer.data.trees", main)
