@@ -247,7 +247,7 @@ def test_what_shows_nothing_is_what_pycocotools_fills_no_pixel_of(tmp_path_facto
 def test_boxes_that_are_fractions_of_their_image_are_told(tmp_path, whole):
     said = []
     boxes = [[0.1, 0.2, 0.5, 0.3], [0, 0, 1, 1], [0.5, 0.5, 0.5, 0.5], [0, 0, 0, 0], [0, 0, 9, 1]]
-    annotations = [instance(number, 7, 1, box) for number, box in enumerate(boxes[-2:] if whole else boxes)]
+    annotations = [instance(number, 7, 1, box, None) for number, box in enumerate(boxes[-2:] if whole else boxes)]
     opened(put(tmp_path, annotations=annotations), warn=said.append)
     assert said == ([] if whole else [
         "data set 'mine': 3 of 5 boxes of instances_train2017.json lie between 0 and 1: are they fractions of the "

@@ -18,9 +18,6 @@ from trainer.data.datasets import Annotation, BoxCounts, MaskFaults
 from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.image_files import FileImages, Names, digest_of_files, said
 
-MOST_OF_FRACTIONS = 1.01
-"""Up to which coordinates look like parts of an image's sides, to rounding."""
-
 
 class Masks(Protocol):
     """Masks of objects by their places, in images of a height and a width."""
@@ -231,17 +228,6 @@ class AnnotatedFiles(FileImages):
             return self._masks.masks(places[rows].tolist(), height, width)
         except ValueError as error:
             raise UnreadableImage(said(self._names[index]), f"its masks: {error}") from error
-
-
-def tell_of_fractions(boxes: NDArray[np.float32], whose: str, warn: Callable[[str], None]) -> None:
-    """Warn of those among the boxes (k, 4) of `whose` that have an area, and that within the first pixel of their
-    image."""
-    within = ((boxes >= -1) & (boxes <= MOST_OF_FRACTIONS)).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
-    if count := int((within & (boxes[:, :2] < boxes[:, 2:]).all(axis=1)).sum()):
-        warn(
-            f"{count:,} of {len(boxes):,} boxes of {whose} lie between 0 and 1: are they fractions of the image's "
-            "sides? Boxes are read as pixels; multiply these by width and height"
-        )
 
 
 def _cut(boxes: NDArray[np.float32], edges: NDArray[np.int32]) -> NDArray[np.float32]:

@@ -19,11 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.annotated_files import MOST_OF_FRACTIONS, AnnotatedFiles, Objects, tell_of_fractions
+from trainer.data.annotated_files import AnnotatedFiles, Objects
+from trainer.data.doubtful_boxes import MOST_OF_FRACTIONS, OF_SIDES, Given, tell_of_boxes
 from trainer.data.errors import DataError
 from trainer.data.image_files import Names
 from trainer.data.json_stream import Item, JsonLists
+from trainer.data.mask_extents import Extents
 from trainer.data.records import Categories, field, places_of, whole
+from trainer.data.run_lengths import uncompressed, whole_numbers
 from trainer.specs.data_sets import CocoSource
 from trainer.specs.given_files import open_descriptor, parse_json
 
@@ -39,14 +42,13 @@ MAX_PIXELS_OF_MASKS = 3 << 29
 """Of all objects of an image, a byte each: 1.6 GB. 3,000 cells in a micrograph of 704 x 520 have 1.1 billion."""
 MERGED_AT_ONCE = 16
 """pycocotools merges one polygon after the other into what there is, in the square of their number."""
-MAX_BITS = 60
-"""Of a number in compressed run lengths."""
 
 
 def open_coco(
     source: CocoSource, split: str, *, tick: Callable[[], None], warn: Callable[[str], None]
 ) -> AnnotatedFiles:
-    """Open a split; images come in the order of their ids. `warn` is told of boxes that look like fractions.
+    """Open a split; images come in the order of their ids. `warn` is told of boxes that are doubtful, and
+    where there are none.
 
     Raises:
         DataError: the annotations are not what they should be, or images are not there.
@@ -66,7 +68,6 @@ def open_coco(
     _refuse_twice(np.array(found.own_ids, dtype=np.int64), path.name)
     by_image = np.argsort(image_of, kind="stable")
     boxes = np.array(found.boxes, dtype=np.float32).reshape(-1, 4)
-    tell_of_fractions(boxes, path.name, warn)
     objects = Objects(
         boxes=array("f", boxes[by_image].tobytes()),
         classes=array("q", labels[by_image].tobytes()),
@@ -79,6 +80,24 @@ def open_coco(
             path, np.array(found.starts, dtype=np.int64)[by_image], np.array(found.lengths, dtype=np.int64)[by_image]
         )
     sizes = np.array(found.sizes, dtype=np.int32).reshape(-1, 2)[order]
+    given = Given(
+        boxes=boxes[by_image],
+        classes=labels[by_image],
+        images=image_of[by_image],
+        sizes=sizes,
+        names=names,
+        whose=path.name,
+        form="left, top, width, height",
+        others=OF_SIDES,
+        extents=found.extents.boxes()[by_image],
+    )
+    tell_of_boxes(given, warn)
+    if not len(boxes):
+        listed = "an empty list" if found.lists_annotations else "no list"
+        warn(
+            f"split {split!r}: {path.name} has {listed} `annotations`, so that no image of it has an object: they are "
+            "for pretraining alone. Name the file of their instances, as instances_val2017.json"
+        )
     folder, classes = source.root / files.images, found.categories.names
     return AnnotatedFiles(path.name, folder, names, sizes, objects, classes, found.sha256, tick, masks)
 
@@ -94,6 +113,7 @@ class _Instances:
         self.boxes, self.crowds = array("f"), array("b")
         self.starts, self.lengths = array("q"), array("q")
         self.segmented = False
+        self.extents = Extents()
         self.categories = Categories(self._where)
         file = JsonLists(path, tick)
         for item in file.items("images", "annotations", "categories"):
@@ -104,6 +124,7 @@ class _Instances:
             else:
                 self.categories.add(item)
         self.sha256 = file.sha256
+        self.lists_annotations = "annotations" in file.lists
         self.ids = np.array(self._ids, dtype=np.int64)
 
     def _image(self, item: Item) -> None:
@@ -127,7 +148,9 @@ class _Instances:
         self.crowds.append(self._crowd(item))
         self.starts.append(item.start)
         self.lengths.append(item.length)
-        self.segmented = self.segmented or bool(item.value.get("segmentation"))
+        segmentation = item.value.get("segmentation")
+        self.segmented = self.segmented or bool(segmentation)
+        self.extents.add(segmentation)
 
     def _crowd(self, item: Item) -> bool:
         given = item.value.get("iscrowd")
@@ -249,20 +272,12 @@ def _readable(segmentation: Any, height: int, width: int) -> _Readable:
     if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
         raise ValueError(f"neither polygons nor run lengths of {height} x {width} pixels")
     counts = segmentation.get("counts")
-    runs = _uncompressed(counts) if isinstance(counts, str) else _whole_numbers(counts)
+    runs = uncompressed(counts) if isinstance(counts, str) else whole_numbers(counts)
     if runs is None or any(run < 0 for run in runs):
         raise ValueError("run lengths are numbers of pixels")
     if sum(runs) != height * width:
         raise ValueError(f"run lengths of {sum(runs):,} pixels for {height} x {width}")
     return _Readable([], runs)
-
-
-def _whole_numbers(values: Any) -> list[int] | None:
-    """A list of whole numbers, however they are written; None where it is none."""
-    if not isinstance(values, list):
-        return None
-    found = [number for value in values if (number := whole(value)) is not None]
-    return found if len(found) == len(values) else None
 
 
 def _shows(points: list[float], height: int, width: int) -> bool:
@@ -294,33 +309,6 @@ def _corners(points: list[float]) -> NDArray[np.float64]:
 def _following(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     """The next corner of each."""
     return np.concatenate((corners[1:], corners[:1]))
-
-
-def _uncompressed(text: str) -> list[int]:
-    """Run lengths from their text: 5 bits a character, the lowest first, bit 6 where more follow, the last one's bit 5
-    the sign; from the fourth on the difference to the run before the last (rleFrString in pycocotools' maskApi.c).
-
-    Raises:
-        ValueError: the text has other characters, or ends within a number.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64:
-            raise ValueError("compressed run lengths have other characters than they may")
-        if shift >= MAX_BITS:
-            raise ValueError("compressed run lengths hold a number that is too large")
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    if shift:
-        raise ValueError("compressed run lengths end within a number")
-    return runs
 
 
 def _is_number(value: object) -> bool:

@@ -43,7 +43,9 @@ class JsonLists:
         """`tick` is called for every object."""
         self.path = path
         self.sha256 = ""
-        """SHA-256 of the file, once it has been read to its end."""
+        """SHA-256 of the file, once it has been read to its end,"""
+        self.lists: set[str] = set()
+        """and which of the lists that were asked for it has."""
         self._tick = tick
         self._text = ""
         self._place = 0
@@ -61,7 +63,7 @@ class JsonLists:
             if self._next() and self._text.startswith(_BOM):
                 self._place = len(_BOM)
             self._expect("{")
-            read = set()
+            self.lists = set()
             if self._next() == "}":
                 self._place += 1
             else:
@@ -69,9 +71,9 @@ class JsonLists:
                     key = self._value()
                     if not isinstance(key, str):
                         raise self._fault("a name is expected")
-                    if key in read:
+                    if key in self.lists:
                         raise self._fault(f"{key!r} is there twice")
-                    read |= {key} & set(lists)
+                    self.lists |= {key} & set(lists)
                     self._expect(":")
                     if key in lists and self._next() == "[":
                         yield from self._objects(key)

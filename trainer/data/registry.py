@@ -17,6 +17,7 @@ from trainer.data.datasets import (
     FirstLabelledImages,
     ImageDataSet,
     Images,
+    whole_of,
 )
 from trainer.data.digits import open_digits
 from trainer.data.errors import DataError
@@ -153,6 +154,13 @@ def open_annotated(
     """
     images = open_images(name, split, source=source, limit=limit, tick=tick, warn=warn)
     if isinstance(images, AnnotatedDataSet):
+        whole = whole_of(images)
+        assert isinstance(whole, AnnotatedDataSet)
+        if not whole.presence().any():
+            raise DataError(
+                f"split {split!r} of data set {name!r} has no object in any of its {len(whole):,} images, and this job "
+                "learns from objects or is judged on them; name the file of its annotations, or use another split"
+            )
         return images
     raise DataError(f"{_said(name, source)} and no boxes, which this job learns from")
 

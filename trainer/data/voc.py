@@ -18,7 +18,8 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.annotated_files import MOST_OF_FRACTIONS, AnnotatedFiles, Objects, tell_of_fractions
+from trainer.data.annotated_files import AnnotatedFiles, Objects
+from trainer.data.doubtful_boxes import MOST_OF_FRACTIONS, OF_CORNERS, Given, tell_of_boxes
 from trainer.data.errors import DataError
 from trainer.data.image_files import Names
 from trainer.specs.data_sets import VocSource
@@ -54,7 +55,7 @@ class _Image:
 
 def open_voc(source: VocSource, split: str, *, tick: Callable[[], None], warn: Callable[[str], None]) -> AnnotatedFiles:
     """Open a split: the images of its sets one after the other, in the order of their lists. `warn` is told of boxes
-    that look like fractions, or as if they counted from 0.
+    that are doubtful, or look as if they counted from 0.
 
     The classes are VOC's 20 where no annotation of any split names another, else the names found there, sorted: every
     split has the same.
@@ -85,7 +86,17 @@ def open_voc(source: VocSource, split: str, *, tick: Callable[[], None], warn: C
     sizes = np.array([(image.height, image.width) for image in images], dtype=np.int32).reshape(-1, 2)
     whose = f"split {split!r} ({', '.join(source.splits[split])})"
     boxes = np.array(objects.boxes, dtype=np.float32).reshape(-1, 4)
-    tell_of_fractions(boxes, whose, warn)
+    given = Given(
+        boxes=boxes,
+        classes=np.array(objects.classes, dtype=np.int64),
+        images=np.repeat(np.arange(len(images)), [len(image.objects) for image in images]),
+        sizes=sizes,
+        names=names,
+        whose=whose,
+        form="xmin, ymin, xmax, ymax",
+        others=OF_CORNERS,
+    )
+    tell_of_boxes(given, warn)
     _tell_of_zeros(boxes, whose, warn)
     return AnnotatedFiles(
         whose, source.root, names, sizes, objects, classes, digest.hexdigest(), tick, ignored_are_difficult=True

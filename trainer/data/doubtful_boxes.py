@@ -1,0 +1,218 @@
+"""Boxes that are there twice, or look as if they were written in another form than the one they are read in.
+
+All of it is told and nothing is changed: a box is what its format says it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.image_files import Names, said
+
+MOST_OF_FRACTIONS = 1.01
+"""Up to which coordinates look like parts of an image's sides, to rounding."""
+OFF = 3.0
+"""Pixels by which an edge of a box may be off its mask's,"""
+OFF_OF_SIDE = 0.2
+"""or this part of the mask's side, if that is more: boxes drawn by hand are."""
+OVER = 2.0
+"""Pixels over the edge of an image that are no rounding."""
+MANY = 0.1
+"""The part of all boxes that have to be wrong before another form is thought of;"""
+ALMOST_ALL = 0.95
+"""so many have to fit in that one."""
+
+Boxes = NDArray[np.float32]
+"""(k, 4): left, top, right, bottom."""
+Form = Callable[[Boxes], Boxes]
+"""What boxes would be that were written in another form."""
+
+
+def _columns(boxes: Boxes) -> tuple[NDArray[np.float32], ...]:
+    return boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3]
+
+
+def _sides_are_corners(boxes: Boxes) -> Boxes:
+    left, top, right, bottom = _columns(boxes)
+    return np.stack((left, top, right - left, bottom - top), axis=1)
+
+
+def _from_centre(boxes: Boxes) -> Boxes:
+    left, top, right, bottom = _columns(boxes)
+    across, down = (right - left) / 2, (bottom - top) / 2
+    return np.stack((left - across, top - down, left + across, top + down), axis=1)
+
+
+def _corners_are_sides(boxes: Boxes) -> Boxes:
+    left, top, right, bottom = _columns(boxes)
+    return np.stack((left, top, left + right, top + bottom), axis=1)
+
+
+def _exchanged(boxes: Boxes) -> Boxes:
+    return boxes[:, [1, 0, 3, 2]]
+
+
+OF_SIDES: Mapping[str, Form] = {
+    "left, top, right, bottom": _sides_are_corners,
+    "centre, width, height": _from_centre,
+    "top, left, height, width": _exchanged,
+}
+"""What may be written where left, top, width and height are expected, as by COCO."""
+OF_CORNERS: Mapping[str, Form] = {
+    "left, top, width, height": _corners_are_sides,
+    "ymin, xmin, ymax, xmax": _exchanged,
+}
+"""What may be written where xmin, ymin, xmax and ymax are expected, as by VOC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The objects of a split as its annotations give them, image by image."""
+
+    boxes: Boxes
+    classes: NDArray[np.int64]
+    images: NDArray[np.int64]
+    """(k,) the image that each is of."""
+    sizes: NDArray[np.int32]
+    """(n, 2) height and width of the images."""
+    names: Names
+    whose: str
+    """What they are called."""
+    form: str
+    """In which form boxes are expected,"""
+    others: Mapping[str, Form]
+    """and in which others they may have been written."""
+    extents: Boxes | None = None
+    """Of the masks; NaN where an object has none that was looked at."""
+
+
+def tell_of_boxes(given: Given, warn: Callable[[str], None]) -> None:
+    """Warn of what is doubtful of the boxes of a split."""
+    _tell_of_fractions(given, warn)
+    _tell_of_twice(given, warn)
+    if not _tell_of_masks_elsewhere(given, warn):
+        _tell_of_another_form(given, warn)
+
+
+def _tell_of_fractions(given: Given, warn: Callable[[str], None]) -> None:
+    if count := int(_fractions(given.boxes).sum()):
+        warn(
+            f"{count:,} of {len(given.boxes):,} boxes of {given.whose} lie between 0 and 1: are they fractions of the "
+            "image's sides? Boxes are read as pixels; multiply these by width and height"
+        )
+
+
+def _fractions(boxes: Boxes) -> NDArray[np.bool_]:
+    within = ((boxes >= -1) & (boxes <= MOST_OF_FRACTIONS)).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
+    return np.asarray(within & _has_area(boxes))
+
+
+def _tell_of_twice(given: Given, warn: Callable[[str], None]) -> None:
+    """Warn of objects that have image and box of one before them; those without an area may be all zeros."""
+    kept = np.flatnonzero(_has_area(given.boxes))
+    edges = (given.boxes[kept] + np.float32(0)).view(np.int32)  # -0.0 is 0.0
+    order, same = _equal_neighbours(given.images[kept], *edges.T)
+    if not same.any():
+        return
+    first = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
+    count = int(_equal_neighbours(first, given.classes[kept][order])[1].sum())
+    others = int(same.sum()) - count
+    where = said(given.names[int(given.images[kept[order[int(np.argmax(same))]]])])
+    told = []
+    if count:
+        told.append(
+            f"{count:,} of {len(given.boxes):,} objects of {given.whose} have image, class and box of another one: "
+            "they are learned twice, and a detection finds one of two such alone; leave out all but one"
+        )
+    if others:
+        whose = "have" if count else f"of {len(given.boxes):,} of {given.whose} have"
+        told.append(f"{others:,} {'more ' if count else 'objects '}{whose} image and box of one of another class")
+    warn(f"{'; '.join(told)} (first in {where})")
+
+
+def _equal_neighbours(*columns: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """An order of rows of whole numbers in which equal ones stand together, and whether each equals the one before."""
+    mixed = np.zeros(len(columns[0]), dtype=np.uint64)
+    for column in columns:  # a number for a row: sorted by all of its columns COCO's would take seconds
+        mixed = (mixed ^ column.astype(np.int64).view(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    order = np.argsort(mixed, kind="stable")
+    same = np.zeros(len(order), dtype=np.bool_)
+    same[1:] = np.all([column[order[1:]] == column[order[:-1]] for column in columns], axis=0)
+    return order, same
+
+
+def _tell_of_masks_elsewhere(given: Given, warn: Callable[[str], None]) -> bool:
+    """Warn of boxes that are not where their masks are; returns whether it is known why."""
+    if given.extents is None:
+        return False
+    known = np.isfinite(given.extents).all(axis=1)
+    looked = np.flatnonzero(known & _has_area(given.boxes) & ~_fractions(given.boxes))
+    edges = given.sizes[given.images[looked]][:, ::-1].astype(np.float32)
+    extents, boxes = given.extents[looked], given.boxes[looked]
+    off = _off(boxes, extents, edges)
+    count = int(off.sum())
+    if not count:
+        return False
+    fits = [
+        form for form, read in given.others.items() if (~_off(read(boxes[off]), extents[off], edges[off])).mean() > 0.5
+    ]
+    why = (
+        f"most of these would fit as {fits[0]}: write them as {given.form}"
+        if fits
+        else f"are they {given.form}, in pixels of the image as it is?"
+    )
+    where = said(given.names[int(given.images[looked[int(np.argmax(off))]])])
+    warn(
+        f"{count:,} of {len(looked):,} boxes of {given.whose} are elsewhere than their polygons or run lengths "
+        f"(first in {where}); {why}"
+    )
+    return bool(fits)
+
+
+def _off(boxes: Boxes, extents: Boxes, edges: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which boxes are off the extents of their masks, as far as both lie within the image."""
+    corners = np.concatenate((edges, edges), axis=1)
+    boxes, extents = np.clip(boxes, 0, corners), np.clip(extents, 0, corners)
+    sides = np.tile(extents[:, 2:] - extents[:, :2], 2)
+    return np.asarray((np.abs(boxes - extents) > np.maximum(OFF, OFF_OF_SIDE * sides)).any(axis=1))
+
+
+def _tell_of_another_form(given: Given, warn: Callable[[str], None]) -> None:
+    """Warn where many boxes reach over their image or have no area, and almost all would be well in another form; and
+    where most reach over it."""
+    boxes = given.boxes
+    if not len(boxes):
+        return
+    edges = given.sizes[given.images][:, ::-1].astype(np.float32)
+    over = _over(boxes, edges)
+    wrong = over | ~_has_area(boxes)
+    if wrong.mean() < MANY:
+        return
+    for form, read in given.others.items():
+        others = read(boxes)
+        if (_has_area(others) & ~_over(others, edges)).mean() >= ALMOST_ALL:
+            warn(
+                f"{int(wrong.sum()):,} of {len(boxes):,} boxes of {given.whose} reach over the edge of their image or "
+                f"have no area, and almost all would lie within it as {form}: are they written so? They are read as "
+                f"{given.form}; write them as these"
+            )
+            return
+    if over.mean() > 0.5:
+        warn(
+            f"{int(over.sum()):,} of {len(boxes):,} boxes of {given.whose} reach over the edge of their image: are "
+            f"they {given.form}, in pixels of the image as it is, and not of another size?"
+        )
+
+
+def _has_area(boxes: Boxes) -> NDArray[np.bool_]:
+    return np.asarray((boxes[:, :2] < boxes[:, 2:]).all(axis=1))
+
+
+def _over(boxes: Boxes, edges: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.asarray((boxes[:, :2] < -OVER).any(axis=1) | (boxes[:, 2:] > edges + OVER).any(axis=1))
