@@ -11,7 +11,7 @@ from PIL import Image
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError
 from trainer.data.registry import open_data_set
-from trainer.evaluation import label_lists
+from trainer.evaluation import list_lines
 from trainer.evaluation.label_lists import balanced, choose_labels, keys, listed
 from trainer.specs.classification import LabelsSpec
 from trainer.specs.data_sets import ImageFolderSource, parse_source
@@ -50,7 +50,9 @@ def silent(message):
 )
 def test_a_list_of_digits_is_the_same_for_ever(percent, seed, digest):
     digits = open_data_set("digits", "train")
-    chosen = choose_labels(LabelsSpec(percent=percent, seed=seed), "digits", digits, None, warn=lambda said: None)
+    chosen = choose_labels(
+        LabelsSpec(percent=percent, seed=seed), "digits", digits, None, split="train", warn=lambda said: None
+    )
     assert chosen.digest == digest
     counts = Counter(digits.labels()[chosen.indices].tolist())
     assert counts == {label: {1: 1, 10: 14}[percent] for label in range(10)}
@@ -96,7 +98,7 @@ def test_uneven_classes_are_told():
     names, labels = folders([2, 40])
     data = Named(names, labels, ("c0", "c1"))
     said = []
-    chosen = choose_labels(LabelsSpec(percent=50), "mine", data, None, warn=said.append)
+    chosen = choose_labels(LabelsSpec(percent=50), "mine", data, None, split="train", warn=said.append)
     assert len(chosen.indices) == 2 + 10
     assert said[0] == "1 of 2 classes have fewer than 10 images and give all of them: 12 labels in all"
 
@@ -120,7 +122,7 @@ def test_a_share_that_cannot_be_kept_is_told(sizes, percent, said):
     names, labels = folders(sizes)
     data = Named(names, labels, tuple(f"c{n}" for n in range(len(sizes))))
     heard = []
-    choose_labels(LabelsSpec(percent=percent), "mine", data, None, warn=heard.append)
+    choose_labels(LabelsSpec(percent=percent), "mine", data, None, split="train", warn=heard.append)
     assert heard == said
 
 
@@ -142,7 +144,9 @@ class AsLargeAsImageNet:
 
 def test_a_percentage_of_imagenet_says_how_many_it_draws_and_how_many_the_published_list_has():
     heard = []
-    chosen = choose_labels(LabelsSpec(percent=1), "imagenet", AsLargeAsImageNet(), None, warn=heard.append)
+    chosen = choose_labels(
+        LabelsSpec(percent=1), "imagenet", AsLargeAsImageNet(), None, split="train", warn=heard.append
+    )
     assert len(chosen.indices) == 13_000
     assert heard == [
         "1 % of 1,281,167 images would be 12,812; each of the 1,000 classes gives the same whole number of images, 13, "
@@ -165,7 +169,7 @@ def test_a_file_names_images_with_or_without_folders(tmp_path, text):
     (tmp_path / "list.txt").write_bytes(text.encode())
     data = Named(["a/0.jpg", "a/1.jpg", "b/2.jpg"], [0, 0, 1], ("a", "b"))
     source = ImageFolderSource(format="image_folder", root=tmp_path, lists={"few": tmp_path / "list.txt"})
-    chosen = choose_labels(LabelsSpec(list="few"), "mine", data, source, warn=silent)
+    chosen = choose_labels(LabelsSpec(list="few"), "mine", data, source, split="train", warn=silent)
     assert chosen.indices.tolist() == [0, 2]
     # SHA-256 of "a/0.jpg\nb/2.jpg\n", whatever the file looks like.
     assert chosen.digest == "d778253b699a3c7c20d7f7b72c061d8943e9fc59343cfaef224722568c4eb80b"
@@ -196,10 +200,10 @@ def test_a_list_that_does_not_name_each_image_once_is_refused(tmp_path, text, sa
 def test_a_list_that_the_host_does_not_have_is_refused(tmp_path):
     data = Named(["a/0.jpg"], [0], ("a",))
     with pytest.raises(DataError, match=r"no list 'few' in this host's datasets\.yaml \(it has none\)"):
-        choose_labels(LabelsSpec(list="few"), "mine", data, None, warn=silent)
+        choose_labels(LabelsSpec(list="few"), "mine", data, None, split="train", warn=silent)
     source = ImageFolderSource(format="image_folder", root=tmp_path, lists={"1percent": tmp_path / "x"})
     with pytest.raises(DataError, match=r"no list 'few' .*\(known: 1percent\)"):
-        choose_labels(LabelsSpec(list="few"), "mine", data, source, warn=silent)
+        choose_labels(LabelsSpec(list="few"), "mine", data, source, split="train", warn=silent)
 
 
 NESTED = ["a/100CANON/0.png", "a/101CANON/0.png", "b/100CANON/0.png", "b/1.png"]
@@ -321,13 +325,13 @@ def test_a_line_means_what_a_look_at_every_image_finds(tmp_path_factory, names, 
 
 def test_many_images_of_one_name_are_looked_at_once_each(tmp_path, monkeypatch):
     looks = Counter()
-    folders = label_lists._folders
+    folders = list_lines._folders
 
     def counted(path):
         looks["at a path"] += 1
         return folders(path)
 
-    monkeypatch.setattr(label_lists, "_folders", counted)
+    monkeypatch.setattr(list_lines, "_folders", counted)
     names = [f"a/{number}/0.jpg" for number in range(400)]
     file = tmp_path / "list.txt"
     file.write_text("\n".join(names))
@@ -360,13 +364,19 @@ def test_files_of_one_name_in_several_folders_are_images_of_their_own(tmp_path, 
     data = open_data_set("mine", "train", source=source)
     names = keys(data)
     assert len(set(names)) == 24
-    few = choose_labels(LabelsSpec(list="few"), "mine", data, source, warn=silent)
+    few = choose_labels(LabelsSpec(list="few"), "mine", data, source, split="train", warn=silent)
     below = "" if form == "image_folder" else "train/"
     wanted = {f"{below}{name}" for name in ("a/100CANON/IMG_0.png", "a/101CANON/IMG_0.png", "b/101CANON/IMG_5.png")}
     assert {names[index] for index in few.indices} == wanted
     if form == "file_list":
-        assert choose_labels(LabelsSpec(list="lines"), "mine", data, source, warn=silent).digest == few.digest
-    draws = {choose_labels(LabelsSpec(percent=25, seed=s), "mine", data, source, warn=silent).digest for s in range(40)}
+        assert (
+            choose_labels(LabelsSpec(list="lines"), "mine", data, source, split="train", warn=silent).digest
+            == few.digest
+        )
+    draws = {
+        choose_labels(LabelsSpec(percent=25, seed=s), "mine", data, source, split="train", warn=silent).digest
+        for s in range(40)
+    }
     assert len(draws) > 30, "150 pairs of either class; where both cameras shared a key there were 9 draws of both"
 
 

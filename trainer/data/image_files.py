@@ -54,7 +54,6 @@ class FileImages(ABC):
     identities: NDArray[np.int64]
     """(n,) `identity` of each image's file."""
     _folder: bytes
-    """Below which they are."""
     _reading = Reading()
 
     @abstractmethod
@@ -63,6 +62,11 @@ class FileImages(ABC):
     @abstractmethod
     def _path(self, index: int) -> bytes:
         """Of an image, below `_folder`."""
+
+    @property
+    def folder(self) -> bytes:
+        """Below which they are."""
+        return self._folder
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """The image, (H, W, 3) uint8 RGB.

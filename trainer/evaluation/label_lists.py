@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.classes import in_words
-from trainer.data.datasets import ImageDataSet
+from trainer.data.datasets import ImageDataSet, whole_of
 from trainer.data.errors import DataError
+from trainer.evaluation.list_lines import SEVERAL, Finder
+from trainer.evaluation.other_splits import OtherSplits
 from trainer.specs.classification import LabelsSpec
 from trainer.specs.data_sets import DataSource
 from trainer.specs.given_files import read_text
@@ -27,8 +29,6 @@ from trainer.specs.words import shown
 
 NAMED = 5
 """Names that an error gives."""
-SEVERAL = -1
-"""In place of an image: it is not one alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,15 @@ def choose_labels(
     dataset: ImageDataSet,
     source: DataSource | None,
     *,
+    split: str,
     warn: Callable[[str], None],
 ) -> LabelList:
-    """The images of `dataset`, which is called `name`, that `spec` asks for; `source` is the data set's entry in
-    datasets.yaml, which names the list files.
+    """The images of `dataset`, the split `split` of the data set `name`, that `spec` asks for; `source` is the data
+    set's entry in datasets.yaml, which names the list files.
 
     Raises:
-        DataError: there is no such list, or it names images that are not found once; names the first of them.
+        DataError: there is no such list, or it names images that are not found once, not in this split or not within
+            its limit; names the first of them.
     """
     names, labels = keys(dataset), dataset.labels()
     if spec.list is None:
@@ -67,7 +69,15 @@ def choose_labels(
                 f"the data set has no list {spec.list!r} in this host's datasets.yaml ({known}); "
                 f"add lists: {{{spec.list}: FILE}}, or ask for labels: {{percent: 1}}"
             )
-        indices = listed(lists[spec.list], names, [dataset.classes[label] for label in labels.tolist()])
+        whole = whole_of(dataset)
+        assert isinstance(whole, ImageDataSet)
+        indices = listed(
+            lists[spec.list],
+            names if whole is dataset else keys(whole),
+            [dataset.classes[label] for label in whole.labels().tolist()],
+            limit=len(dataset),
+            others=OtherSplits(whole, split, source),
+        )
         _tell_unnamed(spec.list, dataset.classes, labels, indices, warn)
     lines = sorted(names[index] for index in indices.tolist())
     return LabelList(indices, hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest())
@@ -150,18 +160,26 @@ def balanced(
     return np.array(sorted(index for members in by_class for _, index in sorted(members)[:count]), dtype=np.int64)
 
 
-def listed(file: Path, names: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
-    """The images that a text file names, one a line; (k,) ascending. `names` are the keys of the data set's images and
-    `classes` the names of their classes.
+def listed(
+    file: Path,
+    names: Sequence[str],
+    classes: Sequence[str],
+    *,
+    limit: int | None = None,
+    others: OtherSplits | None = None,
+) -> NDArray[np.int64]:
+    """The images that a text file names, one a line; (k,) ascending. `names` are the keys of the split's images and
+    `classes` the names of their classes, `limit` how many of them may be used, and `others` knows what is of other
+    splits.
 
     A line is an image's key, or the end of one, or one with more folders before it, as lists of SimCLR and of other
     trees have them; or the class and the file name; or such a name, a blank and the class, as in the lists that make a
     data set. Where nothing is found, differences in Unicode form are passed over. The end of a key that begins with the
-    name of a class is of no image of another class.
+    name of a class is of no image of another class, and what names an image of another split is none of this one.
 
     Raises:
         DataError: the file cannot be read or names nothing, a name is there twice, or it is not that of exactly one
-            image; names the first of them.
+            image, which may be used; names the first of them.
     """
     try:
         text = read_text(file, encoding="utf-8-sig", errors="backslashreplace")  # as keys have what is no UTF-8
@@ -172,107 +190,35 @@ def listed(file: Path, names: Sequence[str], classes: Sequence[str]) -> NDArray[
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
         raise DataError(f"{file.name} names no image")
-    exact = _Finder(lines, names, classes, str)
+    exact = Finder(lines, names, classes, str)
     found = {line: exact.place(line) for line in lines}
     if missed := [line for line in lines if found[line] is None]:
-        alike = _Finder(missed, names, classes, lambda text: unicodedata.normalize("NFC", text))
+        alike = Finder(missed, names, classes, lambda text: unicodedata.normalize("NFC", text))
         found |= {line: alike.place(line) for line in missed}
-    for said, kind in (
-        ("not in the data set", None),
-        ("the name of several images; put more of its folders before it", SEVERAL),
-    ):
-        if wrong := [line for line in lines if found[line] == kind]:
-            raise DataError(
-                f"{file.name}: {shown(', '.join(wrong[:NAMED]))}: {said} ({len(wrong):,} of {len(lines):,} lines; the "
-                f"data set's own names are such as {shown(names[0])})"
-            )
+    meant = {line: each for line, each in found.items() if each is not None and each.place != SEVERAL}
+    _refuse(file, lines, names, [line for line in lines if found[line] is None], "not in the data set")
+    several = "the name of several images; put more of its folders before it"
+    _refuse(file, lines, names, [line for line in lines if line not in meant], several)
+    if others is not None:
+        elsewhere = {line: said for line, each in meant.items() if (said := others.holds(each, names[each.place]))}
+        said = next(iter(elsewhere.values()), "")
+        _refuse(file, lines, names, [line for line in lines if elsewhere.get(line) == said], said)
+    if limit is not None:
+        said = f"beyond data.limit, which leaves {limit:,} of {len(names):,} images; raise it, or leave it out"
+        _refuse(file, lines, names, [line for line in lines if meant[line].place >= limit], said)
     indices: set[int] = set()
     for line in lines:
-        index = found[line]
-        assert index is not None, "refused above"
+        index = meant[line].place
         if index in indices:
             raise DataError(f"{file.name}: {shown(line)} is there twice")
         indices.add(index)
     return np.array(sorted(indices), dtype=np.int64)
 
 
-class _Places:
-    """Images by a path and their class, and by the path alone. Where several have one, that alone is kept: they may be
-    as many as the lines that name them."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str | None], int] = {}
-
-    def add(self, path: str, of: str, place: int) -> None:
-        for key in ((path, of), (path, None)):
-            if self._known.setdefault(key, place) != place:
-                self._known[key] = SEVERAL
-
-    def get(self, path: str, of: str | None = None) -> int | None:
-        """The image of this path, and of the class `of` if it is given: None where there is none, or SEVERAL."""
-        return self._known.get((path, of))
-
-
-class _Finder:
-    """Images by what a line of a list says."""
-
-    def __init__(
-        self, lines: Sequence[str], names: Sequence[str], classes: Sequence[str], form: Callable[[str], str]
-    ) -> None:
-        """Of `names` those are kept whose file some line may name: a list has a hundredth of ImageNet's."""
-        self._form = form
-        self._every_class = {form(name) for name in set(classes)}
-        said = [path for line in lines for text, _ in _readings(form(line)) if (path := _folders(text))]
-        files, ends, lengths = {path[-1] for path in said}, {"/".join(path) for path in said}, {len(p) for p in said}
-        self._whole, self._ends, self._files = _Places(), _Places(), _Places()
-        self._deepest = 0
-        for place, (name, class_) in enumerate(zip(names, classes, strict=True)):
-            if (file := form(name).rpartition("/")[2]) not in files:
-                continue
-            path, of = _folders(form(name)), form(class_)
-            self._deepest = max(self._deepest, len(path))
-            self._whole.add("/".join(path), of, place)
-            self._files.add(file, of, place)
-            for length in range(1, len(path) + 1):
-                if length in lengths and (end := "/".join(path[-length:])) in ends:
-                    self._ends.add(end, of, place)
-
-    def place(self, line: str) -> int | None:
-        """The image that the line may mean, that of which it says most; None where there is none, or SEVERAL."""
-        for text, of in _readings(self._form(line)):
-            said = _folders(text)
-            found = self._named(said, of) if said else None
-            if found is not None:
-                return found
-        return None
-
-    def _named(self, said: list[str], of: str | None) -> int | None:
-        first = said[-2] if len(said) > 1 else None
-        # The path of an image, perhaps with folders before it. Before a file name alone the folder must not be another
-        # class.
-        for start in range(max(0, len(said) - self._deepest), len(said)):
-            path, alone = "/".join(said[start:]), start == len(said) - 1
-            class_ = first if alone and first in self._every_class else None
-            if self._whole.get(path, class_) is not None:
-                return None if class_ is not None and of not in (None, class_) else self._whole.get(path, of or class_)
-        # Its end, or the class and the file.
-        end = self._ends.get("/".join(said), of)
-        file = self._files.get(said[-1], first) if first is not None and of in (None, first) else None
-        # A shortened name may begin with a folder that is called like a class; without any image of that class the
-        # line most likely means one that is not there.
-        if of is None and first is not None and said[0] in self._every_class:
-            of_class = self._ends.get("/".join(said), said[0]) is not None or (file is not None and first == said[0])
-            if not of_class:
-                return None
-        found = {place for place in (end, file) if place is not None}
-        return SEVERAL if len(found) > 1 else next(iter(found), None)
-
-
-def _readings(line: str) -> list[tuple[str, str | None]]:
-    """What a line may say: a name, or a name and its class."""
-    parts = line.rsplit(None, 1)
-    return [(line, None)] + ([(parts[0], parts[1])] if len(parts) == 2 else [])
-
-
-def _folders(path: str) -> list[str]:
-    return [part for part in path.split("/") if part not in ("", ".")]
+def _refuse(file: Path, lines: Sequence[str], names: Sequence[str], wrong: Sequence[str], said: str) -> None:
+    """End with the first of the wrong lines, if there are any."""
+    if wrong:
+        raise DataError(
+            f"{file.name}: {shown(', '.join(wrong[:NAMED]))}: {said} ({len(wrong):,} of {len(lines):,} lines; the "
+            f"data set's own names are such as {shown(names[0])})"
+        )

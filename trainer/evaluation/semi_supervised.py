@@ -39,8 +39,9 @@ def run_semi_supervised(spec: SemiSupervisedSpec, context: Context) -> dict[str,
     """
     backbone = open_backbone(spec, context)
     splits = open_splits(spec, context)
-    name = spec.data.name
-    chosen = choose_labels(spec.labels, name, splits.train, context.data_source(name), warn=context.warn)
+    data = spec.data
+    source = context.data_source(data.name)
+    chosen = choose_labels(spec.labels, data.name, splits.train, source, split=data.split, warn=context.warn)
     labelled = ChosenImages(splits.train, chosen.indices)
     try:
         module = synchronise_batch_norm(backbone.trainable_copy())
