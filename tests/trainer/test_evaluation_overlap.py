@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import runs
 from PIL import Image
 
+from trainer.data import copies
 from trainer.data.overlap import shared
 from trainer.data.registry import open_data_set, open_images
 from trainer.data.unused import unused_images
@@ -76,12 +78,75 @@ def test_a_split_that_is_a_link_to_the_other_or_a_copy_of_it_is_told(tmp_path: P
     (tmp_path / "test").unlink()
     shutil.copytree(tmp_path / "train", tmp_path / "test")
     assert said(entry) == (
-        "the files of split 'train' and of split 'test' have the same names and sizes, and the first ones the same "
-        f"content. If one is a copy of the other, {REMEDY}"
+        "of the 3 images of split 'test', which are judged, 3 have name and size of one that is learned from in split "
+        f"'train', and its content too in 3 of 3 compared: {REMEDY}"
     )
     shutil.rmtree(tmp_path / "test")
     images(tmp_path / "test" / "a", 3, seed=1)  # of the same names and sizes
     assert said(entry) is None
+
+
+def test_a_copy_that_lacks_an_image_or_has_one_more_is_told(tmp_path: Path) -> None:
+    entry: dict[str, object] = {"format": "image_folder", "root": str(tmp_path)}
+    images(tmp_path / "train" / "a", 9)
+    images(tmp_path / "train" / "b", 9, seed=1)
+    shutil.copytree(tmp_path / "train", tmp_path / "test")
+    for name in ("a/3.bmp", "b/4.bmp"):
+        (tmp_path / "test" / name).unlink()
+    images(tmp_path / "more", 1, seed=2)
+    shutil.copy(tmp_path / "more/0.bmp", tmp_path / "test/a/own.bmp")
+    told = said(entry)
+    assert told is not None
+    assert "17 images of split 'test', which are judged, 16 have name and size of one that is" in told
+    assert "in 16 of 16 compared" in told
+    # Beside links, which lead to the same files:
+    (tmp_path / "test/b/0.bmp").unlink()
+    os.link(tmp_path / "train/b/0.bmp", tmp_path / "test/b/0.bmp")
+    told = said(entry)
+    assert told is not None
+    assert "which are judged, 1 are learned from in split 'train'; 15 have name and size of one" in told
+
+
+def test_copies_in_other_folders_and_by_other_names_are_told(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for place in range(6):
+        for split, name in (("train", f"{place}.png"), ("test", f"copy_{place}.png")):
+            (tmp_path / split / "a").mkdir(parents=True, exist_ok=True)
+            if split == "train":
+                Image.fromarray(rng.integers(0, 255, (8 + place, 8, 3), dtype=np.uint8)).save(
+                    tmp_path / "train/a" / name
+                )
+            else:
+                shutil.copy(tmp_path / f"train/a/{place}.png", tmp_path / "test/a" / name)
+    entry: dict[str, object] = {"format": "image_folder", "root": str(tmp_path)}
+    told = said(entry)
+    assert told is not None
+    assert (
+        "6 of 6 that were compared have the content of one that is learned from in split 'train' and another name"
+        in told
+    )
+    shutil.copytree(tmp_path / "train" / "a", tmp_path / "flat")
+    for split, folder in (("train", "train/a"), ("test", "flat")):
+        (tmp_path / f"{split}.txt").write_text("".join(f"{folder}/{place}.png 0\n" for place in range(6)))
+    told = said({"format": "file_list", "root": str(tmp_path), "splits": {"train": "train.txt", "test": "test.txt"}})
+    assert told is not None
+    assert "6 have name and size of one that is learned from in split 'train'" in told
+
+
+def test_what_is_compared_has_an_end_and_does_not_see_one_class_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbered images of one size in two classes, of which those of one are copies."""
+    entry: dict[str, object] = {"format": "image_folder", "root": str(tmp_path)}
+    for seed, folder in enumerate(("train/a", "train/b", "test/a")):
+        images(tmp_path / folder, 40, seed)
+    shutil.copytree(tmp_path / "train/b", tmp_path / "test/b")
+    monkeypatch.setattr(copies, "MOST_COMPARED", 20)
+    told = said(entry)
+    assert told is not None
+    found = re.search(r"80 have name and size .* too in (\d+) of 20 compared", told)
+    assert found is not None
+    assert 5 <= int(found[1]) <= 15
 
 
 @pytest.mark.parametrize("linked", [os.symlink, os.link])

@@ -108,7 +108,7 @@ class AnnotatedFiles(FileImages):
         self.classes = classes
         self.has_masks = masks is not None
         self.ignored_are_difficult = ignored_are_difficult
-        files, self.identities = digest_of_files(whose, self._folder, names, tick)
+        files, self.identities, self.file_sizes = digest_of_files(whose, self._folder, names, tick)
         self.fingerprint = hashlib.sha256(repr((classes, files.hex(), annotations)).encode()).hexdigest()
         """Of the annotations' content, of names and sizes of the images, and of the classes."""
 

@@ -53,6 +53,8 @@ class FileImages(ABC):
     fingerprint: str
     identities: NDArray[np.int64]
     """(n,) `identity` of each image's file."""
+    file_sizes: NDArray[np.int64]
+    """(n,) bytes of each image's file."""
     _folder: bytes
     _reading = Reading()
 
@@ -135,15 +137,15 @@ def identity(status: os.stat_result) -> int:
 
 def digest_of_files(
     whose: str, folder: bytes, names: Names, tick: Callable[[], None]
-) -> tuple[bytes, NDArray[np.int64]]:
-    """SHA-256 of names and sizes of the files below `folder`, in order, and their identities; `tick` is called for
-    each.
+) -> tuple[bytes, NDArray[np.int64], NDArray[np.int64]]:
+    """SHA-256 of names and sizes of the files below `folder`, in order, their identities and their sizes; `tick` is
+    called for each.
 
     Raises:
         DataError: some are not there, or not below `folder`; says how many of which `whose` names, and the first.
     """
     digest = hashlib.sha256()
-    identities = array("q")
+    identities, sizes = array("q"), array("q")
     missing: list[bytes] = []
     for place in range(len(names)):
         name = names[place]
@@ -162,12 +164,13 @@ def digest_of_files(
             raise DataError(f"{whose} names {said(name)}, which is no file in {said(folder)}")
         digest.update(b"%b\0%d\0" % (name, status.st_size))
         identities.append(identity(status))
+        sizes.append(status.st_size)
     if missing:
         raise DataError(
             f"{len(missing):,} of the {len(names):,} images that {whose} names are not in {said(folder)}, first "
             f"{said(missing[0])}: complete the data set, or correct its folders in datasets.yaml"
         )
-    return digest.digest(), np.array(identities, dtype=np.int64)
+    return digest.digest(), np.array(identities, dtype=np.int64), np.array(sizes, dtype=np.int64)
 
 
 def printable(name: bytes) -> str:

@@ -44,6 +44,8 @@ class ClassImages:
     """SHA-256 of names and sizes."""
     identities: NDArray[np.int64]
     """(n,) of the files."""
+    sizes: NDArray[np.int64]
+    """(n,) bytes of the files."""
 
     @classmethod
     def of(cls, images: list[tuple[bytes, int, int]]) -> ClassImages:
@@ -52,7 +54,8 @@ class ClassImages:
         digest = hashlib.sha256(b"".join(b"%b\0%d\0" % image[:2] for image in images)).digest()
         lengths = np.array([len(name) for name, _, _ in images], dtype=np.int64)
         identities = np.array([identity for _, _, identity in images], dtype=np.int64)
-        return cls(b"".join(name for name, _, _ in images), lengths, digest, identities)
+        sizes = np.array([size for _, size, _ in images], dtype=np.int64)
+        return cls(b"".join(name for name, _, _ in images), lengths, digest, identities, sizes)
 
     def paths(self) -> Iterator[bytes]:
         """Each name."""
@@ -78,6 +81,7 @@ class ImageFolder(FileImages):
         self._order = np.lexsort((labels, places))
         self._labels: NDArray[np.int64] = labels[self._order]
         self.identities = np.concatenate([images.identities for images in found.values()])[self._order]
+        self.file_sizes = np.concatenate([images.sizes for images in found.values()])[self._order]
         self._names = b"".join(images.names for images in found.values())
         self._ends = np.cumsum(np.concatenate([images.lengths for images in found.values()]))
         digest = hashlib.sha256()

@@ -44,8 +44,8 @@ class LabelledFiles(FileImages):
         self._labels = labels[self._order]
         self.classes = classes
         digest = hashlib.sha256(repr(classes).encode())
-        files, identities = digest_of_files(whose, self._folder, names, tick)
-        self.identities = identities[self._order]
+        files, identities, sizes = digest_of_files(whose, self._folder, names, tick)
+        self.identities, self.file_sizes = identities[self._order], sizes[self._order]
         digest.update(files)
         digest.update(labels.astype("<i8").data)
         self.fingerprint = digest.hexdigest()

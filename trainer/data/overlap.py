@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from trainer.data.binary_files import BinaryImages
 from trainer.data.classes import in_words
+from trainer.data.copies import copies_of_files
 from trainer.data.datasets import ImageDataSet, Images, whole_of
 from trainer.data.image_files import FileImages
 from trainer.specs.words import shown
@@ -18,37 +18,43 @@ from trainer.specs.words import shown
 REMEDY = "scores come out too high; name another `test_split`, or take the images out of one of the two"
 
 
-def shared(splits: tuple[str, str], images: tuple[Images, Images], tick: Callable[[], None]) -> str | None:
+def shared(
+    splits: tuple[str, str],
+    images: tuple[Images, Images],
+    tick: Callable[[], None],
+    *,
+    learned_from: str = "learned from",
+    remedy: str = REMEDY,
+) -> str | None:
     """What to say of images of the second split, which is judged, that are among those of the first, which is learned
-    from; None: there is nothing. `tick` is called for each image.
+    from; None: there is nothing. `tick` is called for each image; `learned_from` says what is done with the first.
 
-    Of files those are the same that are found in the same place, and those that links, also hard ones, lead to. Copies
-    are found where one split is a copy of the other as a whole. Of records those are that have the same pixels.
+    Of files those are the same that are found in the same place, those that links, also hard ones, lead to, and copies,
+    as far as trainer.data.copies finds them. Of records those are that have the same pixels.
     """
     (learned, judged), (first, second) = splits, images
     whole = whole_of(first), whole_of(second)
-    if first_is_second := learned == judged:
+    of = f"of the {len(second):,} images of split {judged!r}, which are judged"
+    if learned == judged:
         count = min(len(first), len(second))
-    elif isinstance(whole[0], FileImages) and isinstance(whole[1], FileImages):
+        return f"{of}, {count:,} are {learned_from}, for both splits are one: {remedy}"
+    copied = None
+    if isinstance(whole[0], FileImages) and isinstance(whole[1], FileImages):
         # By their places too: a disk of a network may give a file another number at each look.
         there = _hashes(whole[0], len(first), tick), _hashes(whole[1], len(second), tick)
         same = np.isin(there[1], there[0])
         same |= np.isin(whole[1].identities[: len(second)], whole[0].identities[: len(first)])
         count = int(same.sum())
-        if not count and whole[0].fingerprint == whole[1].fingerprint and _alike(whole[0].file(0), whole[1].file(0)):
-            return (
-                f"the files of split {learned!r} and of split {judged!r} have the same names and sizes, and the first "
-                f"ones the same content. If one is a copy of the other, {REMEDY}"
-            )
+        of_one = f"of one that is {learned_from} in split {learned!r}"
+        copied = copies_of_files(whole[0], whole[1], ~same, len(first), tick, of_one=of_one)
     elif isinstance(whole[0], BinaryImages) and isinstance(whole[1], BinaryImages):
         pixels = whole[0].records(tick).identities[: len(first)], whole[1].records(tick).identities[: len(second)]
         count = int(np.isin(pixels[1], pixels[0]).sum())
     else:
         count = len(second) if whole[0].fingerprint == whole[1].fingerprint else 0
-    if not count:
-        return None
-    of = f"of the {len(second):,} images of split {judged!r}, which are judged, {count:,} are learned from"
-    return f"{of}, for both splits are one: {REMEDY}" if first_is_second else f"{of} in split {learned!r}: {REMEDY}"
+    told = [f"{count:,} are {learned_from} in split {learned!r}"] if count else []
+    told += [copied] if copied is not None else []
+    return f"{of}, {'; '.join(told)}: {remedy}" if told else None
 
 
 def again(images: Images, identities: NDArray[np.int64]) -> str | None:
@@ -87,10 +93,3 @@ def _hashes(images: FileImages, count: int, tick: Callable[[], None]) -> NDArray
             real[folder] = os.path.realpath(folder)
         hashes[index] = hash(real[folder] + b"/" + name)
     return hashes
-
-
-def _alike(one: bytes, other: bytes) -> bool:
-    try:
-        return filecmp.cmp(one, other, shallow=False)
-    except OSError:
-        return False

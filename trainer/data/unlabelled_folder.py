@@ -33,6 +33,7 @@ class UnlabelledFolder(FileImages):
         digest = hashlib.sha256(b"images\0")
         images = sorted(images)
         self.identities = np.array([identity for _, _, identity in images], dtype=np.int64)
+        self.file_sizes = np.array([size for _, size, _ in images], dtype=np.int64)
         for name, size, _ in images:
             self._names.append(name)
             digest.update(b"%b\0%d\0" % (name, size))
