@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
@@ -11,6 +12,8 @@ import httpx
 
 from service.loopback import leads_here
 
+_LAST_PORT = 65535
+_HOST = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 _NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Believes no certificate: where none is asked for, to read all the usual ones would take longer than what is asked."""
 
@@ -67,10 +70,18 @@ def _proxy(url: httpx.URL) -> tuple[str, httpx.URL | None]:
         proxy = httpx.URL(found if "://" in found else f"http://{found}")
     except httpx.InvalidURL:
         proxy = httpx.URL()
-    if proxy.scheme not in ("http", "https", "socks5", "socks5h") or not proxy.host:
-        # What it says is not shown: it may hold a password.
-        raise ValueError(f"{variable} is not the address of a proxy (http://HOST:PORT); mend it, or unset it")
+    if not _is_of_a_proxy(proxy):
+        # What it says is not shown: it may hold a password, and where that is not percent-encoded, in any part of it.
+        raise ValueError(
+            f"{variable} is not the address of a proxy (http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT with both "
+            "percent-encoded: @ is %40, / is %2F); mend it, or unset it"
+        )
     return variable, proxy
+
+
+def _is_of_a_proxy(url: httpx.URL) -> bool:
+    known = url.scheme in ("http", "https", "socks5", "socks5h") and (url.port or 1) <= _LAST_PORT
+    return known and _HOST.fullmatch(url.raw_host) is not None and url.raw_path in (b"", b"/") and not url.fragment
 
 
 def _shown(proxy: httpx.URL | None) -> str:

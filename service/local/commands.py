@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from service.client.terminal import say, say_error
 from trainer.commands import missing_folder
 
 
@@ -95,7 +96,7 @@ def up(
         _line("stopping; running jobs write a checkpoint first")
     except (RuntimeError, ValueError) as error:
         failed = True
-        typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
+        say_error(f"Error: {error}")
     finally:
         try:
             stack.stop()
@@ -127,7 +128,7 @@ def demo(
 def _line(text: str) -> None:
     """That nobody takes our lines any more stops no stack, and keeps none from being stopped."""
     with contextlib.suppress(OSError):
-        typer.echo(text)
+        say(text)
 
 
 def _stop_on_signals() -> None:

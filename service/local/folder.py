@@ -8,17 +8,20 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
 from trainer import private_folders
+from trainer.specs.words import shown
 
 STATE = "local.json"
 """A directory with this file in it is one of ours: passwords and ports of the stack."""
 
 _OTHERS = 0o077
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def make_private(directory: Path, report: Callable[[str], None]) -> None:
@@ -28,9 +31,14 @@ def make_private(directory: Path, report: Callable[[str], None]) -> None:
     whole directory, now or in mid-run.
 
     Raises:
-        ValueError: it cannot be made or closed, it belongs to another account, or it is open to others and holds what
-            is none of ours: to close that is its owner's decision.
+        ValueError: it cannot be made or closed, it belongs to another account, its name would break lines, or it is
+            open to others and holds what is none of ours: to close that is its owner's decision.
     """
+    if _CONTROL.search(str(directory.absolute())):
+        raise ValueError(
+            f"{shown(str(directory.absolute()))} has a control character in it, as a line feed is one, which PostgreSQL"
+            " and logs have no place for; choose another --data"
+        )
     try:
         private_folders.make(directory)
         facts = directory.stat()

@@ -118,3 +118,12 @@ def test_folders_that_are_made_on_the_way_are_closed_whatever_the_umask(tmp_path
     finally:
         os.umask(before)
     assert [path.stat().st_mode & 0o777 for path in sorted(tmp_path.rglob("*"))] == [0o700] * 3
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\r", "\ta", "\x1b[2Ja", "a\x85b", "a\nb/lab"])
+def test_a_name_with_a_control_character_is_refused_before_anything_is_made(tmp_path: Path, name: str) -> None:
+    """PostgreSQL refuses a line feed in words of its own, and lines of logs would end in the others."""
+    with pytest.raises(ValueError, match=r"has a control character in it.*choose another --data") as caught:
+        make_private(tmp_path / name, print)
+    assert str(caught.value).isprintable()
+    assert list(tmp_path.iterdir()) == []

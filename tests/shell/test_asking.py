@@ -78,7 +78,15 @@ def test_no_proxy_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("ALL_PROXY", "socks5h://127.0.0.1:9", "pip install socksio"),
         ("http_proxy", "htp://me:hush@proxy:3128", "http_proxy is not the address of a proxy"),
-        ("http_proxy", "http://me:hush@proxy:what", "http_proxy is not the address of a proxy"),
+        *(
+            (variable, address, f"{variable} is not the address of a proxy")
+            for variable in ("http_proxy", "ALL_PROXY")
+            for address in (
+                *("::::", "me:hush", "http://me:hush@::::", "http://me:hush@:3128", "//me:hush@proxy:3128"),
+                *("http://me:hush@proxy:what", "http://me:hush@proxy:99999", "http://me:hush@pro xy:3128"),
+                *("http://me:12/hush@proxy:3128", "http://12?hush@proxy:3128", "http://me#hush@proxy:3128"),
+            )
+        ),
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_named(
@@ -89,6 +97,14 @@ def test_a_proxy_that_cannot_be_used_is_named(
         Client("http://lab.example:8000")
     assert "hush" not in str(caught.value)
     Client("http://127.0.0.1:8000").close()
+
+
+@pytest.mark.parametrize(
+    "address", ["proxy", "proxy:3128", "http://pro_xy.example:3128/", "https://a%40b:c%2Fd@proxy", "http://[::1]:3128"]
+)
+def test_a_proxy_that_is_well_written_is_taken(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", address)
+    Client("http://lab.example:8000").close()
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
