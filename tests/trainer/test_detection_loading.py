@@ -7,6 +7,7 @@ from drawn_objects import DrawnObjects
 from trainer.data.datasets import Annotation, BoxCounts
 from trainer.data.detection_loading import DetectionBatches, flipped, judged_images, prepared, resized
 from trainer.data.errors import DataError
+from trainer.data.packed_masks import PackedMasks
 
 
 def _batches(dataset: DrawnObjects, **changes: object) -> DetectionBatches:
@@ -45,8 +46,24 @@ def test_a_flip_mirrors_boxes_and_masks_and_twice_is_none():
     again = flipped(mirrored, image.shape[1])
     assert np.array_equal(again.boxes, there.boxes)
     assert np.array_equal(again.masks, there.masks)
-    pixels = prepared(image, there, *_own(image), flip=True).pixels.numpy()
+    found = prepared(image, there, *_own(image), flip=True)
+    assert found.annotation.masks is None
+    assert np.array_equal(found.masks.unpacked([0]), mirrored.masks[:1])
+    pixels = found.pixels.numpy()
     assert np.array_equal(pixels[:, :, ::-1].transpose(1, 2, 0), image)
+
+
+def test_masks_wait_for_their_step_as_bits_of_what_they_cover():
+    masks = np.zeros((5, 40, 70), bool)
+    masks[1, 3:20, 5:31] = np.random.default_rng(0).random((17, 26)) > 0.3
+    masks[2] = True
+    masks[3, 39, 69] = True
+    masks[4, [0, 39], [69, 0]] = True
+    packed = PackedMasks(masks)
+    np.testing.assert_array_equal(packed.unpacked([3, 0, 1, 2, 4, 1]), masks[[3, 0, 1, 2, 4, 1]])
+    assert packed.unpacked([]).shape == (0, 40, 70)
+    assert PackedMasks(masks[:2]).nbytes == 17 * 4
+    assert packed.nbytes <= masks.nbytes / 4
 
 
 def _own(image: np.ndarray) -> tuple[int, int]:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import roi_align
 
 from trainer.models.backbones import build_backbone
 from trainer.models.detectors.c4 import C4Detector, DetectorForm
@@ -34,7 +35,7 @@ def _example(dtype: torch.dtype = torch.float32) -> tuple[list[torch.Tensor], li
     for image, box in zip(images, ([8.0, 8.0, 28.0, 30.0], [5.0, 20.0, 30.0, 44.0]), strict=True):
         mask = torch.zeros(1, *image.shape[1:], dtype=torch.uint8)
         mask[0, int(box[1]) : int(box[3]), int(box[0]) : int(box[2])] = 1
-        targets.append(Target(torch.tensor([box], dtype=dtype), torch.tensor([1]), mask, (1.0, 1.0)))
+        targets.append(Target(torch.tensor([box], dtype=dtype), torch.tensor([1]), mask.__getitem__, (1.0, 1.0)))
     return images, targets
 
 
@@ -135,9 +136,7 @@ def test_an_image_without_proposals_has_no_detections():
 def test_an_image_without_objects_teaches_background_alone():
     detector = _detector()
     images, _ = _example()
-    none = Target(
-        torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 48, 64, dtype=torch.uint8), (1, 1)
-    )
+    none = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 48, 64).__getitem__, (1, 1))
     found = detector.losses(images[:1], [none], [Key(0, 1, 0)])
     assert found["mask"][1] == 0
     assert not any(found[name][0].detach() for name in ("mask", "box", "rpn_box"))
@@ -204,12 +203,33 @@ def test_mask_targets_are_cut_out_by_the_box_at_any_scale():
     for across, down in ((1.0, 1.0), (2.0, 3.0)):
         boxes = torch.tensor([[10.0, 5, 30, 15], [0, 5, 20, 15], [31, 0, 40, 20]]) * torch.tensor([across, down] * 2)
         found = mask_targets(
-            Target(boxes[:1], torch.tensor([0]), mask, (across, down)), boxes, torch.tensor([0, 0, 0]), 14
+            Target(boxes[:1], torch.tensor([0]), mask.__getitem__, (across, down)), boxes, torch.tensor([0, 0, 0]), 14
         )
         assert (found[0] == 1).all(), "the box is the object's own"
         assert (found[1][:, :7] == 0).all(), "the left half lies beside the object"
         assert (found[1][:, 7:] == 1).all()
         assert (found[2] == 0).all()
+
+
+def test_mask_targets_of_many_objects_ask_for_the_masks_of_a_few_at_once_and_only_for_those_that_are_matched():
+    generator = torch.Generator().manual_seed(2)
+    masks = (torch.rand(60, 24, 30, generator=generator) > 0.5).float()
+    matched = torch.randint(0, 60, (70,), generator=generator)
+    matched[matched == 7] = 8
+    corners = torch.rand(70, 2, generator=generator) * 15
+    boxes = torch.cat([corners, corners + 1 + torch.rand(70, 2, generator=generator) * 14], dim=1)
+    asked: list[int] = []
+
+    def of(places: torch.Tensor) -> torch.Tensor:
+        asked.append(len(places))
+        assert 7 not in places
+        return masks[places]
+
+    found = mask_targets(Target(boxes, matched, of, (1.0, 1.0)), boxes, matched, 14)
+    at_once = roi_align(masks[:, None], torch.cat([matched[:, None].float(), boxes], dim=1), (14, 14), aligned=True)
+    assert torch.equal(found, (at_once[:, 0] >= 0.5).float())
+    assert max(asked) <= 16
+    assert sum(asked) == len(matched.unique())
 
 
 @pytest.mark.parametrize("box", [[10.0, 5.0, 30.0, 15.0], [3.0, 2.0, 17.0, 16.0], [-6.0, -4.0, 8.0, 10.0]])
@@ -225,7 +245,7 @@ def test_a_disc_comes_back_from_targets_and_pasting():
     rows, columns = np.mgrid[:48, :48] + 0.5
     disc = torch.from_numpy((rows - 24) ** 2 + (columns - 22) ** 2 < 14**2)
     box = torch.tensor([[8.0, 10.0, 36.0, 38.0]])
-    target = mask_targets(Target(box, torch.tensor([0]), disc[None].byte(), (1, 1)), box, torch.tensor([0]), 14)
+    target = mask_targets(Target(box, torch.tensor([0]), disc[None].__getitem__, (1, 1)), box, torch.tensor([0]), 14)
     pasted = paste_masks(target, box, (48, 48))[0]
     overlap = (pasted & disc).sum() / (pasted | disc).sum()
     assert overlap > 0.93, overlap

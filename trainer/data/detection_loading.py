@@ -16,6 +16,7 @@ from trainer.data.datasets import AnnotatedDataSet, Annotation, BoxCounts
 from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.keyed import Purpose, uniforms
 from trainer.data.order import global_batches
+from trainer.data.packed_masks import PackedMasks
 from trainer.data.pool import Job, ahead, pieces
 from trainer.data.replacing import first_read
 
@@ -33,7 +34,9 @@ class DetectionImage:
     size: tuple[int, int]
     """(height, width) of the image in the data set."""
     annotation: Annotation
-    """In the pixels of the data set, flipped where the image is."""
+    """In the pixels of the data set, flipped where the image is; its masks are in `masks`,"""
+    masks: PackedMasks | None
+    """where the data set was asked for them."""
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -199,7 +202,8 @@ def prepared(image: np.ndarray, annotation: Annotation, short: int, longest: int
     if flip:
         pixels, annotation = pixels[:, ::-1], flipped(annotation, size[1])
     tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-    return DetectionImage(tensor, size, annotation)
+    masks = None if annotation.masks is None else PackedMasks(annotation.masks)
+    return DetectionImage(tensor, size, replace(annotation, masks=None), masks)
 
 
 def resized(size: tuple[int, int], short: int, longest: int) -> tuple[int, int]:

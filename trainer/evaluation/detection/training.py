@@ -11,12 +11,16 @@ number of ranks only.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.data.detection_loading import DetectionBatch, DetectionBatches, DetectionImage
+from trainer.data.packed_masks import PackedMasks
 from trainer.evaluation.backbone import FrozenBackbone
 from trainer.evaluation.descent import Descent, Group
 from trainer.evaluation.detection.testing import DetectorTest
@@ -31,6 +35,11 @@ from trainer.runtime.context import Context
 from trainer.runtime.precision import PARAMETER_DTYPES, memory_format
 from trainer.skipped_images import SkippedImages
 from trainer.specs import DetectionSpec
+
+
+def _unpacked(packed: PackedMasks, learned: NDArray[np.int64], places: Tensor) -> Tensor:
+    """Masks (n, H, W) of the objects at `places` (n,) among those that are `learned`, on the device of `places`."""
+    return torch.from_numpy(packed.unpacked(learned[places.cpu().numpy()].tolist())).to(places.device)
 
 
 def warm_up(done: int, steps: int, factor: float) -> float:
@@ -110,8 +119,8 @@ class DetectionFit:
         scale = torch.tensor([across, down, across, down], dtype=self._dtype)
         masks = None
         if self._spec.masks:
-            assert there.masks is not None
-            masks = torch.from_numpy(there.masks[learned].astype("uint8")).to(device)
+            assert image.masks is not None
+            masks = partial(_unpacked, image.masks, np.flatnonzero(learned))
         return Target(
             (torch.from_numpy(there.boxes[learned]).to(self._dtype) * scale).to(device),
             torch.from_numpy(there.classes[learned]).to(device),

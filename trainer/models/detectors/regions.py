@@ -24,6 +24,9 @@ LEAST_SCORE = 0.05
 MOST_DETECTIONS = 100
 """As torchvision's Faster R-CNN and detectron2 have them, and overlaps of 0.5 for a match and for suppression."""
 
+MASKS_AT_ONCE = 16
+"""Objects of an image whose masks are compared with regions at once: those of one may have a billion pixels."""
+
 Losses = dict[str, tuple[Tensor, int]]
 """By name a mean (scalar) and the number of examples it is over."""
 
@@ -36,8 +39,9 @@ class Target:
     """(k, 4) left, top, right, bottom in pixels of the training image, in the detector's dtype."""
     classes: Tensor
     """(k,) int64, from 0."""
-    masks: Tensor | None
-    """(k, H, W) uint8 in the pixels of the data set."""
+    masks: Callable[[Tensor], Tensor] | None
+    """From places (n,) of objects to their masks (n, H, W), of 0 and 1 in the pixels of the data set, on the device of
+    the boxes: a batch may have more of them than its memory takes."""
     scale: tuple[float, float]
 
     def for_torchvision(self) -> dict[str, Tensor]:
@@ -133,11 +137,14 @@ def mask_targets(target: Target, boxes: Tensor, matched: Tensor, side: int) -> T
     assert target.masks is not None
     across, down = target.scale
     there = boxes / boxes.new_tensor([across, down, across, down])
-    regions = torch.cat([matched[:, None].to(boxes), there], dim=1)
-    covered: Tensor = roi_align(
-        target.masks[:, None].to(boxes.dtype), regions, (side, side), sampling_ratio=0, aligned=True
-    )
-    return (covered[:, 0] >= 0.5).to(boxes.dtype)
+    wanted = boxes.new_zeros((len(boxes), side, side))
+    for objects in torch.unique(matched).split(MASKS_AT_ONCE):
+        mine = torch.isin(matched, objects)
+        regions = torch.cat([torch.searchsorted(objects, matched[mine])[:, None].to(boxes), there[mine]], dim=1)
+        masks = target.masks(objects)[:, None].to(boxes.dtype)
+        covered: Tensor = roi_align(masks, regions, (side, side), sampling_ratio=0, aligned=True)
+        wanted[mine] = (covered[:, 0] >= 0.5).to(boxes.dtype)
+    return wanted
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
