@@ -1,6 +1,7 @@
 """How a split's image files are read: `value_range` of datasets.yaml, and what is told of images in which it loses."""
 
 import json
+import re
 import threading
 
 import numpy as np
@@ -9,7 +10,7 @@ import runs
 import yaml
 from odd_tiffs import tiff
 from odd_trees import make_split
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from trainer.data.errors import DataError
 from trainer.data.reading import Losses, Reading
@@ -143,6 +144,74 @@ def test_a_value_for_no_data_that_takes_up_the_range_is_told(tmp_path, kind, val
         "stands for no data there, as 65535 or -9999, write the files with one within the range of the oth" in said[0]
     )
     assert ("`value_range: percentile`" in said[0]) is (value_range == "dtype")
+
+
+@pytest.mark.parametrize(("low", "high", "no_data", "value_range", "level", "others"), [
+    (0, 3000, -9999, "percentile", 0, "19. to 255"), (0, 9000, -9999, "percentile", 0, "13. to 255"),
+    (0, 3000, -9999, "file", 0, "196 to 255"), (0, 9999, 65535, "dtype", 255, "0 to 3[89]"),
+    (0, 9999, 65535, "file", 255, "0 to 3[89]"), (0, 9999, 65535, "percentile", 255, "0 to 3[89]"),
+    (0, 38000, 65535, "percentile", 255, "0 to 14."), (30000, 65000, 0, "dtype", 0, "117 to 253"),
+])  # fmt: skip
+@pytest.mark.parametrize("of_them", [0.002, 0.9])
+def test_a_value_for_no_data_is_told_where_many_levels_are_left(
+    tmp_path, low, high, no_data, value_range, level, others, of_them
+):
+    rng = np.random.default_rng(1)
+    values = rng.uniform(low, high + 1, 128 * 128)
+    values[: round(of_them * values.size)] = no_data
+    values = values.reshape(128, 128)
+    options = {"bits": 32, "sample_format": 3} if no_data < 0 else {"bits": 16}
+    if value_range == "file" and no_data < 0:
+        options["tags"] = {340: (11, [no_data]), 341: (11, [high])}
+    said: list[str] = []
+    root = folder(tmp_path, {"a.tif": tiff(np.floor(values), **options)})
+    opened(root, value_range, warn=said.append).image(0)
+    assert len(said) == 1
+    share = f"{100 * of_them:.1f} % of its levels are {level}, and the others {others} of 255. If a value far"
+    assert re.search(f"images read have a value far from all others, first all/a.tif: {share}", said[0]), said
+    assert ("`value_range: percentile`" in said[0]) is (value_range != "percentile")
+
+
+def test_no_data_in_colours_of_sixteen_bits_is_told_in_one_line(tmp_path):
+    levels = RNG.integers(0, 9999, (64, 64, 3))
+    levels[:4] = 65535
+    for value_range in ("dtype", "percentile"):
+        said: list[str] = []
+        opened(folder(tmp_path, {"a.tif": tiff(levels, 16)}), value_range, warn=said.append).image(0)
+        assert len(said) == 1
+        assert "first all/a.tif: 6.2 % of its levels are 255, and the others 0 to 39 of 255" in said[0]
+
+
+def test_what_is_white_or_black_in_an_ordinary_image_stands_for_nothing(tmp_path):
+    """Antialiased digits and letters, stars, an overexposed photograph, a subject cut out, all of 16 bits."""
+    rng = np.random.default_rng(0)
+    grid = np.mgrid[:96, :96]
+    page, small = Image.new("L", (192, 192), 0), Image.new("L", (112, 112), 0)
+    for place, text in enumerate(("white text", "on a dark", "page")):
+        ImageDraw.Draw(page).text((10, 10 + 50 * place), text, 255, font=ImageFont.load_default(size=32))
+    ImageDraw.Draw(small).text((30, 5), "7", 255, font=ImageFont.load_default(size=90))
+    stars = rng.poisson(100, (96, 96)).astype(np.float64)
+    for _ in range(60):
+        y, x, width = rng.uniform(0, 96), rng.uniform(0, 96), rng.uniform(0.7, 1.8)
+        away = (grid[0] - y) ** 2 + (grid[1] - x) ** 2
+        stars += 500 * (rng.pareto(1) + 1) * np.exp(-away / (2 * width**2))
+    photo = np.asarray(Image.fromarray(rng.integers(0, 256, (12, 12)).astype(np.uint8)).resize((96, 96)))
+    disc = Image.fromarray((((grid - 48) ** 2).sum(0) < 900).astype(np.uint8) * 255).resize(
+        (48, 48), Image.Resampling.BOX
+    )
+    part = np.asarray(disc) / 255
+    ordinary = {
+        "page": np.asarray(page.resize((96, 96), Image.Resampling.BOX)) * 257.0,
+        "digit": np.asarray(small.resize((28, 28), Image.Resampling.BOX)) * 257.0,
+        "stars": np.clip(stars * 8, 0, 65535),
+        "photo": np.clip(photo * 1000.0, 0, 65535),
+        "cut out": rng.uniform(1000, 36000, (48, 48)) * part + 65535 * (1 - part),
+    }
+    said: list[str] = []
+    images = opened(folder(tmp_path, {f"{name}.tif": tiff(v, 16) for name, v in ordinary.items()}), warn=said.append)
+    for index in range(len(ordinary)):
+        assert images.image(index).max() == 255
+    assert said == []
 
 
 def test_values_that_are_no_finite_numbers_are_told_with_their_number(tmp_path):

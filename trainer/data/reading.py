@@ -21,6 +21,11 @@ DARK = 64
 bits come to."""
 NARROW = 32
 """An image of more than 8 bits uses few levels if fewer than these hold 99.8 % of it."""
+FAR = 96
+"""One level, or two, are far from all others of an image of more than 8 bits if so many levels between hold no more
+than one in ten thousand of it, while they and the others hold one in a thousand each: as by a value for no data, which
+takes up the range. Edges of what is cut out, of letters and of digits lie between, as do the flanks of stars and of
+what is overexposed."""
 FEW_LEVELS = 64
 SEE = "docs/data-sets.md, When images are black"
 
@@ -127,13 +132,16 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
             f"are almost black, first {name}: 99.9 % of its levels are below {DARK} of 255, the highest is "
             f"{levels.max()}{_advice(value_range)} ({SEE})"
         )
-    elif losses.sixteen and not (losses.high_byte_alone and value_range == "percentile"):
+    elif losses.sixteen:
         used = _levels_of_most(levels)
-        if len(used) < NARROW:
+        if len(used) < NARROW and not (losses.high_byte_alone and value_range == "percentile"):
+            is_far = used[-1] - used[0] >= NARROW
             found["narrow"] = (
                 f"have more than 8 bits and use few of the 256 levels, first {name}: {len(used)}, from {used[0]} to "
-                f"{used[-1]}{_far_off(used, value_range) or _advice(value_range)} ({SEE})"
+                f"{used[-1]}{_of_no_data(value_range) if is_far else _advice(value_range)} ({SEE})"
             )
+        elif said := _far_level(levels):
+            found["far"] = f"have a value far from all others, first {name}: {said}{_of_no_data(value_range)} ({SEE})"
     if losses.not_a_number or losses.infinite:
         found["not finite"] = (
             f"have values that are no finite numbers, first {name}: {losses.not_a_number:,} are no number (NaN) and "
@@ -161,7 +169,8 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
             f"are animations, first {name}: the first frame is read; write each frame that is meant as a file of its "
             f"own ({SEE})"
         )
-    if losses.high_byte_alone and value_range == "percentile" and (count := len(np.unique(levels))) < FEW_LEVELS:
+    spread = losses.high_byte_alone and value_range == "percentile" and "far" not in found
+    if spread and (count := len(np.unique(levels))) < FEW_LEVELS:
         found["coarse"] = (
             f"have few levels, first {name}: {count}, for of colours with 16 bits the high byte alone is read. Write "
             f"the files with 8 bits a channel, spread over all of their range ({SEE})"
@@ -182,10 +191,26 @@ def _levels_of_most(levels: NDArray[np.uint8]) -> list[int]:
     return sorted(order[:needed].tolist())
 
 
-def _far_off(used: list[int], value_range: ValueRange) -> str:
-    """What to do where few levels are `used` and some lie far from the others."""
-    if used[-1] - used[0] < NARROW:
-        return ""
+def _far_level(levels: NDArray[np.uint8]) -> str | None:
+    """How much of an image is one level, or two, FAR from the others, and which these are; None: none is."""
+    counts = np.bincount(levels.reshape(-1), minlength=256)
+    used = np.flatnonzero(counts)
+    low, high = int(used[0]), int(used[-1])
+    for first, lowest, highest in ((low, low + 1 + FAR, high), (high - 1, low, high - 1 - FAR)):
+        if lowest > highest:
+            continue
+        there, others = int(counts[first : first + 2].sum()), int(counts[lowest : highest + 1].sum())
+        if min(there, others) * 1000 >= levels.size and (levels.size - there - others) * 10_000 <= levels.size:
+            within = used[(used >= lowest) & (used <= highest)]
+            return (
+                f"{100 * there / levels.size:.1f} % of its levels are {low if first == low else high}, and the others "
+                f"{within[0]} to {within[-1]} of 255"
+            )
+    return None
+
+
+def _of_no_data(value_range: ValueRange) -> str:
+    """What to do where a value lies far from the others."""
     then = (
         "" if value_range == "percentile" else ", and say `value_range: percentile` for the data set in datasets.yaml"
     )
