@@ -18,6 +18,7 @@ from torch import nn
 from trainer.data.classes import different
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError, NothingReadable
+from trainer.data.folder_names import at_odds
 from trainer.data.overlap import shared
 from trainer.data.registry import open_data_set
 from trainer.evaluation.features import extract, labels_on
@@ -218,6 +219,8 @@ def _open_splits(spec: PretrainSpec, asked: ProbesSpec, context: Context) -> tup
         raise DataError(f"{PLACE}: {error}; without probes this data set can be trained on") from error
     if said := different(name, (asked.split, asked.test_split), (train.classes, test.classes)):
         raise DataError(f"{PLACE}: {said}")
+    for said in at_odds((asked.split, asked.test_split), (train, test)):
+        context.warn(f"{PLACE}: {said}")
     for split, images in ((asked.split, train), (asked.test_split, test)):
         if split != spec.data.split:  # of which the training has told
             warn_of_records(name, split, images, context, "loading data")

@@ -11,6 +11,7 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getc
     del sys.path[0]  # `python -m` puts it first: no queue.py or random.py of whatever folder this is started in
 
 import argparse
+import itertools
 import json
 import re
 import time
@@ -22,6 +23,7 @@ from trainer.commands import run_command
 from trainer.data.binary_files import BinaryImages
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
 from trainer.data.errors import DataError
+from trainer.data.folder_names import at_odds
 from trainer.data.formats import splits_of
 from trainer.data.looking import look_at, told_of_records
 from trainer.data.registry import open_images
@@ -74,6 +76,9 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
         for said in unused_images(source, found, tick=_Ticks(f"{name}, beside its splits", say)):
             note(f"data set {name!r}: {said}")
         notes = notes[of_splits:] + notes[:of_splits]  # as there may be too many, first what of no other note tells
+    for pair in itertools.pairwise(found):
+        for said in at_odds(pair, (found[pair[0]], found[pair[1]])):
+            note(f"data set {name!r}: {said}")
     any_folder = isinstance(source, ImageFolderSource) and not source.splits
     if found and any_folder:
         for said in _no_splits(name, source.root, refused):

@@ -114,6 +114,19 @@ def test_what_is_passed_over_is_counted_by_its_kind(tree):
         assert part in message
 
 
+def test_notes_beside_images_are_no_news_unless_there_is_nothing_else(tree):
+    said = []
+    for name in ("a/a_boxes.txt", "b/b_boxes.TXT", "classes.csv"):
+        (tree / "train" / name).write_text("?")
+    assert len(opened(tree, warn=said.append)) == 7
+    assert said == []
+    put_notes = tree / "train/notes"
+    put_notes.mkdir()
+    (put_notes / "n.txt").write_text("?")
+    with pytest.raises(DataError, match=r"no image in class folder 'notes' .*files passed over: 3 x \.txt, 1 x \.csv"):
+        opened(tree)
+
+
 def test_hidden_folders_are_looked_at_with_an_end_and_the_looking_is_told(tree, monkeypatch):
     ticks = []
     opened(tree, tick=lambda: ticks.append(1))
@@ -336,31 +349,6 @@ def test_a_split_that_holds_another_s_folder_or_one_of_a_test_by_its_name_is_tol
     said.clear()
     open_data_set("own", "test", source=named, warn=said.append)
     assert said == []
-
-
-def test_class_folders_whose_folders_look_like_classes_are_told_of(tmp_path):
-    def told(split="train", **splits):
-        said = []
-        open_data_set("own", split, source=of_splits(tmp_path, **splits), warn=said.append)
-        return said
-
-    for name in ("train/images/a/1.png", "train/images/b/1.png", "train/images/c/x/1.png"):
-        put(tmp_path / name)
-    begun = "data set 'own', split 'train': "
-    assert told() == [
-        f"{begun}1 of its 1 class folders hold no image themselves and several folders of images, first 'images': its "
-        "folders a, b, c look like classes, and all in them counts as 'images'; if they are classes, say "
-        "`splits: {train: train/images, ...}`"
-    ]
-    assert told(train="train/images") == []
-    assert told("val", val="train")[0].endswith("say `splits: {val: train/images, ...}`")
-    for name in ("super/animals/cat/1.png", "super/animals/dog/1.png", "super/things/1.png", "super/one/images/1.png"):
-        put(tmp_path / name)
-    (said,) = told(train="super")
-    assert said.startswith(f"{begun}1 of its 3 class folders hold no image themselves")
-    assert said.endswith("; if they are classes, put them, or links to them, right below the folder of the split")
-    put(tmp_path / "super/animals/loose.png")
-    assert told(train="super") == []
 
 
 def test_files_that_are_several_images_are_told_whatever_leads_to_them(tmp_path):

@@ -74,6 +74,19 @@ def test_classes_that_differ_in_their_unicode_form_alone_are_told_apart(tmp_path
     assert any("classes 'cafe\\u0301' and 'caf\\xe9' look alike" in said for said in warnings(tmp_path / "run2"))
 
 
+def test_classes_that_differ_in_case_or_blanks_alone_are_told_apart() -> None:
+    found = different("mine", ("train", "test"), (["Cat", "dog", "mouse"], ["cat", "dog ", "rat"]))
+    alone = "differ in small and large letters, or in blanks at the ends, alone: rename one"
+    assert found == (
+        "splits train and test of mine have different classes: "
+        f"'Cat' of train and 'cat' of test {alone}; 'dog' of train and 'dog ' of test {alone}; "
+        "train alone has 'mouse'; test alone has 'rat'"
+    )
+    many = different("mine", ("train", "test"), (tuple("ABCDEFGH"), tuple("abcdefgh")))
+    assert many is not None
+    assert many.endswith("alone: rename one; and 3 pairs more")
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "said"),
     [

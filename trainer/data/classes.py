@@ -49,15 +49,17 @@ def different(name: str, splits: tuple[str, str], classes: tuple[Sequence[str], 
             f"{second}; give each class the same number in both"
         )
     said = []
-    alike = {_form(one): one for one in only[1]}
-    for one in [one for one in only[0] if _form(one) in alike]:
-        other = alike[_form(one)]
-        said.append(
-            f"{one!a} of {first} and {other!a} of {second} look alike and differ in their Unicode form alone: rename "
-            "one"
-        )
-        only[0].remove(one)
-        only[1].remove(other)
+    for form, what in (
+        (_form, "look alike and differ in their Unicode form alone"),
+        (_letters, "differ in small and large letters, or in blanks at the ends, alone"),
+    ):
+        theirs_by_form = {form(one): one for one in only[1]}
+        pairs = [(one, other) for one in only[0] if (other := theirs_by_form.pop(form(one), None)) is not None]
+        for one, other in pairs:
+            only[0].remove(one)
+            only[1].remove(other)
+        said += [f"{one!a} of {first} and {other!a} of {second} {what}: rename one" for one, other in pairs[:NAMED]]
+        said += [f"and {len(pairs) - NAMED:,} pairs more"] if len(pairs) > NAMED else []
     said += [f"{split} alone has {in_words(names)}" for split, names in zip(splits, only, strict=True) if names]
     return f"{begun}: {'; '.join(said)}"
 
@@ -118,6 +120,10 @@ def _look_alike(one: str, other: str) -> str:
     if one == other:
         return f"several classes are called {one!a}: they count as different ones; rename all but one, or join them"
     return f"classes {one!a} and {other!a} look alike and differ in their Unicode form alone: they count as two"
+
+
+def _letters(name: str) -> str:
+    return _form(name).casefold().strip()
 
 
 def _form(name: str) -> str:

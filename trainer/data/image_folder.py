@@ -23,7 +23,7 @@ from trainer.data.errors import DataError
 from trainer.data.image_files import FileImages, printable, said
 from trainer.data.image_tree import entries, entry_ending, images_below, is_folder
 from trainer.data.images_of_tests import ImagesOfTests, is_called_as_test
-from trainer.data.passed_over import ENDINGS, NAMED, PassedOver
+from trainer.data.passed_over import ENDINGS, PassedOver
 from trainer.specs.data_sets import ImageFolderSource
 from trainer.specs.words import shown
 
@@ -74,6 +74,8 @@ class ImageFolder(FileImages):
         """`found` holds the images of each class folder, in the order of the classes."""
         self._folder = os.fsencode(folder)
         self._class_names = list(found)
+        self.nested = _nested(found)
+        """Class folders that hold folders of images alone, with the names of these: the classes may be these."""
         self.classes = tuple(printable(name) for name in found)
         counts = [len(images.lengths) for images in found.values()]
         labels = np.repeat(np.arange(len(found), dtype=np.int64), counts)
@@ -124,22 +126,20 @@ def open_image_folder(
         found = {each: ClassImages.of(images_below(os.fsencode(folder), tick, passed, start=each)) for each in classes}
     except OSError as error:
         raise DataError(f"data set {name!r} cannot be read: {error.strerror}: {_shown(error.filename)}") from error
-    others = "; ".join(passed.words(str(folder)))
     empty = [printable(each) for each, images in found.items() if not len(images.lengths)]
     if empty:
         more = f" and in {len(empty) - 3} more" if len(empty) > 3 else ""
         there = sum(len(images.lengths) for images in found.values())
+        others = "; ".join(passed.words(str(folder), notes=True))
         beside = f", whose other class folders hold {there:,} images" if there else ""
         raise DataError(
             f"no image in class folder {', '.join(map(repr, empty[:3]))}{more} of {folder}{beside}: put images there, "
             f"or take the folder away{f' ({others})' if others else ''}"
         )
-    if others:
+    if others := "; ".join(passed.words(str(folder))):
         warn(f"data set {name!r}, split {below!r}: {others}")
     tests = ImagesOfTests(source, split)
     tests.warn_of_classes(name, found, warn)
-    if said_of_nested := _nested(split, below, found):
-        warn(f"data set {name!r}, split {split!r}: {said_of_nested}")
     in_question = (each for each in found if tests.may_be_in(each) or tests.may_hold(found[each].names))
     tests.warn(name, (os.path.join(each, path) for each in in_question for path in found[each].paths()), warn)
     return ImageFolder(folder, found)
@@ -185,13 +185,13 @@ def _classes(name: str, root: Path, split: str, passed: PassedOver, tick: Callab
     return sorted(classes)
 
 
-def _nested(split: str, below: str, found: dict[bytes, ClassImages]) -> str | None:
-    """What to say of class folders that hold folders of images and no image: the classes may stand one folder lower.
+def _nested(found: dict[bytes, ClassImages]) -> dict[bytes, frozenset[bytes]]:
+    """Class folders that hold several folders of images and no image, with the names of these.
 
-    Not of those with a single folder, as in Tiny-ImageNet (CLASS/images), nor of a tree CLASS/SPLIT, of which
+    Not those with a single folder, as in Tiny-ImageNet (CLASS/images), nor of a tree CLASS/SPLIT, of which
     trainer.data.images_of_tests tells.
     """
-    nested = []
+    nested = {}
     for each, images in found.items():
         folders = set()
         for path in images.paths():
@@ -200,22 +200,8 @@ def _nested(split: str, below: str, found: dict[bytes, ClassImages]) -> str | No
             if not slash:  # most trees have such an image at once
                 break
         if b"" not in folders and len(folders) > 1 and not any(map(is_called_as_test, [each, *folders])):
-            nested.append((each, sorted(folders)))
-    if not nested:
-        return None
-    first, folders_ = nested[0]
-    named = ", ".join(said(folder) for folder in folders_[:NAMED]) + (", ..." if len(folders_) > NAMED else "")
-    here = "" if below == "." else f"{below}/"
-    remedy = (
-        f"say `splits: {{{split}: {here}{said(first)}, ...}}`"
-        if len(found) == 1
-        else "put them, or links to them, right below the folder of the split"
-    )
-    return (
-        f"{len(nested):,} of its {len(found):,} class folders hold no image themselves and several folders of images, "
-        f"first {said(first)!r}: its folders {named} look like classes, and all in them counts as {said(first)!r}; if "
-        f"they are classes, {remedy}"
-    )
+            nested[each] = frozenset(folders)
+    return nested
 
 
 def _shown(path: object) -> str:

@@ -12,6 +12,9 @@ from trainer.specs.words import shown
 ENDINGS = (b"jpg", b"jpeg", b"png", b"webp", b"bmp", b"gif", b"tif", b"tiff", b"ppm", b"pgm", b"pbm")
 """Endings of image files, in any case. They decide what is an image; its content decides how it is decoded."""
 
+NOTES = {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".md", ".rst", ".log"}
+"""Endings of what describes images, as Tiny-ImageNet's boxes in each class folder: by itself it is no news."""
+
 NAMED = 3
 
 MOST_HIDDEN = 1_000_000
@@ -69,8 +72,9 @@ class PassedOver:
         self.hidden_looked_at += not self.hidden_cut
         return not self.hidden_cut
 
-    def words(self, folder: str) -> list[str]:
-        """What a user is told of it; `folder` is the one that was walked."""
+    def words(self, folder: str, *, notes: bool = False) -> list[str]:
+        """What a user is told of it; `folder` is the one that was walked. Where the only files that are no images are
+        notes on some, these are told if `notes` are asked for."""
         told = []
         if self.loose.count:
             told.append(
@@ -93,7 +97,7 @@ class PassedOver:
             )
         if self.system:
             told.append(f"system folders and files, passed over: {counted(self.system)}")
-        if self.others:
+        if self.others and (notes or self.others.keys() - NOTES):
             told.append(f"files passed over: {counted(self.others)}; endings of images are {endings()}")
         return told
 

@@ -61,7 +61,7 @@ def open_unlabelled_folder(
         raise DataError(f"data set {name!r} has no folder {folder} on this host; correct its path, or mount the disk")
     passed = PassedOver()
     images = images_below(os.fsencode(folder), tick, passed, links_at_top=True)
-    others = "; ".join(passed.words(str(folder)))
+    others = "; ".join(passed.words(str(folder), notes=not images))
     if not images:
         raise DataError(f"no image is below {folder}{f' ({others})' if others else ''}: put images there")
     if others:

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, overload
 from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError
+from trainer.data.folder_names import at_odds
 from trainer.data.overlap import shared
 from trainer.data.registry import open_data_set
 from trainer.runtime import collectives
@@ -100,7 +101,7 @@ def open_splits(spec: BackboneJudged, context: Context, opener: Callable[..., Im
     warn_of_data(name, context.data_source(name), opened_splits, context, PHASE)
     if said := different(name, splits, (train.classes, test.classes)):
         raise DataError(said)
-    for said in uneven(splits, (train, test)):
+    for said in [*uneven(splits, (train, test)), *at_odds(splits, (train, test))]:
         once(f"data set {name!r}: {said}")
     if context.journal is not None and (said := shared(splits, (train, test), partial(context.working, PHASE))):
         once(f"data set {name!r}: {said}")
