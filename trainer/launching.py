@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, TextIO
 
+from trainer import temporary
 from trainer.kernel import PARENT_PID
 from trainer.runtime import signals
 from trainer.runtime.meeting import RENDEZVOUS_FILE
@@ -46,12 +47,15 @@ def launch(command: Sequence[str], ranks: int) -> int:
         OSError: a rank cannot be started; none is left behind.
     """
     heard = signals.hold()
-    with tempfile.TemporaryDirectory(prefix="barlow-train-", ignore_cleanup_errors=True) as folder:
-        processes = _Ranks(command, environments(ranks, Path(folder) / "rendezvous", os.environ), heard)
+    folder = temporary.make("barlow-train-")
+    try:
+        processes = _Ranks(command, environments(ranks, folder / "rendezvous", os.environ), heard)
         try:
             return _watch(processes)
         finally:
             processes.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def environments(ranks: int, meeting: Path, shell: Mapping[str, str]) -> list[dict[str, str]]:

@@ -293,7 +293,8 @@ def test_a_run_listens_on_loopback_alone_writes_a_checkpoint_when_it_is_told_to_
     assert re.search(r"^\[0\] stopped: stopped at step \d+: signal$", said.read_text(), re.MULTILINE)
 
 
-def test_a_launcher_that_is_killed_leaves_no_orphan_also_while_torch_is_loaded(tmp_path):
+def test_a_launcher_that_is_killed_leaves_no_orphan_and_the_next_one_removes_its_folder(tmp_path):
+    """Also while torch is loaded."""
     _, launcher = _by_hand(tmp_path, TMPDIR=str(tmp_path))
     _wait_until(lambda: len(list(tmp_path.glob("barlow-train-*/rendezvous.rank-*"))) == 2)
     left = psutil.Process(launcher.pid).children()
@@ -301,6 +302,8 @@ def test_a_launcher_that_is_killed_leaves_no_orphan_also_while_torch_is_loaded(t
     launcher.kill()
     launcher.wait()
     _wait_until(lambda: not any(_runs(process.pid) for process in left))
+    assert _end(_launcher("", TMPDIR=str(tmp_path)))[0] == 0
+    assert list(tmp_path.glob("barlow-train-*")) == []
 
 
 ELSEWHERE = """

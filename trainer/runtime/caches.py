@@ -11,10 +11,9 @@ import os
 import shutil
 import stat
 import sys
-import tempfile
 from pathlib import Path
 
-from trainer import private_folders
+from trainer import private_folders, temporary
 
 CACHE_DIR = "BARLOW_CACHE_DIR"
 FOLDERS = {"TORCHINDUCTOR_CACHE_DIR": "torchinductor", "TRITON_CACHE_DIR": "triton", "MPLCONFIGDIR": "matplotlib"}
@@ -79,7 +78,7 @@ def _instead(folder: Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         return _private(folder)
     except OSError:
-        made = Path(tempfile.mkdtemp(prefix="barlow-cache-"))
+        made = temporary.make("barlow-cache-")
         _made.append(made)
         atexit.register(remove_made)  # where `end_process` is not what ends this process
         return made
