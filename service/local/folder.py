@@ -96,12 +96,14 @@ def lock(directory: Path) -> TextIO:
 
 
 def read_state(directory: Path) -> dict[str, Any]:
-    """Passwords and ports of a stack, as they were left, and a new secret for each that is missing."""
+    """Passwords and ports of a stack, as they were left, and a new secret for each that is missing. Redis' is none of
+    them: no data hangs on it, so it is another one at every start."""
     try:
         state: dict[str, Any] = json.loads((directory / STATE).read_text("utf-8"))
     except FileNotFoundError:
         state = {}
-    for name in ("database", "owner", "mlflow", "superuser", "redis"):
+    state.pop("redis_password", None)  # a former version kept it
+    for name in ("database", "owner", "mlflow", "superuser"):
         state.setdefault(f"{name}_password", secrets.token_urlsafe(24))
     state.setdefault("mlflow_token", secrets.token_urlsafe(32))
     return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import socket
 import sys
 import time
@@ -124,7 +125,7 @@ class Stack:
             keeps=list(self._kept.values()),
         )
         self._start("mlflow", lambda: self.mlflow.launch(ports["mlflow"]), lambda: self.mlflow.child)
-        self.redis = Redis(self.directory, state["redis_password"], self._log("redis"))
+        self.redis = Redis(self.directory, secrets.token_urlsafe(24), self._log("redis"))
         self._start("redis", lambda: self.redis.start(ports["redis"]), lambda: self.redis.child)
         self._report(f"Redis       {HOST}:{self.redis.port}")
 

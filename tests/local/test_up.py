@@ -80,7 +80,7 @@ def test_up_through_its_life_in_a_foreign_shell_and_folder(fresh_stack: Up, tmp_
 
     # Nothing outlives a killed `up`, and the next one goes on where it was.
     up.kill()
-    before = up.endpoints
+    before, redis_before = up.endpoints, _password_of_redis(up)
     own = up.token
     up.settings = {**up.settings, "BARLOW_ADMIN_TOKEN": ADMIN}
     what_there_is = _put_images_and_weights(up, tmp_path)
@@ -89,6 +89,7 @@ def test_up_through_its_life_in_a_foreign_shell_and_folder(fresh_stack: Up, tmp_
     assert up.token == own, "it is kept for a start without the variable"
     up.token = ADMIN
     assert up.endpoints == before
+    assert _password_of_redis(up) != redis_before, "whoever took its port meanwhile was sent it"
     assert httpx.get(f"{api}/api/v1/whoami", headers={"Authorization": f"Bearer {own}"}).status_code == 401
     (kept,) = httpx.get(f"{api}/api/v1/jobs?experiment=kept", headers=up.bearer).json()["items"]
     assert kept["id"] == made.json()["id"]
@@ -119,6 +120,13 @@ def _the_port_of_an_api_that_crashed_stays_ours(up: Up) -> None:
             bind(url.host, url.port)
     finally:
         parent.resume()
+
+
+def _password_of_redis(up: Up) -> str:
+    """By its own file; nothing else in the folder keeps it."""
+    assert "redis_password" not in json.loads((up.directory / "local.json").read_text())
+    (line,) = (line for line in (up.directory / "redis/redis.conf").read_text().splitlines() if "requirepass" in line)
+    return line.split()[1]
 
 
 def _refuses(url: httpx.URL) -> bool:
