@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer.data.classes import different
+from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError, NothingReadable
 from trainer.data.folder_names import at_odds
@@ -207,24 +207,32 @@ def untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _open_splits(spec: PretrainSpec, asked: ProbesSpec, context: Context) -> tuple[ImageDataSet, ImageDataSet]:
-    name, tick = spec.data.name, partial(context.working, "loading data")
+    name, tick, splits = spec.data.name, partial(context.working, "loading data"), (asked.split, asked.test_split)
+    told: set[str] = set()
+
+    def once(said: str) -> None:
+        """What the readers say of both splits alike."""
+        if said not in told:
+            told.add(said)
+            context.warn(said)
+
     try:
         train, test = (
-            open_data_set(
-                name, split, source=context.data_source(name), limit=asked.limit, tick=tick, warn=context.warn
-            )
-            for split in (asked.split, asked.test_split)
+            open_data_set(name, split, source=context.data_source(name), limit=asked.limit, tick=tick, warn=once)
+            for split in splits
         )
     except DataError as error:
         raise DataError(f"{PLACE}: {error}; without probes this data set can be trained on") from error
-    if said := different(name, (asked.split, asked.test_split), (train.classes, test.classes)):
+    if said := different(name, splits, (train.classes, test.classes)):
         raise DataError(f"{PLACE}: {said}")
     for said in at_odds((asked.split, asked.test_split), (train, test)):
         context.warn(f"{PLACE}: {said}")
     for split, images in ((asked.split, train), (asked.test_split, test)):
         if split != spec.data.split:  # of which the training has told
             warn_of_records(name, split, images, context, "loading data")
-    if context.journal is not None and (said := shared((asked.split, asked.test_split), (train, test), tick)):
+    for said in uneven(splits, (train, test), limit="limit"):
+        context.warn(f"{PLACE}: {said}")
+    if context.journal is not None and (said := shared(splits, (train, test), tick)):
         context.warn(f"{PLACE}: {said}")
     seen = collectives.all_gather_texts([f"{train.fingerprint} {test.fingerprint}"], context.device)
     if len(set(seen)) > 1:

@@ -231,6 +231,18 @@ def test_what_cannot_be_probed_is_said_before_training(
     assert not runs.events(tmp_path, kind="metrics")
 
 
+def test_classes_that_the_limit_leaves_no_image_of_are_told_as_in_an_evaluation(tmp_path: Path) -> None:
+    context = runs.context(tmp_path)
+    spec = probed({"limit": 8})
+    assert spec.run.record.probes is not None
+    probes._open_splits(spec, spec.run.record.probes, context)
+    told = [event.data["message"] for event in runs.events(tmp_path, kind="warning")]
+    began = [each.partition(" without any")[0] for each in told]
+    of = "of 10 classes of split"
+    assert began == [f"run.record.probes: limit leaves {said}" for said in (f"6 {of} train", f"5 {of} test")]
+    assert "nothing is asked about them, so raise it or leave it out" in told[1]
+
+
 @pytest.mark.parametrize("error", [BadSpec("not finite"), NothingReadable("none"), Diverged("its loss", 3)])
 def test_a_probe_that_cannot_be_made_is_warned_of_and_training_goes_on(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception

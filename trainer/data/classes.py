@@ -64,10 +64,10 @@ def different(name: str, splits: tuple[str, str], classes: tuple[Sequence[str], 
     return f"{begun}: {'; '.join(said)}"
 
 
-def uneven(splits: tuple[str, str], images: tuple[Images, Images]) -> list[str]:
+def uneven(splits: tuple[str, str], images: tuple[Images, Images], *, limit: str = "data.limit") -> list[str]:
     """Of two splits with the same classes: which ones only one of them has images or objects of, or none has, which
-    look alike, whether there is one alone, and of which nothing is left where only the first images of the first split
-    are taken."""
+    look alike, whether there is one alone, and of which nothing is left where only the first images of a split are
+    taken, as the field `limit` of the spec says."""
     names = images[0].classes
     said = list(dict.fromkeys(_look_alike(one, other) for one, other in _same_in_form(names)))
     if len(names) == 1 and isinstance(images[0], ImageDataSet):
@@ -85,12 +85,14 @@ def uneven(splits: tuple[str, str], images: tuple[Images, Images]) -> list[str]:
     if len(neither := np.flatnonzero(~there[0] & ~there[1])):
         of = in_words([names[label] for label in neither])
         said.append(f"of {of} neither split {splits[0]} nor {splits[1]} has any")
-    taken = _present(images[0])
-    if taken is not None and len(lost := np.flatnonzero(there[0] & ~taken)):
-        said.append(
-            f"data.limit leaves {len(lost):,} of {len(names):,} classes of split {splits[0]} without any: "
-            f"{in_words([names[label] for label in lost])}; nothing is learned of them, so raise it or leave it out"
-        )
+    for place, split in enumerate(splits):
+        taken = _present(images[place])
+        if taken is not None and len(lost := np.flatnonzero(there[place] & ~taken)):
+            what = ("learned of", "asked about")[place]
+            said.append(
+                f"{limit} leaves {len(lost):,} of {len(names):,} classes of split {split} without any: "
+                f"{in_words([names[label] for label in lost])}; nothing is {what} them, so raise it or leave it out"
+            )
     return said
 
 
