@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -147,6 +148,51 @@ def test_bands_one_after_the_other_are_read_rightly_or_refused(bits, bands):
 def test_signed_values_of_eight_bits_are_refused(value_range):
     with pytest.raises(UnreadableImage, match=r"signed values of 8 bits .* store them as unsigned"):
         decode(tiff(RNG.integers(-100, 100, (20, 20)), 8, sample_format=2), "x", value_range)
+
+
+@pytest.mark.parametrize("times", [256, 257])
+def test_a_tiff_s_palette_is_of_sixteen_bits_and_one_of_eight_is_refused(times):
+    colours, places = RNG.integers(1, 256, (256, 3)), RNG.integers(0, 256, (20, 20))
+
+    def file(times):
+        return tiff(places, 8, photometric=3, tags={320: (3, (colours.T.reshape(-1) * times).tolist())})
+
+    np.testing.assert_array_equal(decode(file(times), "x"), colours[places])
+    for value_range in ("dtype", "file", "percentile"):
+        with pytest.raises(UnreadableImage, match=r"palette has values of 8 bits .* store it as red, green and blue"):
+            decode(file(1), "x", value_range)
+
+
+def png(levels, bits, transparent):
+    """A PNG by hand, of levels (H, W) or (H, W, 3), of which one is transparent."""
+    height, width = levels.shape[:2]
+    lines = ["".join(f"{int(value):0{bits}b}" for value in row) for row in levels.reshape(height, -1)]
+    padded = [line + "0" * (-len(line) % 8) for line in lines]
+    data = b"".join(b"\0" + int(line, 2).to_bytes(len(line) // 8, "big") for line in padded)
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 2 if levels.ndim == 3 else 0, 0, 0, 0)),
+        (b"tRNS", np.array(transparent, ">u2").tobytes()),
+        (b"IDAT", zlib.compress(data)),
+        (b"IEND", b""),
+    ]
+    chunks = (struct.pack(">I", len(of)) + kind + of + struct.pack(">I", zlib.crc32(kind + of)) for kind, of in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("value_range", ["dtype", "percentile"])
+@pytest.mark.parametrize(("bits", "bands"), [(1, 1), (2, 1), (4, 1), (8, 1), (8, 3), (16, 1), (16, 3)])
+def test_a_transparent_level_of_a_png_is_told_where_pixels_have_it_and_changes_none(bits, bands, value_range):
+    most = 2**bits - 1
+    levels = RNG.integers(0, max(1, most // 2), (12, 12, bands) if bands > 1 else (12, 12))
+    levels[:3] = most
+    for transparent, told in ((most, True), (3 * most // 4, most == 1)):
+        losses = Losses()
+        found = decode(png(levels, bits, [transparent] * bands), "x", value_range, losses)
+        assert (losses.dropped is not None) is told
+        np.testing.assert_array_equal(found, decode(png(levels, bits, [transparent] * bands), "x", value_range))
+        if value_range == "dtype":
+            right = levels >> 8 if bits == 16 else levels * 255 // most
+            np.testing.assert_array_equal(found, np.broadcast_to(right.reshape(12, 12, -1), found.shape))
 
 
 def test_white_that_is_zero_is_told_by_default_and_heeded_otherwise():

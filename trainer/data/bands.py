@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from io import BytesIO
 
+import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
@@ -16,7 +17,7 @@ _NEW_SUBFILE_TYPE, _SUBFILE_TYPE = 254, 255
 _SMALLER_OR_MASK, _SMALLER = 0b101, 2
 _SHORT = 3
 _WIDTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 256, 258, 259, 262, 277
-_PLANAR, _SAMPLE_FORMAT = 284, 339
+_PLANAR, _COLOUR_MAP, _SAMPLE_FORMAT = 284, 320, 339
 _SEPARATE, _SIGNED = 2, 2
 
 
@@ -34,7 +35,8 @@ def is_animation(image: Image.Image, encoded: bytes) -> bool:
 
 def refuse_misread(image: TiffImageFile) -> None:
     """Refuse what Pillow reads as something else, without a word: planes of more than 8 bits that are not compressed,
-    whose bytes it takes for levels, and signed values of 8 bits, which it takes for unsigned ones.
+    whose bytes it takes for levels, signed values of 8 bits, which it takes for unsigned ones, and palettes of 8 bits,
+    of which it takes the high byte of 16.
 
     Raises:
         ValueError: it is one of these; names the remedy.
@@ -47,6 +49,11 @@ def refuse_misread(image: TiffImageFile) -> None:
         )
     if bits == 8 and _SIGNED in _numbers(image, _SAMPLE_FORMAT):
         raise ValueError("signed values of 8 bits cannot be read here; store them as unsigned ones, or with 16 bits")
+    if image.mode in ("P", "PA") and 0 < max(_numbers(image, _COLOUR_MAP), default=0) < 256:
+        raise ValueError(
+            "its palette has values of 8 bits where a TIFF has 16, so that every colour would be black; store it as "
+            "red, green and blue, or with the palette's values times 257"
+        )
 
 
 def _numbers(image: TiffImageFile, tag: int) -> tuple[int, ...]:
@@ -54,16 +61,26 @@ def _numbers(image: TiffImageFile, tag: int) -> tuple[int, ...]:
     return tuple(one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, int))
 
 
-def dropped_of(image: Image.Image) -> str | None:
-    """What of an image, whose pixels are loaded, does not come through in grey or in red, green and blue, in words. A
-    band of transparency that is opaque throughout says nothing, and is not told of."""
+def dropped_of(image: Image.Image, raw: str) -> str | None:
+    """What of an image, whose pixels are loaded, does not come through in grey or in red, green and blue, in words;
+    `raw` is Pillow's word for how they were stored. A band of transparency that is opaque throughout says nothing, and
+    is not told of, and so does a colour of a PNG that none of its pixels has."""
     bands = image.getbands()
     if isinstance(image, TiffImageFile):
         samples = image.tag_v2.get(_SAMPLES, 1)
         if isinstance(samples, int) and samples > len(bands):
             return f"of its {samples} bands {len(bands)} are read"
-    if image.mode in ("1", "L", "RGB", "P", "PA") and "transparency" in image.info:  # of a PNG perhaps one colour
-        image = image.convert("RGBA")
+    if "transparency" in image.info:  # of a PNG in grey or RGB one colour, in the bits that are stored
+        colour = image.info["transparency"]
+        if image.mode == "I;16":
+            count = int(np.count_nonzero(np.asarray(image) == colour))
+            return f"its level {colour} of 65,535 is transparent, and {count:,} pixels have it" if count else None
+        if image.mode == "RGB" and ";16" in raw:  # Pillow keeps the high byte
+            image.info["transparency"] = tuple(value >> 8 for value in colour)
+        elif image.mode == "L" and (bits := {"L;2": 2, "L;4": 4}.get(raw)):
+            image.info["transparency"] = colour * 255 // (2**bits - 1)
+        if image.mode in ("1", "L", "RGB", "P", "PA"):
+            image = image.convert("RGBA")
     if not image.mode.upper().endswith("A"):
         return None
     low, high = image.getchannel(len(image.getbands()) - 1).getextrema()

@@ -16,7 +16,7 @@ What becomes of the odd ones, all told by their content, never by the ending of 
 - several frames or pages: the first one; that there are more is told.
 - more than LARGE_PIXELS: reduced by a whole factor (box mean) to about that, one such image at a time in a rank.
 - more work than its size is worth (trainer.data.decoding_cost), such as a JPEG of hundreds of scans: refused.
-- planes of 16 bits that are not compressed, and signed values of 8 bits, both in TIFFs: refused.
+- planes of 16 bits that are not compressed, signed values of 8 bits, palettes of 8 bits, all in TIFFs: refused.
 - more than MAX_PIXELS (a side counts LEAST_SIDE at least), or values for which no level is white: refused.
 """
 
@@ -179,7 +179,7 @@ def _upright_rgb(
     image: ImageFile, value_range: ValueRange, losses: Losses | None, factor: int = 1
 ) -> NDArray[np.uint8]:
     refuse_exif(image.info.get("exif", image.info.get("Raw profile type exif")))
-    sixteen = any(";16" in str(tile.args) for tile in image.tile)
+    raw = next((str(tile.args) for tile in image.tile), "")
     try:
         image.load()
     except MemoryError:
@@ -193,8 +193,8 @@ def _upright_rgb(
     if losses is not None:
         if value_range == "dtype":
             losses.bits, losses.negative = bits_of(image), is_negative(image)
-        losses.dropped = dropped_of(image)
-        losses.sixteen = sixteen or is_deep(image)
+        losses.dropped = dropped_of(image, raw)
+        losses.sixteen = ";16" in raw or is_deep(image)
         losses.high_byte_alone = losses.sixteen and not is_deep(image)
         losses.not_a_number, losses.infinite = not_finite_of(image)
     rgb = _rgb(image, value_range)
