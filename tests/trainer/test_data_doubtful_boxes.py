@@ -9,7 +9,7 @@ from pycocotools import mask as reference
 from trainer.data import mask_extents
 from trainer.data.errors import DataError
 from trainer.data.mask_extents import Extents
-from trainer.data.registry import open_images
+from trainer.data.registry import open_annotated, open_images, open_multi_label
 
 WIDTH, HEIGHT = test_data_coco.WIDTH, test_data_coco.HEIGHT
 CORNERS = [(x, y, x + 9, y + 7) for x, y in ((1, 2), (14, 3), (20, 12), (9, 10), (3, 11), (18, 1))]
@@ -156,5 +156,6 @@ def test_coco_without_annotations_is_told_and_refused_where_objects_are_asked_fo
         f"data set 'mine': split 'train': instances_train2017.json has {listed} `annotations`, so that no image of it "
         "has an object: they are for pretraining alone. Name the file of their instances, as instances_val2017.json"
     ]
-    with pytest.raises(DataError, match=r"split 'train' of data set 'mine' has no object in any of its 3 images"):
-        test_data_coco.opened(tmp_path, limit=1)
+    for opener in (open_annotated, open_multi_label):
+        with pytest.raises(DataError, match=r"split 'train' of data set 'mine' has no object in any of its 3 images"):
+            test_data_coco.opened(tmp_path, opener, limit=1)

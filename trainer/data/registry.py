@@ -154,15 +154,42 @@ def open_annotated(
     """
     images = open_images(name, split, source=source, limit=limit, tick=tick, warn=warn)
     if isinstance(images, AnnotatedDataSet):
-        whole = whole_of(images)
-        assert isinstance(whole, AnnotatedDataSet)
-        if not whole.presence().any():
-            raise DataError(
-                f"split {split!r} of data set {name!r} has no object in any of its {len(whole):,} images, and this job "
-                "learns from objects or is judged on them; name the file of its annotations, or use another split"
-            )
+        _refuse_without_objects(name, split, images)
         return images
     raise DataError(f"{_said(name, source)} and no boxes, which this job learns from")
+
+
+def open_multi_label(
+    name: str,
+    split: str,
+    *,
+    source: DataSource | None = None,
+    limit: int | None = None,
+    tick: Tick = lambda: None,
+    warn: Warn = lambda message: None,
+) -> ImageDataSet | AnnotatedDataSet:
+    """Open one split whose images have a class each, or objects of any; the arguments are those of `open_images`.
+
+    Raises:
+        DataError: as `open_images`, or the split has no labels.
+    """
+    images = open_images(name, split, source=source, limit=limit, tick=tick, warn=warn)
+    if isinstance(images, AnnotatedDataSet):
+        _refuse_without_objects(name, split, images)
+        return images
+    if isinstance(images, ImageDataSet):
+        return images
+    raise DataError(f"data set {name!r} has no labels in this split: it is for pretraining alone; use another")
+
+
+def _refuse_without_objects(name: str, split: str, images: AnnotatedDataSet) -> None:
+    whole = whole_of(images)
+    assert isinstance(whole, AnnotatedDataSet)
+    if not whole.presence().any():
+        raise DataError(
+            f"split {split!r} of data set {name!r} has no object in any of its {len(whole):,} images, and this job "
+            "learns from objects or is judged on them; name the file of its annotations, or use another split"
+        )
 
 
 def _given(name: str, source: DataSource | None) -> DataSource:

@@ -37,10 +37,10 @@ from sklearn.metrics import average_precision_score
 from sklearn.svm import LinearSVC
 from torch.nn import functional as F
 
-from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
+from trainer.data.datasets import AnnotatedDataSet, ImageDataSet
 from trainer.data.errors import DataError
 from trainer.data.keyed import Purpose, bits, permutation
-from trainer.data.registry import open_images
+from trainer.data.registry import open_multi_label
 from trainer.evaluation.average_precision import all_points, cuts, eleven_point
 from trainer.evaluation.features import Features
 from trainer.evaluation.frozen import frozen_features
@@ -91,9 +91,9 @@ def run_svm(spec: SvmSpec, context: Context) -> dict[str, Any] | None:
     journal_started(context, spec, resume_step=0)
     units = Units(context)
     try:
-        found = frozen_features(spec, open_images, context, units)
+        found = frozen_features(spec, open_multi_label, context, units)
         splits = found.splits
-        presences = presence_of(splits.train, spec.data.name), presence_of(splits.test, spec.data.name)
+        presences = presence_of(splits.train), presence_of(splits.test)
         train = judged(found.train, presences[0], "features train", context)
         test = judged(found.test, presences[1], "features test", context)
         machines = train_machines(spec, train, test, context, units)
@@ -127,18 +127,12 @@ def run_svm(spec: SvmSpec, context: Context) -> dict[str, Any] | None:
     }
 
 
-def presence_of(images: Images, name: str) -> NDArray[np.int8]:
-    """Which classes are in each image, (n, classes) int8; of single labels every other class is not.
-
-    Raises:
-        DataError: the split has neither objects nor labels.
-    """
+def presence_of(images: ImageDataSet | AnnotatedDataSet) -> NDArray[np.int8]:
+    """Which classes are in each image, (n, classes) int8; of single labels every other class is not."""
     if isinstance(images, AnnotatedDataSet):
         return images.presence()
-    if isinstance(images, ImageDataSet):
-        presence: NDArray[np.int8] = (images.labels()[:, None] == np.arange(len(images.classes))).astype(np.int8)
-        return presence
-    raise DataError(f"data set {name!r} has no labels in this split: it is for pretraining alone; use another")
+    presence: NDArray[np.int8] = (images.labels()[:, None] == np.arange(len(images.classes))).astype(np.int8)
+    return presence
 
 
 def judged(features: Features, presence: NDArray[np.int8], phase: str, context: Context) -> Judged:
