@@ -34,10 +34,19 @@ def run_command(name: str, main: Callable[[], int | None], *, needs_folder: bool
         with contextlib.suppress(OSError):
             if error.errno != errno.EPIPE:
                 print(f"{name}: write error: {error.strerror}", file=sys.stderr)
-        # The interpreter writes out what is left, and would fail once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
+        status = 1
+    finally:
+        _give_up_what_is_left()
     sys.exit(status)
+
+
+def _give_up_what_is_left() -> None:
+    """The interpreter writes out what is left of the streams, and makes a status of its own of it where that fails."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def is_of_output(error: OSError) -> bool:

@@ -84,6 +84,16 @@ def test_the_trainers_command_says_it_too() -> None:
     assert (done.returncode, done.stderr) == (1, "barlow-train: write error: No space left on device\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["spec", "/nonexistent"], 1), (["nonsense"], 1), (["--version"], 0)]
+)
+def test_an_error_that_is_not_taken_is_still_one(arguments: list[str], status: int) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([BARLOW, *arguments], env=environment, stderr=full, stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode == status
+
+
 def test_lines_that_nobody_takes_keep_no_stack_from_being_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     with open("/dev/full", "w", buffering=1) as full:
         monkeypatch.setattr("sys.stdout", full)
