@@ -182,6 +182,18 @@ def test_no_data_in_colours_of_sixteen_bits_is_told_in_one_line(tmp_path):
         assert "first all/a.tif: 6.2 % of its levels are 255, and the others 0 to 39 of 255" in said[0]
 
 
+def test_no_data_in_eight_bits_is_told_where_they_are_spread(tmp_path):
+    levels = RNG.integers(90, 141, (64, 64)).astype(np.uint8)
+    levels[:2] = 0
+    for value_range, count in (("dtype", 0), ("percentile", 1)):
+        said: list[str] = []
+        opened(folder(tmp_path, {"a.tif": tiff(levels, 8)}), value_range, warn=said.append).image(0)
+        assert len(said) == count
+    assert (
+        "far from all others, first all/a.tif: 3.1 % of its levels are 0, and the others 164 to 255 of 255" in said[0]
+    )
+
+
 def test_what_is_white_or_black_in_an_ordinary_image_stands_for_nothing(tmp_path):
     """Antialiased digits and letters, stars, an overexposed photograph, a subject cut out, all of 16 bits."""
     rng = np.random.default_rng(0)

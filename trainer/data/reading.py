@@ -22,10 +22,12 @@ bits come to."""
 NARROW = 32
 """An image of more than 8 bits uses few levels if fewer than these hold 99.8 % of it."""
 FAR = 96
-"""One level, or two, are far from all others of an image of more than 8 bits if so many levels between hold no more
-than one in ten thousand of it, while they and the others hold one in a thousand each: as by a value for no data, which
-takes up the range. Edges of what is cut out, of letters and of digits lie between, as do the flanks of stars and of
-what is overexposed."""
+"""One level, or two, are far from all others of an image if so many levels between hold no more than one in ten
+thousand of it, while they and the others, LEAST_OTHERS at least, hold one in a thousand each: as by a value for no
+data, which takes up the range where that is scaled, as of more than 8 bits, or of any by `percentile`. Edges of what is
+cut out, of letters and of digits lie between, as do the flanks of stars and of what is overexposed."""
+LEAST_OTHERS = 8
+"""With fewer it is a mask or a drawing."""
 FEW_LEVELS = 64
 SEE = "docs/data-sets.md, When images are black"
 
@@ -132,9 +134,9 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
             f"are almost black, first {name}: 99.9 % of its levels are below {DARK} of 255, the highest is "
             f"{levels.max()}{_advice(value_range)} ({SEE})"
         )
-    elif losses.sixteen:
+    elif losses.sixteen or value_range == "percentile":
         used = _levels_of_most(levels)
-        if len(used) < NARROW and not (losses.high_byte_alone and value_range == "percentile"):
+        if len(used) < NARROW and losses.sixteen and not (losses.high_byte_alone and value_range == "percentile"):
             is_far = used[-1] - used[0] >= NARROW
             found["narrow"] = (
                 f"have more than 8 bits and use few of the 256 levels, first {name}: {len(used)}, from {used[0]} to "
@@ -200,8 +202,9 @@ def _far_level(levels: NDArray[np.uint8]) -> str | None:
         if lowest > highest:
             continue
         there, others = int(counts[first : first + 2].sum()), int(counts[lowest : highest + 1].sum())
-        if min(there, others) * 1000 >= levels.size and (levels.size - there - others) * 10_000 <= levels.size:
-            within = used[(used >= lowest) & (used <= highest)]
+        within = used[(used >= lowest) & (used <= highest)]
+        between = levels.size - there - others
+        if min(there, others) * 1000 >= levels.size >= between * 10_000 and len(within) >= LEAST_OTHERS:
             return (
                 f"{100 * there / levels.size:.1f} % of its levels are {low if first == low else high}, and the others "
                 f"{within[0]} to {within[-1]} of 255"
