@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from trainer.data.datasets import Images
+from trainer.data.datasets import Images, whole_of
 from trainer.data.errors import DataError
 from trainer.data.loading import TrainingBatches
 from trainer.data.photometry import finish
@@ -57,7 +57,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     schedule = schedule_of(spec, steps_per_epoch=per_epoch, total_steps=steps)
     state = TrainState(spec, schedule, context.device)
     asked = spec.run.record.probes
-    probes = None if asked is None else Probes(spec, asked, plan, state.model["backbone"], context)
+    probes = None if asked is None else Probes(spec, asked, plan, state.model["backbone"], dataset, context)
     looked_at = {} if probes is None else probes.data
     journal_data(context, spec.data.name, _source(spec, context), {"train": dataset, **looked_at})
     series = MetricSeries(context, spec.batch_size)
@@ -341,6 +341,9 @@ def _export(
             "step": plan.steps,
             "epoch": plan.epochs,
             "data": spec.data.name,
+            "split": spec.data.split,
+            "fingerprint": dataset.fingerprint,
+            "split_fingerprint": whole_of(dataset).fingerprint,
             "image_size": spec.views.size,
         }
         save_backbone(context.attempt_folder / BACKBONE, backbone, spec.backbone, details=details)

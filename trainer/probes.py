@@ -19,7 +19,7 @@ from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError, NothingReadable
 from trainer.data.folder_names import at_odds
-from trainer.data.overlap import shared
+from trainer.data.overlap import PRETRAINED_ON, shared
 from trainer.data.registry import open_data_set
 from trainer.evaluation.features import extract, labels_on
 from trainer.evaluation.knn import true_places
@@ -47,9 +47,16 @@ class Probes:
     """The labelled images that the backbone is shown, and what it has last been seen to do."""
 
     def __init__(
-        self, spec: PretrainSpec, asked: ProbesSpec, plan: Plan, backbone: nn.Module, context: Context
+        self,
+        spec: PretrainSpec,
+        asked: ProbesSpec,
+        plan: Plan,
+        backbone: nn.Module,
+        learned: Images,
+        context: Context,
     ) -> None:
         """Open the data and try the backbone on one image, before a run begins that would end at its first probe.
+        `learned` are the images that the run trains on.
 
         Raises:
             BadSpec: `k` or `size` cannot be; says what can.
@@ -59,7 +66,7 @@ class Probes:
         self._asked = asked
         self._plan = plan
         self._context = context
-        self._train, self._test = _open_splits(spec, asked, context)
+        self._train, self._test = _open_splits(spec, asked, learned, context)
         self._images = EvaluationImages(size=asked.size or spec.views.size)
         self._dtype = PARAMETER_DTYPES[spec.precision]
         self._last_step = 0  # the newest one at which there was a probe
@@ -206,7 +213,9 @@ def untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
                 buffer.copy_(before)
 
 
-def _open_splits(spec: PretrainSpec, asked: ProbesSpec, context: Context) -> tuple[ImageDataSet, ImageDataSet]:
+def _open_splits(
+    spec: PretrainSpec, asked: ProbesSpec, learned: Images, context: Context
+) -> tuple[ImageDataSet, ImageDataSet]:
     name, tick, splits = spec.data.name, partial(context.working, "loading data"), (asked.split, asked.test_split)
     told: set[str] = set()
 
@@ -225,15 +234,17 @@ def _open_splits(spec: PretrainSpec, asked: ProbesSpec, context: Context) -> tup
         raise DataError(f"{PLACE}: {error}; without probes this data set can be trained on") from error
     if said := different(name, splits, (train.classes, test.classes)):
         raise DataError(f"{PLACE}: {said}")
-    for said in at_odds((asked.split, asked.test_split), (train, test)):
-        context.warn(f"{PLACE}: {said}")
     for split, images in ((asked.split, train), (asked.test_split, test)):
         if split != spec.data.split:  # of which the training has told
             warn_of_records(name, split, images, context, "loading data")
-    for said in uneven(splits, (train, test), limit="limit"):
+    for said in [*uneven(splits, (train, test), limit="limit"), *at_odds(splits, (train, test))]:
         context.warn(f"{PLACE}: {said}")
     if context.journal is not None and (said := shared(splits, (train, test), tick)):
         context.warn(f"{PLACE}: {said}")
+    if context.journal is not None:
+        pretrained = (spec.data.split, asked.test_split), (learned, test)
+        if said := shared(*pretrained, tick, learned_from="pretrained on", remedy=PRETRAINED_ON):
+            context.warn(f"{PLACE}: {said}")
     seen = collectives.all_gather_texts([f"{train.fingerprint} {test.fingerprint}"], context.device)
     if len(set(seen)) > 1:
         raise DataError(f"the ranks do not see the same files of data set {name!r}; is it being written to?")

@@ -16,6 +16,10 @@ from trainer.data.image_files import FileImages
 from trainer.specs.words import shown
 
 REMEDY = "scores come out too high; name another `test_split`, or take the images out of one of the two"
+PRETRAINED_ON = (
+    "scores may come out higher than on images that it has not seen, though it saw no labels; pretrain on another "
+    "split, name another `test_split`, or say so beside the score"
+)
 
 
 def shared(

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from trainer.models.backbones import build_backbone
-from trainer.models.exported import backbone_digest, load_backbone, read_architecture, read_step
+from trainer.models.exported import backbone_digest, load_backbone, read_architecture, read_details
 from trainer.models.foreign import architecture_of, described, load_foreign
 from trainer.outcome import BadSpec
 from trainer.runtime import checkpoints
@@ -27,17 +27,32 @@ NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
+class PretrainedOn:
+    """The images that a backbone of ours was pretrained on."""
+
+    data: str
+    split: str
+    fingerprints: frozenset[str]
+    """Of these images, and of the whole split where they are a part of it."""
+
+    def holds(self, data: str, split: str, fingerprint: str) -> bool:
+        """Whether they are of this split."""
+        return (data, split) == (self.data, self.split) or fingerprint in self.fingerprints
+
+
+@dataclass(frozen=True, slots=True)
 class FrozenBackbone:
     """Images in, features out, in evaluation mode, float32 on the rank's device.
 
     `source` says where it is from, in the words of the spec. `digest` and `architecture` are None where nothing is
-    learned: raw pixels.
+    learned: raw pixels. `pretrained_on` is None where it is not known, as of exports of before.
     """
 
     module: nn.Module
     source: dict[str, Any]
     digest: str | None
     architecture: BackboneSpec | None = None
+    pretrained_on: PretrainedOn | None = None
 
     def check_frozen(self) -> None:
         """Assert that no parameter and no buffer has changed by a bit since the backbone was opened."""
@@ -54,6 +69,7 @@ class _Opened:
     architecture: BackboneSpec | None
     said: dict[str, Any]
     """What the source is found to be, beside what the spec says."""
+    pretrained_on: PretrainedOn | None = None
 
 
 def open_backbone(spec: BackboneJudged, context: Context) -> FrozenBackbone:
@@ -75,7 +91,7 @@ def open_backbone(spec: BackboneJudged, context: Context) -> FrozenBackbone:
     source = spec.backbone_from.model_dump(exclude_none=True)
     if spec.backbone_from.job is None:
         source.pop("select")
-    return FrozenBackbone(module, source | opened.said, _digest(module), opened.architecture)
+    return FrozenBackbone(module, source | opened.said, _digest(module), opened.architecture, opened.pretrained_on)
 
 
 def _try(module: nn.Module, side: int, device: torch.device) -> None:
@@ -147,8 +163,17 @@ def _published(folder: Path, sha256: str | None, root: Path | None) -> _Opened:
     module = load_backbone(folder, root)
     if sha256 not in (None, _digest(module)):
         raise ValueError(f"{folder.name} was published anew after this job was placed; retry the job")
-    step = read_step(folder, root)
-    return _Opened(module, read_architecture(folder, root), {} if step is None else {"step": step})
+    details = read_details(folder, root)
+    step = details.get("step")
+    known = isinstance(step, int) and not isinstance(step, bool)
+    on = [details.get(key) for key in ("data", "split", "fingerprint", "split_fingerprint")]
+    return _Opened(module, read_architecture(folder, root), {"step": step} if known else {}, _pretrained_on(*on))
+
+
+def _pretrained_on(data: object, split: object, *fingerprints: object) -> PretrainedOn | None:
+    if not (isinstance(data, str) and isinstance(split, str)):
+        return None
+    return PretrainedOn(data, split, frozenset(each for each in fingerprints if isinstance(each, str)))
 
 
 def _of_checkpoint(folder: Path, sha256: str | None, root: Path | None, context: Context) -> _Opened:
@@ -158,10 +183,12 @@ def _of_checkpoint(folder: Path, sha256: str | None, root: Path | None, context:
         raise ValueError(f"{folder.name}/{checkpoints.STATE_FILE} is not the file that was written; use another step")
     architecture = BackboneSpec.model_validate(manifest.spec["backbone"])
     module = build_backbone(architecture, seed=0)
-    trained = checkpoints.read_state(folder, torch.device("cpu"), root)["model"]
-    prefix = "backbone."
+    state = checkpoints.read_state(folder, torch.device("cpu"), root)
+    trained, prefix = state["model"], "backbone."
     module.load_state_dict({name.removeprefix(prefix): v for name, v in trained.items() if name.startswith(prefix)})
-    return _Opened(module, architecture, {"step": manifest.step})
+    data = manifest.spec["data"]
+    on = _pretrained_on(data["name"], data["split"], state.get("data"))
+    return _Opened(module, architecture, {"step": manifest.step}, on)
 
 
 def _of_file(path: Path, architecture: BackboneSpec | None, context: Context) -> _Opened:

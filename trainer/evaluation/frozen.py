@@ -51,7 +51,7 @@ def frozen_features(
         Stopped: a stop was asked for.
     """
     backbone = open_backbone(spec, context)  # first: data sets take minutes to list, and a wrong name is told at once
-    splits = open_splits(spec, context, opener)
+    splits = open_splits(spec, context, opener, pretrained_on=backbone.pretrained_on)
     train, test = (
         extract(
             backbone.module,

@@ -30,7 +30,7 @@ def run_linear(spec: LinearSpec, context: Context) -> dict[str, Any] | None:
         Diverged: the rate is too high.
     """
     backbone = open_backbone(spec, context)
-    splits = open_splits(spec, context)
+    splits = open_splits(spec, context, pretrained_on=backbone.pretrained_on)
     fit = Classification(spec, splits, splits.train, backbone.module, backbone, context, backbone_rate=None)
     scores = fit_classification(fit, spec, context)
     return None if scores is None else fit.result(scores)

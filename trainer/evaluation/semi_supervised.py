@@ -38,7 +38,7 @@ def run_semi_supervised(spec: SemiSupervisedSpec, context: Context) -> dict[str,
         Diverged: a rate is too high.
     """
     backbone = open_backbone(spec, context)
-    splits = open_splits(spec, context)
+    splits = open_splits(spec, context, pretrained_on=backbone.pretrained_on)
     data = spec.data
     source = context.data_source(data.name)
     chosen = choose_labels(spec.labels, data.name, splits.train, source, split=data.split, warn=context.warn)

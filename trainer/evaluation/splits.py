@@ -11,8 +11,9 @@ from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError
 from trainer.data.folder_names import at_odds
-from trainer.data.overlap import shared
+from trainer.data.overlap import PRETRAINED_ON, shared
 from trainer.data.registry import open_data_set
+from trainer.evaluation.backbone import PretrainedOn
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
 from trainer.runtime.data_facts import journal_data
@@ -31,6 +32,8 @@ class Splits(Generic[D]):
     spec: BackboneJudged
     train: D
     test: D
+    test_pretrained_on: bool = False
+    """Whether the backbone was pretrained on the images of `test`."""
 
     @property
     def classes(self) -> int:
@@ -56,6 +59,8 @@ class Splits(Generic[D]):
                 "classes": self.classes,
             }
         }
+        if self.test_pretrained_on:
+            facts["data"]["test_pretrained_on"] = True
         if isinstance(spec, EvaluationSpec):
             images = spec.images
             facts["images"] = {"size": images.size, "resized": images.resized, "resize_to": images.resize_to}
@@ -63,18 +68,29 @@ class Splits(Generic[D]):
 
 
 @overload
-def open_splits(spec: BackboneJudged, context: Context) -> Splits[ImageDataSet]: ...
+def open_splits(
+    spec: BackboneJudged, context: Context, *, pretrained_on: PretrainedOn | None
+) -> Splits[ImageDataSet]: ...
 
 
 @overload
-def open_splits(spec: BackboneJudged, context: Context, opener: Callable[..., D]) -> Splits[D]: ...
+def open_splits(
+    spec: BackboneJudged, context: Context, opener: Callable[..., D], *, pretrained_on: PretrainedOn | None
+) -> Splits[D]: ...
 
 
-def open_splits(spec: BackboneJudged, context: Context, opener: Callable[..., Images] = open_data_set) -> Splits[Any]:
+def open_splits(
+    spec: BackboneJudged,
+    context: Context,
+    opener: Callable[..., Images] = open_data_set,
+    *,
+    pretrained_on: PretrainedOn | None,
+) -> Splits[Any]:
     """Both splits of the spec's data set, the same on every rank. `data.limit` holds for the training split; the test
     split is always whole.
 
-    `opener` is one of trainer.data.registry.
+    `opener` is one of trainer.data.registry. `pretrained_on` are the images that the backbone was pretrained on, where
+    that is known: whether those that are judged are among them is told, and stands in the result.
 
     Raises:
         DataError: a split cannot be used, they have different classes, or the ranks see different files.
@@ -108,4 +124,10 @@ def open_splits(spec: BackboneJudged, context: Context, opener: Callable[..., Im
     if len(set(collectives.all_gather_texts([f"{train.fingerprint} {test.fingerprint}"], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {name!r}; is it being written to?")
     journal_data(context, name, context.data_source(name), {"train": train, "test": test})
-    return Splits(spec, train, test)
+    seen = pretrained_on is not None and pretrained_on.holds(name, spec.test_split, test.fingerprint)
+    if pretrained_on is not None and seen:
+        once(
+            f"the backbone was pretrained on the images that are judged, split {pretrained_on.split!r} of data set "
+            f"{pretrained_on.data!r}: {PRETRAINED_ON}"
+        )
+    return Splits(spec, train, test, seen)

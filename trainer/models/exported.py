@@ -104,20 +104,20 @@ def read_architecture(folder: Path, root: Path | None = None) -> BackboneSpec:
     return _read_config(folder, root)[0]
 
 
-def read_step(folder: Path, root: Path | None = None) -> int | None:
-    """The step of its training that the published backbone in `folder` is of, None where it does not say; `root` as for
-    `load_backbone`.
+def read_details(folder: Path, root: Path | None = None) -> dict[str, Any]:
+    """What the published backbone in `folder` says of where it comes from, as `save_backbone` was told, or another
+    version of it; `root` as for `load_backbone`.
 
     Raises:
         ValueError: what the folder says of itself cannot be read.
     """
     try:
-        step = read_json(folder / CONFIG, within=root)["details"]["step"]
+        details = read_json(folder / CONFIG, within=root)["details"]
     except (KeyError, TypeError):
-        return None
+        return {}
     except OSError as error:
         raise ValueError(f"{folder.name}/{CONFIG} cannot be read ({error}); {REMEDY}") from error
-    return step if isinstance(step, int) and not isinstance(step, bool) else None
+    return details if isinstance(details, dict) else {}
 
 
 def _read_config(folder: Path, root: Path | None) -> tuple[BackboneSpec, str]:

@@ -39,7 +39,7 @@ def run_detection(spec: DetectionSpec, context: Context) -> dict[str, Any] | Non
         Diverged: the rate is too high.
     """
     opened = open_backbone(spec, context)
-    splits = open_splits(spec, context, open_annotated)
+    splits = open_splits(spec, context, open_annotated, pretrained_on=opened.pretrained_on)
     if spec.masks and not (splits.train.has_masks and splits.test.has_masks):
         raise BadSpec(f"data set {spec.data.name!r} has boxes and no masks; set masks: false, or use another data set")
     faults: dict[str, MaskFaults] = {}
