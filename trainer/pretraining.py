@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trainer.data.datasets import Images, whole_of
 from trainer.data.errors import DataError
+from trainer.data.folder_names import folders_left
 from trainer.data.loading import TrainingBatches
 from trainer.data.photometry import finish
 from trainer.data.picture import PICTURE_IMAGES, write_views_picture
@@ -149,6 +150,8 @@ def _open_batches(spec: PretrainSpec, context: Context) -> tuple[Images, Trainin
         warn=context.warn,
     )
     warn_of_data(spec.data.name, source, {spec.data.split: dataset}, context, "loading data")
+    if context.journal is not None and (said := folders_left(dataset, partial(context.working, "loading data"))):
+        context.warn(f"data set {spec.data.name!r}, split {spec.data.split!r}: {said}")
     if len(set(collectives.all_gather_texts([dataset.fingerprint], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {spec.data.name!r}; is it being written to?")
     batches = TrainingBatches(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainer.data.folder_names import at_odds
+from trainer.data.folder_names import at_odds, folders_left
 from trainer.data.registry import open_images
 from trainer.specs.data_sets import parse_source
 from trainer.survey import survey
@@ -111,3 +111,23 @@ def test_folders_that_are_no_class_each_say_nothing_of_a_list(
     tmp_path: Path, train: Sequence[str], test: Sequence[str]
 ) -> None:
     assert told(lists(tmp_path, train, test)) == []
+
+
+def left(root: Path, limit: int, **entry: object) -> str | None:
+    source = parse_source({"format": "image_folder", "root": str(root), **entry})
+    return folders_left(open_images("mine", "train", source=source, limit=limit), lambda: None)
+
+
+def test_a_limit_that_leaves_few_folders_is_told_with_numbers(tmp_path: Path) -> None:
+    for folder, count in (("a/x", 4), ("a/y", 4), ("b/x", 4), ("b/y", 4)):
+        (tmp_path / "train" / folder).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (4, 4)).save(tmp_path / "train" / folder / f"{number}.png")
+    assert left(tmp_path, 8) == (
+        "the 8 images that data.limit leaves of 16 are of 2 of 4 folders, first 'a/x'; raise it, or list the images "
+        "that are meant"
+    )
+    assert left(tmp_path, 10) is None
+    assert left(tmp_path, 2) is None, "two images are of two folders at most"
+    assert left(tmp_path, 100) is None
+    assert left(tmp_path, 8, format="images") is None

@@ -1,5 +1,7 @@
 """`format: images`: every image below a folder, flat or nested, without labels."""
 
+import hashlib
+
 import pytest
 from test_data_image_folder import levels, put
 
@@ -36,7 +38,26 @@ def test_a_flat_folder_is_its_images_in_the_order_of_their_bytes(tmp_path):
     assert levels(data) == [2, 1, 0, 3]
     assert [data.name(index) for index in range(4)] == ["C.gif", "a.jpg", "b.png", "c.bmp"]
     assert data.classes == ()
-    assert levels(opened(tmp_path, limit=2)) == [2, 1]
+    assert opened(tmp_path, limit=4).fingerprint == data.fingerprint
+
+
+def test_a_limit_draws_among_all_folders_always_the_same_images(tmp_path):
+    for place in range(60):
+        put(tmp_path / f"{place // 20}/{place:02}.png", place)
+    whole, half, few = opened(tmp_path), opened(tmp_path, limit=30), opened(tmp_path, limit=15)
+    names = [half.name(index) for index in range(30)]
+    assert [sum(name.startswith(folder) for name in names) for folder in "012"] == [8, 10, 12]
+    assert sorted(levels(half)) == sorted(int(name[2:4]) for name in names)
+    assert levels(few) == levels(half)[:15]
+    assert (
+        names
+        == sorted((whole.name(index) for index in range(60)), key=lambda name: hashlib.sha256(name.encode()).digest())[
+            :30
+        ]
+    )
+    assert whole.name(-1) == "2/59.png"
+    first = hashlib.sha256(f"{whole.fingerprint} first 30".encode()).hexdigest()
+    assert half.fingerprint not in (whole.fingerprint, first), "as the first ones of before, which a paused run holds"
 
 
 def test_a_nested_one_holds_what_lies_at_any_depth_and_nothing_of_the_system_s(nested):

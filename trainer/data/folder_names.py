@@ -3,11 +3,12 @@ may be no class at all."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 
 from trainer.data.datasets import Images, whole_of
-from trainer.data.image_files import said
+from trainer.data.image_files import FileImages, said
 from trainer.data.image_folder import ImageFolder
 from trainer.data.labelled_files import LabelledFiles
 from trainer.data.passed_over import NAMED
@@ -26,6 +27,28 @@ def at_odds(splits: tuple[str, str], images: tuple[Images, Images]) -> list[str]
     elif isinstance(first, LabelledFiles) and isinstance(second, LabelledFiles):
         told = _other_numbers(splits, first, second)
     return [] if told is None else [told]
+
+
+def folders_left(images: Images, tick: Callable[[], None]) -> str | None:
+    """What to say of the folders whose images `images` are, where they are the first ones of a split and of half of the
+    folders at most that they might be of; None: there is nothing. `tick` is called for each image."""
+    whole = whole_of(images)
+    if whole is images or not isinstance(whole, FileImages):
+        return None
+    left: set[bytes] = set()
+    folders: set[bytes] = set()
+    for index in range(len(whole)):
+        tick()
+        folders.add(os.path.dirname(whole.file(index)))
+        if index == len(images) - 1:
+            left = set(folders)
+    if 2 * len(left) > min(len(images), len(folders)) or len(folders) == 1:
+        return None
+    example = os.path.relpath(min(left), whole.folder)
+    return (
+        f"the {len(images):,} images that data.limit leaves of {len(whole):,} are of {len(left):,} of {len(folders):,} "
+        f"folders, first {said(example)!r}; raise it, or list the images that are meant"
+    )
 
 
 def _too_high(splits: tuple[str, str], first: ImageFolder, second: ImageFolder) -> str | None:

@@ -23,6 +23,7 @@ from trainer.data.digits import open_digits
 from trainer.data.errors import DataError
 from trainer.data.formats import Tick, Warn, open_source
 from trainer.data.textures import open_textures
+from trainer.data.unlabelled_folder import UnlabelledFolder
 from trainer.specs.catalogue import Annotations
 from trainer.specs.data_set_uses import kinds_for, said_of
 from trainer.specs.data_sets import DataSource, annotations_of, expected_classes
@@ -87,7 +88,8 @@ def open_images(
     tick: Tick = lambda: None,
     warn: Warn = lambda message: None,
 ) -> Images:
-    """Open one split of any data set; `limit` keeps its first images only, `tick` hears of every unit of work.
+    """Open one split of any data set; `tick` hears of every unit of work. `limit` keeps its first images only, or, of a
+    folder without labels, where these would be those of its first folders, some of all that are drawn by their paths.
 
     `source` is this host's entry of a data set that is not registered.
 
@@ -203,6 +205,8 @@ def _given(name: str, source: DataSource | None) -> DataSource:
 
 
 def _first(whole: Images, count: int) -> Images:
+    if isinstance(whole, UnlabelledFolder):
+        whole.draw()
     if isinstance(whole, ImageDataSet):
         return FirstLabelledImages(whole, count)
     if isinstance(whole, AnnotatedDataSet):

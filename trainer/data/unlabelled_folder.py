@@ -22,7 +22,7 @@ from trainer.specs.data_sets import ImagesSource
 
 
 class UnlabelledFolder(FileImages):
-    """All images below a folder, in the order of the bytes of their paths."""
+    """All images below a folder, in the order of the bytes of their paths, or drawn."""
 
     classes: tuple[str, ...] = ()
 
@@ -38,13 +38,23 @@ class UnlabelledFolder(FileImages):
             self._names.append(name)
             digest.update(b"%b\0%d\0" % (name, size))
         self.fingerprint = digest.hexdigest()
-        """Of names and sizes, not of the content."""
+        """Of names and sizes, not of the content; of drawn ones another."""
+        self._order = np.arange(len(images))
 
     def __len__(self) -> int:
         return len(self._names)
 
+    def draw(self) -> None:
+        """From now on, and once: the images come in the order of the SHA-256 of their paths. So any beginning is of all
+        folders as these are large, and a shorter one is a part of a longer one; in the order of paths it is of the
+        first folders alone."""
+        drawn = [int.from_bytes(hashlib.sha256(self._names[place]).digest()[:8]) for place in range(len(self))]
+        self._order = np.argsort(np.array(drawn, dtype=np.uint64), kind="stable")
+        self.identities, self.file_sizes = self.identities[self._order], self.file_sizes[self._order]
+        self.fingerprint = hashlib.sha256(f"{self.fingerprint} drawn".encode()).hexdigest()
+
     def _path(self, index: int) -> bytes:
-        return self._names[range(len(self))[index]]
+        return self._names[self._order[index]]
 
 
 def open_unlabelled_folder(

@@ -51,6 +51,6 @@ def other_data(context: Context, name: str, checkpoint: Path) -> str:
         return f"{begun}: in datasets.yaml its {', its '.join(changed)}. Put that back, or start a new job"
     return (
         f"{begun}: names or sizes of files, labels, lists or annotations have changed, or this version reads them "
-        "otherwise (CHANGELOG.md says what; system folders as @eaDir, for one, are passed over now). Put back what it "
-        "was, or start a new job"
+        "otherwise (CHANGELOG.md says what; system folders as @eaDir are passed over now, and of a folder without "
+        "labels a limit draws). Put back what it was, or start a new job"
     )

@@ -123,7 +123,9 @@ class DataSpec(SpecModel):
 
     name: Name = Field(description="`digits`, `textures`, `scenes`, or one of the server's datasets.yaml")
     split: Name = Field("train", description="Split of the data set")
-    limit: int | None = Field(None, ge=1, description="Use only the first N images")
+    limit: int | None = Field(
+        None, ge=1, description="Use N images: the first ones, or of a folder without labels drawn ones"
+    )
 
 
 class BackboneSpec(SpecModel):
