@@ -115,7 +115,8 @@ def test_a_published_folder_and_a_checkpoint_folder_by_file_bring_their_own_arch
     for resolved, step in (({"path": str(tmp_path / "ours")}, {}), ({"checkpoint": str(folder)}, {"step": 3})):
         for named in (None, TINY):
             found = opened(tmp_path, knn({"file": "ours"}, named), resolved)
-            assert (found.architecture, found.source) == (TINY, {"file": "ours", **step})
+            read = Path(*resolved.values()).name
+            assert (found.architecture, found.source) == (TINY, {"file": "ours", "read": read, **step})
             assert found.digest == backbone_digest(weights())
         with pytest.raises(BadSpec, match=r"is tiny_resnet with stem: small and says so itself; leave backbone out"):
             opened(tmp_path, knn({"file": "ours"}, BackboneSpec(name="tiny_resnet")), resolved)

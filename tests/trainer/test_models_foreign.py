@@ -231,6 +231,10 @@ def test_a_second_network_comes_before_the_heads_and_one_of_another_architecture
     large = build_backbone(BackboneSpec(name="tiny"), seed=0).state_dict()
     found = load_foreign(saved(tmp_path, {"head": head, "net": large, "model": weights(), "ema": other()}), TINY, int)
     assert list(found.others) == ["ema", "head", "net"]
+    averages = {"decay": 0.9, "shadow_params": list(source().parameters())}
+    found = load_foreign(saved(tmp_path, {"model": weights(), "ema": averages}), TINY, lambda: None)
+    assert found.others == {"ema.shadow_params": len(list(source().parameters()))}
+    assert found.remedy.startswith("put them, which have no names there, into the network")
     with pytest.raises(ValueError, match=r"is not tiny_resnet .*; student of the file was not looked at"):
         loaded(saved(tmp_path, {"teacher": large, "student": weights()}))
 
@@ -358,6 +362,7 @@ WEIGHT = {"weight": torch.ones(1, 1)}
         ({"model": {"a": torch.ones(1)}, "state_dict": {"a": torch.ones(1)}}, "under state_dict and model"),
         ({"student": {"a": torch.ones(1)}}, "no named tensors but student"),
         ({"online": WEIGHT, "target": WEIGHT | {}}, r"holds weights under online, target; save .*True\)\['online'\], "),
+        ({"net": [torch.ones(1, 1)] * 2}, "under net; put them, which have no names there, into the network"),
         ({"net": [WEIGHT]}, r"holds weights under net.0; save .*True\)\['net'\]\[0\], 'alone.pth'\)"),
     ],
 )

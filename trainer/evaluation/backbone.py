@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -156,7 +156,9 @@ def _brings_its_own(opened: _Opened, folder: Path, spec: BackboneJudged, context
             f"backbone_from.select is `{source.select}`, and {folder.name} {found}; give the checkpoint folder of that "
             f"step{remedy}"
         )
-    return opened
+    if source.file is None:
+        return opened
+    return replace(opened, said={**opened.said, "read": folder.name})  # by hand another than the spec names
 
 
 def _published(folder: Path, sha256: str | None, root: Path | None) -> _Opened:

@@ -96,7 +96,7 @@ def _with_others(network: nn.Module, prefix: str, dropped: dict[str, Tensor], re
     places += sorted(elsewhere, key=lambda one: not _copies(one[2], network))
     names = [*dropped, *(place(under, name) for under, _, tensors in elsewhere for name in tensors)]
     others = {place(under, copy): len(tensors) for under, copy, tensors in places}
-    remedy = by_themselves(path, *places[0][:2]) if places else ""
+    remedy = by_themselves(path, *places[0]) if places else ""
     return Foreign(network, names, place(read.under, prefix), others, remedy)
 
 

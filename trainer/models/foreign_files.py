@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -63,7 +63,8 @@ def read_tensors(path: Path) -> Tensors:
     if tensors:
         return Tensors(tensors, under, others)
     if others:
-        raise ValueError(f"{path.name} holds weights under {told(others)}; {by_themselves(path, next(iter(others)))}")
+        first, there = next(iter(others.items()))
+        raise ValueError(f"{path.name} holds weights under {told(others)}; {by_themselves(path, first, names=there)}")
     some = ", ".join(_key(key) for key in islice(value, NAMED)) if value else "nothing"
     raise ValueError(f"{path.name} holds no named tensors but {some}; save the network's state_dict")
 
@@ -80,8 +81,11 @@ def told(others: Mapping[Keys, object]) -> str:
     return ", ".join(place(keys) for keys in islice(others, NAMED)) + more
 
 
-def by_themselves(path: Path, under: Keys, prefix: str = "") -> str:
-    """How to have the weights there judged, those whose names begin with `prefix`: the line that saves them alone."""
+def by_themselves(path: Path, under: Keys, prefix: str = "", names: Iterable[str] = ("weight",)) -> str:
+    """How to have the weights there judged, those whose names begin with `prefix`: the line that saves them alone,
+    where their `names` are more than places in a list."""
+    if all(name.isdecimal() for name in names):
+        return "put them, which have no names there, into the network that they are of, save its state_dict alone"
     if any(len(str(part)) > LONGEST_KEY for part in (*under, prefix)):
         return "save those that you mean alone"
     if path.suffix == ".safetensors":
@@ -149,7 +153,8 @@ def _named(value: Any, path: Path) -> tuple[Keys, Mapping[Any, Any]]:
 
 
 def _others(whole: Any, taken: Mapping[Any, Any]) -> dict[Keys, dict[str, Tensor]]:
-    """Mappings of the file, other than `taken`, that hold a weight of a layer: no state of an optimiser does."""
+    """Mappings of the file, other than `taken`, that hold a weight of a layer, which no state of an optimiser does; and
+    lists of several tensors, as those that averages of parameters are kept in."""
     found: dict[Keys, dict[str, Tensor]] = {}
     waiting: deque[tuple[Keys, Any]] = deque([((), whole)])
     seen = set()
@@ -158,12 +163,14 @@ def _others(whole: Any, taken: Mapping[Any, Any]) -> dict[Keys, dict[str, Tensor
         if id(value) in seen:
             continue
         seen.add(id(value))
+        named = isinstance(value, Mapping)
         tensors: dict[str, Tensor] = {}
-        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-            if isinstance(item, Tensor) and isinstance(key, str):
-                tensors[key] = item
+        for key, item in value.items() if named else enumerate(value):
+            if isinstance(item, Tensor) and isinstance(key, str | int):
+                tensors[str(key)] = item
             elif isinstance(item, Mapping | list | tuple) and isinstance(key, str | int) and len(keys) < LEVELS:
                 waiting.append(((*keys, key), item))
-        if value is not taken and any(name.endswith("weight") and item.ndim > 1 for name, item in tensors.items()):
+        weights = sum(item.ndim > 1 and (not named or name.endswith("weight")) for name, item in tensors.items())
+        if value is not taken and weights > (0 if named else 1):
             found[keys] = tensors
     return found
