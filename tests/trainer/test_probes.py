@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainer import metric_series, probes
 from trainer.data.errors import DataError, NothingReadable
+from trainer.data.registry import open_images
 from trainer.evaluation import run_evaluation
 from trainer.evaluation.units import UnitsWithinStep
 from trainer.metric_series import MetricSeries
@@ -235,7 +236,7 @@ def test_classes_that_the_limit_leaves_no_image_of_are_told_as_in_an_evaluation(
     context = runs.context(tmp_path)
     spec = probed({"limit": 8})
     assert spec.run.record.probes is not None
-    probes._open_splits(spec, spec.run.record.probes, context)
+    probes._open_splits(spec, spec.run.record.probes, open_images("digits", "train"), context)
     told = [event.data["message"] for event in runs.events(tmp_path, kind="warning")]
     began = [each.partition(" without any")[0] for each in told]
     of = "of 10 classes of split"
