@@ -7,15 +7,17 @@ import base64
 import hmac
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from service.tracking.acts import Act
 from service.tracking.routes import Holder
 
+Answer = TypeVar("Answer")
 TRUST_SECONDS = 3.0
 """So long an answer of the API holds: a token that is revoked is refused so much later."""
 ASK_SECONDS = 10.0
@@ -87,8 +89,7 @@ class Callers:
         Raises:
             ApiAway
         """
-        said = await self._said("GET", "/api/v1/entries/current", code)
-        return None if said is None or said["service"] != SERVICE else (str(said["path"]), bool(said["usable"]))
+        return await self._ask("GET", "/api/v1/entries/current", _bearer(code), _target_in)
 
     async def redeem(self, code: str) -> NewSession | None:
         """The session for a code; None: it is not good, or not any more.
@@ -96,10 +97,7 @@ class Callers:
         Raises:
             ApiAway
         """
-        said = await self._said("POST", "/api/v1/sessions", code)
-        if said is None or said["service"] != SERVICE:
-            return None
-        return NewSession(str(said["secret"]), str(said["path"]), int(said["seconds"]))
+        return await self._ask("POST", "/api/v1/sessions", _bearer(code), _session_in)
 
     async def end(self, secret: str) -> None:
         """End a session, if it is one.
@@ -107,7 +105,7 @@ class Callers:
         Raises:
             ApiAway
         """
-        await self._said("DELETE", "/api/v1/sessions/current", secret)
+        await self._ask("DELETE", "/api/v1/sessions/current", _bearer(secret), bool)
         self._asked.pop("session " + _digest(secret), None)
 
     async def write_down(self, act: Act, address: str, *, token: str | None = None, session: str | None = None) -> bool:
@@ -120,7 +118,7 @@ class Callers:
         path = "/api/v1/audit" if session is None else "/api/v1/sessions/current/audit"
         secret = session or token
         said = {"action": act.action, "subject": act.subject, "asked": act.request, "client": address}
-        return await self._ask("POST", path, _bearer(secret) if secret else {}, said) is not None
+        return await self._ask("POST", path, _bearer(secret) if secret else {}, bool, said) is not None
 
     async def by_token(self, token: str | None) -> Visitor | None:
         """Whose access token it is; None: nobody's. Without one: whoever the API lets in without.
@@ -147,18 +145,17 @@ class Callers:
         return await asyncio.shield(found[1])
 
     async def _visitor(self, path: str, headers: dict[str, str]) -> Visitor | None:
-        said = await self._ask("GET", path, headers)
-        if said is None or said.get("service", SERVICE) != SERVICE:
-            return None
-        return Visitor(str(said["name"]), Holder(said["role"]))
-
-    async def _said(self, method: str, path: str, secret: str) -> dict[str, Any] | None:
-        return await self._ask(method, path, _bearer(secret))
+        return await self._ask("GET", path, headers, _visitor_in)
 
     async def _ask(
-        self, method: str, path: str, headers: dict[str, str], query: dict[str, str] | None = None
-    ) -> dict[str, Any] | None:
-        """What the API answers; None: it knows nobody who brings that."""
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        read: Callable[[Any], Answer | None],
+        query: dict[str, str] | None = None,
+    ) -> Answer | None:
+        """What `read` makes of the API's answer; None: it knows nobody who brings that."""
         try:
             answer = await self._client.request(
                 method, self._api + path, headers=headers, params=query, timeout=ASK_SECONDS
@@ -166,13 +163,31 @@ class Callers:
             if answer.status_code == httpx.codes.UNAUTHORIZED:
                 return None
             if answer.is_success:
-                said: dict[str, Any] = answer.json() if answer.content else {}
-                return said
-        except (httpx.HTTPError, ValueError) as error:
+                return read(answer.json() if answer.content else {})
+        except httpx.HTTPError as error:
             raise ApiAway(f"the API at {self._api}, which knows the tokens, does not answer: {error!r}") from error
+        except (ValueError, LookupError, TypeError) as error:
+            raise ApiAway(
+                f"what answers at {self._api} is not the Barlow Lab API, which knows the tokens ({error!r}); "
+                "BARLOW_API_URL names its address"
+            ) from error
         if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
             raise TooManyRefused(answer.headers.get("retry-after", "1"))
         raise ApiAway(f"the API at {self._api}, which knows the tokens, answers {answer.status_code}; try again soon")
+
+
+def _visitor_in(said: Any) -> Visitor | None:
+    visitor = Visitor(str(said["name"]), Holder(said["role"]))
+    return visitor if said.get("service", SERVICE) == SERVICE else None
+
+
+def _target_in(said: Any) -> tuple[str, bool] | None:
+    return (str(said["path"]), bool(said["usable"])) if said["service"] == SERVICE else None
+
+
+def _session_in(said: Any) -> NewSession | None:
+    ours = said["service"] == SERVICE
+    return NewSession(str(said["secret"]), str(said["path"]), int(said["seconds"])) if ours else None
 
 
 def token_in(authorization: str | None) -> str | None:

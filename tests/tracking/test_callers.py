@@ -72,6 +72,14 @@ def test_a_token_is_found_as_bearer_and_as_the_password_of_basic() -> None:
         assert token_in(said) == TOKEN
 
 
+@pytest.mark.parametrize("said", ["<html>", "[]", "{}", '{"name": "x"}', '{"name": "x", "role": "king"}'])
+@pytest.mark.parametrize("headers", [b"Bearer " + TOKEN.encode(), None])
+def test_what_is_not_the_api_lets_nobody_in(said: str, headers: bytes | None) -> None:
+    """At an address that was given wrongly, or whose port is another program's now."""
+    status, answer = asyncio.run(_asked(lambda _: httpx.Response(200, text=said), *filter(None, [headers])))
+    assert (status, answer["retry-after"]) == (503, "5")
+
+
 @pytest.mark.parametrize("seconds", ["7", None])
 def test_while_the_api_looks_at_no_token_the_gate_says_when_to_come_again(
     seconds: str | None, caplog: pytest.LogCaptureFixture
