@@ -26,6 +26,7 @@ from trainer.data.errors import DataError
 from trainer.data.folder_names import at_odds
 from trainer.data.formats import splits_of
 from trainer.data.looking import look_at, told_of_records
+from trainer.data.overlap import shared
 from trainer.data.registry import open_images
 from trainer.data.system_names import system_name
 from trainer.data.unused import is_split, unused_images
@@ -88,6 +89,11 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
     sides: set[tuple[int, int]] = set()
     blind: list[str] = []
     try:
+        train, test = found.get("train"), found.get("test")
+        if isinstance(train, BinaryImages) and isinstance(test, BinaryImages):  # in whose formats these two are fixed
+            ticks = _Ticks(f"{name}, images that both splits have", say)
+            if both := shared(("train", "test"), (train, test), ticks):
+                note(f"data set {name!r}: {both}")
         for split, images in found.items():
             ticks = _Ticks(f"{name}, a look at split {split}", say)
             for said in told_of_records(images, ticks) if isinstance(images, BinaryImages) else ():

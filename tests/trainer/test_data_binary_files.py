@@ -200,13 +200,15 @@ def test_records_that_hold_nothing_are_counted_and_the_first_is_named(cifar10, s
     assert ", first airplane/4: if that is not meant, unpack the archive again (docs" in one_colour
     assert dark_ones.startswith("1 of 15 images are almost black: 99.9 % of an image's levels are below 64 of 255, ")
     assert ", first deer/8: " in dark_ones
+    (stl10 / "test_X.bin").write_bytes((stl10 / "train_X.bin").read_bytes())
     damage(stl10, "unlabeled_X.bin", lambda raw: raw[:27648] + bytes(27648))
     (said,) = heard(stl10, "unlabeled", "stl10")[1]
     assert said.startswith("1 of 2 images are of one colour throughout, ")
     source = parse_source({"format": "stl10", "root": str(stl10)})
-    assert [note for note in survey("mine", source, lambda said: None).notes if "one colour" in note] == [
-        f"data set 'mine', split 'unlabeled': {said}"
-    ]
+    notes = survey("mine", source, lambda said: None).notes
+    assert [note for note in notes if "one colour" in note] == [f"data set 'mine', split 'unlabeled': {said}"]
+    both = "data set 'mine': of the 2 images of split 'test', which are judged, 2 are learned from in split 'train': "
+    assert [note.partition("scores")[0] for note in notes if "judged" in note] == [both]
 
 
 def test_a_batch_that_is_there_twice_is_told_whatever_its_classes(cifar10, monkeypatch):

@@ -189,6 +189,10 @@ def test_no_data_in_eight_bits_is_told_where_they_are_spread(tmp_path):
         said: list[str] = []
         opened(folder(tmp_path, {"a.tif": tiff(levels, 8)}), value_range, warn=said.append).image(0)
         assert len(said) == count
+    mask = np.where(levels > 120, 255, 0)
+    images = opened(folder(tmp_path / "mask", {"a.tif": tiff(mask, 8)}), "percentile", warn=said.append)
+    assert set(np.unique(images.image(0)).tolist()) == {0, 255}
+    assert len(said) == 1
     assert (
         "far from all others, first all/a.tif: 3.1 % of its levels are 0, and the others 164 to 255 of 255" in said[0]
     )

@@ -195,6 +195,8 @@ def test_records_that_are_learned_from_and_judged_are_counted_by_their_pixels(tm
         assert said(entry) == (
             f"of the 4 images of split 'test', which are judged, 4 are learned from in split 'train': {REMEDY}"
         )
+    (tmp_path / "train_X.bin").write_bytes(bytes(4 * 3 * 96 * 96))  # through the link, too: told as what holds nothing
+    assert said(entry) is None
 
 
 @pytest.mark.parametrize("format_", ["inaturalist", "coco"])

@@ -12,7 +12,7 @@ from trainer.data.datasets import Images
 from trainer.data.errors import UnreadableImage
 from trainer.data.image_files import FileImages
 from trainer.data.overlap import again
-from trainer.data.reading import DARK, SEE
+from trainer.data.reading import DARK
 from trainer.specs.words import shown
 
 LOOKED_AT = 32
@@ -70,7 +70,7 @@ def told_of_records(images: BinaryImages, tick: Callable[[], None]) -> list[str]
         if count := int(which.sum()):
             told.append(
                 f"{count:,} of {len(images):,} images are {words}, first {shown(images.name(int(which.argmax())))}: "
-                f"if that is not meant, unpack the archive again ({SEE})"
+                "if that is not meant, unpack the archive again (docs/data-sets.md, What a set is for)"
             )
     others = np.where(records.one_colour, np.arange(len(images)), records.identities)  # than those told of already
     if said := again(images, others):

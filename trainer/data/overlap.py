@@ -34,7 +34,8 @@ def shared(
     from; None: there is nothing. `tick` is called for each image; `learned_from` says what is done with the first.
 
     Of files those are the same that are found in the same place, those that links, also hard ones, lead to, and copies,
-    as far as trainer.data.copies finds them. Of records those are that have the same pixels.
+    as far as trainer.data.copies finds them. Of records those are that have the same pixels,
+    of more than one colour.
     """
     (learned, judged), (first, second) = splits, images
     whole = whole_of(first), whole_of(second)
@@ -52,8 +53,9 @@ def shared(
         of_one = f"of one that is {learned_from} in split {learned!r}"
         copied = copies_of_files(whole[0], whole[1], ~same, len(first), tick, of_one=of_one)
     elif isinstance(whole[0], BinaryImages) and isinstance(whole[1], BinaryImages):
-        pixels = whole[0].records(tick).identities[: len(first)], whole[1].records(tick).identities[: len(second)]
-        count = int(np.isin(pixels[1], pixels[0]).sum())
+        records = whole[0].records(tick), whole[1].records(tick)
+        same = np.isin(records[1].identities, records[0].identities[: len(first)]) & ~records[1].one_colour
+        count = int(same[: len(second)].sum())
     else:
         count = len(second) if whole[0].fingerprint == whole[1].fingerprint else 0
     told = [f"{count:,} are {learned_from} in split {learned!r}"] if count else []
