@@ -50,6 +50,7 @@ DEEP: Mapping[str, Any] = {"splits": {"train": "train/images", "test": "val/imag
         (["train/a", "test/a"], {}, "./data/mine/test/a/0.png a", "of split 'test'"),
         (["train/a", "test/a"], {}, "train/../test/a/0.png", "of split 'test'"),
         (["train/a", "test/a"], {}, "test/a/7.png", "not in the data set"),
+        (["train/a", "dev/a"], {}, "/home/me/DEV/a/0.png", "of split 'dev'"),
         (["train/a", "extra/a"], {}, "extra/a/0.png", "of split 'extra'"),
         (["train/a", "val/a"], NAMED, "val/a/0.png", "of split 'test'"),
         (["train/a", "val/a"], NAMED, "test/a/0.png", "of split 'test'"),

@@ -90,4 +90,5 @@ def _in_common(before: Sequence[str], way: Sequence[str]) -> int:
 
 
 def _form(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+    """As it is compared: many a disk takes no notice of case."""
+    return unicodedata.normalize("NFC", text).casefold()
