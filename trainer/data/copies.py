@@ -38,8 +38,9 @@ def copies_of_files(
     named = np.flatnonzero(in_question & np.isin(theirs.names, ours.names))
     found, compared = _compare(ours, theirs, _drawn(named), tick)
     if found:
-        content = "its content too" if compared == 1 else f"its content too in {found:,} of {compared:,} compared"
-        return f"{len(named):,} {'has' if len(named) == 1 else 'have'} name and size {of_one}, and {content}"
+        if compared == len(named):
+            return f"{found:,} {'has' if found == 1 else 'have'} name, size and content {of_one}"
+        return f"{len(named):,} have name and size {of_one}, and its content too in {found:,} of {compared:,} compared"
     sized = np.flatnonzero(in_question & np.isin(theirs.sizes, ours.sizes))
     found, compared = _compare(ours, theirs, _drawn(sized), tick)
     if found and found >= SHARE * compared:
