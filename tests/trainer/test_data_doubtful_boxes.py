@@ -44,6 +44,7 @@ FORMS = {
     "left, top, right, bottom": list,
     "centre, width, height": lambda c: [(c[0] + c[2]) / 2, (c[1] + c[3]) / 2, c[2] - c[0], c[3] - c[1]],
     "top, left, height, width": lambda c: [c[1], c[0], c[3] - c[1], c[2] - c[0]],
+    "top, left, bottom, right": lambda c: [c[1], c[0], c[3], c[2]],
 }
 
 

@@ -61,6 +61,7 @@ OF_SIDES: Mapping[str, Form] = {
     "left, top, right, bottom": _sides_are_corners,
     "centre, width, height": _from_centre,
     "top, left, height, width": _exchanged,
+    "top, left, bottom, right": lambda boxes: _exchanged(_sides_are_corners(boxes)),
 }
 """What may be written where left, top, width and height are expected, as by COCO."""
 OF_CORNERS: Mapping[str, Form] = {
