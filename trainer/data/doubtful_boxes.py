@@ -160,11 +160,13 @@ def _tell_of_masks_elsewhere(given: Given, warn: Callable[[str], None]) -> bool:
     count = int(off.sum())
     if not count:
         return False
-    fits = [
-        form for form, read in given.others.items() if (~_off(read(boxes[off]), extents[off], edges[off])).mean() > 0.5
-    ]
+    shares = {
+        form: float((~_off(read(boxes[off]), extents[off], edges[off])).mean()) for form, read in given.others.items()
+    }
+    form = max(shares, key=lambda each: shares[each])
+    fits = shares[form] > 0.5
     why = (
-        f"most of these would fit as {fits[0]}: write them as {given.form}"
+        f"most of these would fit as {form}: write them as {given.form}"
         if fits
         else f"are they {given.form}, in pixels of the image as it is?"
     )
@@ -173,7 +175,7 @@ def _tell_of_masks_elsewhere(given: Given, warn: Callable[[str], None]) -> bool:
         f"{count:,} of {len(looked):,} boxes of {given.whose} are elsewhere than their polygons or run lengths "
         f"(first in {where}); {why}"
     )
-    return bool(fits)
+    return fits
 
 
 def _off(boxes: Boxes, extents: Boxes, edges: NDArray[np.float32]) -> NDArray[np.bool_]:
