@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from trainer.data.batch import Batch, batch_memory
-from trainer.data.pool import Job, ahead, pieces
+from trainer.data.loading.pool import Job, ahead, pieces
 from trainer.objectives.barlow_twins import barlow_twins
 from trainer.optim.groups import parameter_groups
 from trainer.optim.lars import Lars

@@ -19,7 +19,7 @@ from loading import engines_agree, loading
 from torchvision import datasets
 
 from trainer.data.batch import Batch
-from trainer.data.photometry import finish
+from trainer.data.views.photometry import finish
 from trainer.train_state import TrainState
 
 EVIDENCE_PAIRS_PER_SECOND = 147.0

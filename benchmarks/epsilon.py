@@ -21,12 +21,12 @@ import yaml
 from torch import Tensor
 from torch.nn import functional as F
 
+from barlow_lab.specs import PretrainSpec, parse_spec
 from trainer import train_state
 from trainer.objectives.barlow_twins import BarlowTwinsTerms, barlow_twins, noise_floor
 from trainer.pretraining import pretrain
 from trainer.runtime.context import Context
 from trainer.runtime.stopping import StopRequests
-from trainer.specs import PretrainSpec, parse_spec
 
 EPSILON = 1e-5
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,7 +18,7 @@ from gpu_steps import COMPILED, EAGER, RUNGS, Sizes
 from loading import engines_agree, loading, pairs_per_second
 from torch import Tensor
 
-from trainer.data.photometry import finish
+from trainer.data.views.photometry import finish
 from trainer.train_state import TrainState
 
 BEST_PUBLISHED = 3990.0

@@ -14,8 +14,8 @@ import reference
 import torch
 from torch import Tensor
 
+from barlow_lab.specs import PretrainSpec
 from trainer.optim.schedules import Schedule
-from trainer.specs import PretrainSpec
 from trainer.train_state import TrainState
 
 

@@ -13,11 +13,11 @@ import measuring
 import reference
 import torch
 
-from trainer.data.loading import TrainingBatches
-from trainer.data.photometry import finish
+from barlow_lab.specs import ViewsSpec
+from barlow_lab.specs.data_sets import ImageFolderSource
+from trainer.data.loading.training import TrainingBatches
 from trainer.data.registry import open_data_set
-from trainer.specs import ViewsSpec
-from trainer.specs.data_sets import ImageFolderSource
+from trainer.data.views.photometry import finish
 
 
 class LoadingSizes(Protocol):

@@ -28,8 +28,8 @@ import httpx
 import psutil
 import yaml
 
+from barlow_lab.journal import FILE_NAME, Journal, read_events
 from service.run_folders import attempt_folder
-from trainer.journal import FILE_NAME, Journal, read_events
 
 SPEC: dict[str, Any] = {
     "kind": "pretrain",

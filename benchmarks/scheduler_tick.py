@@ -26,6 +26,7 @@ from typing import Any
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import parse_spec
 from service.completion import Completion
 from service.database import migrate
 from service.database.engine import make_engine, session_factory
@@ -36,7 +37,6 @@ from service.ledger.states import AttemptState, JobState, Outcome
 from service.local.servers import Postgres
 from service.scheduling import placing, tick
 from service.settings import Settings
-from trainer.specs import parse_spec
 
 HOST_SLOTS = 8
 SIZES = (1, 1, 1, 1, 2, 2, 4, 8)

@@ -9,11 +9,11 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getc
 if "" in (os.environ.get("PYTHONPATH") or "-").split(os.pathsep) and not __file__.startswith(os.getcwd() + os.sep):
     sys.path[:] = [folder for folder in sys.path if folder != os.getcwd()]
 
+from barlow_lab.commands import run_command
 from service import surroundings
 from service.client import browser, tokens
 from service.client.main import app
 from service.local.commands import register
-from trainer.commands import run_command
 
 tokens.register(app)
 browser.register(app)

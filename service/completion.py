@@ -22,13 +22,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DataError, ProgrammingError
 from sqlalchemy.orm import Session
 
+from barlow_lab.foreign_text import shown
+from barlow_lab.given_files import open_regular, read_json
 from service.database.tables import Attempt, Checkpoint
 from service.ledger import attempts
 from service.ledger.states import Outcome
 from service.run_folders import attempt_folder, run_folder
 from service.storable import storable
-from trainer.specs.given_files import open_regular, read_json
-from trainer.specs.words import shown
 
 BACKBONE_WEIGHTS = "model.safetensors"
 LOG_TAIL_LINES = 40

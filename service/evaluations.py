@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.specs import BackboneJudged, JobSpec, KnnSpec, LinearSpec, SemiSupervisedSpec, SvmSpec
-from trainer.specs.protocols import FollowsProtocol
+from barlow_lab.specs import BackboneJudged, JobSpec, KnnSpec, LinearSpec, SemiSupervisedSpec, SvmSpec
+from barlow_lab.specs.protocols import FollowsProtocol
 
 _NOT_MEASURED = {"name", "run", "resources", "seed", "backbone", "backbone_from", "spec_version"}
 """Fields of an evaluation that say whose backbone it is and how it is run."""

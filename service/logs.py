@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from trainer.specs.words import shown, shown_lines
+from barlow_lab.foreign_text import shown, shown_lines
 
 
 class OneLine(logging.Formatter):

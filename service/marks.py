@@ -6,7 +6,7 @@ leave it as it is; without privileges nobody can take it off again. Everybody ma
 carries no mark comes from nobody who was given it, and a process that cannot be looked at is *unknown*, never absent.
 
 Everybody may also copy it onto processes of their own. So a mark says something only on a process that this account may
-send a signal to; ranks give up the right to become another account (trainer.kernel.give_up_privileges).
+send a signal to; ranks give up the right to become another account (barlow_lab.kernel.give_up_privileges).
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def look(place: Place) -> Look:
         except (FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
             continue  # gone
         except (OSError, psutil.AccessDenied):
-            # hidepid closes what other accounts run; of us they are not, see trainer.kernel.give_up_privileges.
+            # hidepid closes what other accounts run; of us they are not, see barlow_lab.kernel.give_up_privileges.
             if not foreign_closed:
                 unknown.append(pid)
     return Look(marked, unknown)

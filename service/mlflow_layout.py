@@ -16,10 +16,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from barlow_lab.specs import BackboneJudged, PretrainSpec, open_stored
+from barlow_lab.specs.parsing import KINDS
 from service.database.tables import Job
 from service.evaluations import backbone_of, data_of, protocol_of
-from trainer.specs import BackboneJudged, PretrainSpec, open_stored
-from trainer.specs.parsing import KINDS
 
 LAYOUT_TAG = ("barlow.layout", "2")
 """Which of the ways of this module a run follows. One that a former version began carries no such tag, and is continued

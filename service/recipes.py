@@ -15,11 +15,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from barlow_lab.given_files import checked, read_text
+from barlow_lab.specs import SpecError, load_spec_file, parse_spec
+from barlow_lab.specs.common import PublishedSpec
+from barlow_lab.specs.files import MAX_BYTES
 from service.settings import Settings
-from trainer.specs import SpecError, load_spec_file, parse_spec
-from trainer.specs.common import PublishedSpec
-from trainer.specs.files import MAX_BYTES
-from trainer.specs.given_files import checked, read_text
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

@@ -14,8 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from trainer import kernel
-from trainer.commands import run_command
+from barlow_lab import kernel
+from barlow_lab.commands import run_command
 from trainer.runtime import caches, meeting, signals
 from trainer.runtime.ending import end_process
 
@@ -155,9 +155,9 @@ def _main() -> None:
 
 def _launch(arguments: argparse.Namespace) -> int:
     """Run the ranks; what can be refused before there are any is refused once."""
+    from barlow_lab.foreign_text import shown
+    from barlow_lab.specs import SpecError, load_spec_file, parse_spec
     from trainer import launching  # late: ranks and --help do not wait for it
-    from trainer.specs import SpecError, load_spec_file, parse_spec
-    from trainer.specs.words import shown
 
     try:
         parse_spec(load_spec_file(arguments.spec))

@@ -13,18 +13,18 @@ from typing import NoReturn
 
 import torch
 
+from barlow_lab.foreign_text import shown, shown_lines
+from barlow_lab.journal import FILE_NAME, Journal
+from barlow_lab.specs import PretrainSpec, Spec, SpecError, load_spec_file, parse_spec
+from barlow_lab.specs.image_size import with_size
 from trainer import outcome, run_directory
 from trainer.data.errors import DataError
-from trainer.journal import FILE_NAME, Journal
 from trainer.outcome import BadSpec, Diverged, Outcome
 from trainer.runtime import meeting, process_group, watchdog
 from trainer.runtime.context import Context
 from trainer.runtime.ending import end_process
 from trainer.runtime.retention import Retention
 from trainer.runtime.stopping import StopRequests
-from trainer.specs import PretrainSpec, Spec, SpecError, load_spec_file, parse_spec
-from trainer.specs.image_size import with_size
-from trainer.specs.words import shown, shown_lines
 
 FIRST_CAUSE_SECONDS = 5.0
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, TextIO
 
+from barlow_lab.foreign_text import shown
+from barlow_lab.kernel import PARENT_PID
 from trainer import temporary
-from trainer.kernel import PARENT_PID
 from trainer.runtime import signals
 from trainer.runtime.meeting import RENDEZVOUS_FILE
-from trainer.specs.words import shown
 
 GPUS = "CUDA_VISIBLE_DEVICES"
 PEER_SECONDS = 10.0

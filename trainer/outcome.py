@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 import torch
 
-from trainer import disk
+from barlow_lab import disk
+from barlow_lab.foreign_text import shown_lines
+from barlow_lab.given_files import read_json
+from barlow_lab.specs import SpecError
 from trainer.data.errors import DataError
-from trainer.specs import SpecError
-from trainer.specs.given_files import read_json
-from trainer.specs.words import shown_lines
 
 OutcomeName = Literal["ok", "stopped", "bad_spec", "bad_data", "out_of_memory", "diverged", "crashed"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainer.specs import JobSpec
+from barlow_lab.specs import JobSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,15 @@ from typing import Any
 
 from torch import Tensor
 
+from barlow_lab.specs import PretrainSpec, digest
+from barlow_lab.specs.data_sets import DataSource, without_labels
 from trainer.data.datasets import Images, whole_of
 from trainer.data.errors import DataError
 from trainer.data.folder_names import folders_left
-from trainer.data.loading import TrainingBatches
-from trainer.data.photometry import finish
-from trainer.data.picture import PICTURE_IMAGES, write_views_picture
+from trainer.data.loading.training import TrainingBatches
 from trainer.data.registry import open_images
+from trainer.data.views.photometry import finish
+from trainer.data.views.picture import PICTURE_IMAGES, write_views_picture
 from trainer.diagnostics.correlation_record import write_correlation_record
 from trainer.diagnostics.effective_rank import effective_rank
 from trainer.diagnostics.nothing_to_learn import LearnsNothing
@@ -38,8 +40,6 @@ from trainer.runtime.data_warnings import warn_of_data
 from trainer.runtime.resuming import agree_on_checkpoint
 from trainer.runtime.started import journal_started
 from trainer.skipped_images import SkippedImages
-from trainer.specs import PretrainSpec, digest
-from trainer.specs.data_sets import DataSource, without_labels
 from trainer.train_state import TrainState, Update
 
 

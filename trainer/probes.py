@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from barlow_lab.specs import PretrainSpec
+from barlow_lab.specs.common import ProbesSpec
+from barlow_lab.specs.evaluation import EvaluationImages
 from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError, NothingReadable
@@ -34,9 +37,6 @@ from trainer.runtime.context import Context
 from trainer.runtime.data_warnings import warn_of_records
 from trainer.runtime.precision import PARAMETER_DTYPES
 from trainer.runtime.resuming import counted_metrics
-from trainer.specs import PretrainSpec
-from trainer.specs.common import ProbesSpec
-from trainer.specs.evaluation import EvaluationImages
 from trainer.train_state import TrainState
 
 PHASE = "probe"

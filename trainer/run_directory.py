@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from barlow_lab.given_files import read_json
+from barlow_lab.specs import EvaluationSpec, PretrainSpec, Spec, SpecError, digest, parse_spec
+from barlow_lab.specs.backbone_inputs import CONFIG, MANIFEST, backbone_input
+from barlow_lab.specs.catalogue import built_in_data_sets
+from barlow_lab.specs.data_sets import DataSource, ImageFolderSource, ImagesSource, load_data_sets, unchecked
+from barlow_lab.specs.image_size import names_no_size, with_size
 from trainer.outcome import BadSpec, sync_folder, write_json
-from trainer.specs import EvaluationSpec, PretrainSpec, Spec, SpecError, digest, parse_spec
-from trainer.specs.backbone_inputs import CONFIG, MANIFEST, backbone_input
-from trainer.specs.catalogue import built_in_data_sets
-from trainer.specs.data_sets import DataSource, ImageFolderSource, ImagesSource, load_data_sets, unchecked
-from trainer.specs.given_files import read_json
-from trainer.specs.image_size import names_no_size, with_size
 
 SPEC_FILE = "spec.json"
 INPUTS_FILE = "inputs.json"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from barlow_lab.foreign_text import shown
 from trainer.data.batch import Batch
-from trainer.data.detection_loading import DetectionBatch
-from trainer.data.labelled_loading import LabelledBatch
+from trainer.data.loading.detection import DetectionBatch
+from trainer.data.loading.labelled import LabelledBatch
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
-from trainer.specs.words import shown
 
 NAMED = 100
 """So many are named, each by a warning of its own; of more only the number is told."""

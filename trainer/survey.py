@@ -18,23 +18,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer import kernel
-from trainer.commands import run_command
+from barlow_lab import kernel
+from barlow_lab.commands import run_command
+from barlow_lab.foreign_text import shown, shown_lines
+from barlow_lab.specs import SpecError
+from barlow_lab.specs.catalogue import DataSetEntry
+from barlow_lab.specs.common import NAME_PATTERN
+from barlow_lab.specs.data_sets import DataSource, ImageFolderSource, annotations_of, load_data_sets, unchecked
 from trainer.data.binary_files import BinaryImages
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
 from trainer.data.errors import DataError
 from trainer.data.folder_names import at_odds
-from trainer.data.formats import splits_of
+from trainer.data.formats.opening import splits_of
+from trainer.data.formats.system_names import system_name
+from trainer.data.formats.unused import is_split, unused_images
 from trainer.data.looking import look_at, told_of_records
 from trainer.data.overlap import shared
 from trainer.data.registry import open_images
-from trainer.data.system_names import system_name
-from trainer.data.unused import is_split, unused_images
-from trainer.specs import SpecError
-from trainer.specs.catalogue import DataSetEntry
-from trainer.specs.common import NAME_PATTERN
-from trainer.specs.data_sets import DataSource, ImageFolderSource, annotations_of, load_data_sets, unchecked
-from trainer.specs.words import shown, shown_lines
 
 SAY_SECONDS = 10.0
 

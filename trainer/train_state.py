@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from barlow_lab.specs import PretrainSpec
 from trainer.data.pixels import normalise
 from trainer.models.backbones import build_backbone
 from trainer.models.projector import build_projector
@@ -21,7 +22,6 @@ from trainer.runtime.batch_norm import RunningStatistics, synchronise_batch_norm
 from trainer.runtime.compiling import CompileChoice, Form, Network, choose
 from trainer.runtime.gradients import Gradients
 from trainer.runtime.precision import PARAMETER_DTYPES, StepGuard, allow_fast_products, autocast, memory_format
-from trainer.specs import PretrainSpec
 
 DIVERGED_REMEDY = (
     "the parameters were left as they were before it. Lower optimizer.learning_rate, lengthen the warm-up, or use fp32"

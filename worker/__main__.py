@@ -9,10 +9,10 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] == os.getc
 import logging
 import resource
 
+from barlow_lab import kernel
+from barlow_lab.streams import ready_streams
 from service import logs, marks, surroundings
 from service.settings import read_settings
-from trainer import kernel
-from trainer.streams import ready_streams
 
 log = logging.getLogger("worker")
 

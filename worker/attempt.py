@@ -14,6 +14,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from barlow_lab.journal import FILE_NAME
+from barlow_lab.specs import canonical_json, open_stored
 from service import marks
 from service.completion import STOPPED_BY, Completion, Ending, read_outcome
 from service.database.away import is_away
@@ -22,18 +24,16 @@ from service.ledger import attempts
 from service.ledger.states import Outcome
 from service.run_folders import attempt_folder, run_folder
 from service.settings import Settings
-from trainer.journal import FILE_NAME
-from trainer.specs import canonical_json, open_stored
 from worker import clock, devices, folders, inputs
 from worker.ending import ending
 from worker.environment import passed_on
 from worker.file_work import FileWork
 from worker.lease import Lease
+from worker.log_text import first_line
 from worker.process import HIDE, PARENT, Ranks, end_marked, mark_for
 from worker.progress import Progress
 from worker.recorder.loops import Recorder
 from worker.stopping import StopLadder
-from worker.words import first_line
 
 LOOK_SECONDS = 0.2
 PEER_SECONDS = 5.0

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.specs.backbone_files import BackboneFiles, backbones_below
+from barlow_lab.specs.backbone_files import BackboneFiles, backbones_below
 
 LOOK_SECONDS = 5.0
 END_SECONDS = 5.0

@@ -6,10 +6,10 @@ import difflib
 from itertools import islice
 from pathlib import Path
 
-from trainer.specs import BackboneFrom
-from trainer.specs.backbone_inputs import backbone_input
-from trainer.specs.given_files import Refused, inside
-from trainer.specs.words import shown
+from barlow_lab.foreign_text import shown
+from barlow_lab.given_files import Refused, inside
+from barlow_lab.specs import BackboneFrom
+from barlow_lab.specs.backbone_inputs import backbone_input
 
 NAMES_READ = 10_000
 """Of a folder, when one that was not found is looked for among its neighbours."""

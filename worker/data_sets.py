@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from barlow_lab.specs import SpecError
+from barlow_lab.specs.catalogue import DataSetEntry, built_in_data_sets
+from barlow_lab.specs.data_sets import DataSource, load_data_sets, read_data_sets, unchecked
+from barlow_lab.specs.known_data_sets import where_from
 from service.settings import Settings
 from service.storable import storable
-from trainer.specs import SpecError
-from trainer.specs.catalogue import DataSetEntry, built_in_data_sets
-from trainer.specs.data_sets import DataSource, load_data_sets, read_data_sets, unchecked
-from trainer.specs.known_data_sets import where_from
 from worker.environment import passed_on
 from worker.process import PARENT
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.specs.given_files import open_regular
+from barlow_lab.given_files import open_regular
 
 PIECE_BYTES = 1 << 24
 

@@ -14,13 +14,13 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from barlow_lab.streams import ready_streams
 from service import surroundings
 from service.database.engine import make_engine
 from service.database.tables import Node
 from service.ledger.nodes import is_live
 from service.settings import read_settings
-from trainer.streams import ready_streams
-from worker.words import first_line
+from worker.log_text import first_line
 
 
 def main() -> int:

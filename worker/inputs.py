@@ -15,14 +15,14 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from barlow_lab.given_files import read_json
+from barlow_lab.specs import BackboneFrom, BackboneJudged, open_stored
+from barlow_lab.specs.backbone_inputs import CONFIG, MANIFEST, STATE
 from service.completion import BACKBONE_WEIGHTS
 from service.database.tables import Checkpoint, Job
 from service.evaluations import goes_on
 from service.run_folders import checkpoint_folders, run_folder
 from service.settings import Settings
-from trainer.specs import BackboneFrom, BackboneJudged, open_stored
-from trainer.specs.backbone_inputs import CONFIG, MANIFEST, STATE
-from trainer.specs.given_files import read_json
 from worker.backbone_sources import backbone_on_host
 from worker.data_sets import source_on_host
 from worker.folders import sha256_of

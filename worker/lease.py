@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.ledger import attempts
 from service.settings import Settings
 from worker import clock
-from worker.words import first_line
+from worker.log_text import first_line
 
 RETRY_SECONDS = 1.0
 JOIN_SECONDS = 30.0

@@ -28,11 +28,11 @@ from worker.attempt import AttemptRun
 from worker.backbone_report import BackboneReport
 from worker.data_sets import Survey
 from worker.environment import passed_on
+from worker.log_text import first_line
 from worker.process import devices_in_use, end_orphans, is_gone
 from worker.recorder.loops import Recorder
 from worker.reports import Reports, as_row
 from worker.retention import Janitor
-from worker.words import first_line
 
 RETRY_SECONDS = 2.0
 STOP_LOOK_SECONDS = 1.0

@@ -15,9 +15,9 @@ from typing import IO
 
 import psutil
 
+from barlow_lab.foreign_text import shown
 from service import marks
 from service.marks import ATTEMPT, Look, Mark
-from trainer.specs.words import shown
 from worker import clock
 
 PARENT = "BARLOW_PARENT_PID"

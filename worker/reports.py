@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from barlow_lab.specs.backbone_files import BackboneFiles
 from service.ledger import nodes
-from trainer.specs.backbone_files import BackboneFiles
 from worker.data_sets import Entries
-from worker.words import first_line
+from worker.log_text import first_line
 
 RETRY_SECONDS = 2.0
 

@@ -23,7 +23,7 @@ from service.run_folders import run_folder
 from service.settings import Settings
 from worker import checkpoints
 from worker.disk_room import DiskRoom
-from worker.words import first_line
+from worker.log_text import first_line
 
 LOOK_SECONDS = 5.0
 SWEEP_SECONDS = 1800.0

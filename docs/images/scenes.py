@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from trainer.data.scenes import CLASSES, SIDE, scene
+from trainer.data.generated.scenes import CLASSES, SIDE, scene
 
 ROWS, COLUMNS = 2, 8
 COLOURS = ("#ffffff", "#ffe119", "#3cf0ff", "#ff4fd8", "#9dff3c")

@@ -12,13 +12,13 @@ import socket
 
 import uvicorn
 
+from barlow_lab.streams import ready_streams
 from service import logs, surroundings
 from service.api.app import create_app
 from service.loopback import is_loopback
 from service.settings import MAKE_TOKEN, read_networks, read_settings
 from service.web.connections import PunctualProtocol, open_more_files
 from service.web.listening import bind
-from trainer.streams import ready_streams
 
 
 def main() -> None:

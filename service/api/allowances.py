@@ -10,13 +10,13 @@ import hashlib
 from sqlalchemy import func, literal, select
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import Fault, Spec
 from service.api.auth import Caller
 from service.api.problems import Problem, invalid_spec
 from service.api.roles import Role
 from service.database.tables import Job
 from service.ledger.states import JobState
 from service.settings import Settings
-from trainer.specs import Fault, Spec
 
 _OPEN = [state for state in JobState if not state.terminal]
 

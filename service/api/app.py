@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI, Request
 from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from barlow_lab.specs.parsing import KINDS
 from service.api import auth, browsers, documentation, problems
 from service.api.deps import OPENINGS, TURNS
 from service.api.figures import Figures, MeasureRequests
@@ -37,7 +38,6 @@ from service.api.routers import (
 from service.api.token_views import TokenRequest
 from service.database.engine import make_engine, session_factory
 from service.settings import Settings
-from trainer.specs.parsing import KINDS
 
 LOCK_SECONDS = 5.0
 """A frozen worker may hold its job's row for 20 s; requests for that job must not take all turns meanwhile."""

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 from fastapi import Query, Request
 from sqlalchemy.orm import Session
 
+from barlow_lab.foreign_text import shown
 from service.api.auth import Caller
 from service.api.deps import client_address
 from service.api.problems import ACT_PATTERN
 from service.database.tables import AuditEntry
-from trainer.specs.words import shown
 
 TOKEN_CREATED = "token.create"
 TOKEN_REVOKED = "token.revoke"

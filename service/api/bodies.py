@@ -11,10 +11,10 @@ from typing import Annotated, Any, NoReturn, TypeAlias
 
 from fastapi import Depends, Request
 
+from barlow_lab.specs import Fault
+from barlow_lab.specs.files import MAX_VALUES
+from barlow_lab.specs.parsing import MAX_FAULTS, pointer_of
 from service.api.problems import Problem, invalid_spec
-from trainer.specs import Fault
-from trainer.specs.files import MAX_VALUES
-from trainer.specs.parsing import MAX_FAULTS, pointer_of
 
 _DEEPEST = 32
 

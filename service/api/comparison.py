@@ -10,6 +10,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import BackboneJudged, SemiSupervisedSpec, canonical_json, open_stored
+from barlow_lab.specs.parsing import KINDS
 from service.api.comparison_schemas import (
     Cell,
     ComparedJob,
@@ -23,8 +25,6 @@ from service.api.presentation import last_metrics
 from service.database.tables import Experiment, Job
 from service.evaluations import backbone_of, data_of, measure_of, source_of
 from service.ledger.states import JobState
-from trainer.specs import BackboneJudged, SemiSupervisedSpec, canonical_json, open_stored
-from trainer.specs.parsing import KINDS
 
 SHOWN_DIGITS = 12
 """Of a fingerprint."""

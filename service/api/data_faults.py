@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trainer.specs import DetectionSpec, Fault, PretrainSpec, SemiSupervisedSpec, Spec
-from trainer.specs.catalogue import DataSetEntry, built_in_data_sets
-from trainer.specs.data_set_uses import LEARNS_FROM, WORDS, kinds_for, said_of
-from trainer.specs.data_sets import no_folder_of_images
+from barlow_lab.specs import DetectionSpec, Fault, PretrainSpec, SemiSupervisedSpec, Spec
+from barlow_lab.specs.catalogue import DataSetEntry, built_in_data_sets
+from barlow_lab.specs.data_set_uses import LEARNS_FROM, WORDS, kinds_for, said_of
+from barlow_lab.specs.data_sets import no_folder_of_images
 
 
 def best(entries: Iterable[DataSetEntry]) -> DataSetEntry:

@@ -15,10 +15,10 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
+from barlow_lab.foreign_text import shown
 from service.api.problems import Problem
 from service.database.tables import Experiment, Job
 from service.settings import Settings
-from trainer.specs.words import shown
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 

@@ -6,10 +6,10 @@ import stat
 import uuid
 from pathlib import Path
 
+from barlow_lab.given_files import inside
 from service.api.problems import Problem
 from service.run_folders import run_folder
 from service.settings import Settings
-from trainer.specs.given_files import inside
 
 
 def confined(settings: Settings, job_id: uuid.UUID, relative: str) -> Path:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import Fault, Spec
+from barlow_lab.specs.catalogue import DataSetEntry, built_in_data_sets
+from barlow_lab.spelling import nearest
 from service.api.data_faults import best, counted_for, faults_of_kind, faults_of_labels
 from service.api.sizes import faults_of_size
 from service.database.tables import Node, Slot
-from trainer.specs import Fault, Spec
-from trainer.specs.catalogue import DataSetEntry, built_in_data_sets
-from trainer.specs.spelling import nearest
 
 
 @dataclass(frozen=True, slots=True)

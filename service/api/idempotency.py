@@ -15,9 +15,9 @@ from fastapi import Depends, Header
 from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import canonical_json
 from service.api.problems import Problem, invalid_parameter
 from service.database.tables import IdempotencyKey
-from trainer.specs import canonical_json
 
 KEPT_DAYS = 7
 FORGET_AT_ONE_IN = 100

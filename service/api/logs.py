@@ -6,9 +6,9 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from barlow_lab.given_files import open_regular
 from service.run_folders import run_folder
 from service.settings import Settings
-from trainer.specs.given_files import open_regular
 
 
 @dataclass(frozen=True, slots=True)

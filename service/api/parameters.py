@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import Request
 
+from barlow_lab.spelling import nearest
 from service.api.presentation import ROOT
 from service.api.problems import invalid_parameter
-from trainer.specs.spelling import nearest
 
 
 async def refuse_unknown(request: Request) -> None:

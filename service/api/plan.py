@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from service.api.fleet import Fleet, NodeSize
-from service.api.schemas import Fit, Memory, Parameters
-from service.api.sizes import labelled_images, trains_on_batches
-from trainer.specs import (
+from barlow_lab.specs import (
     BackboneSpec,
     DetectionSpec,
     KnnSpec,
@@ -17,8 +14,11 @@ from trainer.specs import (
     Spec,
     SvmSpec,
 )
-from trainer.specs.catalogue import CATALOGUE_SIDE, Trunk, backbones
-from trainer.specs.loss_form import choose_form, numbers_held
+from barlow_lab.specs.catalogue import CATALOGUE_SIDE, Trunk, backbones
+from barlow_lab.specs.loss_form import choose_form, numbers_held
+from service.api.fleet import Fleet, NodeSize
+from service.api.schemas import Fit, Memory, Parameters
+from service.api.sizes import labelled_images, trains_on_batches
 
 FORMULA = (
     "bytes on each slot. weights: parameters x b. gradients: those of what is trained (pretrain, semi_supervised, "

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import open_stored
 from service.api.auth import Caller
 from service.api.ownership import may_change
 from service.api.schemas import JobDetail, JobLinks, JobView, JobWarning, LastMetric, Progress, Reason, Recording
@@ -18,7 +19,6 @@ from service.ledger.moves import verbs_of
 from service.ledger.states import JobState
 from service.recording import MLFLOW, POSTGRES, homes
 from service.settings import Settings
-from trainer.specs import open_stored
 
 ROOT = "/api/v1"
 SHOWN_WARNINGS = 10

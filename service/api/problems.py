@@ -16,12 +16,12 @@ from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
+from barlow_lab.specs import Fault
+from barlow_lab.specs.common import RULES
+from barlow_lab.specs.parsing import and_more
 from service.api.problem_views import FaultView, ProblemDetails
 from service.database.away import is_away
 from service.ledger.errors import DependencyFailed, IllegalVerb
-from trainer.specs import Fault
-from trainer.specs.common import RULES
-from trainer.specs.parsing import and_more
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ QUERY_RULES = {
     "underscores",
     ACT_PATTERN: "the name of an act is expected, for example mlflow.runs.delete",
 }
-"""What is said of a parameter that does not match a pattern, beside trainer.specs.common.RULES."""
+"""What is said of a parameter that does not match a pattern, beside barlow_lab.specs.common.RULES."""
 
 
 @dataclass(frozen=True, slots=True)

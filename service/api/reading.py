@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from barlow_lab.specs import Fault, Spec, SpecError, parse_spec
+from barlow_lab.specs.common import NAME_RULE, Name
+from barlow_lab.specs.parsing import MAX_FAULTS, pointer_of
+from barlow_lab.spelling import one_reading
 from service.api.bodies import parse_json
 from service.api.references import named_in, order
-from trainer.specs import Fault, Spec, SpecError, parse_spec
-from trainer.specs.common import NAME_RULE, Name
-from trainer.specs.parsing import MAX_FAULTS, pointer_of
-from trainer.specs.spelling import one_reading
 
 MAX_REFERENCES = 5_000
 """Jobs that all jobs of one experiment name together, by run.after and backbone_from: each is looked up and locked."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import DetectionSpec, EvaluationSpec, Fault, PretrainSpec, Spec
+from barlow_lab.specs.catalogue import detector_fault, image_size_fault
+from barlow_lab.spelling import nearest
 from service.api.deps import read_uuid
 from service.database.tables import Checkpoint, Job
 from service.ledger.states import JobState
-from trainer.specs import DetectionSpec, EvaluationSpec, Fault, PretrainSpec, Spec
-from trainer.specs.catalogue import detector_fault, image_size_fault
-from trainer.specs.spelling import nearest
 
 Name = str
 _SHOWN = 20

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from barlow_lab.specs.catalogue import Annotations
 from service.ledger.states import JobState, Verb
-from trainer.specs.catalogue import Annotations
 
 
 class Reason(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeGuard
 
-from trainer.specs import DetectionSpec, Fault, KnnSpec, LinearSpec, PretrainSpec, SemiSupervisedSpec, Spec
+from barlow_lab.specs import DetectionSpec, Fault, KnnSpec, LinearSpec, PretrainSpec, SemiSupervisedSpec, Spec
 
 
 def faults_of_size(spec: Spec, images: int, classes: int | None) -> list[Fault]:

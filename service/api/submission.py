@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import BackboneSpec, EvaluationSpec, Fault, PretrainSpec, Spec, open_stored
+from barlow_lab.specs.catalogue import network_of
+from barlow_lab.specs.image_size import hangs_on_data, with_size
+from barlow_lab.spelling import one_reading
 from service.api import plan
 from service.api.allowances import priority_faults, take_room
 from service.api.auth import Caller
@@ -23,10 +27,6 @@ from service.ledger import events
 from service.ledger import jobs as ledger
 from service.ledger.errors import DependencyFailed, JobNameTaken
 from service.settings import Settings
-from trainer.specs import BackboneSpec, EvaluationSpec, Fault, PretrainSpec, Spec, open_stored
-from trainer.specs.catalogue import network_of
-from trainer.specs.image_size import hangs_on_data, with_size
-from trainer.specs.spelling import one_reading
 
 
 def submit_job(session: Session, settings: Settings, body: JobBody, experiment_name: str, *, caller: Caller) -> Job:

@@ -7,10 +7,10 @@ from functools import cached_property
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import Fault, PretrainSpec, Spec
+from barlow_lab.specs.backbone_files import BackboneFiles, weights_file
+from barlow_lab.spelling import nearest
 from service.database.tables import NOBODY, Node
-from trainer.specs import Fault, PretrainSpec, Spec
-from trainer.specs.backbone_files import BackboneFiles, weights_file
-from trainer.specs.spelling import nearest
 
 TO_ADD = (
     "put the file into a node's folder of backbones (`barlow up --backbones DIR`, or BARLOW_BACKBONES_DIR of its "

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import httpx
 
+from barlow_lab.commands import missing_folder
+from barlow_lab.given_files import open_regular, parse_json, read_at_most
 from service.client import own_stack, token_store
 from service.client.api import Client, Unreachable
-from trainer.commands import missing_folder
-from trainer.specs.given_files import open_regular, parse_json, read_at_most
 
 DATA = Path(".barlow")
 _FILE = "endpoints.json"

@@ -14,6 +14,8 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from barlow_lab.given_files import parse_json
+from barlow_lab.specs.parsing import and_more
 from service import asking
 from service.api.browser_views import Entry
 from service.api.comparison_schemas import Comparison
@@ -34,8 +36,6 @@ from service.api.schemas import (
 from service.api.token_views import AuditView, TokenMade, Tokens, TokenView, Whoami
 from service.client.sse import Message, lines, messages
 from service.ledger.states import Verb
-from trainer.specs.given_files import parse_json
-from trainer.specs.parsing import and_more
 
 Answer = TypeVar("Answer", bound=BaseModel)
 _WAITS = (0.2, 0.5, 1.0, 2.0)  # seconds between the tries of one request

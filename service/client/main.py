@@ -13,14 +13,14 @@ import typer
 import yaml
 from typer.core import TyperGroup
 
+from barlow_lab.commands import is_of_output, missing_folder
+from barlow_lab.specs import SpecError, digest, load_spec_file, parse_spec
+from barlow_lab.specs.image_size import sized_offline
 from service.client import browser, progress, render, render_comparison
 from service.client.address import DATA, connect
 from service.client.api import ApiError, Client
 from service.client.terminal import console, say, say_error
 from service.ledger.states import JobState
-from trainer.commands import is_of_output, missing_folder
-from trainer.specs import SpecError, digest, load_spec_file, parse_spec
-from trainer.specs.image_size import sized_offline
 
 _HELP = """
 Pretrain image backbones with Barlow Twins and judge them.

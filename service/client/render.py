@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from barlow_lab.specs import Fault, SpecError, parse_spec
+from barlow_lab.specs.parsing import MAX_FAULTS, and_more
+from barlow_lab.spelling import one_reading
 from service.api.schemas import DataSets, DataSetView, JobBrief, JobDetail, JobView, Nodes
 from service.ledger.states import JobState
-from trainer.specs import Fault, SpecError, parse_spec
-from trainer.specs.parsing import MAX_FAULTS, and_more
-from trainer.specs.spelling import one_reading
 
 _COLOURS = {
     JobState.WAITING: "yellow",

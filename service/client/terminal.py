@@ -8,7 +8,7 @@ import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from trainer.specs.words import shown_lines
+from barlow_lab.foreign_text import shown_lines
 
 
 class Terminal(Console):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import httpx
 
+from barlow_lab import private_folders
+from barlow_lab.given_files import open_regular, parse_json, read_at_most
 from service.client.api import ApiError, Unreachable
 from service.loopback import is_loopback
-from trainer import private_folders
-from trainer.specs.given_files import open_regular, parse_json, read_at_most
 
 VARIABLE = "BARLOW_TOKEN"
 """A token in the environment wins over a stored one."""

@@ -11,12 +11,12 @@ import argparse
 
 import psycopg
 
+from barlow_lab.commands import run_command
 from service import surroundings
 from service.database.engine import make_engine
 from service.database.migrate import current_and_head, upgrade
 from service.database.provisioning import provision
 from service.settings import read_settings
-from trainer.commands import run_command
 
 
 def main() -> None:

@@ -162,8 +162,8 @@ class Node(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     instance: Mapped[uuid.UUID]
     versions: Mapped[dict[str, Any]]
-    data_sets: Mapped[dict[str, Any]]  # name -> a trainer.specs.catalogue.DataSetEntry
-    backbones: Mapped[dict[str, Any] | None]  # a trainer.specs.backbone_files.BackboneFiles; none: not known yet
+    data_sets: Mapped[dict[str, Any]]  # name -> a barlow_lab.specs.catalogue.DataSetEntry
+    backbones: Mapped[dict[str, Any] | None]  # a barlow_lab.specs.backbone_files.BackboneFiles; none: not known yet
     cores: Mapped[int]
     memory_bytes: Mapped[int]
     registered_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -8,13 +8,13 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import open_stored
 from service.database.tables import Attempt, Job
 from service.ledger import events
 from service.ledger.dependants import order_key, settle_dependants
 from service.ledger.moves import move_job
 from service.ledger.reasons import ReasonCode
 from service.ledger.states import FOLLOW_UPS, FollowUp, JobEvent, JobState, Outcome
-from trainer.specs import open_stored
 
 LONGEST_BACKOFF_SECONDS = 3600.0
 """Doubling ends here."""

@@ -12,13 +12,13 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import Spec, digest
 from service.database.tables import Experiment, Job
 from service.ledger import events
 from service.ledger.dependants import dependencies, order_key, unfinished, waits_for
 from service.ledger.errors import DependencyFailed, JobNameTaken, NotFound
 from service.ledger.moves import lock_job, require
 from service.ledger.states import JobState, Verb
-from trainer.specs import Spec, digest
 
 _RETRY_SUFFIX = re.compile(r"-retry[0-9]+$")
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from barlow_lab.commands import missing_folder
 from service.client.terminal import say, say_error
-from trainer.commands import missing_folder
 
 
 def register(app: typer.Typer) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from barlow_lab.specs import SpecError, load_spec_file
 from service.api.schemas import ExperimentDetail, JobDetail
 from service.client import own_stack, terminal
 from service.client.api import ApiError, Client
@@ -24,7 +25,6 @@ from service.local.agreement import compare
 from service.local.folder import STATE, lock, make_private, mlflow_token
 from service.local.process import Child, end_leftovers
 from service.local.stack import ENDPOINTS
-from trainer.specs import SpecError, load_spec_file
 
 NEEDED_GAIN = 30.0
 """Points by which the trained backbone's kNN must beat the untrained one's."""

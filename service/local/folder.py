@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from trainer import private_folders
-from trainer.specs.words import shown
+from barlow_lab import private_folders
+from barlow_lab.foreign_text import shown
 
 STATE = "local.json"
 """A directory with this file in it is one of ours: passwords and ports of the stack."""

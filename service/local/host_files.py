@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.specs import SpecError
-from trainer.specs.backbone_files import backbones_below
-from trainer.specs.catalogue import built_in_data_sets
-from trainer.specs.data_sets import load_data_sets
-from trainer.specs.words import shown
+from barlow_lab.foreign_text import shown
+from barlow_lab.specs import SpecError
+from barlow_lab.specs.backbone_files import backbones_below
+from barlow_lab.specs.catalogue import built_in_data_sets
+from barlow_lab.specs.data_sets import load_data_sets
 
 NAMES = ("datasets.yaml", "datasets.yml")
 _NAMED = 10

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from barlow_lab.streams import ready_streams
 from service import logs, surroundings
 from service.broker import make_celery, send_wake
 from service.completion import Completion
@@ -29,7 +30,6 @@ from service.ledger.events import SCHEDULER_CHANNEL
 from service.scheduling.tick import placed, tick
 from service.scheduling.waker import Waker
 from service.settings import Settings, read_settings
-from trainer.streams import ready_streams
 
 SCHEDULER_LOCK = 0x6261726C_6F770002
 """Any fixed number: the advisory lock of the one scheduler."""

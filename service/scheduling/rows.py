@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy import func, or_, select, text
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs.backbone_files import BackboneFiles, weights_file
 from service.database.tables import Attempt, Job, Node, Slot
 from service.ledger.nodes import is_live
 from service.ledger.states import AttemptState
 from service.scheduling.views import AttemptView, Candidate, NodeView, SlotView
-from trainer.specs.backbone_files import BackboneFiles, weights_file
 
 CANDIDATES_PER_SIZE = 1000
 """Jobs of one size that a tick looks at; a small job is seen however many large ones stand before it."""

@@ -12,12 +12,12 @@ import uvicorn
 from pydantic import ValidationError
 from uvicorn.supervisors import Multiprocess
 
+from barlow_lab.streams import ready_streams
 from service.settings import in_words
 from service.tracking import surroundings
 from service.tracking.settings import TrackingSettings
 from service.web.connections import PunctualProtocol, open_more_files
 from service.web.listening import bind
-from trainer.streams import ready_streams
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ import httpx
 import pytest
 from api_kit import PRETRAIN
 
-from trainer.specs import digest, parse_spec
-from trainer.specs.catalogue import DataSetEntry
-from trainer.specs.data_sets import parse_source, unchecked
+from barlow_lab.specs import digest, parse_spec
+from barlow_lab.specs.catalogue import DataSetEntry
+from barlow_lab.specs.data_sets import parse_source, unchecked
 
 UNTRAINED: dict[str, Any] = {"backbone_from": {"random": 0}, "backbone": {"name": "tiny"}}
 

@@ -12,12 +12,12 @@ from api_kit import KNN, PRETRAIN, faults_of
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs.common import NAME_RULE, RULES
 from service.api import examples
 from service.api.problems import QUERY_RULES
 from service.database.tables import Job, Metric, Slot
 from service.ledger import attempts
 from service.ledger.moves import lock_job
-from trainer.specs.common import NAME_RULE, RULES
 
 
 def submit(api: httpx.Client, name: str, **changes: Any) -> dict[str, Any]:

@@ -15,10 +15,10 @@ import httpx
 import pytest
 from sqlalchemy import create_engine
 
+from barlow_lab.specs import digest, parse_spec
 from service.database.migrate import upgrade
 from service.local.servers import Postgres
 from service.settings import Settings
-from trainer.specs import digest, parse_spec
 
 KEPT = Path(__file__).parent / "kept/0007.sql"
 STATES = {

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from api_kit import PRETRAIN, faults_of
 
+from barlow_lab.specs import BackboneSpec, parse_spec
 from service.api.plan import memory, parameters, steps
-from trainer.specs import BackboneSpec, parse_spec
 
 IMAGES = {"data": {"name": "textures"}, "images": {"size": 32, "resize": 32}}
 UNTRAINED = {"backbone_from": {"random": 0}, "backbone": {"name": "tiny"}}

@@ -14,13 +14,13 @@ from api_kit import PRETRAIN, faults_of
 from fastapi import FastAPI
 from sqlalchemy import Engine, event
 
+from barlow_lab import spelling
+from barlow_lab.specs.files import MAX_VALUES
+from barlow_lab.specs.parsing import MAX_FAULTS
 from service.api import app as api_app
 from service.api import deps, lanes, reading
 from service.api.bodies import parse_json
 from service.settings import Settings
-from trainer.specs import spelling
-from trainer.specs.files import MAX_VALUES
-from trainer.specs.parsing import MAX_FAULTS
 
 Ask = Callable[[httpx.AsyncClient, FastAPI], Awaitable[None]]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from api_kit import KNN, PRETRAIN
 
+from barlow_lab.specs import BackboneSpec, PretrainSpec, parse_spec
 from service.api.plan import memory, parameters
 from trainer.models.backbones import build_backbone
 from trainer.models.projector import build_projector
-from trainer.specs import BackboneSpec, PretrainSpec, parse_spec
 
 SMALL_RESNET = BackboneSpec(name="resnet18", stem="small")
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs.parsing import KINDS
 from service.api import problems
 from service.api.app import create_app
 from service.api.idempotency import FORGET_AT_ONE_IN, _number
 from service.database.tables import IdempotencyKey, Node, SchedulerSeen
 from service.settings import Settings
-from trainer.specs.parsing import KINDS
 
 ROOT = "http://barlow"
 

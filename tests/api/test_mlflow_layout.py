@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from barlow_lab.specs import load_spec_file, parse_spec
 from service.mlflow_layout import MOST_PARAMS, metric_name, params, picture_name
-from trainer.specs import load_spec_file, parse_spec
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 PRETRAIN: dict[str, Any] = {"kind": "pretrain", "data": "imagenet"}

@@ -17,13 +17,13 @@ from api_kit import KNN, PRETRAIN
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
+from barlow_lab.specs import digest, parse_spec
 from service.client.api import Client
 from service.command import app
 from service.database.tables import Job, Node
 from service.ledger import events
 from service.ledger import requests as ledger
 from service.settings import Settings
-from trainer.specs import digest, parse_spec
 
 RECIPE = "# a comment\n" + yaml.safe_dump({**PRETRAIN, "name": "from-file"})
 

@@ -18,13 +18,13 @@ import pytest
 from api_kit import ADMIN, guarded, run_server
 from typer.testing import CliRunner
 
+from barlow_lab.given_files import Refused
 from service.client import own_stack
 from service.client.address import connect
 from service.client.api import ApiError, Unauthorized, Unreachable
 from service.command import app
 from service.loopback import listeners
 from service.settings import Settings
-from trainer.specs.given_files import Refused
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files and sockets to another account")

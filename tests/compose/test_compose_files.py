@@ -284,12 +284,14 @@ def test_the_api_is_without_torch_and_small(images: None) -> None:
         (found,) = json.loads(run(["docker", "image", "inspect", image]))
         sizes[image] = found["Size"]
     assert sizes["barlow-lab-api"] - sizes[BASE] < 400e6, sizes
-    script = "import importlib.util as u; assert not any(map(u.find_spec, ('torch', 'worker', 'mlflow', 'pip')))"
+    strangers = ("torch", "trainer", "worker", "mlflow", "pip")
+    script = f"import importlib.util as u; assert not any(map(u.find_spec, {strangers}))"
     run(["docker", "run", "--rm", "--network", "none", "barlow-lab-api", "python", "-c", script])
 
 
 def test_what_is_not_code_is_not_sent_to_the_builder() -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert kept == {"pyproject.toml", "docker/requirements-*.txt", "recipes", "service", "trainer", "worker"}
+    code = {"barlow_lab", "recipes", "service", "trainer", "worker"}
+    assert kept == {"pyproject.toml", "docker/requirements-*.txt"} | code
     assert yaml.safe_load((ROOT / "docker-compose.yml").read_text())["name"] == "barlow-lab"
     assert os.access(ROOT / "docker" / "secrets.sh", os.R_OK)

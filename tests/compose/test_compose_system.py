@@ -17,10 +17,10 @@ from fault_stack import pretrain
 from oracle import Oracle
 from safetensors.torch import load_file
 
+from barlow_lab.specs import load_spec_file
 from service.client.api import Client
 from service.ledger.states import JobState
 from service.local.agreement import compare
-from trainer.specs import load_spec_file
 
 DEMO = "demo"
 

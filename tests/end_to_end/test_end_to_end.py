@@ -16,10 +16,10 @@ import httpx
 import pytest
 from running_stack import Up, wait_until
 
+from barlow_lab.journal import FILE_NAME, read_events
 from service.api.schemas import JobDetail
 from service.client.api import ApiError, Client
 from service.local.agreement import compare
-from trainer.journal import FILE_NAME, read_events
 
 WALL_CLOCK = {"images_per_second", "data_seconds", "step_seconds"}
 IMAGES = {"size": 32, "resize": 32}

@@ -8,12 +8,12 @@ import psycopg
 import pytest
 from lab import BACKOFF, LEASE, Lab
 
+from barlow_lab.specs import digest, parse_spec
 from service.ledger import attempts
 from service.ledger.errors import DependencyFailed, IllegalMove, JobNameTaken, NotFound
 from service.ledger.moves import lock_job, move_job
 from service.ledger.states import JOB_MOVES, AttemptState, JobEvent, JobState, Outcome
 from service.settings import Settings
-from trainer.specs import digest, parse_spec
 
 
 def test_a_job_goes_from_submit_to_success(lab: Lab) -> None:

@@ -13,9 +13,9 @@ import yaml
 from rich.console import Console
 from running_stack import Up
 
+from barlow_lab.specs import PretrainSpec, load_spec_file, parse_spec
 from service.api.schemas import JobDetail
 from service.local.demo import NEEDED_GAIN, judge
-from trainer.specs import PretrainSpec, load_spec_file, parse_spec
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "demo.yaml"
 

@@ -25,7 +25,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir(mode=0o700)
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
-    for package in ("service", "worker", "trainer", "recipes"):
+    for package in ("barlow_lab", "service", "worker", "trainer", "recipes"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (*folder.rglob("*"), folder):
         path.chmod(path.stat().st_mode & ~0o222)

@@ -22,7 +22,7 @@ def service_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for package in ("service", "worker", "trainer", "recipes"):
+    for package in ("barlow_lab", "service", "worker", "trainer", "recipes"):
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
     venv.create(folder / "env", with_pip=True)
     python = folder / "env" / "bin" / "python"
@@ -47,7 +47,8 @@ def test_the_api_starts_and_is_ready_for_requests(service_only: Path, database: 
         "from service.settings import Settings\n"
         "listener = socket.socket(); listener.bind(('127.0.0.1', 0)); print(listener.getsockname()[1], flush=True)\n"
         "from importlib.resources import files\n"
-        "for data in ('data/digits.npz', 'specs/catalogue.json'): assert files('trainer').joinpath(data).is_file()\n"
+        "assert files('barlow_lab').joinpath('specs/catalogue.json').is_file()\n"
+        "assert files('trainer').joinpath('data/generated/digits.npz').is_file()\n"
         "loaded = {'torch', 'torchvision', 'mlflow', 'numpy', 'sklearn'} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
         "uvicorn.Server(uvicorn.Config(create_app(Settings()), log_level='warning')).run(sockets=[listener])\n"

@@ -8,13 +8,13 @@ from typing import Any
 from lab import DIGITS, LEASE, Lab
 from sqlalchemy import select, text
 
+from barlow_lab.specs import parse_spec
 from service.database.tables import Node, SchedulerSeen
 from service.ledger import jobs
 from service.ledger.dependants import PRIORITY_SECONDS
 from service.ledger.reasons import words
 from service.ledger.states import JobState, Outcome
 from service.scheduling.tick import placed, tick
-from trainer.specs import parse_spec
 
 
 def look(lab: Lab, *, may_reap: bool = True) -> list[tuple[str, uuid.UUID]]:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.specs import backbone_files
-from trainer.specs.backbone_files import backbones_below
+from barlow_lab.specs import backbone_files
+from barlow_lab.specs.backbone_files import backbones_below
 
 
 def put(*paths: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from trainer.specs import PretrainSpec, SpecError, digest, parse_spec
+from barlow_lab.specs import PretrainSpec, SpecError, digest, parse_spec
 
-CODE = "import sys; from trainer.specs import parse_spec; parse_spec({spec!r}); assert 'torch' not in sys.modules"
+CODE = "import sys; from barlow_lab.specs import parse_spec; parse_spec({spec!r}); assert 'torch' not in sys.modules"
 
 
 def faults_of(**fields: Any) -> dict[str, str]:

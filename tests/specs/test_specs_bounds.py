@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from trainer.specs import SpecError, own_backbones, parse_spec, spelling
-from trainer.specs.parsing import LONGEST_PART, MAX_FAULTS
+from barlow_lab import spelling
+from barlow_lab.specs import SpecError, own_backbones, parse_spec
+from barlow_lab.specs.parsing import LONGEST_PART, MAX_FAULTS
 
 
 def refused(value: object) -> SpecError:

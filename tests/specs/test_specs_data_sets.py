@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from trainer.specs import SpecError
-from trainer.specs.data_set_uses import kinds_for
-from trainer.specs.data_sets import (
+from barlow_lab.specs import SpecError
+from barlow_lab.specs.data_set_uses import kinds_for
+from barlow_lab.specs.data_sets import (
     annotations_of,
     expected_classes,
     load_data_sets,
@@ -15,8 +15,8 @@ from trainer.specs.data_sets import (
     unchecked,
     without_labels,
 )
-from trainer.specs.known_data_sets import KNOWN, where_from
-from trainer.specs.parsing import KINDS
+from barlow_lab.specs.known_data_sets import KNOWN, where_from
+from barlow_lab.specs.parsing import KINDS
 
 EVERY_FORMAT = """
 imagenet:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.specs import canonical_json, digest, parse_spec
+from barlow_lab.specs import canonical_json, digest, parse_spec
 
 _FINITE = st.floats(1e-6, 0.9)
 _PROBABILITY = st.floats(0, 1)

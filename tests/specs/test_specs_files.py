@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from trainer.specs import PretrainSpec, SpecError, load_spec_file, parse_spec
-from trainer.specs.files import MAX_BYTES
+from barlow_lab.specs import PretrainSpec, SpecError, load_spec_file, parse_spec
+from barlow_lab.specs.files import MAX_BYTES
 
 
 def load(folder: Path, text: str | bytes, name: str = "spec.yaml") -> Any:

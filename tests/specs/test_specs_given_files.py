@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.specs import SpecError, load_spec_file
-from trainer.specs.given_files import Refused, checked, inside, open_regular, read_bytes, read_json, read_text
+from barlow_lab.given_files import Refused, checked, inside, open_regular, read_bytes, read_json, read_text
+from barlow_lab.specs import SpecError, load_spec_file
 
 
 def _socket(path: Path) -> None:

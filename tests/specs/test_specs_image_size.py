@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from trainer.specs import EvaluationSpec, digest, parse_spec
-from trainer.specs.catalogue import backbones, image_size_fault
-from trainer.specs.image_size import names_no_size, sized_offline, with_size
+from barlow_lab.specs import EvaluationSpec, digest, parse_spec
+from barlow_lab.specs.catalogue import backbones, image_size_fault
+from barlow_lab.specs.image_size import names_no_size, sized_offline, with_size
 
 UNTRAINED: dict[str, Any] = {"backbone_from": {"random": 0}, "backbone": {"name": "tiny"}}
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.journal import Event, Journal, read_events
+from barlow_lab.journal import Event, Journal, read_events
 
 _DATA = st.dictionaries(
     st.sampled_from(["done", "total", "phase", "message", "values"]),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from trainer.specs import digest, load_spec_file, parse_spec
+from barlow_lab.specs import digest, load_spec_file, parse_spec
 
 KEPT = json.loads((Path(__file__).parent / "kept/specs_and_digests.json").read_text())
 RECIPES = Path(__file__).parents[2] / "recipes"

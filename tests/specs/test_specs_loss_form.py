@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.specs import PretrainSpec, SpecError, digest, parse_spec
-from trainer.specs.loss_form import LossForm, choose_form, numbers_held, rows_of_a_shard
+from barlow_lab.specs import PretrainSpec, SpecError, digest, parse_spec
+from barlow_lab.specs.loss_form import LossForm, choose_form, numbers_held, rows_of_a_shard
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.specs import Fault, KnnSpec, LinearSpec, PretrainSpec, SpecError, parse_spec
-from trainer.specs.common import RULES
-from trainer.specs.data_sets import DataSource
-from trainer.specs.parsing import KINDS
+from barlow_lab.specs import Fault, KnnSpec, LinearSpec, PretrainSpec, SpecError, parse_spec
+from barlow_lab.specs.common import RULES
+from barlow_lab.specs.data_sets import DataSource
+from barlow_lab.specs.parsing import KINDS
 
 
 def pretrain(**fields: Any) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.specs.common import CheckpointSpec
-from trainer.specs.retention import Place, Recorded, retained, superfluous
+from barlow_lab.specs.common import CheckpointSpec
+from barlow_lab.specs.retention import Place, Recorded, retained, superfluous
 
 scores = st.none() | st.floats() | st.sampled_from([1.0, 2.0])  # ties and what is no number among them
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trainer.specs import BackboneJudged, PretrainSpec, SgdSpec, canonical_json, open_stored, parse_spec
+from barlow_lab.specs import BackboneJudged, PretrainSpec, SgdSpec, canonical_json, open_stored, parse_spec
 
 KEPT = json.loads((Path(__file__).parent / "kept/specs_and_digests.json").read_text())["specs"]
 PRETRAIN: dict[str, Any] = parse_spec({"kind": "pretrain", "data": "digits"}).resolved()

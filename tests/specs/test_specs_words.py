@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from barlow_lab.foreign_text import shown, shown_lines
 from service.logs import OneLine
-from trainer.specs.words import shown, shown_lines
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ PYTHON = {
 VARIABLES = {**POSTGRES, **CELERY, **PROXIES, **MLFLOW, **SERVERS, **WORDS, **PYTHON}
 
 MODULES = (
+    "barlow_lab",
     "trainer",
     "service",
     "worker",

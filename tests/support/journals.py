@@ -12,13 +12,13 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from worker_host import small_pretraining
 
+from barlow_lab.journal import FILE_NAME, Journal
+from barlow_lab.specs import parse_spec
 from service.database.tables import Attempt, Job, Metric, Watermark
 from service.ledger import jobs
 from service.ledger.states import Outcome
 from service.run_folders import attempt_folder, run_folder
 from service.settings import Settings
-from trainer.journal import FILE_NAME, Journal
-from trainer.specs import parse_spec
 
 
 class RecordedJob:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import parse_spec
 from service.completion import Completion
 from service.database.engine import make_engine, session_factory
 from service.database.tables import Attempt, Event, Job, Node, Slot
@@ -19,7 +20,6 @@ from service.ledger.states import ATTEMPT_MOVES, JOB_MOVES, AttemptEvent, Attemp
 from service.run_folders import attempt_folder, run_folder
 from service.scheduling import tick
 from service.settings import Settings
-from trainer.specs import parse_spec
 
 LEASE = 60.0
 BACKOFF = 5.0

@@ -19,11 +19,11 @@ from lab import _check_job as replay
 from sqlalchemy import select
 from stack_view import PATIENCE, StackView
 
+from barlow_lab.specs import digest, parse_spec
 from service import asking
 from service.database.tables import Attempt, Correlation, Job, Metric, Slot
 from service.ledger.states import JobState
 from service.local.agreement import compare
-from trainer.specs import digest, parse_spec
 
 WALL_CLOCK = {"images_per_second", "data_seconds", "step_seconds"}
 """Metrics that tell of the machine, not of the science."""

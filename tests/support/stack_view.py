@@ -16,13 +16,13 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from barlow_lab.journal import FILE_NAME, read_events
+from barlow_lab.journal import Event as Line
 from service import asking
 from service.client.api import ApiError, Client, Unreachable
 from service.database.tables import Attempt, Event, Job
 from service.ledger.states import JobState
 from service.run_folders import attempt_folder
-from trainer.journal import FILE_NAME, read_events
-from trainer.journal import Event as Line
 
 PATIENCE = 120.0
 """Seconds that anything may take at most on two busy cores; nothing is expected to."""

@@ -12,13 +12,13 @@ from lab import Lab
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import parse_spec
 from service.database.tables import Attempt, Job, Metric, Watermark
 from service.ledger import jobs, reservations
 from service.ledger.states import JobState
 from service.run_folders import attempt_folder, run_folder
 from service.scheduling import tick
 from service.settings import Settings
-from trainer.specs import parse_spec
 from worker.node import Node
 
 QUICK = {

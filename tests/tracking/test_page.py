@@ -19,10 +19,10 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 from recorded import export, record
 from tracking_kit import Tracking
 
+from barlow_lab.specs import load_spec_file
 from service.mlflow_layout import VIEW, metric_name
 from service.settings import Settings
 from trainer.diagnostics.correlation_record import write_correlation_record
-from trainer.specs import load_spec_file
 from worker.recorder.mlflow_run import make_client
 
 CHROMIUM = shutil.which("chromium")

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from drawn_objects import DrawnObjects
 
-from trainer.data.detection_loading import DetectionBatches
+from barlow_lab.specs import DetectionSpec
+from barlow_lab.specs.common import BackboneSpec
+from trainer.data.loading.detection import DetectionBatches
 from trainer.evaluation.backbone import FrozenBackbone
 from trainer.evaluation.detection.running import build_detector
 from trainer.evaluation.detection.testing import DetectorTest
@@ -22,8 +24,6 @@ from trainer.runtime import process_group
 from trainer.runtime.context import Context
 from trainer.runtime.ending import end_process
 from trainer.runtime.stopping import StopRequests
-from trainer.specs import DetectionSpec
-from trainer.specs.common import BackboneSpec
 
 STEPS = 3
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from fifty_steps import STEPS
 
-from trainer import disk, journal, outcome
+from barlow_lab import disk, journal
+from trainer import outcome
 from trainer.execution import execute
 from trainer.runtime import checkpoints
 from trainer.runtime.context import Context

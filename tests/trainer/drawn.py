@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from trainer.data.views import Crop, ViewParameters
-from trainer.specs.views import ViewSpec
+from barlow_lab.specs.views import ViewSpec
+from trainer.data.views.augmentation import Crop, ViewParameters
 
 EVERYTHING = ViewSpec.model_validate(
     {"channel_swap": 0.5, "invert": 0.5, "blur": {"probability": 0.5}, "solarize": {"probability": 0.5}}

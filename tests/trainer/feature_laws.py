@@ -15,6 +15,8 @@ import torch
 from knn_cases import Case, case, peak_bytes, places
 from test_evaluation_svm import machines_of, objects
 
+from barlow_lab.specs import PretrainSpec, parse_spec
+from barlow_lab.specs.evaluation import EvaluationImages
 from trainer.data.registry import open_data_set
 from trainer.evaluation import knn, run_evaluation
 from trainer.evaluation.features import extract
@@ -23,8 +25,6 @@ from trainer.pretraining import pretrain
 from trainer.runtime import process_group
 from trainer.runtime.context import Context
 from trainer.runtime.ending import end_process
-from trainer.specs import PretrainSpec, parse_spec
-from trainer.specs.evaluation import EvaluationImages
 
 SMALL_BLOCKS = 150
 PEAK_BLOCKS = 2**13

@@ -8,9 +8,9 @@ from typing import Any
 import runs
 from odd_trees import make_split
 
+from barlow_lab.specs import LinearSpec, SemiSupervisedSpec, parse_spec
 from trainer.evaluation import run_evaluation
 from trainer.runtime.context import Context
-from trainer.specs import LinearSpec, SemiSupervisedSpec, parse_spec
 
 EPOCHS, STEPS_PER_EPOCH = 3, 4
 KINDS = ("linear", "semi_supervised")

@@ -9,13 +9,13 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from barlow_lab.specs import PretrainSpec
+from barlow_lab.specs.loss_form import LossForm
 from trainer.objectives.barlow_twins import barlow_twins
 from trainer.optim.schedules import Schedule
 from trainer.runtime import collectives, process_group
 from trainer.runtime.batch_norm import synchronise_batch_norm
 from trainer.runtime.ending import end_process
-from trainer.specs import PretrainSpec
-from trainer.specs.loss_form import LossForm
 from trainer.train_state import TrainState
 
 GLOBAL_BATCH = 16

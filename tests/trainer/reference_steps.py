@@ -15,6 +15,7 @@ from rank_laws import share
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from barlow_lab.specs import BackboneSpec, PretrainSpec
 from trainer.data.pixels import PIXEL_MEAN, PIXEL_STD
 from trainer.models.backbones import build_backbone
 from trainer.models.projector import build_projector
@@ -22,7 +23,6 @@ from trainer.optim.schedules import Schedule
 from trainer.runtime import process_group
 from trainer.runtime.batch_norm import synchronise_batch_norm
 from trainer.runtime.ending import end_process
-from trainer.specs import BackboneSpec, PretrainSpec
 from trainer.train_state import TrainState
 
 RANKS = 4

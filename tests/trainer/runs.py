@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer.journal import FILE_NAME, Event, Journal, read_events
+from barlow_lab.journal import FILE_NAME, Event, Journal, read_events
+from barlow_lab.specs import PretrainSpec
 from trainer.run_directory import CONTROL_FILE, attempt_folder
 from trainer.runtime.context import Context
 from trainer.runtime.stopping import StopRequests
-from trainer.specs import PretrainSpec
 
 CLOCKED = {"images_per_second", "data_seconds", "step_seconds"}
 """Metrics of the clock: they differ from run to run."""

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import runs
 
+from barlow_lab.specs.data_sets import CifarSource, Stl10Source, parse_source
 from trainer.data.errors import DataError
 from trainer.data.looking import told_of_records
 from trainer.data.registry import open_data_set, open_images
 from trainer.pretraining import pretrain
-from trainer.specs.data_sets import CifarSource, Stl10Source, parse_source
 from trainer.survey import survey
 
 TEN = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -10,12 +10,12 @@ import ranks
 import runs
 from odd_trees import make_split
 
+from barlow_lab.specs import parse_spec
 from trainer import run_directory
 from trainer.__main__ import main
 from trainer.data.errors import DataError
 from trainer.data.registry import open_data_set
 from trainer.outcome import BadSpec
-from trainer.specs import parse_spec
 
 KNN = {
     "kind": "knn",

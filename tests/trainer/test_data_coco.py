@@ -12,13 +12,13 @@ from PIL import Image
 from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
-from trainer.data import coco
-from trainer.data.coco import _shows, mask_of
+from barlow_lab.specs.data_sets import CocoFiles, CocoSource
 from trainer.data.datasets import MaskFaults
-from trainer.data.detection_loading import DetectionBatches, judged_images
 from trainer.data.errors import DataError, UnreadableImage
+from trainer.data.formats import coco
+from trainer.data.formats.coco import _shows, mask_of
+from trainer.data.loading.detection import DetectionBatches, judged_images
 from trainer.data.registry import open_annotated, open_data_set
-from trainer.specs.data_sets import CocoFiles, CocoSource
 
 HEIGHT, WIDTH = 20, 30
 TRIANGLE = [[2.5, 3.25, 20.1, 4.6, 9.99, 17.3]]

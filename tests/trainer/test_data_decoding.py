@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from trainer.data import decoding, jpeg
-from trainer.data.decoding import decode, decode_by_pillow
+from trainer.data.decoding import decoder, jpeg
+from trainer.data.decoding.decoder import decode, decode_by_pillow
+from trainer.data.decoding.jpeg import JpegDecoder, decode_plain_jpeg, is_plain_jpeg, jpeg_decoder
 from trainer.data.errors import DataError, UnreadableImage
-from trainer.data.jpeg import JpegDecoder, decode_plain_jpeg, is_plain_jpeg, jpeg_decoder
 
 RNG = np.random.default_rng(0)
 # Smooth in blocks, with a mark in one corner: JPEG keeps it recognisable, and no turn of it looks the same.
@@ -229,10 +229,10 @@ def test_whatever_the_damage_it_is_an_image_or_an_unreadable_one(kind, changes):
 
 def test_a_photograph_of_more_than_a_hundred_megapixels_is_reduced_and_more_than_the_limit_refused(monkeypatch):
     """By smaller limits; 100 megapixels are far within the real ones."""
-    assert decoding.MAX_PIXELS > 200_000_000
-    monkeypatch.setattr(decoding, "LARGE_PIXELS", 1000)
+    assert decoder.MAX_PIXELS > 200_000_000
+    monkeypatch.setattr(decoder, "LARGE_PIXELS", 1000)
     monkeypatch.setattr(jpeg, "LARGE_PIXELS", 1000)
-    monkeypatch.setattr(decoding, "MAX_PIXELS", 4000)
+    monkeypatch.setattr(decoder, "MAX_PIXELS", 4000)
     assert PHOTO[:, :, 0].size == 3015
     for kind in ("PNG", "JPEG"):
         whole = encoded(PHOTO, kind)
@@ -240,7 +240,7 @@ def test_a_photograph_of_more_than_a_hundred_megapixels_is_reduced_and_more_than
         np.testing.assert_array_equal(decode(whole, "x"), expected)
         turned = encoded(PHOTO, kind, exif=exif(6))
         assert decode(turned, "x").shape == (34, 23, 3)
-    monkeypatch.setattr(decoding, "MAX_PIXELS", 3014)
+    monkeypatch.setattr(decoder, "MAX_PIXELS", 3014)
     with pytest.raises(UnreadableImage, match="3,015 pixels, and the limit is 3,014"):
         decode(PLAIN["baseline"], "x")
 
@@ -250,14 +250,14 @@ def test_a_photograph_of_more_than_a_hundred_megapixels_is_reduced_and_more_than
 )
 def test_large_images_are_decoded_one_at_a_time(monkeypatch, file):
     """And those whose rows or columns are many, which cost more than their pixels."""
-    monkeypatch.setattr(decoding, "LARGE_PIXELS", 1000)
+    monkeypatch.setattr(decoder, "LARGE_PIXELS", 1000)
     monkeypatch.setattr(jpeg, "LARGE_PIXELS", 1000)
     at_once, most, lock, alone = 0, 0, threading.Lock(), []
-    upright = decoding._upright_rgb
+    upright = decoder._upright_rgb
 
     def counted(*given, **more):
         nonlocal at_once, most
-        alone.append(decoding._one_large.locked())
+        alone.append(decoder._one_large.locked())
         with lock:
             at_once += 1
             most = max(most, at_once)
@@ -266,7 +266,7 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch, file):
             at_once -= 1
         return found
 
-    monkeypatch.setattr(decoding, "_upright_rgb", counted)
+    monkeypatch.setattr(decoder, "_upright_rgb", counted)
     threads = [threading.Thread(target=decode, args=(file, "x")) for _ in range(16)]
     for thread in threads:
         thread.start()
@@ -316,6 +316,6 @@ def test_running_out_of_memory_is_no_fault_of_the_image(monkeypatch):
     def full(*given):
         raise MemoryError
 
-    monkeypatch.setattr(decoding, "_upright_rgb", full)
+    monkeypatch.setattr(decoder, "_upright_rgb", full)
     with pytest.raises(MemoryError):
         decode_by_pillow(PLAIN["baseline"], "x")

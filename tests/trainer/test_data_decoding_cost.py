@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.data import decoding, pool
-from trainer.data.decoding import decode, decode_by_pillow
-from trainer.data.decoding_cost import MAX_PIECES, refuse_costly
+from trainer.data.decoding import decoder
+from trainer.data.decoding.cost import MAX_PIECES, refuse_costly
+from trainer.data.decoding.decoder import decode, decode_by_pillow
 from trainer.data.errors import DataError, UnreadableImage
-from trainer.data.pool import Job, ahead, pieces
+from trainer.data.loading import pool
+from trainer.data.loading.pool import Job, ahead, pieces
 
 GREY = Image.fromarray(np.kron(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4, np.ones((16, 16), np.uint8)))
 
@@ -139,7 +140,7 @@ def test_scans_are_counted_up_to_the_end_of_the_image_and_not_in_what_stands_bes
 
 
 def test_a_decoder_that_does_not_end_ends_the_run_and_is_named(monkeypatch):
-    monkeypatch.setattr(decoding, "LONGEST_SECONDS", 0.2)
+    monkeypatch.setattr(decoder, "LONGEST_SECONDS", 0.2)
     monkeypatch.setattr(pool, "LOOK_SECONDS", 0.1)
     ended = threading.Event()
 
@@ -148,7 +149,7 @@ def test_a_decoder_that_does_not_end_ends_the_run_and_is_named(monkeypatch):
             pass
         return np.zeros((1, 1, 3), np.uint8)
 
-    monkeypatch.setattr(decoding, "decode_plain_jpeg", endless)
+    monkeypatch.setattr(decoder, "decode_plain_jpeg", endless)
     work = pieces(lambda row: decode(encoded(), f"endless-{row}.jpg"), np.arange(2), 2, lambda: None)
     try:
         with pytest.raises(DataError, match=r"^endless-\d.jpg has taken .* its decoding does not end: take the"):
@@ -158,8 +159,8 @@ def test_a_decoder_that_does_not_end_ends_the_run_and_is_named(monkeypatch):
 
 
 def test_an_image_that_waits_is_not_one_that_is_decoded_without_end(monkeypatch):
-    monkeypatch.setattr(decoding, "LONGEST_SECONDS", 0.3)
+    monkeypatch.setattr(decoder, "LONGEST_SECONDS", 0.3)
     monkeypatch.setattr(pool, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(decoding, "decode_plain_jpeg", lambda _: threading.Event().wait(1.0) and None)
+    monkeypatch.setattr(decoder, "decode_plain_jpeg", lambda _: threading.Event().wait(1.0) and None)
     work = pieces(lambda row: decode(encoded(), "x"), np.arange(1), 1, lambda: None)
     assert list(ahead([Job("done", work)], 1)) == ["done"]

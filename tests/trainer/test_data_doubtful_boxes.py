@@ -6,9 +6,9 @@ import test_data_coco
 import test_data_voc
 from pycocotools import mask as reference
 
-from trainer.data import mask_extents
 from trainer.data.errors import DataError
-from trainer.data.mask_extents import Extents
+from trainer.data.formats import mask_extents
+from trainer.data.formats.mask_extents import Extents
 from trainer.data.registry import open_annotated, open_images, open_multi_label
 
 WIDTH, HEIGHT = test_data_coco.WIDTH, test_data_coco.HEIGHT

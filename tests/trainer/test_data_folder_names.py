@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from barlow_lab.specs.data_sets import parse_source
 from trainer.data.folder_names import at_odds, folders_left
 from trainer.data.registry import open_images
-from trainer.specs.data_sets import parse_source
 from trainer.survey import survey
 
 

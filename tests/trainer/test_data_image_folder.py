@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from barlow_lab.specs.data_sets import ImageFolderSource, ImagesSource
+from barlow_lab.specs.views import ViewsSpec
 from trainer.data.errors import DataError, UnreadableImage
-from trainer.data.loading import TrainingBatches
+from trainer.data.loading.training import TrainingBatches
 from trainer.data.registry import open_data_set, open_images
-from trainer.specs.data_sets import ImageFolderSource, ImagesSource
-from trainer.specs.views import ViewsSpec
 
 
 def put(path, level=0, kind="PNG"):
@@ -139,10 +139,10 @@ def test_hidden_folders_are_looked_at_with_an_end_and_the_looking_is_told(tree, 
     opened(tree, tick=lambda: ticks.append(1), warn=said.append)
     assert len(ticks) == 2 * without + 60
     assert "hidden images, not used: 30 (" in said[0]
-    monkeypatch.setattr("trainer.data.passed_over.MOST_HIDDEN", 40)
+    monkeypatch.setattr("trainer.data.formats.passed_over.MOST_HIDDEN", 40)
     opened(tree, warn=said.append)
     assert "hidden images, not used: at least 10 (" in said[1]
-    monkeypatch.setattr("trainer.data.passed_over.MOST_HIDDEN", 20)
+    monkeypatch.setattr("trainer.data.formats.passed_over.MOST_HIDDEN", 20)
     opened(tree, warn=said.append)
     assert "hidden images: none among 20 files in hidden folders, and there are more" in said[2]
 

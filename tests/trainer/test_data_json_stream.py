@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from trainer.data import json_stream
 from trainer.data.errors import DataError
-from trainer.data.json_stream import JsonLists
+from trainer.data.formats import json_stream
+from trainer.data.formats.json_stream import JsonLists
 
 VALUE = {
     "info": {"nested": [1, {"images": [{"not": "these"}]}], "text": 'a "quoted" ]}, é'},

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from barlow_lab.specs.data_sets import FileListSource, INaturalistSource
 from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.registry import open_annotated, open_data_set
-from trainer.specs.data_sets import FileListSource, INaturalistSource
 
 
 def put(path, level):

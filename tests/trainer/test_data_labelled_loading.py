@@ -9,13 +9,13 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
+from barlow_lab.specs.classification import AugmentSpec
+from barlow_lab.specs.views import ViewSpec
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.keyed import Purpose, permutation
-from trainer.data.labelled_loading import VIEW_ID, ChosenImages, LabelledBatches, cropped
-from trainer.data.views import Crop, random_resized_crop, sample
-from trainer.specs.classification import AugmentSpec
-from trainer.specs.views import ViewSpec
+from trainer.data.loading.labelled import VIEW_ID, ChosenImages, LabelledBatches, cropped
+from trainer.data.views.augmentation import Crop, random_resized_crop, sample
 
 AUGMENT = AugmentSpec()
 

@@ -9,10 +9,10 @@ import pytest
 from odd_tiffs import tiff
 from PIL import Image
 
-from trainer.data.bands import pages_of_tiff
-from trainer.data.decoding import decode
+from trainer.data.decoding.bands import pages_of_tiff
+from trainer.data.decoding.decoder import decode
+from trainer.data.decoding.reading import Losses
 from trainer.data.errors import UnreadableImage
-from trainer.data.reading import Losses
 
 RNG = np.random.default_rng(0)
 RAMP = np.linspace(0, 4095, 60).round().astype(np.uint16).reshape(6, 10)

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 
+from barlow_lab.specs.evaluation import EvaluationImages
+from barlow_lab.specs.views import ViewsSpec
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError
-from trainer.data.evaluation_loading import LONGEST, centre_crop, evaluation_batches
-from trainer.data.loading import TrainingBatches
+from trainer.data.loading.evaluation import LONGEST, centre_crop, evaluation_batches
+from trainer.data.loading.pool import BATCHES_AHEAD
+from trainer.data.loading.training import TrainingBatches
 from trainer.data.pixels import normalise
-from trainer.data.pool import BATCHES_AHEAD
 from trainer.data.registry import open_data_set
-from trainer.data.views import apply, sample
-from trainer.specs.evaluation import EvaluationImages
-from trainer.specs.views import ViewsSpec
+from trainer.data.views.augmentation import apply, sample
 
 SMALL = ViewsSpec.model_validate({"preset": "small_images", "size": 16})
 

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from trainer.data import photometry
+from barlow_lab.specs.views import ViewSpec, ViewsSpec
 from trainer.data.batch import FIELDS
-from trainer.data.blur import gaussian_blur
-from trainer.data.crops import resized_crop
-from trainer.data.photometry import apply_batched, fill_row
-from trainer.data.views import Crop, apply, sample
-from trainer.specs.views import ViewSpec, ViewsSpec
+from trainer.data.views import photometry
+from trainer.data.views.augmentation import Crop, apply, sample
+from trainer.data.views.blur import gaussian_blur
+from trainer.data.views.crops import resized_crop
+from trainer.data.views.photometry import apply_batched, fill_row
 
 SIZE = 40
 PLAIN = plain(SIZE)

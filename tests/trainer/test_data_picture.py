@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer.data.loading import TrainingBatches
-from trainer.data.photometry import finish
-from trainer.data.picture import PICTURE_IMAGES, write_views_picture
+from barlow_lab.specs.views import ViewsSpec
+from trainer.data.loading.training import TrainingBatches
 from trainer.data.registry import open_data_set
-from trainer.specs.views import ViewsSpec
+from trainer.data.views.photometry import finish
+from trainer.data.views.picture import PICTURE_IMAGES, write_views_picture
 
 
 @pytest.mark.parametrize("engine", ["pillow", "batched"])

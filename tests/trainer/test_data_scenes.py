@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from trainer.data import scenes
 from trainer.data.datasets import AnnotatedDataSet
-from trainer.data.scenes import CLASSES, OBJECTS, SIDE, SIZES, SPLITS, VISIBLE, Scenes, open_scenes, scene
+from trainer.data.generated import scenes
+from trainer.data.generated.scenes import CLASSES, OBJECTS, SIDE, SIZES, SPLITS, VISIBLE, Scenes, open_scenes, scene
 
 FINGERPRINTS = {
     "train": "90e15a87f5052bf3fb2089ee959ed03b237ad0ef3470523f6757d5de6300475d",

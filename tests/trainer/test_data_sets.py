@@ -10,8 +10,8 @@ from torch.nn.functional import normalize
 from trainer.data import registry
 from trainer.data.datasets import ArrayDataSet, FirstLabelledImages
 from trainer.data.errors import DataError
+from trainer.data.generated.textures import CLASSES, SIDE, texture
 from trainer.data.registry import open_data_set
-from trainer.data.textures import CLASSES, SIDE, texture
 
 
 @pytest.mark.parametrize(("name", "train", "test", "classes", "side"), [

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from trainer.data.generated.texture_families import FAMILIES, Draws, draws_for, levels, painted, plain
+from trainer.data.generated.textures import open_textures
 from trainer.data.keyed import Purpose, uniforms
-from trainer.data.texture_families import FAMILIES, Draws, draws_for, levels, painted, plain
-from trainer.data.textures import open_textures
 
 FINGERPRINTS = {
     "train": "f0a056316ffe2cb5b72217ff05a61b11a0e4a0c0bb9b328b354f79f7e03985a4",

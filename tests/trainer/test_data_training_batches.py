@@ -6,14 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data import replacing
+from barlow_lab.specs.views import ViewsSpec
 from trainer.data.batch import FIELDS
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError, UnreadableImage
-from trainer.data.loading import TrainingBatches
-from trainer.data.photometry import finish
-from trainer.data.views import apply, sample
-from trainer.specs.views import ViewsSpec
+from trainer.data.loading import replacing
+from trainer.data.loading.training import TrainingBatches
+from trainer.data.views.augmentation import apply, sample
+from trainer.data.views.photometry import finish
 
 CPU = torch.device("cpu")
 SMALL = ViewsSpec.model_validate({"size": 16})

@@ -10,14 +10,14 @@ import yaml
 from pycocotools.coco import COCO
 from pydantic import TypeAdapter
 
+from barlow_lab.specs.data_sets import DataSource
 from trainer.data import trees
 from trainer.data.datasets import Annotation, MaskFaults
 from trainer.data.errors import DataError
-from trainer.data.outlines import polygons
+from trainer.data.formats.outlines import polygons
+from trainer.data.generated.writing import coco_annotations, voc_annotation
 from trainer.data.registry import open_annotated, open_data_set
 from trainer.data.trees import main, write_tree
-from trainer.data.writing import coco_annotations, voc_annotation
-from trainer.specs.data_sets import DataSource
 
 LIMIT = 30
 SOURCE = TypeAdapter(DataSource)

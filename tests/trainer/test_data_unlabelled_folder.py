@@ -5,9 +5,9 @@ import hashlib
 import pytest
 from test_data_image_folder import levels, put
 
+from barlow_lab.specs.data_sets import ImagesSource, expected_classes
 from trainer.data.errors import DataError
 from trainer.data.registry import open_data_set, open_images
-from trainer.specs.data_sets import ImagesSource, expected_classes
 
 FLAT = ["b.png", "a.jpg", "C.gif", "c.bmp"]
 NESTED = [

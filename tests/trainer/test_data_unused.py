@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 from test_data_image_folder import put
 
-from trainer.data import json_stream
+from barlow_lab.specs.data_sets import parse_source
+from trainer.data.formats import json_stream
+from trainer.data.formats.unused import unused_images
 from trainer.data.registry import open_images
-from trainer.data.unused import unused_images
-from trainer.specs.data_sets import parse_source
 
 XML = (
     "<annotation><size><height>4</height><width>6</width></size><object><name>dog</name><bndbox><xmin>1</xmin>"
@@ -149,7 +149,7 @@ def test_of_a_part_of_a_folder_the_rest_and_of_binary_files_every_image(tmp_path
 def test_a_root_that_has_no_end_is_not_walked_to_it(tmp_path, monkeypatch):
     for number in range(30):
         put(tmp_path / f"{number}/1.png")
-    monkeypatch.setattr("trainer.data.unused.MOST", 10)
+    monkeypatch.setattr("trainer.data.formats.unused.MOST", 10)
     cifar = {"format": "cifar10", "root": str(tmp_path)}
     assert told(cifar) == ["images of no split: none among 10 files and folders, and there are more"]
     for number in range(30):
@@ -162,7 +162,7 @@ def test_a_walk_ends_when_its_time_is_over(tmp_path, monkeypatch):
     for number in range(30):
         put(tmp_path / f"{number}.png")
     clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr("trainer.data.unused.time", clock)
+    monkeypatch.setattr("trainer.data.formats.unused.time", clock)
 
     def later() -> None:
         clock.now += 10.0
@@ -190,7 +190,7 @@ def test_images_without_an_ending_are_known_by_their_first_bytes_and_those_of_a_
     ]  # fmt: skip
     for number in range(10):
         put(tmp_path / f"b/{number}")
-    monkeypatch.setattr("trainer.data.unused.MOST_OPENED", 5)
+    monkeypatch.setattr("trainer.data.formats.unused.MOST_OPENED", 5)
     put(tmp_path / "b/5.png")
     count, without = told({"format": "images", "root": str(tmp_path / "b"), "splits": {"train": "c"}})
     assert count.startswith("images of no split, not used: 1 (5.png), ")

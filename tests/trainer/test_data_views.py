@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import ColorJitter, InterpolationMode, RandomResizedCrop
 
-from trainer.data import views
-from trainer.data.views import Crop, apply, random_resized_crop, sample
-from trainer.specs.views import ViewSpec, ViewsSpec
+from barlow_lab.specs.views import ViewSpec, ViewsSpec
+from trainer.data.views import augmentation
+from trainer.data.views.augmentation import Crop, apply, random_resized_crop, sample
 
 SIZE = 24
 PLAIN = plain(SIZE)
@@ -195,7 +195,7 @@ def test_a_crop_lies_inside_the_image(height, width, index):
 def test_the_fallback_is_a_central_crop_of_a_legal_ratio(height, width, expected):
     spec = ViewSpec.model_validate({"crop_scale": (1.0, 1.0)})
     # Ratio draws 0 and 1 alternate: no crop of the whole area in either extreme ratio fits any of these images.
-    never = np.array([[0.5, float(n % 2), 0.5, 0.5] for n in range(views.CROP_TRIES)])
+    never = np.array([[0.5, float(n % 2), 0.5, 0.5] for n in range(augmentation.CROP_TRIES)])
     assert random_resized_crop(never, spec, height, width) == expected
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from barlow_lab.specs.data_sets import VocSource
 from trainer.data.errors import DataError, UnreadableImage
+from trainer.data.formats.voc import CLASSES
 from trainer.data.image_files import Names, digest_of_files
 from trainer.data.registry import open_annotated, open_data_set, open_images
-from trainer.data.voc import CLASSES
-from trainer.specs.data_sets import VocSource
 
 DOG, CAT = ("dog", (1, 1, 8, 6), 0), ("cat", (2, 3, 4, 5), 1)
 

@@ -5,9 +5,9 @@ import pytest
 from drawn_objects import DrawnObjects
 
 from trainer.data.datasets import Annotation, BoxCounts
-from trainer.data.detection_loading import DetectionBatches, flipped, judged_images, prepared, resized
 from trainer.data.errors import DataError
-from trainer.data.packed_masks import PackedMasks
+from trainer.data.loading.detection import DetectionBatches, flipped, judged_images, prepared, resized
+from trainer.data.loading.packed_masks import PackedMasks
 
 
 def _batches(dataset: DrawnObjects, **changes: object) -> DetectionBatches:

@@ -7,11 +7,11 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from barlow_lab.specs.common import BackboneSpec
 from trainer.models.backbones import build_backbone
 from trainer.models.detectors.c4 import C4Detector, DetectorForm
 from trainer.models.detectors.regions import Target, mask_targets, paste_masks
 from trainer.models.detectors.sampling import Key, KeyedSampler, Part
-from trainer.specs.common import BackboneSpec
 
 PAPER = DetectorForm(20, True, (32, 64, 128, 256, 512), (0.5, 1.0, 2.0), 512, 2000, 1000)
 SMALL = DetectorForm(2, True, (12, 20, 32), (0.5, 1.0, 2.0), 16, 50, 20)

@@ -16,6 +16,8 @@ from detection_ranks import spec
 from drawn_objects import DrawnObjects
 from PIL import Image
 
+from barlow_lab.specs import DetectionSpec
+from barlow_lab.specs.common import BackboneSpec
 from trainer.data.errors import DataError
 from trainer.data.registry import open_annotated
 from trainer.evaluation import run_evaluation
@@ -25,8 +27,6 @@ from trainer.models.backbones import build_backbone
 from trainer.outcome import BadSpec, Diverged
 from trainer.runtime import checkpoints
 from trainer.runtime.context import Context
-from trainer.specs import DetectionSpec
-from trainer.specs.common import BackboneSpec
 
 # pycocotools 2.0.11 against NumPy 2.4.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

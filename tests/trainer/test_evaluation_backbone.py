@@ -16,6 +16,7 @@ import torchvision
 from test_models_foreign import HEAD, PROJECTOR, TINY, prefixed, saved, source, weights
 from torch import nn
 
+from barlow_lab.specs import BackboneJudged, BackboneSpec, DetectionSpec, KnnSpec, SpecError, parse_spec
 from trainer import run_directory
 from trainer.data.pixels import PIXEL_MEAN, PIXEL_STD
 from trainer.evaluation import run_evaluation
@@ -24,7 +25,6 @@ from trainer.models import torchvision_weights
 from trainer.models.exported import backbone_digest, save_backbone
 from trainer.outcome import BadSpec
 from trainer.runtime.checkpoints import write_checkpoint
-from trainer.specs import BackboneJudged, BackboneSpec, DetectionSpec, KnnSpec, SpecError, parse_spec
 
 RESNET = "ResNet18_Weights.IMAGENET1K_V1"
 

@@ -11,11 +11,11 @@ import pytest
 import runs
 from PIL import Image
 
+from barlow_lab.specs import parse_spec
 from trainer.data.classes import different, uneven
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError
 from trainer.evaluation import run_evaluation
-from trainer.specs import parse_spec
 
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 

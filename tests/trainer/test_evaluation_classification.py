@@ -14,7 +14,8 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from trainer.data.labelled_loading import LabelledBatches
+from barlow_lab.specs import BackboneSpec
+from trainer.data.loading.labelled import LabelledBatches
 from trainer.data.pixels import normalise
 from trainer.data.registry import open_data_set
 from trainer.evaluation import testing
@@ -23,7 +24,6 @@ from trainer.evaluation.fitting import rate_at
 from trainer.models.backbones import build_backbone
 from trainer.models.exported import backbone_digest
 from trainer.outcome import BadSpec
-from trainer.specs import BackboneSpec
 
 STEPS = EPOCHS * STEPS_PER_EPOCH
 

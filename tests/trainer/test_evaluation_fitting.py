@@ -7,11 +7,11 @@ import pytest
 import runs
 from labelled_runs import EPOCHS, KINDS, STEPS_PER_EPOCH, Killed, StopAfter
 
+from barlow_lab.journal import Journal
 from trainer.data.errors import DataError
 from trainer.evaluation import run_evaluation
 from trainer.evaluation.classifier import Classification
 from trainer.evaluation.fitting import Scores, _Run
-from trainer.journal import Journal
 from trainer.outcome import BadSpec
 
 STEPS = EPOCHS * STEPS_PER_EPOCH

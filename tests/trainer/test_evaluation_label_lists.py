@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from barlow_lab.specs.classification import LabelsSpec
+from barlow_lab.specs.data_sets import ImageFolderSource, parse_source
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError
 from trainer.data.registry import open_data_set
 from trainer.evaluation import list_lines
 from trainer.evaluation.label_lists import balanced, choose_labels, keys, listed
-from trainer.specs.classification import LabelsSpec
-from trainer.specs.data_sets import ImageFolderSource, parse_source
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=6)
 

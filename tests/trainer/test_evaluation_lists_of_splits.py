@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from barlow_lab.specs.classification import LabelsSpec
+from barlow_lab.specs.data_sets import parse_source
 from trainer.data.errors import DataError
 from trainer.data.registry import open_data_set
 from trainer.evaluation.label_lists import choose_labels
-from trainer.specs.classification import LabelsSpec
-from trainer.specs.data_sets import parse_source
 
 
 def tree(root: Path, *folders: str, images: int = 3) -> Path:

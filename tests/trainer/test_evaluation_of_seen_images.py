@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import runs
 
+from barlow_lab.specs import parse_spec
 from trainer.evaluation import run_evaluation
 from trainer.evaluation.backbone import PretrainedOn
 from trainer.pretraining import pretrain
-from trainer.specs import parse_spec
 
 SAID = (
     "the backbone was pretrained on the images that are judged, split 'test' of data set 'digits': scores may come out "

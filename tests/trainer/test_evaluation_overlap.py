@@ -14,13 +14,13 @@ import pytest
 import runs
 from PIL import Image
 
+from barlow_lab.specs import parse_spec
+from barlow_lab.specs.data_sets import parse_source
 from trainer.data import copies
+from trainer.data.formats.unused import unused_images
 from trainer.data.overlap import shared
 from trainer.data.registry import open_data_set, open_images
-from trainer.data.unused import unused_images
 from trainer.evaluation import run_evaluation
-from trainer.specs import parse_spec
-from trainer.specs.data_sets import parse_source
 
 REMEDY = "scores come out too high; name another `test_split`, or take the images out of one of the two"
 

@@ -6,8 +6,8 @@ import labelled_runs
 import pytest
 from labelled_runs import KINDS
 
+from barlow_lab.specs import LinearSpec, SemiSupervisedSpec, SpecError, parse_spec
 from trainer.evaluation.fitting import rate_at
-from trainer.specs import LinearSpec, SemiSupervisedSpec, SpecError, parse_spec
 
 
 def document(kind="linear", **fields):

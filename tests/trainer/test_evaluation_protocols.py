@@ -13,6 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from barlow_lab.journal import Event
+from barlow_lab.specs import KnnSpec, LinearSpec, parse_spec
 from trainer.evaluation import run_evaluation
 from trainer.evaluation.features import Features
 from trainer.evaluation.fitting import Scores
@@ -20,10 +22,8 @@ from trainer.evaluation.knn import class_votes, nearest, true_places
 from trainer.evaluation.linear_cached import MEAN_SQUARED_NORM, Labelled, Training, classify, comparable
 from trainer.evaluation.scoring import scores_of, top, top5, true_class_places
 from trainer.evaluation.units import Units
-from trainer.journal import Event
 from trainer.outcome import BadSpec, Diverged
 from trainer.runtime.context import Context
-from trainer.specs import KnnSpec, LinearSpec, parse_spec
 
 CLASSES = 6
 DIGITS = {"data": {"name": "digits", "limit": 203}, "images": {"size": 8, "resize": 8}}

@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import nn
 
+from barlow_lab.journal import Journal, read_events
+from barlow_lab.specs import BackboneSpec, EvaluationSpec, KnnSpec, LinearSpec, PretrainSpec, parse_spec
 from trainer.data.registry import open_data_set
 from trainer.evaluation import run_evaluation
 from trainer.evaluation.backbone import FrozenBackbone, open_backbone
 from trainer.evaluation.features import Features, extract
 from trainer.evaluation.units import Units
-from trainer.journal import Journal, read_events
 from trainer.models.backbones import build_backbone
 from trainer.models.exported import backbone_digest, save_backbone
 from trainer.optim.schedules import schedule_of
@@ -27,7 +28,6 @@ from trainer.runtime.checkpoints import write_checkpoint
 from trainer.runtime.context import Context
 from trainer.runtime.ending import end_process
 from trainer.runtime.stopping import StopRequests
-from trainer.specs import BackboneSpec, EvaluationSpec, KnnSpec, LinearSpec, PretrainSpec, parse_spec
 from trainer.train_state import TrainState
 
 TINY = BackboneSpec(name="tiny")

@@ -18,13 +18,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import PredefinedSplit, cross_val_score
 from sklearn.svm import LinearSVC
 
+from barlow_lab.specs import SvmSpec, parse_spec
 from trainer.data.keyed import Purpose, bits
 from trainer.evaluation import run_evaluation, svm
 from trainer.evaluation.average_precision import all_points, cuts, eleven_point
 from trainer.evaluation.svm import Judged, Machine, folds_of, train_machines
 from trainer.evaluation.units import Units
 from trainer.runtime.context import Context
-from trainer.specs import SvmSpec, parse_spec
 
 CLASSES = 4
 COSTS = [0.01, 1.0, 100.0]

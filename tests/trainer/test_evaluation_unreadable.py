@@ -11,17 +11,17 @@ from odd_trees import CLASSES, colour, make_split
 from test_evaluation_runs import context_in, spec_of
 from torch import nn
 
+from barlow_lab.journal import read_events
+from barlow_lab.specs.data_sets import ImageFolderSource
+from barlow_lab.specs.evaluation import EvaluationImages
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError, UnreadableImage
-from trainer.data.evaluation_loading import LONGEST, centre_crop, evaluation_batches
+from trainer.data.loading.evaluation import LONGEST, centre_crop, evaluation_batches
 from trainer.data.pixels import normalise
 from trainer.data.registry import open_data_set
 from trainer.evaluation import run_evaluation
 from trainer.evaluation.features import extract, labels_on
 from trainer.evaluation.units import Units
-from trainer.journal import read_events
-from trainer.specs.data_sets import ImageFolderSource
-from trainer.specs.evaluation import EvaluationImages
 
 EIGHT = EvaluationImages(size=8, resize=8)
 
@@ -143,7 +143,7 @@ def test_an_image_that_is_a_line_is_cropped_without_gigabytes(monkeypatch, shape
     cropped = centre_crop(rows, EIGHT)
     assert cropped.shape == (3, 8, 8)
     assert abs(int(cropped.mean()) - int(rows.mean())) < 20
-    monkeypatch.setattr("trainer.data.evaluation_loading.LONGEST", 10**9)
+    monkeypatch.setattr("trainer.data.loading.evaluation.LONGEST", 10**9)
     assert np.abs(cropped.astype(int) - centre_crop(rows, EIGHT)).max() <= (
         255 * LONGEST / max(shape) if max(shape) > 1 else 0
     )

@@ -9,11 +9,11 @@ import labelled_runs
 import pytest
 from labelled_runs import StopAfter
 
+from barlow_lab.specs import DetectionSpec, SemiSupervisedSpec
 from trainer.data.errors import DataError
 from trainer.evaluation import run_evaluation
 from trainer.outcome import BadSpec
 from trainer.runtime import checkpoints
-from trainer.specs import DetectionSpec, SemiSupervisedSpec
 
 
 def of_before(monkeypatch: pytest.MonkeyPatch, **changed: Any) -> None:

@@ -16,9 +16,9 @@ import pytest
 import runs
 import torch
 
+from barlow_lab.specs import PretrainSpec, parse_spec
 from trainer.evaluation import run_evaluation
 from trainer.pretraining import pretrain
-from trainer.specs import PretrainSpec, parse_spec
 
 KEPT = Path(__file__).parent / "kept"
 

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from barlow_lab.specs import catalogue as published
+from barlow_lab.specs.common import BackboneSpec
 from trainer.data.registry import registered
 from trainer.models import catalogue
 from trainer.models.backbones import build_backbone
 from trainer.models.projector import WideLinear, build_projector
-from trainer.specs import catalogue as published
-from trainer.specs.common import BackboneSpec
 
 
 def spec(name="resnet18", **changes):
@@ -58,7 +58,7 @@ def test_files_of_torchvisions_weights_stand_in_the_catalogue():
 
 
 def test_the_catalogue_holds_the_names_and_one_entry_a_line():
-    text = resources.files("trainer.specs").joinpath("catalogue.json").read_text("utf-8")
+    text = resources.files("barlow_lab.specs").joinpath("catalogue.json").read_text("utf-8")
     assert tuple(json.loads(text)["backbones"]) == catalogue.NAMES
     lines = text.splitlines()
     assert all(any(line.startswith(f'  "{name}": {{') for line in lines) for name in (*catalogue.NAMES, *registered()))
@@ -114,7 +114,7 @@ def test_tiny_needs_no_torchvision():
     """Importing it takes as long as importing torch."""
     code = (
         "import sys; from trainer.models.backbones import build_backbone; "
-        "from trainer.specs.common import BackboneSpec; build_backbone(BackboneSpec(name='tiny'), seed=0); "
+        "from barlow_lab.specs.common import BackboneSpec; build_backbone(BackboneSpec(name='tiny'), seed=0); "
         "assert 'torchvision' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,6 +5,8 @@ import torch
 import torchvision
 from torch import nn
 
+from barlow_lab.specs import BackboneSpec
+from barlow_lab.specs import catalogue as published
 from trainer.models.backbones import build_backbone, empty_backbone
 from trainer.models.catalogue import NAMES
 from trainer.models.classifiers import CLASSIFIERS, is_resnet
@@ -12,8 +14,6 @@ from trainer.models.dropout import drawing_layers
 from trainer.models.exported import backbone_digest, load_backbone, save_backbone
 from trainer.optim.groups import parameter_groups
 from trainer.runtime.batch_norm import RunningStatistics, synchronise_batch_norm
-from trainer.specs import BackboneSpec
-from trainer.specs import catalogue as published
 
 ONE_OF_EACH = (
     "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t", "mnasnet0_5",

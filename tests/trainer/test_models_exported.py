@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from barlow_lab.specs.common import BackboneSpec
 from trainer.data.pixels import PIXEL_MEAN, PIXEL_STD
 from trainer.models.backbones import build_backbone
 from trainer.models.exported import backbone_digest, load_backbone, save_backbone
-from trainer.specs.common import BackboneSpec
 
 TINY = BackboneSpec(name="tiny")
 
@@ -94,7 +94,7 @@ def test_a_kill_leaves_no_half_folder(tmp_path):
     script = (
         "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
         "from trainer.models.backbones import build_backbone; from trainer.models.exported import save_backbone\n"
-        "from trainer.specs.common import BackboneSpec\n"
+        "from barlow_lab.specs.common import BackboneSpec\n"
         "spec = BackboneSpec(name='tiny'); net = build_backbone(spec, seed=0); print('ready', flush=True)\n"
         "while True: save_backbone(Path(sys.argv[1]), net, spec, details={})\n"
     )

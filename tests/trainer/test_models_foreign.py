@@ -19,10 +19,10 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from barlow_lab.specs import BackboneSpec
 from trainer.models.backbones import build_backbone
 from trainer.models.foreign import architecture_of, load_foreign
 from trainer.models.foreign_files import read_tensors
-from trainer.specs import BackboneSpec
 
 TINY = BackboneSpec(name="tiny_resnet", stem="small")
 

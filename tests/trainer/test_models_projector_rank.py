@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from barlow_lab.specs import SpecError, parse_spec
 from trainer.models.projector import build_projector, rank_warning
 from trainer.pretraining import pretrain
-from trainer.specs import SpecError, parse_spec
 
 
 @settings(max_examples=30, deadline=None)

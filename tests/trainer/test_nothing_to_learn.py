@@ -7,10 +7,10 @@ import runs
 import torch
 from PIL import Image
 
+from barlow_lab.specs import parse_spec
 from trainer.diagnostics.nothing_to_learn import Extremes, LearnsNothing
 from trainer.evaluation import run_evaluation
 from trainer.pretraining import pretrain
-from trainer.specs import parse_spec
 
 
 def tree(folder, level, count=48):

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from barlow_lab.specs.loss_form import LossForm, choose_form
 from trainer.objectives.barlow_twins import barlow_twins
-from trainer.specs.loss_form import LossForm, choose_form
 
 FORMS = get_args(LossForm)
 TOLERANCE = 1e-12

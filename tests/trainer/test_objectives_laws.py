@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn import functional as F
 
+from barlow_lab.specs.loss_form import LossForm
 from trainer.objectives.barlow_twins import barlow_twins, noise_floor
-from trainer.specs.loss_form import LossForm
 
 SAMPLES = 9
 FEATURES = 16  # two rows in a shard; the dual form's own side of its line

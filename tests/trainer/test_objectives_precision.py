@@ -1,4 +1,4 @@
-"""What float32 makes of the dual form, beside the direct one: why it is for N < 0.75 d (trainer.specs.loss_form)."""
+"""What float32 makes of the dual form, beside the direct one: why it is for N < 0.75 d (barlow_lab.specs.loss_form)."""
 
 import os
 import subprocess
@@ -10,8 +10,8 @@ import stated_objective
 import torch
 from torch import Tensor
 
+from barlow_lab.specs.loss_form import LossForm, choose_form
 from trainer.objectives.barlow_twins import barlow_twins
-from trainer.specs.loss_form import LossForm, choose_form
 
 FEATURES = 128
 ABOVE = 193

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from barlow_lab.specs import BackboneSpec, PretrainSpec
 from trainer.models.backbones import empty_backbone
 from trainer.models.projector import build_projector
 from trainer.optim.build import build_optimizer, set_rates
@@ -13,7 +14,6 @@ from trainer.optim.groups import ParameterGroups, parameter_groups
 from trainer.optim.lars import Lars
 from trainer.optim.schedules import Schedule, rate_scale, schedule_of
 from trainer.runtime.batch_norm import synchronise_batch_norm
-from trainer.specs import BackboneSpec, PretrainSpec
 
 
 def _spec(**changes: object) -> PretrainSpec:

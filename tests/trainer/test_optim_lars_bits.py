@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from barlow_lab.specs import BackboneSpec
 from trainer.models.backbones import build_backbone
 from trainer.models.projector import build_projector
 from trainer.optim.groups import parameter_groups
 from trainer.optim.lars import Lars
-from trainer.specs import BackboneSpec
 
 MOMENTUM, WEIGHT_DECAY, TRUST = 0.9, 4.8e-5, 0.001
 STEPS = 4

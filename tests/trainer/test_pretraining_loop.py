@@ -11,9 +11,10 @@ import runs
 import torch
 from odd_trees import make_split
 
-from trainer.data import textures
+from barlow_lab.specs import PretrainSpec, digest, load_spec_file, parse_spec
 from trainer.data.datasets import FirstImages
 from trainer.data.errors import DataError
+from trainer.data.generated import textures
 from trainer.data.registry import open_data_set
 from trainer.models.exported import load_backbone
 from trainer.outcome import BadSpec, Diverged
@@ -21,7 +22,6 @@ from trainer.plan import Plan
 from trainer.pretraining import pretrain
 from trainer.runtime import checkpoints, precision
 from trainer.runtime.gradients import Gradients
-from trainer.specs import PretrainSpec, digest, load_spec_file, parse_spec
 
 STEPS = 20
 METRICS = {

@@ -11,6 +11,7 @@ import runs
 import torch
 from torch import Tensor, nn
 
+from barlow_lab.specs import PretrainSpec, digest, parse_spec
 from trainer import metric_series, probes
 from trainer.data.errors import DataError, NothingReadable
 from trainer.data.registry import open_images
@@ -22,7 +23,6 @@ from trainer.pretraining import pretrain
 from trainer.probes import untouched
 from trainer.runtime import compiling
 from trainer.runtime.context import Context
-from trainer.specs import PretrainSpec, digest, parse_spec
 
 NAMES = ("knn_top1", "probe_top1")
 

@@ -315,7 +315,7 @@ def test_a_failure_that_cannot_be_written_down_still_ends_the_process(tmp_path):
 
 def test_a_process_dies_with_its_parent_and_tells_its_stacks(tmp_path):
     child = (
-        "import time; from trainer import kernel; from trainer.runtime import signals;"
+        "import time; from barlow_lab import kernel; from trainer.runtime import signals;"
         "kernel.die_with_parent(); signals.stacks_on_signal(); print('up', flush=True); time.sleep(120)"
     )
     parent = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainer.specs import (
+from barlow_lab.specs import (
     DetectionSpec,
     EvaluationSpec,
     LarsSpec,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.specs import PretrainSpec, load_spec_file, parse_spec
+from barlow_lab.specs import PretrainSpec, load_spec_file, parse_spec
 
 SUITE = load_spec_file(Path(__file__).parents[2] / "recipes" / "suite.yaml")
 JOBS = {name: parse_spec({**body, "name": name}) for name, body in SUITE["jobs"].items()}

@@ -8,13 +8,13 @@ import pytest
 import runs
 import torch
 
+from barlow_lab.specs import PretrainSpec
+from barlow_lab.specs.common import CheckpointSpec
 from trainer.plan import Plan
 from trainer.pretraining import pretrain
 from trainer.runtime import checkpoints, retention
 from trainer.runtime.context import Context
 from trainer.runtime.retention import Retention
-from trainer.specs import PretrainSpec
-from trainer.specs.common import CheckpointSpec
 
 
 def _spec(**policy) -> PretrainSpec:

@@ -13,6 +13,8 @@ import ranks
 import runs
 import torch
 
+from barlow_lab.specs import digest, parse_spec
+from barlow_lab.specs.common import CheckpointSpec
 from trainer import outcome, run_directory
 from trainer.data.errors import DataError
 from trainer.outcome import BadSpec, Diverged, Outcome
@@ -20,8 +22,6 @@ from trainer.runtime import checkpoints, stopping
 from trainer.runtime.context import Context
 from trainer.runtime.resuming import agree_on_checkpoint
 from trainer.runtime.stopping import StopRequests
-from trainer.specs import digest, parse_spec
-from trainer.specs.common import CheckpointSpec
 
 
 def _write(context: Context, step: int, digest: str = "d" * 64) -> Path:

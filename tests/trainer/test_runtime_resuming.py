@@ -7,10 +7,10 @@ import pytest
 import runs
 import torch
 
+from barlow_lab.specs.common import CheckpointSpec
 from trainer.runtime import checkpoints
 from trainer.runtime.context import Context
 from trainer.runtime.resuming import agree_on_checkpoint
-from trainer.specs.common import CheckpointSpec
 
 DIGEST = "d" * 64
 

@@ -3,10 +3,10 @@
 import runs
 from odd_trees import make_split
 
-from trainer.data import jpeg
-from trainer.data.jpeg import JpegDecoder
+from barlow_lab.specs.data_sets import ImageFolderSource
+from trainer.data.decoding import jpeg
+from trainer.data.decoding.jpeg import JpegDecoder
 from trainer.runtime import started
-from trainer.specs.data_sets import ImageFolderSource
 
 
 def journalled(folder, source):

@@ -12,12 +12,12 @@ from test_train_state_steps import built, views
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from barlow_lab.specs import PretrainSpec, ViewsSpec
 from trainer import pretraining
-from trainer.data.loading import TrainingBatches
-from trainer.data.photometry import finish
+from trainer.data.loading.training import TrainingBatches
 from trainer.data.registry import open_data_set
+from trainer.data.views.photometry import finish
 from trainer.optim.schedules import Schedule
-from trainer.specs import PretrainSpec, ViewsSpec
 from trainer.train_state import TrainState, Update
 
 READING_METHODS = ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__")

@@ -6,9 +6,9 @@ import re
 import pytest
 from odd_trees import make_split
 
+from barlow_lab.specs.catalogue import DataSetEntry
+from barlow_lab.specs.data_sets import ImageFolderSource, ImagesSource
 from trainer import survey
-from trainer.specs.catalogue import DataSetEntry
-from trainer.specs.data_sets import ImageFolderSource, ImagesSource
 
 
 def of_folder(root, **more):

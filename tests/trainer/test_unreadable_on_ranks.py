@@ -14,8 +14,8 @@ import torch
 from odd_trees import make_split
 from test_evaluation_runs import context_in, spec_of
 
+from barlow_lab.journal import read_events
 from trainer.evaluation import run_evaluation
-from trainer.journal import read_events
 from trainer.pretraining import pretrain
 from trainer.runtime import meeting, process_group
 from trainer.runtime.ending import end_process

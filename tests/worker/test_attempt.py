@@ -13,12 +13,12 @@ from lab import Lab
 from sqlalchemy import select
 from worker_host import Host, small_pretraining
 
+from barlow_lab.journal import read_events
 from service.completion import Ending
 from service.database.tables import Checkpoint, Correlation, Image
 from service.ledger.states import Outcome
 from service.run_folders import run_folder
 from service.settings import Settings
-from trainer.journal import read_events
 from worker import clock, node, progress, stopping
 from worker.attempt import AttemptRun
 from worker.folders import sha256_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.specs import BackboneFrom
+from barlow_lab.specs import BackboneFrom
 from worker import backbone_sources
 
 

@@ -16,10 +16,10 @@ from lab import Lab
 from PIL import Image
 from worker_host import Host
 
+from barlow_lab.specs.backbone_files import BackboneFiles
 from service.database.tables import Node as NodeRow
 from service.ledger import nodes
 from service.settings import Settings
-from trainer.specs.backbone_files import BackboneFiles
 from worker import backbone_report, data_sets
 from worker.backbone_report import BackboneReport
 from worker.data_sets import Survey, configured, data_sets_file, source_on_host

@@ -10,8 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from worker_host import Host
 
+from barlow_lab.journal import read_events
 from service.database.tables import Checkpoint
-from trainer.journal import read_events
 
 IMAGES = {"size": 16, "resize": 16}
 DIGITS = {"data": {"name": "digits", "limit": 448}, "images": IMAGES, "batch_size": 64}

@@ -12,12 +12,12 @@ from lab import Lab
 from sqlalchemy.orm import Session
 from worker_host import small_pretraining
 
+from barlow_lab.specs import parse_spec
 from service.database.tables import Checkpoint, Job
 from service.ledger import jobs
 from service.ledger.states import Outcome
 from service.run_folders import run_folder
 from service.settings import Settings
-from trainer.specs import parse_spec
 from worker.folders import sha256_of
 from worker.inputs import BadInput, look_up
 

@@ -174,7 +174,7 @@ def test_a_helper_that_left_the_session_of_its_rank_is_found_by_its_mark_and_end
 
 HIDDEN = (
     "import subprocess, sys\n"
-    "hide = 'from trainer import kernel; kernel.hide(); import time; time.sleep(60)'\n"
+    "hide = 'from barlow_lab import kernel; kernel.hide(); import time; time.sleep(60)'\n"
     "subprocess.Popen([sys.executable, '-c', hide], env={'PYTHONPATH': sys.argv[1]}, start_new_session=True)\n"
 )
 """A rank that leaves one behind without its environment, its session and its descriptors, and with a hidden memory."""

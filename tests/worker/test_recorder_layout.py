@@ -14,12 +14,12 @@ from lab import Lab
 from PIL import Image
 from recorded import Killed, assert_exported, both, export, exporter, images, in_mlflow, in_postgres, record, runs
 
+from barlow_lab.specs import digest, parse_spec
 from service.ledger.states import Outcome
 from service.local.agreement import compare
 from service.local.servers import Mlflow
 from service.recording import request_rebuild
 from service.settings import Settings
-from trainer.specs import digest, parse_spec
 from worker.recorder.facts import Facts
 from worker.recorder.mlflow_run import make_client
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 FIELDS = 16
-"""Parameters of a sample's photometry (trainer.data.photometry)."""
+"""Parameters of a sample's photometry (trainer.data.views.photometry)."""
 
 
 @dataclass(slots=True)
@@ -19,8 +19,8 @@ class Batch:
     """One rank's rows of the global batch of one optimiser step.
 
     From the engine `pillow` the views are whole; from `batched` they are crops, and `photometry` says what is still to
-    be done to them, unless the loading threads have done it (training on a CPU). `trainer.data.photometry.finish` gives
-    the views on a device either way.
+    be done to them, unless the loading threads have done it (training on a CPU).
+    `trainer.data.views.photometry.finish` gives the views on a device either way.
     """
 
     step: int

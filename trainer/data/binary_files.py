@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from barlow_lab.given_files import open_descriptor, read_text
+from trainer.data.decoding.reading import is_almost_black
 from trainer.data.errors import DataError
 from trainer.data.image_files import identity
-from trainer.data.reading import is_almost_black
-from trainer.specs.given_files import open_descriptor, read_text
 
 MAX_NAMES_BYTES = 1 << 20
 """Of a list of classes."""

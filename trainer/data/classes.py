@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from barlow_lab.foreign_text import shown
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images, whole_of
-from trainer.specs.words import shown
 
 NAMED = 5
 """Classes that a message names."""

@@ -7,12 +7,12 @@ import os
 from collections import Counter
 from collections.abc import Callable
 
+from barlow_lab.foreign_text import shown
 from trainer.data.datasets import Images, whole_of
+from trainer.data.formats.image_folder import ImageFolder
+from trainer.data.formats.labelled_files import LabelledFiles
+from trainer.data.formats.passed_over import NAMED
 from trainer.data.image_files import FileImages, said
-from trainer.data.image_folder import ImageFolder
-from trainer.data.labelled_files import LabelledFiles
-from trainer.data.passed_over import NAMED
-from trainer.specs.words import shown
 
 MOST = 20_000
 """Images of a list whose folders are looked at: its first ones are of each class in turn."""

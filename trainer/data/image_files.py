@@ -13,11 +13,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.decoding import decode
+from barlow_lab.foreign_text import shown
+from barlow_lab.given_files import Refused, open_regular
+from trainer.data.decoding.decoder import decode
+from trainer.data.decoding.reading import Losses, Reading
 from trainer.data.errors import DataError, UnreadableImage
-from trainer.data.reading import Losses, Reading
-from trainer.specs.given_files import Refused, open_regular
-from trainer.specs.words import shown
 
 MAX_FILE_BYTES = 2**30
 

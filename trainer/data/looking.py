@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from barlow_lab.foreign_text import shown
 from trainer.data.binary_files import BinaryImages
 from trainer.data.datasets import Images
+from trainer.data.decoding.reading import DARK
 from trainer.data.errors import UnreadableImage
 from trainer.data.image_files import FileImages
 from trainer.data.overlap import again
-from trainer.data.reading import DARK
-from trainer.specs.words import shown
 
 LOOKED_AT = 32
 

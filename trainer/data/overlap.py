@@ -8,12 +8,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from barlow_lab.foreign_text import shown
 from trainer.data.binary_files import BinaryImages
 from trainer.data.classes import in_words
 from trainer.data.copies import copies_of_files
 from trainer.data.datasets import ImageDataSet, Images, whole_of
 from trainer.data.image_files import FileImages
-from trainer.specs.words import shown
 
 REMEDY = "scores come out too high; name another `test_split`, or take the images out of one of the two"
 PRETRAINED_ON = (

@@ -1,7 +1,7 @@
 """Data sets by name: the only way a spec reaches data.
 
 A name is either registered here, and its images come with the code, or datasets.yaml of this host says where it is and
-in which format (trainer.specs.data_sets).
+in which format (barlow_lab.specs.data_sets).
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from barlow_lab.specs.catalogue import Annotations
+from barlow_lab.specs.data_set_uses import kinds_for, said_of
+from barlow_lab.specs.data_sets import DataSource, annotations_of, expected_classes
 from trainer.data.datasets import (
     AnnotatedDataSet,
     FirstAnnotatedImages,
@@ -19,14 +22,11 @@ from trainer.data.datasets import (
     Images,
     whole_of,
 )
-from trainer.data.digits import open_digits
 from trainer.data.errors import DataError
-from trainer.data.formats import Tick, Warn, open_source
-from trainer.data.textures import open_textures
-from trainer.data.unlabelled_folder import UnlabelledFolder
-from trainer.specs.catalogue import Annotations
-from trainer.specs.data_set_uses import kinds_for, said_of
-from trainer.specs.data_sets import DataSource, annotations_of, expected_classes
+from trainer.data.formats.opening import Tick, Warn, open_source
+from trainer.data.formats.unlabelled_folder import UnlabelledFolder
+from trainer.data.generated.digits import open_digits
+from trainer.data.generated.textures import open_textures
 
 Opener = Callable[[str, Tick], Images]
 """Opens one split, given its name."""
@@ -225,7 +225,7 @@ def _nearest(word: str, known: tuple[str, ...]) -> str:
 
 
 def _scenes(split: str, tick: Tick) -> Images:
-    from trainer.data.scenes import open_scenes  # late: few runs draw scenes
+    from trainer.data.generated.scenes import open_scenes  # late: few runs draw scenes
 
     return open_scenes(split, tick=tick)
 

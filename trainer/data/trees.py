@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
-from trainer.commands import run_command
+from barlow_lab.commands import run_command
 from trainer.data.datasets import Images
 from trainer.data.errors import DataError
+from trainer.data.generated.writing import write_coco, write_image_folder, write_voc
 from trainer.data.registry import open_annotated, open_data_set, registered
-from trainer.data.writing import write_coco, write_image_folder, write_voc
 
 DESCRIPTION = """\
 Write a generated data set to disk in the format of real ones, so that the readers of those have something to read.

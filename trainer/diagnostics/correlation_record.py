@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from barlow_lab.disk import naming
 from trainer.diagnostics.correlation_survey import BINS, Survey, survey
 from trainer.diagnostics.heatmap import draw_heatmap
-from trainer.disk import naming
 from trainer.objectives.barlow_twins import noise_floor
 
 NAMED_FEATURES = 20

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from barlow_lab.given_files import checked
+from barlow_lab.specs import BackboneJudged, BackboneSpec, EvaluationSpec
 from trainer.models.backbones import build_backbone
 from trainer.models.exported import backbone_digest, load_backbone, read_architecture, read_details
 from trainer.models.foreign import architecture_of, described, load_foreign
 from trainer.outcome import BadSpec
 from trainer.runtime import checkpoints
 from trainer.runtime.context import Context
-from trainer.specs import BackboneJudged, BackboneSpec, EvaluationSpec
-from trainer.specs.given_files import checked
 
 PHASE = "opening the backbone"
 NAMED = 20

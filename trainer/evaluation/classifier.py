@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from barlow_lab.specs import LinearSpec, SemiSupervisedSpec
+from barlow_lab.specs.classification import AugmentSpec
+from barlow_lab.specs.common import ranks_fault
 from trainer.data.datasets import ImageDataSet
-from trainer.data.labelled_loading import LabelledBatch, LabelledBatches
+from trainer.data.loading.labelled import LabelledBatch, LabelledBatches
 from trainer.data.pixels import normalise
 from trainer.evaluation.backbone import FrozenBackbone
 from trainer.evaluation.descent import Descent, Group
@@ -28,9 +31,6 @@ from trainer.runtime import collectives
 from trainer.runtime.context import LOADING_SECONDS, Context
 from trainer.runtime.precision import PARAMETER_DTYPES, autocast, memory_format
 from trainer.skipped_images import SkippedImages
-from trainer.specs import LinearSpec, SemiSupervisedSpec
-from trainer.specs.classification import AugmentSpec
-from trainer.specs.common import ranks_fault
 
 REFERENCE_BATCH = 256
 """The rates of the protocols are for so many images."""

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from barlow_lab.specs.classification import EvaluationPrecision
 from trainer.optim.build import load_optimizer
 from trainer.optim.eager import Sgd
 from trainer.outcome import Diverged
 from trainer.runtime.batch_norm import RunningStatistics
 from trainer.runtime.gradients import Gradients
 from trainer.runtime.precision import StepGuard, allow_fast_products
-from trainer.specs.classification import EvaluationPrecision
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from barlow_lab.specs.evaluation import EvaluationImages
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import NothingReadable
-from trainer.data.evaluation_loading import evaluation_batches
+from trainer.data.loading.evaluation import evaluation_batches
 from trainer.data.pixels import normalise
 from trainer.diagnostics.nothing_to_learn import Extremes
 from trainer.evaluation.units import Units, rounds, share
 from trainer.outcome import BadSpec
 from trainer.runtime import collectives
 from trainer.runtime.context import LOADING_SECONDS, Context
-from trainer.specs.evaluation import EvaluationImages
 
 GUESSED = "the images hold nothing (docs/data-sets.md, When images are black), or the backbone has collapsed"
 NAMED = 20

@@ -17,6 +17,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
 
+from barlow_lab.specs import DetectionSpec, LinearSpec, SemiSupervisedSpec, digest
+from barlow_lab.specs.protocols import ScheduleSpec
 from trainer.data.errors import DataError
 from trainer.evaluation.descent import Descent
 from trainer.evaluation.units import Stopped, Units
@@ -28,8 +30,6 @@ from trainer.runtime.context import Context
 from trainer.runtime.data_facts import other_data
 from trainer.runtime.resuming import agree_on_checkpoint, counted_metrics
 from trainer.runtime.started import journal_started
-from trainer.specs import DetectionSpec, LinearSpec, SemiSupervisedSpec, digest
-from trainer.specs.protocols import ScheduleSpec
 
 B = TypeVar("B")
 

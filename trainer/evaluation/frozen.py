@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
+from barlow_lab.specs.evaluation import EvaluationSpec
 from trainer.evaluation.backbone import FrozenBackbone, open_backbone
 from trainer.evaluation.features import Features, extract
 from trainer.evaluation.splits import D, Splits, open_splits
 from trainer.evaluation.units import Units
 from trainer.runtime.context import Context
-from trainer.specs.evaluation import EvaluationSpec
 
 
 @dataclass(frozen=True, slots=True)

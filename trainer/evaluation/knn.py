@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from barlow_lab.specs import KnnSpec
 from trainer.data.registry import open_data_set
 from trainer.evaluation.features import Features, labels_on
 from trainer.evaluation.frozen import frozen_features
@@ -35,7 +36,6 @@ from trainer.outcome import BadSpec
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
 from trainer.runtime.started import journal_started
-from trainer.specs import KnnSpec
 
 PHASE = "neighbours"
 BLOCK_VALUES = 2**23

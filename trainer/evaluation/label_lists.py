@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from barlow_lab.foreign_text import shown
+from barlow_lab.given_files import read_text
+from barlow_lab.specs.classification import LabelsSpec
+from barlow_lab.specs.data_sets import DataSource
+from barlow_lab.specs.known_data_sets import KNOWN
 from trainer.data.classes import in_words
 from trainer.data.datasets import ImageDataSet, whole_of
 from trainer.data.errors import DataError
 from trainer.evaluation.list_lines import SEVERAL, Finder
 from trainer.evaluation.other_splits import OtherSplits
-from trainer.specs.classification import LabelsSpec
-from trainer.specs.data_sets import DataSource
-from trainer.specs.given_files import read_text
-from trainer.specs.known_data_sets import KNOWN
-from trainer.specs.words import shown
 
 NAMED = 5
 """Names that an error gives."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from barlow_lab.specs import LinearSpec
 from trainer.evaluation.backbone import open_backbone
 from trainer.evaluation.classifier import Classification, fit_classification
 from trainer.evaluation.splits import open_splits
 from trainer.runtime.context import Context
-from trainer.specs import LinearSpec
 
 
 def run_linear(spec: LinearSpec, context: Context) -> dict[str, Any] | None:

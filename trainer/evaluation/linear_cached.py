@@ -29,6 +29,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from barlow_lab.specs import LinearSpec
+from barlow_lab.specs.protocols import ScheduleSpec
 from trainer.data.keyed import Purpose, permutation
 from trainer.data.registry import open_data_set
 from trainer.evaluation.features import Features, labels_on
@@ -40,8 +42,6 @@ from trainer.optim.eager import Sgd
 from trainer.outcome import Diverged
 from trainer.runtime.context import Context
 from trainer.runtime.started import journal_started
-from trainer.specs import LinearSpec
-from trainer.specs.protocols import ScheduleSpec
 
 PHASE = "classifier"
 REFERENCE_BATCH = 256

@@ -12,14 +12,14 @@ import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 
+from barlow_lab.foreign_text import shown
+from barlow_lab.specs.data_sets import DataSource, ImageFolderSource
 from trainer.data.datasets import Images
-from trainer.data.formats import splits_of
+from trainer.data.formats.images_of_tests import is_called_as_test
+from trainer.data.formats.opening import splits_of
+from trainer.data.formats.unused import is_split
 from trainer.data.image_files import FileImages
-from trainer.data.images_of_tests import is_called_as_test
-from trainer.data.unused import is_split
 from trainer.evaluation.list_lines import Meant
-from trainer.specs.data_sets import DataSource, ImageFolderSource
-from trainer.specs.words import shown
 
 
 class OtherSplits:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from barlow_lab.specs import BackboneJudged, DetectionSpec, KnnSpec, LinearSpec, SemiSupervisedSpec, SvmSpec
 from trainer.runtime.context import Context
-from trainer.specs import BackboneJudged, DetectionSpec, KnnSpec, LinearSpec, SemiSupervisedSpec, SvmSpec
 
 KNN_PROTOCOL = "knn/1"
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.data.labelled_loading import ChosenImages
+from barlow_lab.specs import SemiSupervisedSpec
+from trainer.data.loading.labelled import ChosenImages
 from trainer.evaluation.backbone import open_backbone
 from trainer.evaluation.classifier import Classification, fit_classification
 from trainer.evaluation.label_lists import choose_labels
@@ -22,7 +23,6 @@ from trainer.evaluation.splits import open_splits
 from trainer.outcome import BadSpec
 from trainer.runtime.batch_norm import synchronise_batch_norm
 from trainer.runtime.context import Context
-from trainer.specs import SemiSupervisedSpec
 
 
 def run_semi_supervised(spec: SemiSupervisedSpec, context: Context) -> dict[str, Any] | None:

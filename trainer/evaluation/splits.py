@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
+from barlow_lab.specs.evaluation import BackboneJudged, EvaluationSpec
 from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError
@@ -18,7 +19,6 @@ from trainer.runtime import collectives
 from trainer.runtime.context import Context
 from trainer.runtime.data_facts import journal_data
 from trainer.runtime.data_warnings import warn_of_data
-from trainer.specs.evaluation import BackboneJudged, EvaluationSpec
 
 D = TypeVar("D", bound=Images)
 

@@ -37,6 +37,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.svm import LinearSVC
 from torch.nn import functional as F
 
+from barlow_lab.specs import SvmSpec
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet
 from trainer.data.errors import DataError
 from trainer.data.keyed import Purpose, bits, permutation
@@ -47,7 +48,6 @@ from trainer.evaluation.frozen import frozen_features
 from trainer.evaluation.units import Stopped, Units, rounds, share
 from trainer.runtime.context import Context
 from trainer.runtime.started import journal_started
-from trainer.specs import SvmSpec
 
 PHASE = "support vector machines"
 POSITIVE_WEIGHT = 2.0

@@ -10,14 +10,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from barlow_lab.specs.evaluation import EvaluationImages
 from trainer.data.datasets import ImageDataSet
-from trainer.data.evaluation_loading import evaluation_batches
+from trainer.data.loading.evaluation import evaluation_batches
 from trainer.diagnostics.nothing_to_learn import Extremes
 from trainer.evaluation.features import GUESSED, labels_on, tell_unreadable
 from trainer.evaluation.scoring import scores_of, true_class_places
 from trainer.evaluation.units import Units, rounds
 from trainer.runtime.context import LOADING_SECONDS, Context
-from trainer.specs.evaluation import EvaluationImages
 
 PHASE = "testing"
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from barlow_lab.specs.common import BackboneSpec
 from trainer.models.seeding import drawn_from
-from trainer.specs.common import BackboneSpec
 
 
 class Tiny(nn.Module):
@@ -43,7 +43,7 @@ def build_backbone(spec: BackboneSpec, *, seed: int, side: int | None = None) ->
     `tiny`, `tiny_resnet`, any classification network of torchvision, or one that an installed distribution registers.
     Float32 on the CPU, initialised from `seed` alone; torch's generators are left as they were. Forward draws no random
     number. With `side` one of your own is tried on images of that size; what the others take is known
-    (trainer.specs.catalogue).
+    (barlow_lab.specs.catalogue).
 
     Raises:
         SpecError: the name is not known here, or what it stands for is no backbone.

@@ -1,4 +1,4 @@
-"""Writes trainer/specs/catalogue.json: what specs, API and planner know of backbones and data sets without torch.
+"""Writes barlow_lab/specs/catalogue.json: what specs, API and planner know of backbones and data sets without torch.
 
 `python -m trainer.models.catalogue`, after a change of a backbone or of a built-in data set, takes about two minutes.
 """
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from barlow_lab.specs.catalogue import CATALOGUE_SIDE, BackboneEntry, DataSetEntry, Trunk
+from barlow_lab.specs.common import BackboneSpec
 from trainer.data.registry import open_images, registered
 from trainer.models.backbones import empty_backbone
 from trainer.models.classifiers import CLASSIFIERS, is_resnet
 from trainer.models.torchvision_weights import known_weights, torchvision_weights
-from trainer.specs.catalogue import CATALOGUE_SIDE, BackboneEntry, DataSetEntry, Trunk
-from trainer.specs.common import BackboneSpec
 
 NAMES = (*CLASSIFIERS, "tiny", "tiny_resnet")
 
@@ -127,7 +127,7 @@ def _lines(entries: Mapping[str, object]) -> str:
 
 def main() -> None:
     """Write the file in place."""
-    path = Path(str(resources.files("trainer.specs").joinpath("catalogue.json")))
+    path = Path(str(resources.files("barlow_lab.specs").joinpath("catalogue.json")))
     path.write_text(render(), "utf-8")
 
 

@@ -8,8 +8,8 @@ import torchvision
 from torch import nn
 from torchvision.models import MNASNet, ResNet
 
+from barlow_lab.specs.common import BackboneSpec
 from trainer.models import dropout
-from trainer.specs.common import BackboneSpec
 
 CLASSIFIERS: tuple[str, ...] = tuple(torchvision.models.list_models(module=torchvision.models))
 

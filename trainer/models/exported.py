@@ -15,12 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from barlow_lab.given_files import checked, read_json
+from barlow_lab.specs.backbone_inputs import CONFIG, WEIGHTS
+from barlow_lab.specs.common import BackboneSpec
 from trainer.data.pixels import PIXEL_MEAN, PIXEL_STD
 from trainer.models.backbones import build_backbone
 from trainer.models.foreign_files import MAX_BYTES
-from trainer.specs.backbone_inputs import CONFIG, WEIGHTS
-from trainer.specs.common import BackboneSpec
-from trainer.specs.given_files import checked, read_json
 
 FORMAT_VERSION = 1
 REMEDY = "export it again from its job's checkpoint"

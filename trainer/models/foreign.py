@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from barlow_lab.foreign_text import shown
+from barlow_lab.specs.catalogue import backbones
+from barlow_lab.specs.common import BackboneSpec
 from trainer.models.backbones import build_backbone, empty_backbone
 from trainer.models.foreign_files import Tensors, by_themselves, place, read_tensors, told
-from trainer.specs.catalogue import backbones
-from trainer.specs.common import BackboneSpec
-from trainer.specs.words import shown
 
 PREFIX_WORDS = frozenset({"module", "_orig_mod", "model", "backbone", "encoder", "encoder_q", "base_encoder"})
 NAMED = 5

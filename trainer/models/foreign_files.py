@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from trainer.specs.given_files import checked, refuse_compressed
-from trainer.specs.words import shown
+from barlow_lab.foreign_text import shown
+from barlow_lab.given_files import checked, refuse_compressed
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
 MAX_BYTES = 2**34

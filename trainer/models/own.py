@@ -21,10 +21,10 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from barlow_lab.specs import Fault, SpecError
+from barlow_lab.specs.common import unknown_backbone
+from barlow_lab.specs.own_backbones import own_backbones
 from trainer.models.dropout import drawing_layers
-from trainer.specs import Fault, SpecError
-from trainer.specs.common import unknown_backbone
-from trainer.specs.own_backbones import own_backbones
 
 
 def build_own(name: str, side: int | None) -> nn.Module:

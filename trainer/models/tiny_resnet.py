@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, conv1x1
 
-from trainer.specs.common import BackboneSpec
+from barlow_lab.specs.common import BackboneSpec
 
 
 class TinyResNet(nn.Module):

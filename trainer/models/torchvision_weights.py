@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import torchvision
 from torchvision.models import WeightsEnum
 
+from barlow_lab.specs.common import BackboneSpec
 from trainer.data.pixels import PIXEL_MEAN, PIXEL_STD
 from trainer.models.classifiers import CLASSIFIERS
-from trainer.specs.common import BackboneSpec
 
 _SHA256 = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
 

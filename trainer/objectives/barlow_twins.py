@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from barlow_lab.specs.loss_form import LossFormOrAuto, choose_form, rows_of_a_shard
 from trainer.objectives.correlation import unit_features
 from trainer.objectives.products import OffDiagonal, dual, in_rows
 from trainer.runtime import collectives
-from trainer.specs.loss_form import LossFormOrAuto, choose_form, rows_of_a_shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def barlow_twins(z_a_nd: Tensor, z_b_nd: Tensor, lambda_: float, form: LossFormO
 
     The gradient is the true one of the global batch (the convention of trainer.runtime.collectives). All is computed in
     float32 outside autocast, in float64 for float64 input; the host waits for nothing. `form` is one of three exact
-    ways to compute it, `auto` the one that trainer.specs.loss_form chooses.
+    ways to compute it, `auto` the one that barlow_lab.specs.loss_form chooses.
 
     Raises:
         ValueError: the two shapes differ, or the global batch has a single sample.

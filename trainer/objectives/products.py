@@ -13,7 +13,7 @@ N in all. With O = C without its diagonal, the loss and its gradient (trainer.ob
   rank needs only its own rows of both Gram matrices, and of those one block of (N / W)^2 at a time.
 
 Source: |X^T Y|^2 = <X X^T, Y Y^T> is the duality of Garrido et al. 2022 (arXiv 2206.02574). Which form is
-taken when, and why not the dual from N = 0.75 d on: trainer.specs.loss_form.
+taken when, and why not the dual from N = 0.75 d on: barlow_lab.specs.loss_form.
 Tests: tests/trainer/test_objectives_forms.py; for several ranks `objective` in tests/trainer/rank_laws.py; float32
 against float64 in tests/trainer/test_objectives_precision.py.
 

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from barlow_lab.specs import AdamwSpec, LarsSpec, PretrainSpec
 from trainer.optim.eager import AdamW, Sgd
 from trainer.optim.groups import ParameterGroups
 from trainer.optim.lars import Lars
 from trainer.optim.schedules import Schedule, rate_scale
-from trainer.specs import AdamwSpec, LarsSpec, PretrainSpec
 
 
 def build_optimizer(spec: PretrainSpec, groups: ParameterGroups) -> torch.optim.Optimizer:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trainer.specs import PretrainSpec
+from barlow_lab.specs import PretrainSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ import stat
 import sys
 from pathlib import Path
 
-from trainer import private_folders, temporary
+from barlow_lab import private_folders
+from trainer import temporary
 
 CACHE_DIR = "BARLOW_CACHE_DIR"
 FOLDERS = {"TORCHINDUCTOR_CACHE_DIR": "torchinductor", "TRITON_CACHE_DIR": "triton", "MPLCONFIGDIR": "matplotlib"}

@@ -18,15 +18,15 @@ from typing import IO, Any
 
 import torch
 
+from barlow_lab.disk import naming
+from barlow_lab.given_files import open_regular, read_json, refuse_compressed
+from barlow_lab.specs import backbone_inputs
+from barlow_lab.specs.common import CheckpointSpec
+from barlow_lab.specs.retention import Place, Recorded
 from trainer import outcome
-from trainer.disk import naming
 from trainer.runtime import retention
 from trainer.runtime.compiling import Form
 from trainer.runtime.context import Context
-from trainer.specs import backbone_inputs
-from trainer.specs.common import CheckpointSpec
-from trainer.specs.given_files import open_regular, read_json, refuse_compressed
-from trainer.specs.retention import Place, Recorded
 
 STATE_FILE = backbone_inputs.STATE
 MANIFEST_FILE = backbone_inputs.MANIFEST

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.journal import Journal
+from barlow_lab.foreign_text import shown
+from barlow_lab.journal import Journal
+from barlow_lab.specs.data_sets import DataSource, parse_source
 from trainer.runtime import collectives
 from trainer.runtime.retention import Retention
 from trainer.runtime.stopping import StopRequests
-from trainer.specs.data_sets import DataSource, parse_source
-from trainer.specs.words import shown
 
 PROGRESS_SECONDS = 1.0
 LOADING_SECONDS = 10.0

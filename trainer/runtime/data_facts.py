@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from barlow_lab.journal import FILE_NAME, read_events
+from barlow_lab.specs.data_sets import DataSource, has_image_files
 from trainer.data.datasets import Images
-from trainer.journal import FILE_NAME, read_events
 from trainer.runtime.context import Context
-from trainer.specs.data_sets import DataSource, has_image_files
 
 BUILT_IN = "built in"
 

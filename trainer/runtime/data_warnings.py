@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+from barlow_lab.specs.data_sets import DataSource
 from trainer.data.binary_files import BinaryImages
 from trainer.data.datasets import Images, whole_of
+from trainer.data.formats.unused import unused_images
 from trainer.data.looking import told_of_records
-from trainer.data.unused import unused_images
 from trainer.runtime.context import Context
-from trainer.specs.data_sets import DataSource
 
 
 def warn_of_data(

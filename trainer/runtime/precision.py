@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.specs.pretrain import Precision
+from barlow_lab.specs.pretrain import Precision
 
 PARAMETER_DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,

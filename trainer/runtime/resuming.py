@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from trainer.journal import FILE_NAME, read_events
+from barlow_lab.journal import FILE_NAME, read_events
 from trainer.outcome import BadSpec
 from trainer.run_directory import attempt_folder, attempts
 from trainer.runtime.checkpoints import MANIFEST_FILE, STATE_FILE, Manifest, folder_name, read_manifest, sha256_of

@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.journal import FILE_NAME, Event, read_events
+from barlow_lab.journal import FILE_NAME, Event, read_events
+from barlow_lab.specs.common import CheckpointSpec
+from barlow_lab.specs.retention import Place, Recorded, retained, superfluous
 from trainer.run_directory import attempts
-from trainer.specs.common import CheckpointSpec
-from trainer.specs.retention import Place, Recorded, retained, superfluous
 
 
 class Retention:

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from trainer.data.jpeg import jpeg_decoder
+from barlow_lab.specs import Spec, digest
+from barlow_lab.specs.data_sets import has_image_files
+from trainer.data.decoding.jpeg import jpeg_decoder
 from trainer.runtime import checkpoints, collectives
 from trainer.runtime.context import Context
-from trainer.specs import Spec, digest
-from trainer.specs.data_sets import has_image_files
 
 
 def journal_started(context: Context, spec: Spec, *, resume_step: int, **facts: Any) -> None:

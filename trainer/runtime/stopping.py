@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from barlow_lab.given_files import read_json
 from trainer.runtime import collectives, signals
-from trainer.specs.given_files import read_json
 
 REASONS = ("signal", "lease", "drain", "preempt", "pause", "cancel")
 """Why a run is asked to stop; a later one wins over an earlier one.

@@ -1,4 +1,4 @@
-"""No process outlives its reason to run: a lost lease, a failed peer; of a dead parent, see trainer.kernel."""
+"""No process outlives its reason to run: a lost lease, a failed peer; of a dead parent, see barlow_lab.kernel."""
 
 from __future__ import annotations
 

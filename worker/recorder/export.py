@@ -18,10 +18,10 @@ import yaml
 from sqlalchemy import func, literal, select, tuple_
 from sqlalchemy.orm import Session
 
+from barlow_lab.given_files import checked
 from service.database.tables import Correlation, Image, Job, Metric
 from service.ledger.states import JobState
 from service.mlflow_layout import VIEWS, description, metric_name, params, picture_name
-from trainer.specs.given_files import checked
 from worker.recorder.facts import Facts
 from worker.recorder.mlflow_run import POINTS, MlflowRun, Point
 from worker.recorder.position import Position

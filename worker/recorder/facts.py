@@ -12,14 +12,14 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from barlow_lab.journal import FILE_NAME, Event, read_events
+from barlow_lab.specs import BackboneJudged, open_stored
 from service.database.tables import Attempt, Job
 from service.evaluations import backbone_of, data_of
 from service.ledger import warnings
 from service.mlflow_layout import headline, protocol_told
 from service.run_folders import attempt_folder
 from service.storable import storable
-from trainer.journal import FILE_NAME, Event, read_events
-from trainer.specs import BackboneJudged, open_stored
 from worker.recorder.mlflow_run import DataSet
 
 _OF_THE_MACHINE = ("host", "device", "world_size", "threads", "jpeg_decoder")

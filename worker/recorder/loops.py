@@ -16,9 +16,9 @@ from service.database.engine import session_factory
 from service.database.tables import Watermark
 from service.recording import MLFLOW, POSTGRES
 from service.settings import Settings
+from worker.log_text import first_line
 from worker.recorder import mlflow, postgres
 from worker.recorder.mlflow_run import make_client
-from worker.words import first_line
 
 LONGEST_WAIT = 30.0
 JOIN_SECONDS = 5.0

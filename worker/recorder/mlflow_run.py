@@ -18,10 +18,10 @@ from uuid import UUID, uuid4
 
 from PIL import Image
 
+from barlow_lab.given_files import read_bytes
 from service import surroundings
 from service.mlflow_layout import LAYOUT_TAG
 from service.recording import JOB_TAG
-from trainer.specs.given_files import read_bytes
 from worker.recorder.mlflow_experiment import every_experiment
 
 POINTS = 1000

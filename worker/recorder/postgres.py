@@ -13,13 +13,13 @@ from sqlalchemy import select
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
+from barlow_lab.given_files import open_regular
+from barlow_lab.journal import FILE_NAME, Event, read_events
 from service.database.tables import Job, Watermark
 from service.ledger.states import JobState
 from service.recording import POSTGRES
 from service.run_folders import attempt_folder, attempt_folders, run_folder
 from service.storable import storable
-from trainer.journal import FILE_NAME, Event, read_events
-from trainer.specs.given_files import open_regular
 from worker.recorder.rows import Rows
 
 BATCH = 2000

@@ -14,12 +14,12 @@ from sqlalchemy import BigInteger, delete, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from barlow_lab.journal import FILE_NAME, Event
 from service.database.tables import Attempt, Checkpoint, Correlation, Image, Job, Metric
 from service.ledger import events as job_events
 from service.recording import rebuild
 from service.run_folders import attempt_folder
 from service.storable import storable
-from trainer.journal import FILE_NAME, Event
 
 # What PostgreSQL 18 says of the row that an upsert replaced; null where there was none.
 _REPLACED = literal_column("old.step", BigInteger)

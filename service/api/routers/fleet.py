@@ -10,6 +10,8 @@ from fastapi import APIRouter, Path, Request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs.catalogue import built_in_data_sets
+from barlow_lab.specs.data_set_uses import kinds_for
 from service.api import audit
 from service.api.auth import CallerDep
 from service.api.deps import SessionDep, SettingsDep
@@ -20,8 +22,6 @@ from service.api.schemas import DataSets, DataSetView, Nodes, NodeView, SlotView
 from service.database.tables import NOBODY, Attempt, Node, Slot
 from service.ledger.errors import NotFound, SlotInUse
 from service.ledger.nodes import is_live, release_by_hand
-from trainer.specs.catalogue import built_in_data_sets
-from trainer.specs.data_set_uses import kinds_for
 
 router = APIRouter(tags=["fleet"])
 

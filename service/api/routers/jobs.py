@@ -12,6 +12,8 @@ from pydantic import AfterValidator, BeforeValidator
 from sqlalchemy import ColumnElement, Select, String, cast, or_, select
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs.common import Name
+from barlow_lab.specs.parsing import KINDS
 from service.api import examples
 from service.api.auth import Caller, CallerDep
 from service.api.comparison import compare, line_up
@@ -27,8 +29,6 @@ from service.api.schemas import Attempts, AttemptView, JobDetail, JobView, Plan
 from service.api.submission import plan_job, submit_job
 from service.database.tables import Attempt, Job
 from service.ledger.states import JobState
-from trainer.specs.common import Name
-from trainer.specs.parsing import KINDS
 
 router = APIRouter(tags=["jobs"])
 

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from barlow_lab.specs import Fault
+from barlow_lab.specs.common import NAME_RULE
 from service.api import audit
 from service.api.auth import ANONYMOUS, BOOTSTRAP, CallerDep, Guard
 from service.api.bodies import JsonBody
@@ -21,8 +23,6 @@ from service.api.token_views import DURATION_RULE, TokenMade, TokenRequest, Toke
 from service.database.tables import Token
 from service.ledger.attempts import SCHEDULER
 from service.ledger.dependants import LEDGER
-from trainer.specs import Fault
-from trainer.specs.common import NAME_RULE
 
 router = APIRouter(tags=["tokens"])
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from trainer.data.datasets import Annotation
-from trainer.data.picture import in_square
+from trainer.data.views.picture import in_square
 from trainer.models.detectors.c4 import Detections
 
 SHOWN_SCORE = 0.5

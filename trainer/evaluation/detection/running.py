@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from barlow_lab.specs import DetectionSpec
 from trainer.data.datasets import AnnotatedDataSet, BoxCounts, MaskFaults
-from trainer.data.detection_loading import HOW_WITHOUT_AREA, DetectionBatches
 from trainer.data.errors import DataError
+from trainer.data.loading.detection import HOW_WITHOUT_AREA, DetectionBatches
 from trainer.data.registry import open_annotated
 from trainer.evaluation.backbone import open_backbone
 from trainer.evaluation.detection.scoring import evaluator
@@ -25,7 +26,6 @@ from trainer.outcome import BadSpec
 from trainer.plan import Plan
 from trainer.runtime.context import LOADING_SECONDS, Context
 from trainer.runtime.precision import PRODUCT_DTYPES
-from trainer.specs import DetectionSpec
 
 
 def run_detection(spec: DetectionSpec, context: Context) -> dict[str, Any] | None:

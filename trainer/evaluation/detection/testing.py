@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_masks
 
+from barlow_lab.specs import DetectionSpec
 from trainer.data.datasets import AnnotatedDataSet
-from trainer.data.detection_loading import JudgedImage, judged_images
 from trainer.data.errors import DataError
+from trainer.data.loading.detection import JudgedImage, judged_images
 from trainer.evaluation.detection.picture import Row, write_detections_picture
 from trainer.evaluation.detection.scoring import Judged, average_precisions
 from trainer.evaluation.units import Units, share
 from trainer.models.detectors.c4 import C4Detector, Detections
 from trainer.runtime import collectives
 from trainer.runtime.context import LOADING_SECONDS, Context
-from trainer.specs import DetectionSpec
 
 PHASE = "testing"
 PICTURE_IMAGES = 8

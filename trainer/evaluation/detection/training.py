@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.data.detection_loading import DetectionBatch, DetectionBatches, DetectionImage
-from trainer.data.packed_masks import PackedMasks
+from barlow_lab.specs import DetectionSpec
+from trainer.data.loading.detection import DetectionBatch, DetectionBatches, DetectionImage
+from trainer.data.loading.packed_masks import PackedMasks
 from trainer.evaluation.backbone import FrozenBackbone
 from trainer.evaluation.descent import Descent, Group
 from trainer.evaluation.detection.testing import DetectorTest
@@ -34,7 +35,6 @@ from trainer.runtime.batch_norm import SynchronisedBatchNorm, synchronise_batch_
 from trainer.runtime.context import Context
 from trainer.runtime.precision import PARAMETER_DTYPES, memory_format
 from trainer.skipped_images import SkippedImages
-from trainer.specs import DetectionSpec
 
 
 def _unpacked(packed: PackedMasks, learned: NDArray[np.int64], places: Tensor) -> Tensor:

@@ -1,0 +1,218 @@
+"""The pretraining spec. Everything left out is the paper's run, in true-gradient units."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from barlow_lab.specs.catalogue import image_size_fault
+from barlow_lab.specs.common import BackboneSpec, DataSpec, JobSpec, SpecModel, ranks_fault, refuse
+from barlow_lab.specs.loss_form import DUAL_BELOW, LossFormOrAuto, dual_is_exact
+from barlow_lab.specs.views import ViewsSpec
+
+Precision = Literal["fp32", "bf16", "fp16", "fp64"]
+
+
+def _leaves_a_pair(width: Any) -> Any:
+    if isinstance(width, int) and width < 2:
+        raise ValueError(
+            f"a projector of width {width} leaves no two features whose redundancy could be reduced; use at least 2 "
+            "(in the Barlow Twins paper, figure 4, accuracy rises from 16 up to 16384)"
+        )
+    return width
+
+
+def _leaves_a_gradient(batch_size: Any) -> Any:
+    if isinstance(batch_size, int) and batch_size < 3:
+        raise ValueError(
+            f"batch_size {batch_size} leaves nothing to learn from: of two images every normalised feature is 1 and "
+            "-1, whatever the network; use at least 3, rather 16 or more"
+        )
+    return batch_size
+
+
+class ProjectorSpec(SpecModel):
+    """Linear-BN-ReLU for every width but the last, which is a bare Linear (Barlow Twins paper 2.2)."""
+
+    widths: list[Annotated[int, Field(ge=2, le=65536), BeforeValidator(_leaves_a_pair)]] = Field(
+        default_factory=lambda: [8192, 8192, 8192], min_length=1, max_length=8
+    )
+
+
+class BarlowTwinsSpec(SpecModel):
+    """Barlow Twins: sum (1 - C_ii)^2 + lambda * sum over i != j of C_ij^2 (Zbontar et al. 2021, equation 1)."""
+
+    name: Literal["barlow_twins"] = "barlow_twins"
+    lambda_: float = Field(0.0051, gt=0.0, alias="lambda")
+    form: LossFormOrAuto = Field(
+        "auto",
+        description="One of three exact ways to the same loss: `direct` holds the matrix of features, `dual` that of "
+        "samples, `sharded` that of features a part at a time; `auto` takes the cheapest that is exact and fits",
+    )
+
+
+class _OptimizerSpec(SpecModel):
+    reference_batch_size: int | None = Field(
+        256,
+        ge=1,
+        description="Rates hold for this batch size and scale linearly with batch_size; null: absolute rates",
+    )
+    warmup_epochs: float | None = Field(
+        None,
+        ge=0.0,
+        description="Linear warm-up from 0; left out: 10 epochs, or a tenth of a run shorter than 100",
+    )
+    final_fraction: float = Field(0.001, ge=0.0, le=1.0, description="Rate at the end of the cosine / peak rate")
+
+
+class LarsSpec(_OptimizerSpec):
+    """LARS of the reference implementation.
+
+    The published bias rate 0.0048 and weight decay 1.5e-6 hide the 32 ranks of the paper's run in their gradient
+    (1/W of the true one): in true-gradient units they are 0.0048 / 32 and 1.5e-6 * 32.
+    """
+
+    name: Literal["lars"] = "lars"
+    learning_rate: float = Field(0.2, gt=0.0, description="Rate of weight matrices and convolutions")
+    bias_learning_rate: float = Field(0.0048 / 32, gt=0.0, description="Rate of biases and normalisation parameters")
+    momentum: float = Field(0.9, ge=0.0, lt=1.0)
+    weight_decay: float = Field(1.5e-6 * 32, ge=0.0)
+    trust_coefficient: float = Field(0.001, gt=0.0)
+
+
+class SgdSpec(_OptimizerSpec):
+    """SGD with momentum; weight decay on weight matrices and convolutions only."""
+
+    name: Literal["sgd"]
+    learning_rate: float = Field(0.05, gt=0.0)
+    momentum: float = Field(0.9, ge=0.0, lt=1.0)
+    nesterov: bool = False
+    weight_decay: float = Field(1e-4, ge=0.0)
+
+
+class AdamwSpec(_OptimizerSpec):
+    """AdamW; weight decay on weight matrices and convolutions only."""
+
+    name: Literal["adamw"]
+    learning_rate: float = Field(1e-3, gt=0.0)
+    betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (
+        0.9,
+        0.999,
+    )
+    weight_decay: float = Field(0.01, ge=0.0)
+
+
+OptimizerSpec = Annotated[LarsSpec | SgdSpec | AdamwSpec, Field(discriminator="name")]
+
+
+class PretrainDataSpec(DataSpec):
+    """Which images to pretrain on: with labels or without."""
+
+    format: Literal["images"] | None = Field(
+        None,
+        description="`images`: all images below the split's folder without labels, flat or nested, also where class "
+        "folders are in it. Of a data set in format image_folder or images, and of a folder given by --data; left out: "
+        "as the data set is described",
+    )
+
+
+class PretrainSpec(JobSpec):
+    """Pretrain a backbone."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    data: PretrainDataSpec
+    views: ViewsSpec = Field(default_factory=lambda: ViewsSpec.model_validate({}))
+    backbone: BackboneSpec = Field(default_factory=BackboneSpec)
+    projector: ProjectorSpec = Field(default_factory=ProjectorSpec)
+    objective: BarlowTwinsSpec = Field(default_factory=BarlowTwinsSpec)
+    optimizer: OptimizerSpec = Field(default_factory=LarsSpec)
+    epochs: int = Field(1000, ge=1, le=100_000)
+    max_steps: int | None = Field(None, ge=1, description="Stop here if it comes before the last epoch")
+    batch_size: Annotated[int, BeforeValidator(_leaves_a_gradient)] = Field(
+        2048, ge=3, description="Global: the same curve on any number of ranks"
+    )
+    micro_batch: int | None = Field(
+        None,
+        ge=2,
+        description="Global images that go through the network at once, for a batch_size that does not fit: the batch "
+        "is embedded in pieces of this size, and the loss and its gradient are still those of the whole batch, at the "
+        "cost of a second forward pass. Batch normalisation takes the statistics of a piece",
+    )
+    precision: Precision = Field(
+        "fp32",
+        description="Of the network's products; parameters, the last product of the projector and the loss are fp32. "
+        "fp16 scales the loss; fp64 is for tests",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lars_by_default(cls, value: Any) -> Any:
+        optimizer = value.get("optimizer") if isinstance(value, dict) else None
+        if isinstance(optimizer, dict) and "name" not in optimizer:
+            value = {**value, "optimizer": {"name": "lars", **optimizer}}
+        return value
+
+    @model_validator(mode="after")
+    def _combinations(self) -> PretrainSpec:
+        faults: dict[tuple[str, ...], str] = {}
+        slots = self.resources.slots
+        if said := ranks_fault(self.batch_size, slots):
+            faults["batch_size",] = said
+        if self.micro_batch is not None and (fault := self._micro_batch_fault(self.micro_batch)):
+            faults["micro_batch",] = fault
+        if self.data.limit is not None and self.data.limit < self.batch_size:
+            faults["data", "limit"] = (
+                f"data.limit {self.data.limit} is below batch_size {self.batch_size}: the last partial batch is "
+                "dropped, so there would be no step at all; lower batch_size"
+            )
+        width = self.projector.widths[-1]
+        if self.objective.form == "dual" and not dual_is_exact(self.batch_size, width):
+            faults["objective", "form"] = (
+                f"objective.form dual is exact in float32 only for a batch_size below {DUAL_BELOW:g} of the last "
+                f"projector width, and {self.batch_size} is not below {DUAL_BELOW * width:g}; leave it out, "
+                "lower batch_size, or widen the projector"
+            )
+        if said := image_size_fault(self.backbone.name, self.views.size):
+            faults["views", "size"] = said
+        warmup = self.optimizer.warmup_epochs
+        if warmup is not None and warmup >= self.epochs:
+            faults["optimizer", "warmup_epochs"] = (
+                f"optimizer.warmup_epochs {warmup:g} never ends within epochs {self.epochs}; "
+                "shorten it, or leave it out for a tenth of the run"
+            )
+        if self.run.published is not None:
+            faults["run", "published"] = "a pretraining has no scores; put it at the evaluation that repeats the row"
+        if (probes := self.run.record.probes) is not None:
+            side = self.views.size if probes.size is None else probes.size
+            if "views" not in {place[0] for place in faults} and (said := image_size_fault(self.backbone.name, side)):
+                faults["run", "record", "probes", "size"] = said
+            if probes.k > probes.limit:
+                faults["run", "record", "probes", "k"] = (
+                    f"{probes.k} neighbours of the first {probes.limit} images; use fewer, or a higher limit"
+                )
+        refuse(faults)
+        return self
+
+    def _micro_batch_fault(self, micro_batch: int) -> str | None:
+        slots = self.resources.slots
+        if self.batch_size % micro_batch:
+            return (
+                f"micro_batch {micro_batch} does not divide batch_size {self.batch_size}; all pieces have the same size"
+            )
+        if micro_batch % slots or micro_batch < 2 * slots:
+            least = 2 * slots
+            return (
+                f"micro_batch {micro_batch} is global and has to give each of {slots} ranks the same number of images, "
+                f"at least 2; use a multiple of {slots} from {least} on that divides batch_size"
+            )
+        return None
+
+    def total_steps(self, images: int) -> int:
+        """Optimiser steps of the whole run on a split of `images` images."""
+        steps = self.epochs * self.steps_per_epoch(images)
+        return min(steps, self.max_steps) if self.max_steps else steps
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Whole batches in one epoch; the last partial batch is dropped."""
+        return min(images, self.data.limit or images) // self.batch_size

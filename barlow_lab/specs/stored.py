@@ -1,0 +1,83 @@
+"""A spec as it was stored, with types: what reads a field of it that has another name by now fails the type check."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from barlow_lab.specs.common import JobSpec
+from barlow_lab.specs.digest import canonical_json
+from barlow_lab.specs.parsing import KINDS
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def open_stored(stored: Mapping[str, Any]) -> JobSpec:
+    """A resolved spec as it was stored: one of KINDS; of a kind that is not known, the fields that every kind has.
+
+    It was accepted when it was submitted, and nothing of it is judged again: it may name a backbone of one's own that
+    is not installed here, or break a rule that came later. A field of an older version that is there no more is left
+    out, and one that it does not have yet has its default.
+    """
+    return _read(canonical_json(stored))
+
+
+@lru_cache(maxsize=500)
+def _read(text: str) -> JobSpec:
+    """Remembered: lists of jobs open the same ones again and again."""
+    stored = json.loads(text)
+    return _opened(KINDS.get(stored["kind"], JobSpec), stored)
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    name: str
+    key: str
+    """As the stored spec has it."""
+    models: tuple[type[BaseModel], ...]
+    """What it may be, if it is an object."""
+    is_tuple: bool
+    """JSON has made it a list."""
+
+    def opened(self, stored: Any) -> Any:
+        if isinstance(stored, Mapping) and self.models:
+            named = (model for model in self.models if stored.get("name") in _names(model))
+            return _opened(next(named, self.models[0]), stored)
+        return tuple(stored) if self.is_tuple and isinstance(stored, list) else stored
+
+
+def _opened(model: type[Model], stored: Mapping[str, Any]) -> Model:
+    fields = _fields(model)
+    return model.model_construct(**{f.name: f.opened(stored[f.key]) for f in fields if f.key in stored})
+
+
+@cache
+def _fields(model: type[BaseModel]) -> tuple[_Field, ...]:
+    found = []
+    for name, field in model.model_fields.items():
+        choices = list(_choices(field.annotation))
+        models = tuple(choice for choice in choices if isinstance(choice, type) and issubclass(choice, BaseModel))
+        found.append(_Field(name, field.alias or name, models, any(get_origin(choice) is tuple for choice in choices)))
+    return tuple(found)
+
+
+def _choices(annotation: Any) -> list[Any]:
+    """The types of a union, or the type itself."""
+    if get_origin(annotation) is Annotated:
+        return _choices(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [choice for part in get_args(annotation) for choice in _choices(part)]
+    return [annotation]
+
+
+@cache
+def _names(model: type[BaseModel]) -> tuple[Any, ...]:
+    """What the field `name` may be that tells this member of a union from the others."""
+    field = model.model_fields.get("name")
+    return () if field is None else get_args(field.annotation)

@@ -1,0 +1,1 @@
+"""Batches by (epoch, step), loaded ahead by threads of the rank."""

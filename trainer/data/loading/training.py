@@ -1,0 +1,151 @@
+"""Batches by (epoch, step), loaded by threads of the rank: decoders, Pillow and torch release the GIL."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+
+import numpy as np
+import torch
+
+from barlow_lab.specs.views import ViewsSpec
+from trainer.data.batch import FIELDS, Batch, batch_memory
+from trainer.data.datasets import Images
+from trainer.data.errors import DataError
+from trainer.data.loading.order import global_batches, order_of
+from trainer.data.loading.pool import Job, ahead, pieces
+from trainer.data.loading.replacing import readable_from
+from trainer.data.views import augmentation
+from trainer.data.views.crops import resized_crop
+from trainer.data.views.photometry import apply_batched, fill_row
+
+
+class TrainingBatches:
+    """The two views of every image, in an order keyed by (seed, epoch).
+
+    The global batch of a step is a contiguous slice of the epoch's order. It is cut into pieces of `micro_batch`
+    images, and each rank takes its contiguous share of every piece, so the images and views of a step, and of each
+    piece of it, are the same for any number of ranks and threads. The last partial batch of an epoch is
+    dropped. An image that cannot be read is replaced by the next one of the data set that can, with the views that are
+    that one's in this epoch: the same again for any ranks, threads and restarts.
+    """
+
+    def __init__(
+        self,
+        dataset: Images,
+        views_spec: ViewsSpec,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        threads: int,
+        micro_batch: int | None = None,
+        pinned: bool = False,
+        whole: bool = False,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`batch_size` and `micro_batch` are global; without the latter there is one piece.
+
+        `pinned`: in page-locked memory, from which a GPU copies while the host goes on. `whole`: nothing is left for
+        `finish` to do, the threads here do it all; for a step on the same cores, of which it would use one.
+        `tick` is called for every image, by the thread that loaded it.
+
+        Raises:
+            DataError: the data set has fewer images than one batch.
+            ValueError: the ranks do not divide the pieces, or the pieces the batch.
+        """
+        if len(dataset) < batch_size:
+            raise DataError(
+                f"batch_size {batch_size} is above the {len(dataset)} images of the data set: the last partial batch "
+                f"is dropped, so there would be no step at all; use at most {len(dataset)}"
+            )
+        if batch_size % (micro_batch or batch_size):
+            raise ValueError(f"micro_batch {micro_batch} does not divide the batch of {batch_size}")
+        if (micro_batch or batch_size) % world_size:
+            name = "micro_batch" if micro_batch else "batch_size"
+            raise ValueError(f"{name} {micro_batch or batch_size} is global and {world_size} ranks do not divide it")
+        assert 0 <= rank < world_size, (rank, world_size)
+        self.steps_per_epoch = len(dataset) // batch_size
+        self.fingerprint = dataset.fingerprint
+        self._dataset = dataset
+        self._views = views_spec
+        self._batch_size = batch_size
+        self._micro_batch = micro_batch or batch_size
+        self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
+        self._threads = threads
+        self._pinned = pinned
+        self._whole = whole
+        self._tick = tick
+
+    def iterate(self, first_step: int, last_step: int) -> Generator[Batch]:
+        """The batches of steps first_step + 1 .. last_step: `first_step` steps are already done.
+
+        Raises:
+            DataError: an image could not be loaded; names its index.
+            OSError: the disk does not give it.
+        """
+        waited_since = time.perf_counter()
+        with closing(ahead(self._jobs(first_step, last_step), self._threads)) as batches:
+            for batch in batches:
+                batch.skipped = dict(sorted(batch.skipped.items()))
+                batch.load_seconds = time.perf_counter() - waited_since
+                yield batch
+                waited_since = time.perf_counter()
+
+    def first_rows(self, count: int) -> Batch:
+        """The first `count` rows of the run's first global batch, to look at.
+
+        Raises:
+            DataError: an image could not be loaded; names its index.
+            OSError: the disk does not give it.
+        """
+        first = order_of(self._seed, 0, len(self._dataset))
+        job = self._job(1, 0, first[: min(count, self._batch_size)].copy())
+        for piece in job.pieces:
+            piece(threading.Event())
+        return job.result
+
+    def _jobs(self, first_step: int, last_step: int) -> Iterator[Job[Batch]]:
+        batches = global_batches(len(self._dataset), self._batch_size, self._seed, first_step, last_step)
+        for step, epoch, whole in batches:
+            shares = whole.reshape(-1, self._world_size, self._micro_batch // self._world_size)
+            yield self._job(step, epoch, shares[:, self._rank].flatten())
+
+    def _job(self, step: int, epoch: int, indices: np.ndarray) -> Job[Batch]:
+        size, batched = self._views.size, self._views.engine == "batched"
+        memory = batch_memory(len(indices), size, tables=batched and not self._whole, pinned=self._pinned)
+        batch = Batch(step, epoch, indices, size, memory)
+        crops = batch.pixels(memory)
+        pixels = crops.numpy()
+        photometry = torch.empty(2, len(indices), FIELDS) if batched and self._whole else batch.photometry
+        tables = None if photometry is None else photometry.numpy()
+
+        def load(row: int) -> None:
+            batch.indices[row], image = readable_from(self._dataset, int(batch.indices[row]), batch.skipped)
+            for view_id, spec in enumerate((self._views.a, self._views.b)):
+                drawn = augmentation.sample(
+                    spec,
+                    seed=self._seed,
+                    epoch=epoch,
+                    index=int(indices[row]),
+                    view_id=view_id,
+                    height=image.shape[0],
+                    width=image.shape[1],
+                )
+                if tables is None:
+                    pixels[view_id, row] = augmentation.apply(image, drawn, size)
+                else:
+                    pixels[view_id, row] = resized_crop(image, drawn.crop, size, flip=drawn.flip)
+                    fill_row(tables[view_id, row], drawn)
+
+        def end(rows: slice) -> None:
+            if photometry is not None and self._whole:
+                for view, table in zip(crops[:, rows], photometry[:, rows], strict=True):
+                    view.copy_(apply_batched(view, table, table))
+
+        return Job(batch, pieces(load, indices, self._threads, self._tick, end))
