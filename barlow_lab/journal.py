@@ -24,8 +24,6 @@ Kind = Literal[
     "stopped", "failed", "finished",
 ]  # fmt: skip
 
-FILE_NAME = "journal.jsonl"
-
 
 @dataclass(frozen=True, slots=True)
 class Event:

@@ -7,9 +7,9 @@ import os
 import signal
 import sys
 
+from barlow_lab.environment import PARENT_PID
+
 SET_PDEATHSIG, SET_DUMPABLE, SET_NO_NEW_PRIVS = 1, 4, 38
-PARENT_PID = "BARLOW_PARENT_PID"
-"""In the environment of what is to die with its parent: the parent's process id."""
 
 
 def ask(option: int, value: int) -> None:

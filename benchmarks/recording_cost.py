@@ -28,8 +28,8 @@ import httpx
 import psutil
 import yaml
 
-from barlow_lab.journal import FILE_NAME, Journal, read_events
-from service.run_folders import attempt_folder
+from barlow_lab.journal import Journal, read_events
+from barlow_lab.run_folder import JOURNAL, attempt_folder
 
 SPEC: dict[str, Any] = {
     "kind": "pretrain",
@@ -94,7 +94,7 @@ def by_hand(folder: Path, every: int, number: int) -> list[float]:
     file.write_text(yaml.safe_dump({**SPEC, "epochs": 8, "run": {"record": record}}))
     command = [sys.executable, "-m", "trainer", str(file), "--run-dir", str(run)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return [seconds for _, seconds in step_times(attempt_folder(run, 1) / FILE_NAME)]
+    return [seconds for _, seconds in step_times(attempt_folder(run, 1) / JOURNAL)]
 
 
 def step_times(journal: Path) -> Iterator[tuple[float, float]]:
@@ -113,7 +113,7 @@ def under_the_stack(directory: Path, rounds: int, seconds: float) -> dict[str, l
         answer = httpx.post(f"{endpoints['api']}/api/v1/jobs", json=spec, headers=headers, timeout=30)
         job = answer.raise_for_status().json()["id"]
         (runs,) = [path.parent for path in wait(lambda: list(directory.rglob(job)))]
-        journal = attempt_folder(runs / job, 1) / FILE_NAME
+        journal = attempt_folder(runs / job, 1) / JOURNAL
         wait(lambda: next(step_times(journal), None))
         for _ in range(rounds):
             for name, part in FROZEN.items():

@@ -6,10 +6,8 @@ successor completes the attempt from that file instead of running it again.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,17 +20,17 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DataError, ProgrammingError
 from sqlalchemy.orm import Session
 
+from barlow_lab.disk import sha256_of
 from barlow_lab.foreign_text import shown
 from barlow_lab.given_files import open_regular, read_json
+from barlow_lab.run_folder import BACKBONE, LOG, OUTCOME, attempt_folder, publish_backbone, run_folder
 from service.database.tables import Attempt, Checkpoint
 from service.ledger import attempts
 from service.ledger.states import Outcome
-from service.run_folders import attempt_folder, run_folder
 from service.storable import storable
 
 BACKBONE_WEIGHTS = "model.safetensors"
 LOG_TAIL_LINES = 40
-PIECE_BYTES = 1 << 26
 UNUSABLE = (OSError, ValueError, KeyError, TypeError, DataError, ProgrammingError)
 """What an outcome.json brings about that is damaged, or is whole JSON of another shape, and a backbone that is away.
 It must cost its own attempt, not the scheduler that reads it."""
@@ -147,7 +145,7 @@ class Completion:
             outcome=end.outcome,
             message=storable(end.message),
             result=storable(end.result),
-            error=storable(end.error(log_tail(folder / "trainer.log", LOG_TAIL_LINES) if look else [])),
+            error=storable(end.error(log_tail(folder / LOG, LOG_TAIL_LINES) if look else [])),
             actor=actor,
             backoff_seconds=self._backoff_seconds,
             vacated=vacated,
@@ -155,7 +153,7 @@ class Completion:
         if accepted and end.outcome is Outcome.OK and end.backbone is not None:
             # The row locks of the end stand until the commit: nobody else can be at this job meanwhile.
             publish_backbone(run, folder / end.backbone, tick)
-            row = _backbone_row(session, attempt, run / "backbone" / BACKBONE_WEIGHTS, end.step or 0, tick)
+            row = _backbone_row(session, attempt, run / BACKBONE / BACKBONE_WEIGHTS, end.step or 0, tick)
             session.execute(insert(Checkpoint).values(row).on_conflict_do_nothing())
         return accepted
 
@@ -163,34 +161,10 @@ class Completion:
 def read_outcome(folder: Path, token: UUID) -> dict[str, Any] | None:
     """outcome.json, if the attempt with this token wrote it; None: there is none, or it is another attempt's."""
     try:
-        outcome = read_json(folder / "outcome.json")
+        outcome = read_json(folder / OUTCOME)
     except FileNotFoundError:
         return None
     return outcome if isinstance(outcome, dict) and outcome.get("token") == str(token) else None
-
-
-def publish_backbone(run: Path, exported: Path, tick: Callable[[], None]) -> None:
-    """Move an attempt's exported backbone to `<run>/backbone` by one rename; doing it again changes nothing.
-
-    A backbone that an earlier attempt published, without living to see its end recorded, makes way.
-    """
-    published = run / "backbone"
-    if not exported.exists():
-        if not published.exists():
-            raise FileNotFoundError(f"{exported} was neither exported nor published")
-        return
-    tick()
-    if published.exists():
-        replaced = exported.with_name("backbone-replaced")
-        published.rename(replaced)
-        shutil.rmtree(replaced)
-        tick()
-    exported.rename(published)
-    descriptor = os.open(run, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def log_tail(path: Path, lines: int) -> list[str]:
@@ -208,20 +182,18 @@ def log_tail(path: Path, lines: int) -> list[str]:
 def _backbone_row(
     session: Session, attempt: Attempt, weights: Path, step: int, tick: Callable[[], None]
 ) -> dict[str, object]:
-    sha256 = hashlib.sha256()
-    with open_regular(weights) as file:
-        while piece := file.read(PIECE_BYTES):
-            sha256.update(piece)
-            # The server ends a session that is silent for long within a transaction.
-            session.execute(select(1))
-            tick()
+    def read() -> None:
+        # The server ends a session that is silent for long within a transaction.
+        session.execute(select(1))
+        tick()
+
     return {
         "job_id": attempt.job_id,
         "attempt": attempt.number,
         "step": step,
         "kind": "backbone",
-        "uri": "backbone",
-        "sha256": sha256.hexdigest(),
+        "uri": BACKBONE,
+        "sha256": sha256_of(weights, read),
         "bytes": weights.stat().st_size,
         "created_at": datetime.now(UTC),
     }

@@ -16,11 +16,9 @@ from typing import NoReturn
 
 from barlow_lab import kernel
 from barlow_lab.commands import run_command
+from barlow_lab.environment import HIDE
 from trainer.runtime import caches, meeting, signals
 from trainer.runtime.ending import end_process
-
-HIDE = "BARLOW_HIDE"
-"""Set by a worker: its ranks share an account with it and with those of other jobs."""
 
 COMMAND = "barlow-train"
 DESCRIPTION = """\
@@ -125,7 +123,7 @@ def _main() -> None:
         parser.error("--ranks starts the ranks by itself: not under a worker, and not under torchrun")
     # All this before torch is loaded, which takes seconds.
     kernel.die_with_parent()
-    if HIDE in os.environ:
+    if HIDE in os.environ:  # a worker: its ranks share an account with it and with those of other jobs
         kernel.hide()
         kernel.give_up_privileges()
     if arguments.ranks > 1:

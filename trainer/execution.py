@@ -13,13 +13,18 @@ from typing import NoReturn
 
 import torch
 
+from barlow_lab import outcome
+from barlow_lab import run_folder as folders
+from barlow_lab.environment import ALIVE_FILE
 from barlow_lab.foreign_text import shown, shown_lines
-from barlow_lab.journal import FILE_NAME, Journal
+from barlow_lab.journal import Journal
+from barlow_lab.outcome import Outcome
+from barlow_lab.run_folder import JOURNAL
 from barlow_lab.specs import PretrainSpec, Spec, SpecError, load_spec_file, parse_spec
 from barlow_lab.specs.image_size import with_size
-from trainer import outcome, run_directory
+from trainer import by_hand
 from trainer.data.errors import DataError
-from trainer.outcome import BadSpec, Diverged, Outcome
+from trainer.failures import BadSpec, Diverged, of_exception
 from trainer.runtime import meeting, process_group, watchdog
 from trainer.runtime.context import Context
 from trainer.runtime.ending import end_process
@@ -48,8 +53,8 @@ def execute(
     However this ends, outcome.json names the first cause, and no rank waits for one that is gone: a failure ends the
     process at once, which breaks the collectives that the others wait in.
     """
-    by_hand = attempt is None
-    folder = None if attempt is None else run_directory.attempt_folder(run_folder, attempt)
+    ours = attempt is None
+    folder = None if attempt is None else folders.attempt_folder(run_folder, attempt)
     context: Context | None = None
     said: list[str] = []
     try:
@@ -61,16 +66,16 @@ def execute(
             place = process_group.join()
         if attempt is None:
             attempt, spec = _begin_by_hand(place, run_folder, spec, backbone, data or {}, data_sets, said.append)
-            folder = run_directory.attempt_folder(run_folder, attempt)
+            folder = folders.attempt_folder(run_folder, attempt)
         context = _context(place, run_folder, attempt)
-        if by_hand and place.rank == 0:
+        if ours and place.rank == 0:
             context.retention = Retention(run_folder)
             context.retention.finish()
         for warning in said:
             context.warn(warning)
         end = _run(spec, context)
         if context.journal is not None:
-            _conclude(context, end, by_hand=by_hand)
+            _conclude(context, end, publishing=ours)
         process_group.leave()
     except BaseException as error:
         try:
@@ -106,11 +111,11 @@ def _begin_by_hand(
     attempt = side = 0
     if place.rank == 0:
         try:
-            sources = run_directory.data_by_hand(data, data_sets, warn)
-            run_directory.hold_by_hand(run_folder)
-            side = run_directory.image_side_by_hand(run_folder, spec, backbone, sources) or 0
+            sources = by_hand.data_sources(data, data_sets, warn)
+            by_hand.hold(run_folder)
+            side = by_hand.image_side(run_folder, spec, backbone, sources) or 0
             spec = _with_side(spec, side)
-            attempt = run_directory.begin_by_hand(run_folder, spec, backbone, sources)
+            attempt = by_hand.begin(run_folder, spec, backbone, sources)
         except BaseException:
             with contextlib.suppress(RuntimeError):  # the others are to tell of no broken connection
                 process_group.broadcast_integers([0, 0], place.device)
@@ -126,7 +131,7 @@ def _with_side(spec: Spec, side: int) -> Spec:
 
 
 def _context(place: process_group.Place, run_folder: Path, attempt: int) -> Context:
-    folder = run_directory.attempt_folder(run_folder, attempt)
+    folder = folders.attempt_folder(run_folder, attempt)
     watchdog.watch_peers(folder)
     return Context(
         rank=place.rank,
@@ -136,9 +141,9 @@ def _context(place: process_group.Place, run_folder: Path, attempt: int) -> Cont
         run_folder=run_folder,
         attempt_folder=folder,
         attempt=attempt,
-        inputs=run_directory.read_inputs(folder),
-        journal=Journal(folder / FILE_NAME) if place.rank == 0 else None,
-        stop=StopRequests(folder / run_directory.CONTROL_FILE, rank=place.rank, device=place.device),
+        inputs=folders.read_inputs(folder),
+        journal=Journal(folder / JOURNAL) if place.rank == 0 else None,
+        stop=StopRequests(folder / folders.CONTROL, rank=place.rank, device=place.device),
     )
 
 
@@ -161,7 +166,7 @@ def _run(spec: Spec, context: Context) -> Outcome:
     return Outcome("ok", said, step=context.step, result=result)
 
 
-def _conclude(context: Context, end: Outcome, *, by_hand: bool) -> None:
+def _conclude(context: Context, end: Outcome, *, publishing: bool) -> None:
     """Rank 0's last words: the result, the end of the journal, then outcome.json."""
     journal = context.journal
     assert journal is not None
@@ -171,8 +176,8 @@ def _conclude(context: Context, end: Outcome, *, by_hand: bool) -> None:
     else:
         if end.result is not None:
             journal.append("result", step=end.step, result=end.result)
-        if by_hand and end.backbone is not None:
-            run_directory.publish_backbone(context.run_folder, context.attempt_folder)
+        if publishing and end.backbone is not None:
+            folders.publish_backbone(context.run_folder, context.attempt_folder / end.backbone)
         journal.append("finished", step=end.step, outcome=end.outcome)
     journal.sync()
     if outcome.publish(context.attempt_folder, end):
@@ -181,9 +186,9 @@ def _conclude(context: Context, end: Outcome, *, by_hand: bool) -> None:
 
 def _fail(error: BaseException, folder: Path | None, context: Context | None) -> None:
     """Publish what the failure means, if no other rank knew a cause before, and say it in the journal."""
-    if watchdog.ALIVE_FILE in os.environ and _asks_environment(error):
+    if ALIVE_FILE in os.environ and _asks_environment(error):
         error.add_note("ranks get of a worker's environment what computing needs; BARLOW_RANK_ENVIRONMENT names more")
-    end = outcome.of_exception(error, context.step if context is not None else None)
+    end = of_exception(error, context.step if context is not None else None)
     if isinstance(error, SpecError):
         for line in error.lines:
             print(shown(line), file=sys.stderr)

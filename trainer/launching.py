@@ -19,11 +19,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, TextIO
 
+from barlow_lab.environment import PARENT_PID, RENDEZVOUS_FILE
 from barlow_lab.foreign_text import shown
-from barlow_lab.kernel import PARENT_PID
 from trainer import temporary
 from trainer.runtime import signals
-from trainer.runtime.meeting import RENDEZVOUS_FILE
 
 GPUS = "CUDA_VISIBLE_DEVICES"
 PEER_SECONDS = 10.0

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from barlow_lab.outcome import Outcome
+from barlow_lab.run_folder import BACKBONE
 from barlow_lab.specs import PretrainSpec, digest
 from barlow_lab.specs.data_sets import DataSource, without_labels
 from trainer.data.datasets import Images, whole_of
@@ -24,14 +26,13 @@ from trainer.data.views.picture import PICTURE_IMAGES, write_views_picture
 from trainer.diagnostics.correlation_record import write_correlation_record
 from trainer.diagnostics.effective_rank import effective_rank
 from trainer.diagnostics.nothing_to_learn import LearnsNothing
+from trainer.failures import BadSpec, Diverged
 from trainer.metric_series import MetricSeries
 from trainer.models.exported import backbone_digest, save_backbone
 from trainer.models.projector import rank_warning
 from trainer.optim.schedules import schedule_of
-from trainer.outcome import BadSpec, Diverged, Outcome
 from trainer.plan import Plan
 from trainer.probes import Probes
-from trainer.run_directory import BACKBONE
 from trainer.runtime import checkpoints, collectives
 from trainer.runtime.checkpoint_writer import CheckpointWriter
 from trainer.runtime.context import LOADING_SECONDS, Context

@@ -29,8 +29,8 @@ from trainer.evaluation.knn import true_places
 from trainer.evaluation.linear_cached import Training, classify, labelled
 from trainer.evaluation.scoring import top
 from trainer.evaluation.units import Stopped, UnitsWithinStep
+from trainer.failures import BadSpec, Diverged
 from trainer.metric_series import MetricSeries
-from trainer.outcome import BadSpec, Diverged
 from trainer.plan import Plan
 from trainer.runtime import collectives
 from trainer.runtime.context import Context

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from barlow_lab.specs import PretrainSpec
 from trainer.data.pixels import normalise
+from trainer.failures import Diverged
 from trainer.models.backbones import build_backbone
 from trainer.models.projector import build_projector
 from trainer.objectives.barlow_twins import BarlowTwinsTerms, barlow_twins
 from trainer.optim.build import build_optimizer, load_optimizer, set_rates
 from trainer.optim.groups import ParameterGroups, parameter_groups
 from trainer.optim.schedules import Schedule
-from trainer.outcome import Diverged
 from trainer.runtime.batch_norm import RunningStatistics, synchronise_batch_norm
 from trainer.runtime.compiling import CompileChoice, Form, Network, choose
 from trainer.runtime.gradients import Gradients

@@ -14,7 +14,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from barlow_lab.journal import FILE_NAME
+from barlow_lab import environment
+from barlow_lab.disk import write_atomic
+from barlow_lab.run_folder import CONTROL, INPUTS, JOURNAL, LOG, OUTCOME, SPEC, attempt_folder, run_folder
 from barlow_lab.specs import canonical_json, open_stored
 from service import marks
 from service.completion import STOPPED_BY, Completion, Ending, read_outcome
@@ -22,15 +24,14 @@ from service.database.away import is_away
 from service.database.tables import Attempt, Job, Slot
 from service.ledger import attempts
 from service.ledger.states import Outcome
-from service.run_folders import attempt_folder, run_folder
 from service.settings import Settings
-from worker import clock, devices, folders, inputs
+from worker import clock, devices, inputs
 from worker.ending import ending
 from worker.environment import passed_on
 from worker.file_work import FileWork
 from worker.lease import Lease
 from worker.log_text import first_line
-from worker.process import HIDE, PARENT, Ranks, end_marked, mark_for
+from worker.process import Ranks, end_marked, mark_for
 from worker.progress import Progress
 from worker.recorder.loops import Recorder
 from worker.stopping import StopLadder
@@ -90,7 +91,7 @@ class AttemptRun:
         self._run_folder = run_folder(settings.runs_dir, attempt.job_id)
         self._folder = attempt_folder(self._run_folder, attempt.number)
         self._alive = self._folder / "alive"
-        self._log = self._folder / "trainer.log"
+        self._log = self._folder / LOG
         self._actor = f"node:{attempt.node}"
         self._lease = Lease(sessions, settings, attempt.id, attempt.token, sent=sent, alive=self._alive)
         self._patience = CONCLUDE_SECONDS
@@ -145,14 +146,14 @@ class AttemptRun:
         job, slots, wanted = self._until_answered(self._look_up)
         if (end := self._prepare(job, wanted)) is not None:
             return end
-        command = [sys.executable, "-P", "-m", "trainer", str(self._run_folder / "spec.json")]
+        command = [sys.executable, "-P", "-m", "trainer", str(self._run_folder / SPEC)]
         command += ["--run-dir", str(self._run_folder), "--attempt", str(self._attempt.number)]
         mark = mark_for(self._attempt.id, self._attempt.node)
         ranks = Ranks(command, [self._environment(rank, slots) for rank in range(len(slots))], self._log, mark)
         try:
             self._lease.running()
             stall_seconds = open_stored(job.spec).run.stall_seconds
-            ladder = StopLadder(ranks, self._folder / "control.json")
+            ladder = StopLadder(ranks, self._folder / CONTROL)
             self._watch(ranks, ladder, stall_seconds)
         finally:
             statuses = ranks.close()
@@ -174,8 +175,8 @@ class AttemptRun:
 
         def write(tick: Callable[[], None]) -> None:
             resolved = wanted.resolve(tick)
-            folders.write_atomic(self._run_folder / "spec.json", canonical_json(job.spec))
-            folders.write_atomic(self._folder / "inputs.json", canonical_json(resolved))
+            write_atomic(self._run_folder / SPEC, canonical_json(job.spec))
+            write_atomic(self._folder / INPUTS, canonical_json(resolved))
 
         stall_seconds = open_stored(job.spec).run.stall_seconds
         preparation = FileWork(write, stall_seconds, f"inputs-{self._attempt.id}")
@@ -199,12 +200,12 @@ class AttemptRun:
     def _environment(self, rank: int, slots: Sequence[Slot]) -> dict[str, str]:
         slot = slots[rank]
         return passed_on(self._settings) | {
-            **({HIDE: "1"} if marks.sees_hidden() else {}),
-            PARENT: str(os.getpid()),
-            "BARLOW_ATTEMPT_TOKEN": str(self._attempt.token),
-            "BARLOW_ALIVE_FILE": str(self._alive),
-            "BARLOW_ALIVE_SECONDS": str(self._lease.alive_seconds),
-            "BARLOW_RENDEZVOUS_FILE": str(self._folder / "rendezvous"),
+            **({environment.HIDE: "1"} if marks.sees_hidden() else {}),
+            environment.PARENT_PID: str(os.getpid()),
+            environment.ATTEMPT_TOKEN: str(self._attempt.token),
+            environment.ALIVE_FILE: str(self._alive),
+            environment.ALIVE_SECONDS: str(self._lease.alive_seconds),
+            environment.RENDEZVOUS_FILE: str(self._folder / "rendezvous"),
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(len(slots)),
@@ -216,7 +217,7 @@ class AttemptRun:
 
     def _watch(self, ranks: Ranks, ladder: StopLadder, stall_seconds: float) -> None:
         """Until every rank is gone: obey stop requests, the lease, and the clock of progress."""
-        progress = Progress(self._folder / FILE_NAME, stall_seconds)
+        progress = Progress(self._folder / JOURNAL, stall_seconds)
         first_death: float | None = None
         grace = self._settings.stop_grace_seconds
         while None in (statuses := ranks.statuses()):
@@ -235,7 +236,7 @@ class AttemptRun:
             ladder.advance()
             if any(status is not None for status in statuses):
                 first_death = first_death or clock.now()
-                said = (self._folder / "outcome.json").exists()
+                said = (self._folder / OUTCOME).exists()
                 if clock.now() - first_death > (grace if said else PEER_SECONDS):
                     ranks.signal(signal.SIGKILL)
             time.sleep(LOOK_SECONDS)

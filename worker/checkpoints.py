@@ -10,12 +10,12 @@ from pathlib import Path
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, aliased
 
+from barlow_lab.run_folder import attempt_folders, checkpoint_folders
 from barlow_lab.specs import open_stored
 from barlow_lab.specs.retention import Place, Recorded, retained, superfluous
 from service.database.tables import Attempt, Checkpoint, Job, Watermark
 from service.ledger.states import AttemptState, JobState
 from service.recording import POSTGRES
-from service.run_folders import attempt_folders, checkpoint_folders
 
 OPEN = [state for state in JobState if not state.terminal]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from barlow_lab.environment import PARENT_PID
 from barlow_lab.specs import SpecError
 from barlow_lab.specs.catalogue import DataSetEntry, built_in_data_sets
 from barlow_lab.specs.data_sets import DataSource, load_data_sets, read_data_sets, unchecked
@@ -19,7 +20,6 @@ from barlow_lab.specs.known_data_sets import where_from
 from service.settings import Settings
 from service.storable import storable
 from worker.environment import passed_on
-from worker.process import PARENT
 
 FILE_NAME = "datasets.yaml"
 END_SECONDS = 5.0
@@ -139,7 +139,11 @@ class Survey:
     def _count(self, names: Sequence[str]) -> bool:
         """Have these counted, one after the other; whether that was ended because nothing came for too long."""
         # This thread lives as long as the process: the kernel ends it with the thread that began it.
-        environment = self._environment | {PARENT: str(os.getpid()), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment = self._environment | {
+            PARENT_PID: str(os.getpid()),
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         stalled = threading.Event()
 
         def end(process: subprocess.Popen[str]) -> None:

@@ -10,11 +10,11 @@ from uuid import UUID
 from sqlalchemy import exists, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased, sessionmaker
 
+from barlow_lab.run_folder import run_folder
 from service.database.tables import Attempt, Checkpoint, Job
 from service.ledger import events
 from service.ledger.moves import try_lock_job
 from service.ledger.states import AttemptState, JobState
-from service.run_folders import run_folder
 from service.settings import Settings
 from worker import checkpoints
 

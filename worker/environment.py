@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 
+from barlow_lab.environment import CACHE_DIR
 from service.settings import Settings
 from service.surroundings import PYTHON, without_this_folder
 
@@ -32,5 +33,5 @@ def passed_on(settings: Settings, environment: Mapping[str, str] | None = None) 
     here = os.environ if environment is None else environment
     usual = {name: value for name, value in here.items() if name in NAMES or name.startswith(PREFIXES)}
     chosen = {name: here[name] for name in settings.rank_environment if name in here}
-    own = {"BARLOW_CACHE_DIR": str(settings.cache_dir.absolute())} if settings.cache_dir is not None else {}
+    own = {CACHE_DIR: str(settings.cache_dir.absolute())} if settings.cache_dir is not None else {}
     return without_this_folder({n: value for n, value in usual.items() if not SECRET.search(n)} | chosen | own)

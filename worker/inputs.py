@@ -15,17 +15,17 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from barlow_lab.disk import sha256_of
 from barlow_lab.given_files import read_json
+from barlow_lab.run_folder import checkpoint_folders, run_folder
 from barlow_lab.specs import BackboneFrom, BackboneJudged, open_stored
 from barlow_lab.specs.backbone_inputs import CONFIG, MANIFEST, STATE
 from service.completion import BACKBONE_WEIGHTS
 from service.database.tables import Checkpoint, Job
 from service.evaluations import goes_on
-from service.run_folders import checkpoint_folders, run_folder
 from service.settings import Settings
 from worker.backbone_sources import backbone_on_host
 from worker.data_sets import source_on_host
-from worker.folders import sha256_of
 
 Tick = Callable[[], None]
 

@@ -20,10 +20,6 @@ from service import marks
 from service.marks import ATTEMPT, Look, Mark
 from worker import clock
 
-PARENT = "BARLOW_PARENT_PID"
-"""The worker's process id, in the environment of what dies with it."""
-HIDE = "BARLOW_HIDE"
-"""In the environment of a rank: it lets no other process of its account read its memory."""
 NODE_BITS, PID_BITS = 39, 22
 """Of the mark's detail: whose node it is, and the worker's process id (Linux gives numbers below 2^22)."""
 

@@ -15,11 +15,11 @@ from uuid import UUID
 
 from sqlalchemy import Engine, select
 
+from barlow_lab.run_folder import run_folder
 from service.database.engine import session_factory
 from service.database.tables import Job, Watermark
 from service.ledger.moves import try_lock_job
 from service.recording import POSTGRES
-from service.run_folders import run_folder
 from service.settings import Settings
 from worker import checkpoints
 from worker.disk_room import DiskRoom

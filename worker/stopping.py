@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 from pathlib import Path
 
+from barlow_lab.stop import request_stop
 from worker import clock
-from worker.folders import write_atomic
 from worker.process import Ranks
 
 log = logging.getLogger(__name__)
@@ -35,13 +34,13 @@ class StopLadder:
         """Ask the trainer to write a checkpoint and leave; the same reason again changes nothing.
 
         Args:
-            reason: one of the trainer's stop reasons: cancel, pause, preempt, drain, lease.
+            reason: a stop reason, see barlow_lab.stop.
             term_after, kill_after: seconds from now until TERM and KILL.
         """
         if reason not in self._asked:
             self._asked.add(reason)
             try:
-                write_atomic(self._control_file, json.dumps({"stop": reason}))
+                request_stop(self._control_file, reason)
             except OSError as error:  # a full disk, say: TERM asks for the same
                 log.warning("the trainer is not asked but signalled: %s", error)
                 term_after = 0.0

@@ -7,8 +7,8 @@ import uuid
 from pathlib import Path
 
 from barlow_lab.given_files import inside
+from barlow_lab.run_folder import run_folder
 from service.api.problems import Problem
-from service.run_folders import run_folder
 from service.settings import Settings
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from barlow_lab.given_files import open_regular
-from service.run_folders import run_folder
+from barlow_lab.run_folder import LOG, run_folder
 from service.settings import Settings
 
 
@@ -50,7 +50,7 @@ def open_log(settings: Settings, job_id: uuid.UUID, attempt: int | None) -> Log:
     folder = run_folder(settings.runs_dir, job_id).resolve() / "attempts"
     pattern = "[0-9]*" if attempt is None else f"{attempt:04d}"
     files = []
-    for path in sorted(folder.glob(f"{pattern}/trainer.log")):
+    for path in sorted(folder.glob(f"{pattern}/{LOG}")):
         if path.resolve().is_relative_to(folder) and path.is_file():
             files.append((path, path.stat().st_size))
     return Log(files)

@@ -16,8 +16,8 @@ from typing import Any
 
 from stack_view import StackView
 
+from barlow_lab.run_folder import run_folder
 from service.database.engine import make_engine
-from service.run_folders import run_folder
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]

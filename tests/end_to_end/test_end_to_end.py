@@ -16,7 +16,8 @@ import httpx
 import pytest
 from running_stack import Up, wait_until
 
-from barlow_lab.journal import FILE_NAME, read_events
+from barlow_lab.journal import read_events
+from barlow_lab.run_folder import JOURNAL
 from service.api.schemas import JobDetail
 from service.client.api import ApiError, Client
 from service.local.agreement import compare
@@ -71,7 +72,7 @@ def ended(client: Client, job_id: UUID) -> JobDetail:
 
 
 def journal(stack: Up, job_id: UUID, attempt: int) -> Path:
-    return stack.directory / "runs" / str(job_id) / "attempts" / f"{attempt:04d}" / FILE_NAME
+    return stack.directory / "runs" / str(job_id) / "attempts" / f"{attempt:04d}" / JOURNAL
 
 
 def kill_in_mid_run(stack: Up, job_id: UUID, attempt: int) -> int:

@@ -11,8 +11,8 @@ from typing import Any
 from running_stack import Up
 from stack_view import StackView
 
+from barlow_lab.run_folder import run_folder
 from service.database.engine import make_engine
-from service.run_folders import run_folder
 from service.settings import Settings
 from worker.process import marked
 

@@ -12,12 +12,12 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from worker_host import small_pretraining
 
-from barlow_lab.journal import FILE_NAME, Journal
+from barlow_lab.journal import Journal
+from barlow_lab.run_folder import JOURNAL, attempt_folder, run_folder
 from barlow_lab.specs import parse_spec
 from service.database.tables import Attempt, Job, Metric, Watermark
 from service.ledger import jobs
 from service.ledger.states import Outcome
-from service.run_folders import attempt_folder, run_folder
 from service.settings import Settings
 
 
@@ -118,4 +118,4 @@ class RecordedJob:
     def _journal(self, number: int) -> Journal:
         folder = attempt_folder(self.run, number)
         folder.mkdir(parents=True)
-        return Journal(folder / FILE_NAME)
+        return Journal(folder / JOURNAL)

@@ -11,13 +11,13 @@ from typing import Any
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
+from barlow_lab.run_folder import attempt_folder, run_folder
 from barlow_lab.specs import parse_spec
 from service.completion import Completion
 from service.database.engine import make_engine, session_factory
 from service.database.tables import Attempt, Event, Job, Node, Slot
 from service.ledger import attempts, jobs, nodes, requests
 from service.ledger.states import ATTEMPT_MOVES, JOB_MOVES, AttemptEvent, AttemptState, JobEvent, JobState, Outcome
-from service.run_folders import attempt_folder, run_folder
 from service.scheduling import tick
 from service.settings import Settings
 

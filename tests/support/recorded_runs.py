@@ -11,10 +11,10 @@ from journals import RecordedJob
 from lab import Lab
 from sqlalchemy import delete, select, update
 
+from barlow_lab.run_folder import attempt_folder
 from barlow_lab.specs import parse_spec
 from service.database.tables import Checkpoint, Job
 from service.ledger import jobs
-from service.run_folders import attempt_folder
 from worker.recorder.postgres import PostgresRecorder
 
 

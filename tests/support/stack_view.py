@@ -16,13 +16,13 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from barlow_lab.journal import FILE_NAME, read_events
 from barlow_lab.journal import Event as Line
+from barlow_lab.journal import read_events
+from barlow_lab.run_folder import JOURNAL, attempt_folder
 from service import asking
 from service.client.api import ApiError, Client, Unreachable
 from service.database.tables import Attempt, Event, Job
 from service.ledger.states import JobState
-from service.run_folders import attempt_folder
 
 PATIENCE = 120.0
 """Seconds that anything may take at most on two busy cores; nothing is expected to."""
@@ -118,7 +118,7 @@ class StackView(ABC):
 
     def lines(self, job_id: uuid.UUID, attempt: int) -> list[Line]:
         """The journal of an attempt."""
-        return list(read_events(self.folder(job_id, attempt) / FILE_NAME))
+        return list(read_events(self.folder(job_id, attempt) / JOURNAL))
 
     def wait_for_line(
         self, job_id: uuid.UUID, kind: str, *, step: int = 0, attempt: int = 1, phase: str | None = None
@@ -128,7 +128,7 @@ class StackView(ABC):
         It looks closely: what is done next is to hit a moment.
         """
         deadline = time.monotonic() + PATIENCE
-        journal, offset = self.folder(job_id, attempt) / FILE_NAME, 0
+        journal, offset = self.folder(job_id, attempt) / JOURNAL, 0
         while time.monotonic() < deadline:
             job = self.job(job_id)  # before its lines: of a job that has ended there are no more to come
             for line in read_events(journal, offset):

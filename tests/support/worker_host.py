@@ -12,11 +12,11 @@ from lab import Lab
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from barlow_lab.run_folder import attempt_folder, run_folder
 from barlow_lab.specs import parse_spec
 from service.database.tables import Attempt, Job, Metric, Watermark
 from service.ledger import jobs, reservations
 from service.ledger.states import JobState
-from service.run_folders import attempt_folder, run_folder
 from service.scheduling import tick
 from service.settings import Settings
 from worker.node import Node

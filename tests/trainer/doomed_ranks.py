@@ -14,8 +14,8 @@ from typing import Any
 
 from fifty_steps import STEPS
 
-from barlow_lab import disk, journal
-from trainer import outcome
+from barlow_lab import disk, journal, outcome
+from barlow_lab.run_folder import JOURNAL
 from trainer.execution import execute
 from trainer.runtime import checkpoints
 from trainer.runtime.context import Context
@@ -34,7 +34,7 @@ class _Doom:
         self._checkpoints -= 1
         if self._checkpoints:
             return _write(context, *arguments, step=step, **named)
-        self._journal, self._step = context.attempt_folder / journal.FILE_NAME, step
+        self._journal, self._step = context.attempt_folder / JOURNAL, step
         sys.settrace(self._trace)
         _write(context, *arguments, step=step, **named)
         sys.settrace(None)

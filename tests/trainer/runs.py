@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from barlow_lab.journal import FILE_NAME, Event, Journal, read_events
+from barlow_lab.journal import Event, Journal, read_events
+from barlow_lab.run_folder import CONTROL, JOURNAL, attempt_folder
 from barlow_lab.specs import PretrainSpec
-from trainer.run_directory import CONTROL_FILE, attempt_folder
 from trainer.runtime.context import Context
 from trainer.runtime.stopping import StopRequests
 
@@ -54,14 +54,14 @@ def context(run_folder: Path, attempt: int = 1, *, rank: int = 0, world_size: in
         attempt_folder=folder,
         attempt=attempt,
         inputs={"backbone": None, "data": {}},
-        journal=Journal(folder / FILE_NAME) if rank == 0 else None,
-        stop=StopRequests(folder / CONTROL_FILE, rank=rank, device=device),
+        journal=Journal(folder / JOURNAL) if rank == 0 else None,
+        stop=StopRequests(folder / CONTROL, rank=rank, device=device),
     )
 
 
 def events(run_folder: Path, attempt: int = 1, kind: str | None = None) -> list[Event]:
     """The journal of an attempt."""
-    every = read_events(attempt_folder(run_folder, attempt) / FILE_NAME)
+    every = read_events(attempt_folder(run_folder, attempt) / JOURNAL)
     return [event for event in every if kind in (None, event.kind)]
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import runs
 from PIL import Image
 
+from barlow_lab.run_folder import attempt_folder
 from trainer.pretraining import pretrain
-from trainer.run_directory import attempt_folder
 
 
 def _views(**changes: Any) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import runs
 from odd_trees import make_split
 
 from barlow_lab.specs import parse_spec
-from trainer import run_directory
+from trainer import by_hand
 from trainer.__main__ import main
 from trainer.data.errors import DataError
 from trainer.data.registry import open_data_set
-from trainer.outcome import BadSpec
+from trainer.failures import BadSpec
 
 KNN = {
     "kind": "knn",
@@ -27,7 +27,7 @@ KNN = {
 }
 
 
-def by_hand(folder, *arguments, **more):
+def by_command(folder, *arguments, **more):
     return subprocess.run(
         [sys.executable, "-m", "trainer", *map(str, arguments)],
         cwd=folder, env=ranks.environment(**more), capture_output=True, text=True, timeout=120, check=False,
@@ -41,7 +41,7 @@ def test_a_job_finds_its_own_images_and_its_spec_holds_no_path(tmp_path):
     (tmp_path / "photos/left/loose.png").touch()
     (tmp_path / "photos/beside.png").touch()
     (tmp_path / "knn.json").write_text(json.dumps(KNN))
-    done = by_hand(tmp_path, "knn.json", "--run-dir", "run", "--data", "own=photos", "--data", "others=elsewhere")
+    done = by_command(tmp_path, "knn.json", "--run-dir", "run", "--data", "own=photos", "--data", "others=elsewhere")
     assert done.returncode == 0, done.stderr
     assert "in no class folder, not used: 1 (loose.png)" in done.stdout
     assert "passed over: 1 x @eaDir" in done.stdout
@@ -62,7 +62,7 @@ def test_a_file_name_that_the_terminal_has_no_letters_for_ends_no_run(tmp_path):
     damaged = tmp_path / "photos/left/class-0/003.png"
     damaged.rename(damaged.with_name("写真.png"))
     (tmp_path / "knn.json").write_text(json.dumps(KNN))
-    done = by_hand(tmp_path, "knn.json", "--run-dir", "run", "--data", "own=photos", PYTHONIOENCODING="latin-1")
+    done = by_command(tmp_path, "knn.json", "--run-dir", "run", "--data", "own=photos", PYTHONIOENCODING="latin-1")
     assert done.returncode == 0, done.stderr
     assert r"class-0/\u5199\u771f.png cannot be read: " in done.stdout
     assert any("写真.png" in str(event.data) for event in runs.events(tmp_path / "run", kind="warning"))
@@ -92,7 +92,7 @@ def test_any_folder_of_images_is_pretrained_on_without_labels(tmp_path):
         image.rename(tmp_path / "photos" / image.name)
     spec = {**runs.spec().resolved(), "data": {"name": "own", "format": "images"}, "batch_size": 8, "epochs": 1}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-    done = by_hand(tmp_path, "spec.json", "--run-dir", "run", "--data", "own=photos")
+    done = by_command(tmp_path, "spec.json", "--run-dir", "run", "--data", "own=photos")
     assert done.returncode == 0, done.stderr
     [started] = runs.events(tmp_path / "run", kind="started")
     assert started.data["steps"] == 3
@@ -105,7 +105,7 @@ def test_any_folder_of_images_is_pretrained_on_without_labels(tmp_path):
 
 def test_a_folder_without_labels_is_named_by_its_prefix(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = run_directory.data_by_hand({"own": "images:photos", "tree": "./images:photos"}, None)
+    found = by_hand.data_sources({"own": "images:photos", "tree": "./images:photos"}, None)
     assert (found["own"].format, found["own"].root) == ("images", tmp_path / "photos")
     assert (found["tree"].format, found["tree"].root) == ("image_folder", tmp_path / "images:photos")
 
@@ -128,7 +128,7 @@ def test_a_second_folder_for_one_data_set_is_refused_at_once(monkeypatch, capsys
 
 def test_a_folder_for_a_built_in_set_is_refused_and_a_set_without_a_folder_names_the_options(tmp_path):
     with pytest.raises(BadSpec, match="--data digits: this data set is built in"):
-        run_directory.data_by_hand({"digits": str(tmp_path)}, None)
+        by_hand.data_sources({"digits": str(tmp_path)}, None)
     with pytest.raises(DataError, match=r"unknown data set 'own'; known: digits, textures, scenes .*--data own=DIR"):
         open_data_set("own", "left")
 
@@ -140,7 +140,7 @@ def test_a_datasets_yaml_says_where_a_set_is_and_in_which_format(tmp_path):
     (tmp_path / "data/datasets.yaml").write_text(json.dumps({"own": tree, "other": {**tree, "root": "elsewhere"}}))
     (tmp_path / "knn.json").write_text(json.dumps(KNN))
     options = ("--datasets", "data/datasets.yaml", "--data", "other=photos")
-    done = by_hand(tmp_path, "knn.json", "--run-dir", "run", *options)
+    done = by_command(tmp_path, "knn.json", "--run-dir", "run", *options)
     assert done.returncode == 0, done.stderr
     assert runs.outcome_of(tmp_path / "run")["result"]["data"]["train_images"] == 24
     warned = [e.data["message"] for e in runs.events(tmp_path / "run", kind="warning")]
@@ -155,7 +155,7 @@ def test_a_folder_by_hand_comes_before_the_one_of_datasets_yaml(tmp_path):
         '{"own": {"format": "stl10", "root": "stl"}, "b": {"format": "stl10", "root": "c"}}'
     )
     told: list[str] = []
-    found = run_directory.data_by_hand({"own": str(tmp_path / "photos")}, tmp_path / "datasets.yaml", told.append)
+    found = by_hand.data_sources({"own": str(tmp_path / "photos")}, tmp_path / "datasets.yaml", told.append)
     assert (found["own"].format, found["own"].root) == ("image_folder", tmp_path / "photos")
     assert (found["b"].format, found["b"].root) == ("stl10", tmp_path / "c")
     file = tmp_path / "datasets.yaml"
@@ -170,7 +170,7 @@ def test_a_datasets_yaml_that_cannot_be_read_is_refused_with_all_its_faults(tmp_
     if text is not None:
         (tmp_path / "datasets.yaml").write_text(text)
     with pytest.raises(BadSpec, match=message):
-        run_directory.data_by_hand({}, tmp_path / "datasets.yaml")
+        by_hand.data_sources({}, tmp_path / "datasets.yaml")
 
 
 DIGITS = {"kind": "knn", "data": {"name": "digits", "limit": 40}, "backbone_from": {"pixels": True}, "k": 1}
@@ -178,7 +178,7 @@ DIGITS = {"kind": "knn", "data": {"name": "digits", "limit": 40}, "backbone_from
 
 def test_an_image_size_that_is_left_out_is_that_of_the_data_set_and_stands_in_the_run(tmp_path):
     (tmp_path / "knn.json").write_text(json.dumps(DIGITS))
-    done = by_hand(tmp_path, "knn.json", "--run-dir", "run")
+    done = by_command(tmp_path, "knn.json", "--run-dir", "run")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run/spec.json").read_text())["images"]["size"] == 8
     assert runs.outcome_of(tmp_path / "run")["result"]["images"] == {"size": 8, "resized": 9, "resize_to": "short_side"}
@@ -186,7 +186,7 @@ def test_an_image_size_that_is_left_out_is_that_of_the_data_set_and_stands_in_th
 
 def test_by_hand_the_run_that_is_there_decides_the_image_size_then_the_backbone_then_the_data_set(tmp_path):
     spec = parse_spec({**DIGITS, "backbone_from": {"job": "pretrain"}})
-    side = partial(run_directory.image_side_by_hand, tmp_path / "run", spec)
+    side = partial(by_hand.image_side, tmp_path / "run", spec)
     assert side(None, {}) == 8
     checkpoint, published, former = (tmp_path / name for name in ("checkpoint", "published", "former"))
     for folder, file, content in (
@@ -199,6 +199,6 @@ def test_by_hand_the_run_that_is_there_decides_the_image_size_then_the_backbone_
     assert side(checkpoint, {}) == 12
     assert side(published, {}) == 32  # the smallest that the network takes
     assert side(former, {}) == 8
-    run_directory.begin_by_hand(tmp_path / "run", spec, None)  # as the version before wrote it: 224, a default
+    by_hand.begin(tmp_path / "run", spec, None)  # as the version before wrote it: 224, a default
     assert side(checkpoint, {}) == 224
-    assert run_directory.image_side_by_hand(tmp_path, parse_spec(KNN), None, {}) is None
+    assert by_hand.image_side(tmp_path, parse_spec(KNN), None, {}) is None

@@ -12,12 +12,12 @@ from odd_tiffs import tiff
 from odd_trees import make_split
 from PIL import Image, ImageDraw, ImageFont
 
+from barlow_lab.outcome import Outcome
 from barlow_lab.specs import SpecError
 from barlow_lab.specs.data_sets import ImageFolderSource, load_data_sets
 from trainer.data.decoding.reading import Losses, Reading
 from trainer.data.errors import DataError
 from trainer.data.registry import open_images
-from trainer.outcome import Outcome
 from trainer.pretraining import pretrain
 from trainer.survey import survey
 

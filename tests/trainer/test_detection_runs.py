@@ -23,8 +23,8 @@ from trainer.data.registry import open_annotated
 from trainer.evaluation import run_evaluation
 from trainer.evaluation.detection import running
 from trainer.evaluation.detection.training import warm_up
+from trainer.failures import BadSpec, Diverged
 from trainer.models.backbones import build_backbone
-from trainer.outcome import BadSpec, Diverged
 from trainer.runtime import checkpoints
 from trainer.runtime.context import Context
 

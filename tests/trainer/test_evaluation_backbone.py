@@ -16,14 +16,15 @@ import torchvision
 from test_models_foreign import HEAD, PROJECTOR, TINY, prefixed, saved, source, weights
 from torch import nn
 
+from barlow_lab import run_folder as folders
 from barlow_lab.specs import BackboneJudged, BackboneSpec, DetectionSpec, KnnSpec, SpecError, parse_spec
-from trainer import run_directory
+from trainer import by_hand
 from trainer.data.pixels import PIXEL_MEAN, PIXEL_STD
 from trainer.evaluation import run_evaluation
 from trainer.evaluation.backbone import FrozenBackbone, open_backbone
+from trainer.failures import BadSpec
 from trainer.models import torchvision_weights
 from trainer.models.exported import backbone_digest, save_backbone
-from trainer.outcome import BadSpec
 from trainer.runtime.checkpoints import write_checkpoint
 
 RESNET = "ResNet18_Weights.IMAGENET1K_V1"
@@ -44,7 +45,7 @@ def opened(folder: Path, spec: BackboneJudged, resolved: dict[str, str] | None) 
 
 def warnings(folder: Path) -> list[str]:
     """What all that was opened there has warned of."""
-    attempts = sorted(run_directory.attempts(folder / "run"))
+    attempts = sorted(folders.attempt_folders(folder / "run"))
     return [e.data["message"] for attempt in attempts for e in runs.events(folder / "run", attempt, kind="warning")]
 
 
@@ -319,8 +320,8 @@ def test_by_hand_a_path_is_what_the_spec_asks_for(tmp_path: Path) -> None:
 
     def inputs(spec: BackboneJudged, given: Path) -> Any:
         run = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
-        attempt = run_directory.begin_by_hand(run, spec, given)
-        return run_directory.read_inputs(run_directory.attempt_folder(run, attempt))["backbone"]
+        attempt = by_hand.begin(run, spec, given)
+        return folders.read_inputs(folders.attempt_folder(run, attempt))["backbone"]
 
     published = {
         "path": str(tmp_path / "ours"),

@@ -21,9 +21,9 @@ from trainer.data.registry import open_data_set
 from trainer.evaluation import testing
 from trainer.evaluation.classifier import Classification, linear_classifier
 from trainer.evaluation.fitting import rate_at
+from trainer.failures import BadSpec
 from trainer.models.backbones import build_backbone
 from trainer.models.exported import backbone_digest
-from trainer.outcome import BadSpec
 
 STEPS = EPOCHS * STEPS_PER_EPOCH
 

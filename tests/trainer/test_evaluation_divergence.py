@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.evaluation.classifier import Classification
 from trainer.evaluation.descent import Descent, Group
-from trainer.outcome import BadSpec, Diverged
+from trainer.failures import BadSpec, Diverged
 
 
 @pytest.fixture(scope="module")

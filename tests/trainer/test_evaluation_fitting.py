@@ -12,7 +12,7 @@ from trainer.data.errors import DataError
 from trainer.evaluation import run_evaluation
 from trainer.evaluation.classifier import Classification
 from trainer.evaluation.fitting import Scores, _Run
-from trainer.outcome import BadSpec
+from trainer.failures import BadSpec
 
 STEPS = EPOCHS * STEPS_PER_EPOCH
 UNITS = 1 + (STEPS - 1) + EPOCHS

@@ -22,7 +22,7 @@ from trainer.evaluation.knn import class_votes, nearest, true_places
 from trainer.evaluation.linear_cached import MEAN_SQUARED_NORM, Labelled, Training, classify, comparable
 from trainer.evaluation.scoring import scores_of, top, top5, true_class_places
 from trainer.evaluation.units import Units
-from trainer.outcome import BadSpec, Diverged
+from trainer.failures import BadSpec, Diverged
 from trainer.runtime.context import Context
 
 CLASSES = 6

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from barlow_lab.environment import RENDEZVOUS_FILE
 from barlow_lab.journal import Journal, read_events
 from barlow_lab.specs import BackboneSpec, EvaluationSpec, KnnSpec, LinearSpec, PretrainSpec, parse_spec
 from trainer.data.registry import open_data_set
@@ -19,11 +20,11 @@ from trainer.evaluation import run_evaluation
 from trainer.evaluation.backbone import FrozenBackbone, open_backbone
 from trainer.evaluation.features import Features, extract
 from trainer.evaluation.units import Units
+from trainer.failures import BadSpec
 from trainer.models.backbones import build_backbone
 from trainer.models.exported import backbone_digest, save_backbone
 from trainer.optim.schedules import schedule_of
-from trainer.outcome import BadSpec
-from trainer.runtime import meeting, process_group
+from trainer.runtime import process_group
 from trainer.runtime.checkpoints import write_checkpoint
 from trainer.runtime.context import Context
 from trainer.runtime.ending import end_process
@@ -83,7 +84,7 @@ def rank_of_two(rank: int, folder: Path) -> None:
     os.environ |= {
         "RANK": str(rank),
         "WORLD_SIZE": "2",
-        meeting.RENDEZVOUS_FILE: str(folder / "meeting"),
+        RENDEZVOUS_FILE: str(folder / "meeting"),
         "CUDA_VISIBLE_DEVICES": "",
     }
     torch.set_num_threads(1)

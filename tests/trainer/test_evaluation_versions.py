@@ -12,7 +12,7 @@ from labelled_runs import StopAfter
 from barlow_lab.specs import DetectionSpec, SemiSupervisedSpec
 from trainer.data.errors import DataError
 from trainer.evaluation import run_evaluation
-from trainer.outcome import BadSpec
+from trainer.failures import BadSpec
 from trainer.runtime import checkpoints
 
 

@@ -12,9 +12,9 @@ import torch
 
 from barlow_lab.specs import BackboneSpec, KnnSpec, SpecError
 from trainer.evaluation.backbone import open_backbone
+from trainer.failures import BadSpec, of_exception
 from trainer.models.backbones import build_backbone, empty_backbone
 from trainer.models.exported import backbone_digest, load_backbone
-from trainer.outcome import BadSpec, of_exception
 from trainer.pretraining import pretrain
 
 NETWORK = """

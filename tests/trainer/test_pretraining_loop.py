@@ -16,8 +16,8 @@ from trainer.data.datasets import FirstImages
 from trainer.data.errors import DataError
 from trainer.data.generated import textures
 from trainer.data.registry import open_data_set
+from trainer.failures import BadSpec, Diverged
 from trainer.models.exported import load_backbone
-from trainer.outcome import BadSpec, Diverged
 from trainer.plan import Plan
 from trainer.pretraining import pretrain
 from trainer.runtime import checkpoints, precision

@@ -17,8 +17,8 @@ from trainer.data.errors import DataError, NothingReadable
 from trainer.data.registry import open_images
 from trainer.evaluation import run_evaluation
 from trainer.evaluation.units import UnitsWithinStep
+from trainer.failures import BadSpec, Diverged
 from trainer.metric_series import MetricSeries
-from trainer.outcome import BadSpec, Diverged
 from trainer.pretraining import pretrain
 from trainer.probes import untouched
 from trainer.runtime import compiling

@@ -9,8 +9,8 @@ import pytest
 import runs
 from odd_trees import make_split
 
+from barlow_lab.outcome import Outcome
 from trainer.evaluation.units import Stopped
-from trainer.outcome import Outcome
 from trainer.pretraining import pretrain
 from trainer.probes import Probes
 

@@ -16,7 +16,7 @@ import runs
 import torch
 from fifty_steps import SPEC, command, wait_for
 
-from trainer import run_directory
+from trainer import by_hand
 
 
 def test_one_failing_rank_ends_all_and_its_cause_is_the_outcome(tmp_path):
@@ -299,7 +299,7 @@ def test_a_lost_lease_ends_a_process_whose_last_word_is_not_taken(tmp_path, log)
 
 def test_a_failure_that_cannot_be_written_down_still_ends_the_process(tmp_path):
     """The disk takes nothing any more, and something of the process would wait for ever."""
-    run_directory.begin_by_hand(tmp_path / "run", SPEC, None)
+    by_hand.begin(tmp_path / "run", SPEC, None)
     script = (
         "import resource, sys, threading, time; from pathlib import Path; from trainer.execution import execute;"
         "threading.Thread(target=time.sleep, args=(600,)).start();"

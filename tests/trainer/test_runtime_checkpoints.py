@@ -13,11 +13,14 @@ import ranks
 import runs
 import torch
 
+from barlow_lab import outcome
+from barlow_lab import run_folder as folders
+from barlow_lab.outcome import Outcome
 from barlow_lab.specs import digest, parse_spec
 from barlow_lab.specs.common import CheckpointSpec
-from trainer import outcome, run_directory
+from trainer import by_hand
 from trainer.data.errors import DataError
-from trainer.outcome import BadSpec, Diverged, Outcome
+from trainer.failures import BadSpec, Diverged, of_exception
 from trainer.runtime import checkpoints, stopping
 from trainer.runtime.context import Context
 from trainer.runtime.resuming import agree_on_checkpoint
@@ -137,14 +140,14 @@ def test_outcomes_of_exceptions():
         (KeyboardInterrupt(), "crashed", "KeyboardInterrupt"),
     ]
     for error, name, message in cases:
-        found = outcome.of_exception(error, step=4)
+        found = of_exception(error, step=4)
         assert found.outcome == name
         assert message in found.message
         assert found.step == (9 if name == "diverged" else 4)
         assert found.error_class == type(error).__name__
     with pytest.raises(Exception, match="kind") as caught:
         parse_spec({})
-    assert outcome.of_exception(caught.value).outcome == "bad_spec"
+    assert of_exception(caught.value).outcome == "bad_spec"
 
 
 def test_the_first_outcome_stands(tmp_path, monkeypatch):
@@ -161,12 +164,12 @@ def test_the_first_outcome_stands(tmp_path, monkeypatch):
 
 def test_by_hand_attempts_count_up_and_another_spec_is_refused(tmp_path):
     run, spec = tmp_path / "run", runs.spec()
-    assert run_directory.begin_by_hand(run, spec, None) == 1
-    assert run_directory.begin_by_hand(run, runs.spec(name="renamed", run={"priority": 3}), None) == 2  # same science
+    assert by_hand.begin(run, spec, None) == 1
+    assert by_hand.begin(run, runs.spec(name="renamed", run={"priority": 3}), None) == 2  # same science
     assert digest(parse_spec(json.loads((run / "spec.json").read_text()))) == digest(spec)
-    assert run_directory.read_inputs(run / "attempts/0002") == {"backbone": None, "data": {"digits": None}}
+    assert folders.read_inputs(run / "attempts/0002") == {"backbone": None, "data": {"digits": None}}
     with pytest.raises(BadSpec, match="use another --run-dir"):
-        run_directory.begin_by_hand(run, runs.spec(seed=3), None)
+        by_hand.begin(run, runs.spec(seed=3), None)
 
 
 def test_by_hand_what_is_not_an_attempt_is_passed_by(tmp_path):
@@ -174,49 +177,38 @@ def test_by_hand_what_is_not_an_attempt_is_passed_by(tmp_path):
     written = _write(runs.context(tmp_path, 1), 9)
     (tmp_path / "attempts/0007.bad").mkdir()
     (tmp_path / "attempts/.DS_Store").touch()
-    assert run_directory.begin_by_hand(tmp_path, runs.spec(), None) == 2
+    assert by_hand.begin(tmp_path, runs.spec(), None) == 2
     assert agree_on_checkpoint(runs.context(tmp_path, 3), "d" * 64) == written
 
 
 def test_by_hand_an_unreadable_spec_in_the_run_directory_is_named(tmp_path):
     (tmp_path / "spec.json").write_text('{"kind": ')
     with pytest.raises(BadSpec, match=r"spec\.json is not a spec .* use another --run-dir"):
-        run_directory.begin_by_hand(tmp_path, runs.spec(), None)
+        by_hand.begin(tmp_path, runs.spec(), None)
 
 
 def test_by_hand_a_run_directory_is_one_process_s(tmp_path):
     run = tmp_path / "run"
     script = (
-        "import sys; from pathlib import Path; from trainer.run_directory import hold_by_hand;"
-        "hold_by_hand(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from trainer.by_hand import hold;"
+        "hold(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", script, str(run)]
     other = subprocess.Popen(command, env=ranks.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout is not None
     assert other.stdout.readline() == b"held\n"
     with pytest.raises(BadSpec, match=r"another process is at work in .*use another --run-dir"):
-        run_directory.hold_by_hand(run)
+        by_hand.hold(run)
     other.kill()
     other.communicate()
-    run_directory.hold_by_hand(run)
-
-
-def test_by_hand_a_published_backbone_makes_way_for_a_new_one(tmp_path):
-    for text in ("old", "new"):
-        exported = tmp_path / "attempt" / "backbone"
-        exported.mkdir(parents=True, exist_ok=True)
-        (exported / "config.json").write_text(text)
-        (tmp_path / ".backbone.tmp").mkdir()  # of a process killed here
-        run_directory.publish_backbone(tmp_path, tmp_path / "attempt")
-        assert (tmp_path / "backbone/config.json").read_text() == text
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["attempt", "backbone"]
+    by_hand.hold(run)
 
 
 def test_by_hand_a_backbone_that_the_spec_would_not_look_at_is_refused(tmp_path):
     fields = {"kind": "knn", "data": "digits", "backbone": {"name": "tiny"}, "backbone_from": {"random": 0}}
     for spec in (runs.spec(), parse_spec(fields)):
         with pytest.raises(BadSpec, match="leave --backbone out"):
-            run_directory.begin_by_hand(tmp_path / spec.kind, spec, tmp_path)
+            by_hand.begin(tmp_path / spec.kind, spec, tmp_path)
 
 
 def test_by_hand_a_backbone_is_a_published_one_or_a_checkpoint(tmp_path):
@@ -224,15 +216,15 @@ def test_by_hand_a_backbone_is_a_published_one_or_a_checkpoint(tmp_path):
     published.mkdir()
     knn = parse_spec({"kind": "knn", "data": "digits", "backbone_from": {"job": "p"}})
     with pytest.raises(BadSpec, match=r"no published backbone .* and no checkpoint folder"):
-        run_directory.begin_by_hand(tmp_path / "run", knn, published)
+        by_hand.begin(tmp_path / "run", knn, published)
     assert not (tmp_path / "run/attempts").exists()
     (published / "config.json").write_text('{"sha256": "abc"}')
     for folder, expected in (
         (published, {"path": str(published), "sha256": "abc"}),
         (saved, {"checkpoint": str(saved), "sha256": checkpoints.read_manifest(saved).sha256}),
     ):
-        attempt = run_directory.begin_by_hand(tmp_path / "run", knn, folder)
-        inputs = run_directory.read_inputs(run_directory.attempt_folder(tmp_path / "run", attempt))
+        attempt = by_hand.begin(tmp_path / "run", knn, folder)
+        inputs = folders.read_inputs(folders.attempt_folder(tmp_path / "run", attempt))
         assert inputs["backbone"] == expected
 
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from barlow_lab.specs import PretrainSpec
 from trainer import train_state
 from trainer.data.pixels import normalise
+from trainer.failures import Diverged
 from trainer.objectives.barlow_twins import barlow_twins
 from trainer.optim.schedules import Schedule
-from trainer.outcome import Diverged
 from trainer.runtime import precision
 from trainer.train_state import TrainState
 

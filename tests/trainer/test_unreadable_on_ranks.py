@@ -14,10 +14,11 @@ import torch
 from odd_trees import make_split
 from test_evaluation_runs import context_in, spec_of
 
+from barlow_lab.environment import RENDEZVOUS_FILE
 from barlow_lab.journal import read_events
 from trainer.evaluation import run_evaluation
 from trainer.pretraining import pretrain
-from trainer.runtime import meeting, process_group
+from trainer.runtime import process_group
 from trainer.runtime.ending import end_process
 
 KNN = spec_of(data={"name": "own"}, k=3)
@@ -44,7 +45,7 @@ def rank_of_two(rank: int, folder: Path, tree: Path) -> None:
     os.environ |= {
         "RANK": str(rank),
         "WORLD_SIZE": "2",
-        meeting.RENDEZVOUS_FILE: str(folder / "meeting"),
+        RENDEZVOUS_FILE: str(folder / "meeting"),
         "CUDA_VISIBLE_DEVICES": "",
     }
     torch.set_num_threads(1)

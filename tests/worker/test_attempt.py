@@ -13,15 +13,15 @@ from lab import Lab
 from sqlalchemy import select
 from worker_host import Host, small_pretraining
 
+from barlow_lab.disk import sha256_of
 from barlow_lab.journal import read_events
+from barlow_lab.run_folder import run_folder
 from service.completion import Ending
 from service.database.tables import Checkpoint, Correlation, Image
 from service.ledger.states import Outcome
-from service.run_folders import run_folder
 from service.settings import Settings
 from worker import clock, node, progress, stopping
 from worker.attempt import AttemptRun
-from worker.folders import sha256_of
 from worker.process import marked
 from worker.recorder.loops import Recorder
 

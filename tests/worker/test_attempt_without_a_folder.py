@@ -2,7 +2,7 @@
 
 from worker_host import Host, small_pretraining
 
-from service.run_folders import run_folder
+from barlow_lab.run_folder import run_folder
 
 
 def test_an_attempt_whose_folder_cannot_be_made_is_a_crash_that_counts(host: Host) -> None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from worker_host import Host, at_work
 
+from barlow_lab.disk import sha256_of
 from barlow_lab.specs import BackboneSpec
 from service.settings import Settings
 from trainer.models.backbones import build_backbone
 from trainer.models.exported import backbone_digest
-from worker.folders import sha256_of
 
 KNN = {"kind": "knn", "data": {"name": "digits"}, "images": {"size": 16, "resize": 16}}
 SMALL = {"name": "tiny_resnet", "stem": "small"}

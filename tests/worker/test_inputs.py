@@ -12,13 +12,13 @@ from lab import Lab
 from sqlalchemy.orm import Session
 from worker_host import small_pretraining
 
+from barlow_lab.disk import sha256_of
+from barlow_lab.run_folder import run_folder
 from barlow_lab.specs import parse_spec
 from service.database.tables import Checkpoint, Job
 from service.ledger import jobs
 from service.ledger.states import Outcome
-from service.run_folders import run_folder
 from service.settings import Settings
-from worker.folders import sha256_of
 from worker.inputs import BadInput, look_up
 
 

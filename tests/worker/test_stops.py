@@ -9,8 +9,8 @@ from sqlalchemy import text
 from worker_host import Host, small_pretraining
 
 from barlow_lab.journal import read_events
+from barlow_lab.run_folder import run_folder
 from service.ledger.states import Outcome
-from service.run_folders import run_folder
 
 LONG = small_pretraining(epochs=5000, run={"preemptible": True, "checkpoint": {"every_steps": 1}})
 """Writes a checkpoint after every step, so that most requests come while one is written."""

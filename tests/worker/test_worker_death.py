@@ -13,9 +13,9 @@ from sqlalchemy import select
 from worker_host import small_pretraining
 from worker_process import NODE, Worker
 
+from barlow_lab.run_folder import attempt_folder, run_folder
 from service.database.tables import Attempt, Checkpoint, Watermark
 from service.ledger.states import Outcome
-from service.run_folders import attempt_folder, run_folder
 from service.settings import Settings
 from worker.ending import ending
 from worker.process import marked

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from barlow_lab.disk import sha256_of
 from barlow_lab.given_files import checked
 from barlow_lab.specs import BackboneJudged, BackboneSpec, EvaluationSpec
+from trainer.failures import BadSpec
 from trainer.models.backbones import build_backbone
 from trainer.models.exported import backbone_digest, load_backbone, read_architecture, read_details
 from trainer.models.foreign import architecture_of, described, load_foreign
-from trainer.outcome import BadSpec
 from trainer.runtime import checkpoints
 from trainer.runtime.context import Context
 
@@ -180,7 +181,7 @@ def _pretrained_on(data: object, split: object, *fingerprints: object) -> Pretra
 
 def _of_checkpoint(folder: Path, sha256: str | None, root: Path | None, context: Context) -> _Opened:
     manifest = checkpoints.read_manifest(folder, root)
-    found = checkpoints.sha256_of(folder / checkpoints.STATE_FILE, partial(context.working, PHASE), root)
+    found = sha256_of(folder / checkpoints.STATE_FILE, partial(context.working, PHASE), root)
     if found != manifest.sha256 or sha256 not in (None, found):
         raise ValueError(f"{folder.name}/{checkpoints.STATE_FILE} is not the file that was written; use another step")
     architecture = BackboneSpec.model_validate(manifest.spec["backbone"])
@@ -199,7 +200,7 @@ def _of_file(path: Path, architecture: BackboneSpec | None, context: Context) ->
         fits = architecture_of(path, tick)
         example = f"they fit {described(fits)}" if fits is not None else "for example backbone: {name: resnet50}"
         raise ValueError(f"{path.name} holds weights alone: add the architecture as `backbone` ({example})")
-    return _foreign(path, architecture, checkpoints.sha256_of(path, tick), context)
+    return _foreign(path, architecture, sha256_of(path, tick), context)
 
 
 def _of_torchvision(name: str, resolved: dict[str, str], context: Context) -> _Opened:
@@ -215,7 +216,7 @@ def _of_torchvision(name: str, resolved: dict[str, str], context: Context) -> _O
         raise ValueError(
             f"{name} is the file {weights.file}, published at {weights.address}: give it as --backbone PATH"
         )
-    sha256 = checkpoints.sha256_of(path, partial(context.working, PHASE))
+    sha256 = sha256_of(path, partial(context.working, PHASE))
     weights.check(sha256)
     return _foreign(path, weights.architecture, sha256, context)
 

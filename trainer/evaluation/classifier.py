@@ -23,9 +23,9 @@ from trainer.evaluation.fitting import Fitting, Scores
 from trainer.evaluation.splits import Splits
 from trainer.evaluation.testing import Tested, tested
 from trainer.evaluation.units import Units
+from trainer.failures import BadSpec
 from trainer.models.exported import backbone_digest
 from trainer.models.seeding import drawn_from
-from trainer.outcome import BadSpec
 from trainer.plan import Plan
 from trainer.runtime import collectives
 from trainer.runtime.context import LOADING_SECONDS, Context

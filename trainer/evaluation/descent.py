@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from barlow_lab.specs.classification import EvaluationPrecision
+from trainer.failures import Diverged
 from trainer.optim.build import load_optimizer
 from trainer.optim.eager import Sgd
-from trainer.outcome import Diverged
 from trainer.runtime.batch_norm import RunningStatistics
 from trainer.runtime.gradients import Gradients
 from trainer.runtime.precision import StepGuard, allow_fast_products

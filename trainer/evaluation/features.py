@@ -17,7 +17,7 @@ from trainer.data.loading.evaluation import evaluation_batches
 from trainer.data.pixels import normalise
 from trainer.diagnostics.nothing_to_learn import Extremes
 from trainer.evaluation.units import Units, rounds, share
-from trainer.outcome import BadSpec
+from trainer.failures import BadSpec
 from trainer.runtime import collectives
 from trainer.runtime.context import LOADING_SECONDS, Context
 

@@ -22,7 +22,7 @@ from barlow_lab.specs.protocols import ScheduleSpec
 from trainer.data.errors import DataError
 from trainer.evaluation.descent import Descent
 from trainer.evaluation.units import Stopped, Units
-from trainer.outcome import BadSpec
+from trainer.failures import BadSpec
 from trainer.plan import Plan
 from trainer.runtime import checkpoints
 from trainer.runtime.checkpoint_writer import CheckpointWriter

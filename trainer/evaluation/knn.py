@@ -32,7 +32,7 @@ from trainer.evaluation.features import Features, labels_on
 from trainer.evaluation.frozen import frozen_features
 from trainer.evaluation.scoring import scores_of, true_class_places
 from trainer.evaluation.units import Stopped, Units
-from trainer.outcome import BadSpec
+from trainer.failures import BadSpec
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
 from trainer.runtime.started import journal_started

@@ -20,7 +20,7 @@ from trainer.evaluation.backbone import open_backbone
 from trainer.evaluation.classifier import Classification, fit_classification
 from trainer.evaluation.label_lists import choose_labels
 from trainer.evaluation.splits import open_splits
-from trainer.outcome import BadSpec
+from trainer.failures import BadSpec
 from trainer.runtime.batch_norm import synchronise_batch_norm
 from trainer.runtime.context import Context
 

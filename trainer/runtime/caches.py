@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from barlow_lab import private_folders
+from barlow_lab.environment import CACHE_DIR
 from trainer import temporary
 
-CACHE_DIR = "BARLOW_CACHE_DIR"
 FOLDERS = {"TORCHINDUCTOR_CACHE_DIR": "torchinductor", "TRITON_CACHE_DIR": "triton", "MPLCONFIGDIR": "matplotlib"}
 """Variables that say where; what is set stays as it is."""
 

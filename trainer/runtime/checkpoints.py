@@ -18,12 +18,11 @@ from typing import IO, Any
 
 import torch
 
-from barlow_lab.disk import naming
+from barlow_lab.disk import naming, sync_folder, write_json
 from barlow_lab.given_files import open_regular, read_json, refuse_compressed
 from barlow_lab.specs import backbone_inputs
 from barlow_lab.specs.common import CheckpointSpec
 from barlow_lab.specs.retention import Place, Recorded
-from trainer import outcome
 from trainer.runtime import retention
 from trainer.runtime.compiling import Form
 from trainer.runtime.context import Context
@@ -112,13 +111,13 @@ def write_checkpoint(
             compiled=form is not None and form.compiled,
             activation_budget=form.activation_budget if form is not None else None,
         )
-        outcome.write_json(temporary / MANIFEST_FILE, asdict(manifest))
+        write_json(temporary / MANIFEST_FILE, asdict(manifest))
         temporary.rename(final)
     except BaseException:
         # What is left takes the room that outcome.json needs on a full disk.
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    outcome.sync_folder(parent)
+    sync_folder(parent)
     score = metrics.get(policy.best_by) if policy.best_by is not None else None
     score = score if score is not None and math.isfinite(score) else None
     new = Recorded(Place(context.attempt, step), milestone, score)
@@ -181,16 +180,6 @@ def read_state(folder: Path, device: torch.device, root: Path | None = None) -> 
         opened = f"/proc/self/fd/{file.fileno()}"
         state: dict[str, Any] = torch.load(opened, map_location=device, weights_only=True)
     return state
-
-
-def sha256_of(path: Path, tick: Callable[[], None], root: Path | None = None) -> str:
-    """SHA-256 (hex) of a file; `tick` is called for every piece of it. `root` as for `read_manifest`."""
-    digest = hashlib.sha256()
-    with open_regular(path, within=root) as file:
-        while piece := file.read(PIECE_BYTES):
-            digest.update(piece)
-            tick()
-    return digest.hexdigest()
 
 
 class _StateWriter:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from barlow_lab.journal import FILE_NAME, read_events
+from barlow_lab.journal import read_events
+from barlow_lab.run_folder import JOURNAL
 from barlow_lab.specs.data_sets import DataSource, has_image_files
 from trainer.data.datasets import Images
 from trainer.runtime.context import Context
@@ -34,7 +35,7 @@ def other_data(context: Context, name: str, checkpoint: Path) -> str:
     datasets.yaml has changed, as far as the journal of its attempt tells, and what to do."""
     was: dict[str, str] = {}
     with suppress(OSError, ValueError):
-        for event in read_events(checkpoint.parents[1] / FILE_NAME):
+        for event in read_events(checkpoint.parents[1] / JOURNAL):
             fields = {"data": ("format",), "started": ("value_range",)}.get(event.kind, ())
             was |= {field: event.data[field] for field in fields if field in event.data}
     source = context.data_source(name)

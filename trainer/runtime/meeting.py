@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-RENDEZVOUS_FILE = "BARLOW_RENDEZVOUS_FILE"
+from barlow_lab.environment import RENDEZVOUS_FILE
+
 LOOK_SECONDS = 0.5
 
 

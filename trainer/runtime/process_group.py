@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore
 
-from trainer.runtime.meeting import RENDEZVOUS_FILE
+from barlow_lab.environment import RENDEZVOUS_FILE
 
 LOOPBACK = "lo"
 """Linux's name of the interface."""

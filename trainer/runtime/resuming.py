@@ -8,10 +8,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from barlow_lab.journal import FILE_NAME, read_events
-from trainer.outcome import BadSpec
-from trainer.run_directory import attempt_folder, attempts
-from trainer.runtime.checkpoints import MANIFEST_FILE, STATE_FILE, Manifest, folder_name, read_manifest, sha256_of
+from barlow_lab.disk import sha256_of
+from barlow_lab.journal import read_events
+from barlow_lab.run_folder import JOURNAL, attempt_folder, attempt_folders
+from trainer.failures import BadSpec
+from trainer.runtime.checkpoints import MANIFEST_FILE, STATE_FILE, Manifest, folder_name, read_manifest
 from trainer.runtime.context import Context
 from trainer.runtime.process_group import broadcast_integers
 
@@ -69,7 +70,7 @@ def _own_newest_first(context: Context) -> Iterator[tuple[int, int]]:
     """
     found: list[tuple[int, int]] = []
     last = math.inf
-    for attempt, folder in sorted(attempts(context.run_folder).items(), reverse=True):
+    for attempt, folder in sorted(attempt_folders(context.run_folder).items(), reverse=True):
         if attempt < context.attempt:
             names = [one.name.removeprefix("step-") for one in folder.glob("checkpoints/step-*")]
             found += [(int(name), attempt) for name in names if name.isdecimal() and int(name) <= last]
@@ -81,10 +82,10 @@ def counted_metrics(context: Context, step: int) -> set[str]:
     """Names of the metrics of `step` that earlier attempts have told, for an attempt that goes on from `step`: their
     lines count up to the step from which their successor went on."""
     names: set[str] = set()
-    for attempt, folder in sorted(attempts(context.run_folder).items(), reverse=True):
+    for attempt, folder in sorted(attempt_folders(context.run_folder).items(), reverse=True):
         if attempt < context.attempt:
             with suppress(OSError, ValueError):
-                lines = [line for line in read_events(folder / FILE_NAME) if line.kind == "metrics"]
+                lines = [line for line in read_events(folder / JOURNAL) if line.kind == "metrics"]
                 names.update(name for line in lines if line.step == step for name in line.data["values"])
             if _resume_step(folder) < step:
                 break
@@ -94,7 +95,7 @@ def counted_metrics(context: Context, step: int) -> set[str]:
 def _resume_step(folder: Path) -> float:
     """The step that an attempt went on from; infinite if it never came to that."""
     try:
-        started = (line for line in read_events(folder / FILE_NAME) if line.kind == "started")
+        started = (line for line in read_events(folder / JOURNAL) if line.kind == "started")
         return next((float(line.data["resume_step"]) for line in started), math.inf)
     except (OSError, ValueError):
         return math.inf

@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from barlow_lab.journal import FILE_NAME, Event, read_events
+from barlow_lab.journal import Event, read_events
+from barlow_lab.run_folder import JOURNAL, attempt_folders
 from barlow_lab.specs.common import CheckpointSpec
 from barlow_lab.specs.retention import Place, Recorded, retained, superfluous
-from trainer.run_directory import attempts
 
 
 class Retention:
@@ -24,7 +24,7 @@ class Retention:
     def finish(self) -> None:
         """Delete what a killed process left half written or half deleted, or named in its journal as deleted."""
         there = _on_disk(self._run_folder).values()
-        for attempt in attempts(self._run_folder).values():
+        for attempt in attempt_folders(self._run_folder).values():
             for leftover in attempt.glob("checkpoints/.step-*"):
                 shutil.rmtree(leftover)
             named = [name for line in _lines(attempt) for name in line.data.get("deleted", [])]
@@ -54,7 +54,7 @@ def delete(folder: Path) -> None:
 def _on_disk(run_folder: Path) -> dict[Place, Path]:
     return {
         Place(number, int(step)): folder
-        for number, attempt in attempts(run_folder).items()
+        for number, attempt in attempt_folders(run_folder).items()
         for folder in attempt.glob("checkpoints/step-*")
         if (step := folder.name.removeprefix("step-")).isdecimal()
     }
@@ -63,7 +63,7 @@ def _on_disk(run_folder: Path) -> dict[Place, Path]:
 def _recorded(run_folder: Path) -> list[Recorded]:
     """The checkpoints of all attempts that are there, each attempt's up to its successor's resume step."""
     found: dict[Place, Recorded] = {}
-    for number, attempt in sorted(attempts(run_folder).items()):
+    for number, attempt in sorted(attempt_folders(run_folder).items()):
         for line in _lines(attempt):
             if line.kind == "started":
                 found = {place: one for place, one in found.items() if place.step <= line.data["resume_step"]}
@@ -76,4 +76,4 @@ def _recorded(run_folder: Path) -> list[Recorded]:
 def _lines(attempt: Path) -> Iterator[Event]:
     """The journal up to a damaged line, if there is one: the good ones before it count."""
     with contextlib.suppress(ValueError):
-        yield from read_events(attempt / FILE_NAME)
+        yield from read_events(attempt / JOURNAL)

@@ -9,15 +9,8 @@ from pathlib import Path
 
 import torch
 
-from barlow_lab.given_files import read_json
+from barlow_lab.stop import REASONS, StopReason, read_request
 from trainer.runtime import collectives, signals
-
-REASONS = ("signal", "lease", "drain", "preempt", "pause", "cancel")
-"""Why a run is asked to stop; a later one wins over an earlier one.
-
-`signal`: TERM, INT or HUP to any rank; `lease`: the run database is away for too long; `drain`: the worker goes;
-`preempt`: the slots are for a job of higher priority; `pause`, `cancel`: a user asked for it.
-"""
 
 AGREE_SECONDS = 1.0
 MOST_STEPS_BETWEEN = 1000
@@ -26,7 +19,7 @@ MOST_STEPS_BETWEEN = 1000
 class StopRequests:
     """Agrees on stop requests without a collective in the other steps.
 
-    Rank 0 reads `control_file` ({"stop": reason}, written by rename); any rank may get a signal. A file that
+    Rank 0 reads `control_file` (barlow_lab.stop); any rank may get a signal. A file that
     says nothing of the kind, as a full disk may leave it, asks for nothing: one line in the log. At the step of an
     agreement the ranks take the maximum of (reason, steps to the next agreement); only rank 0, which has
     the clock, gives the second, so every rank knows the step of the next one.
@@ -42,7 +35,7 @@ class StopRequests:
         self._complaint: str | None = None
 
     @property
-    def reason(self) -> str | None:
+    def reason(self) -> StopReason | None:
         """The agreed reason, None while nobody asked."""
         return REASONS[self._agreed - 1] if self._agreed else None
 
@@ -80,18 +73,12 @@ class StopRequests:
         reason = self._read() if self._rank == 0 else None
         return REASONS.index(reason) + 1 if reason else int(signals.stop_heard())
 
-    def _read(self) -> str | None:
+    def _read(self) -> StopReason | None:
         try:
-            value = read_json(self._control_file)
-            reason = value.get("stop") if isinstance(value, dict) else None
-            if reason not in REASONS:
-                raise ValueError(f'it is not {{"stop": one of {", ".join(REASONS)}}}')
-        except FileNotFoundError:
-            return None
+            return read_request(self._control_file)
         except (OSError, ValueError) as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
                 with contextlib.suppress(OSError):  # a terminal that is gone
                     print(f"{self._control_file.name} is passed over: {error}", file=sys.stderr, flush=True)
             return None
-        return str(reason)

@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer import outcome
+from barlow_lab import outcome
+from barlow_lab.environment import ALIVE_FILE, ALIVE_SECONDS
 from trainer.runtime import caches
 
-ALIVE_FILE = "BARLOW_ALIVE_FILE"
-ALIVE_SECONDS = "BARLOW_ALIVE_SECONDS"
 PEER_SECONDS = 20.0
 LAST_WORD_SECONDS = 1.0
 EXIT_STATUS = 1

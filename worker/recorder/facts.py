@@ -12,13 +12,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from barlow_lab.journal import FILE_NAME, Event, read_events
+from barlow_lab.journal import Event, read_events
+from barlow_lab.run_folder import JOURNAL, attempt_folder
 from barlow_lab.specs import BackboneJudged, open_stored
 from service.database.tables import Attempt, Job
 from service.evaluations import backbone_of, data_of
 from service.ledger import warnings
 from service.mlflow_layout import headline, protocol_told
-from service.run_folders import attempt_folder
 from service.storable import storable
 from worker.recorder.mlflow_run import DataSet
 
@@ -101,7 +101,7 @@ class Facts:
         return found
 
     def _first_lines(self) -> Iterator[Event]:
-        journal = attempt_folder(self._folder, self._attempts[-1].number) / FILE_NAME
+        journal = attempt_folder(self._folder, self._attempts[-1].number) / JOURNAL
         lines = (line for line in read_events(journal) if line.kind != "progress")
         return islice(takewhile(lambda line: line.kind not in _BEHIND, lines), _LINES)
 

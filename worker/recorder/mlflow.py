@@ -16,10 +16,10 @@ from sqlalchemy import ColumnElement, Engine, func, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from barlow_lab.run_folder import run_folder
 from service.database.tables import Checkpoint, Experiment, Job, Watermark
 from service.ledger.states import JobState
 from service.recording import HOME, JOB_TAG, MLFLOW, POSTGRES, REBUILD, RUN_ID
-from service.run_folders import run_folder
 from worker.recorder.export import FILES, LAST_STEP, Export
 from worker.recorder.mlflow_experiment import MlflowExperiment
 from worker.recorder.mlflow_run import MlflowRun, jobs_in

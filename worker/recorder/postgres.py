@@ -14,11 +14,11 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from barlow_lab.given_files import open_regular
-from barlow_lab.journal import FILE_NAME, Event, read_events
+from barlow_lab.journal import Event, read_events
+from barlow_lab.run_folder import JOURNAL, attempt_folder, attempt_folders, run_folder
 from service.database.tables import Job, Watermark
 from service.ledger.states import JobState
 from service.recording import POSTGRES
-from service.run_folders import attempt_folder, attempt_folders, run_folder
 from service.storable import storable
 from worker.recorder.rows import Rows
 
@@ -61,7 +61,7 @@ class PostgresRecorder:
             terminal = JobState(session.scalars(select(Job.state).where(Job.id == job_id)).one()).terminal
             run = run_folder(self._runs_dir, job_id)
             number, offset = mark.position.get("attempt", 1), mark.position.get("offset", 0)
-            piece = _Piece(attempt_folder(run, number) / FILE_NAME, offset)
+            piece = _Piece(attempt_folder(run, number) / JOURNAL, offset)
             if piece.end > offset:
                 _write(Rows(session, job_id, number, run), piece)
                 mark.position = {"attempt": number, "offset": piece.end}
@@ -121,5 +121,5 @@ def _recorded(rows: Rows, lines: Sequence[Event]) -> Exception | None:
 
 
 def _next_journal(run: Path, number: int) -> int | None:
-    later = (n for n, folder in attempt_folders(run).items() if n > number and (folder / FILE_NAME).exists())
+    later = (n for n, folder in attempt_folders(run).items() if n > number and (folder / JOURNAL).exists())
     return min(later, default=None)

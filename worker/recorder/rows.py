@@ -14,11 +14,11 @@ from sqlalchemy import BigInteger, delete, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from barlow_lab.journal import FILE_NAME, Event
+from barlow_lab.journal import Event
+from barlow_lab.run_folder import JOURNAL, attempt_folder
 from service.database.tables import Attempt, Checkpoint, Correlation, Image, Job, Metric
 from service.ledger import events as job_events
 from service.recording import rebuild
-from service.run_folders import attempt_folder
 from service.storable import storable
 
 # What PostgreSQL 18 says of the row that an upsert replaced; null where there was none.
@@ -78,7 +78,7 @@ class Rows:
 
     def left_out(self, byte: int, why: str) -> None:
         """Report a line that begins at this byte and is not recorded."""
-        file = f"attempts/{self._number:04d}/{FILE_NAME}"
+        file = f"attempts/{self._number:04d}/{JOURNAL}"
         log.error("job %s: a line of %s at byte %d is left out: %s", self._job_id, file, byte, why)
         message = f"a damaged line of {file}, at byte {byte}, was left out: {why}"[:1000]
         payload = {"message": storable(message), "file": file, "byte": byte}

@@ -20,9 +20,9 @@ from trainer.evaluation.detection.testing import DetectorTest, in_words
 from trainer.evaluation.detection.training import DetectionFit
 from trainer.evaluation.fitting import Fitting
 from trainer.evaluation.splits import Splits, open_splits
+from trainer.failures import BadSpec
 from trainer.models.detectors.c4 import C4Detector, DetectorForm
 from trainer.models.exported import backbone_digest
-from trainer.outcome import BadSpec
 from trainer.plan import Plan
 from trainer.runtime.context import LOADING_SECONDS, Context
 from trainer.runtime.precision import PRODUCT_DTYPES

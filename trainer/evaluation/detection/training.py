@@ -26,10 +26,10 @@ from trainer.evaluation.backbone import FrozenBackbone
 from trainer.evaluation.descent import Descent, Group
 from trainer.evaluation.detection.testing import DetectorTest
 from trainer.evaluation.units import Units
+from trainer.failures import BadSpec
 from trainer.models.detectors.c4 import C4Detector
 from trainer.models.detectors.regions import Target
 from trainer.models.detectors.sampling import Key
-from trainer.outcome import BadSpec
 from trainer.runtime import collectives
 from trainer.runtime.batch_norm import SynchronisedBatchNorm, synchronise_batch_norm
 from trainer.runtime.context import Context

@@ -1,42 +1,29 @@
-"""Folders and files of a run, and what a run started by hand does for itself that a worker would do."""
+"""What a run started by hand does for itself that a worker would do."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from barlow_lab.disk import write_json
 from barlow_lab.given_files import read_json
+from barlow_lab.run_folder import INPUTS, SPEC, attempt_folder, attempt_folders
 from barlow_lab.specs import EvaluationSpec, PretrainSpec, Spec, SpecError, digest, parse_spec
 from barlow_lab.specs.backbone_inputs import CONFIG, MANIFEST, backbone_input
 from barlow_lab.specs.catalogue import built_in_data_sets
 from barlow_lab.specs.data_sets import DataSource, ImageFolderSource, ImagesSource, load_data_sets, unchecked
 from barlow_lab.specs.image_size import names_no_size, with_size
-from trainer.outcome import BadSpec, sync_folder, write_json
+from trainer.failures import BadSpec
 
-SPEC_FILE = "spec.json"
-INPUTS_FILE = "inputs.json"
-CONTROL_FILE = "control.json"
-BACKBONE = "backbone"
 UNLABELLED = "images:"
 """Before a folder of `--data`: it holds images without labels."""
 
 
-def attempt_folder(run_folder: Path, attempt: int) -> Path:
-    """The folder of one attempt: the only place its ranks write to."""
-    return run_folder / "attempts" / f"{attempt:04d}"
-
-
-def attempts(run_folder: Path) -> dict[int, Path]:
-    """The attempts' folders by number; what a user set aside beside them, say `0003.bad`, is none."""
-    return {int(folder.name): folder for folder in (run_folder / "attempts").glob("*") if folder.name.isdecimal()}
-
-
-def hold_by_hand(run_folder: Path) -> None:
+def hold(run_folder: Path) -> None:
     """Make the run directory and keep it for this process until it ends, however it ends.
 
     Raises:
@@ -51,9 +38,7 @@ def hold_by_hand(run_folder: Path) -> None:
         raise BadSpec(f"another process is at work in {run_folder}; wait for it, or use another --run-dir") from error
 
 
-def begin_by_hand(
-    run_folder: Path, spec: Spec, backbone: Path | None, data: Mapping[str, DataSource] | None = None
-) -> int:
+def begin(run_folder: Path, spec: Spec, backbone: Path | None, data: Mapping[str, DataSource] | None = None) -> int:
     """Make the folder of the run's next attempt with inputs.json; returns the attempt's number.
 
     `data` holds data sets by name, of more than this spec's if the user likes.
@@ -63,18 +48,18 @@ def begin_by_hand(
     """
     run_folder.mkdir(parents=True, exist_ok=True)
     _keep_spec(run_folder, spec)
-    attempt = max(attempts(run_folder), default=0) + 1
+    attempt = max(attempt_folders(run_folder), default=0) + 1
     folder = attempt_folder(run_folder, attempt)
     inputs = {
         "backbone": _backbone_input(backbone, spec),
         "data": {spec.data.name: _data_input((data or {}).get(spec.data.name))},
     }
     folder.mkdir(parents=True)
-    write_json(folder / INPUTS_FILE, inputs)
+    write_json(folder / INPUTS, inputs)
     return attempt
 
 
-def data_by_hand(
+def data_sources(
     folders: Mapping[str, str], data_sets: Path | None, warn: Callable[[str], None] = lambda message: None
 ) -> dict[str, DataSource]:
     """Data sets by name: those of a datasets.yaml, and folders, which come first: a tree of class folders, or with
@@ -104,15 +89,13 @@ def _folder_by_hand(folder: str) -> DataSource:
     return ImageFolderSource(format="image_folder", root=root)
 
 
-def image_side_by_hand(
-    run_folder: Path, spec: Spec, backbone: Path | None, data: Mapping[str, DataSource]
-) -> int | None:
+def image_side(run_folder: Path, spec: Spec, backbone: Path | None, data: Mapping[str, DataSource]) -> int | None:
     """The image size of an evaluation that names none: that of the run which is there already, or else what
     `with_size` makes of the backbone and the data set; None where the spec asks for none."""
     if not names_no_size(spec):
         return None
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return int(read_json(run_folder / SPEC_FILE)["images"]["size"])
+        return int(read_json(run_folder / SPEC)["images"]["size"])
     built_in, source = built_in_data_sets().get(spec.data.name), data.get(spec.data.name)
     entry = built_in if source is None else unchecked(source)
     trained_at, network = (None, None) if backbone is None else _trained_at(backbone)
@@ -135,28 +118,8 @@ def _trained_at(backbone: Path) -> tuple[int | None, str | None]:
     return None, None
 
 
-def read_inputs(folder: Path) -> dict[str, Any]:
-    """inputs.json of the attempt in `folder`."""
-    value: dict[str, Any] = read_json(folder / INPUTS_FILE)
-    return value
-
-
-def publish_backbone(run_folder: Path, folder: Path) -> None:
-    """Copy the attempt's backbone to the run's, where a reader finds a whole one or, for a moment, none."""
-    final = run_folder / BACKBONE
-    temporary, replaced = run_folder / f".{BACKBONE}.tmp", run_folder / f".{BACKBONE}.replaced"
-    for leftover in (temporary, replaced):
-        shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(folder / BACKBONE, temporary)
-    if final.exists():
-        final.rename(replaced)
-    temporary.rename(final)
-    sync_folder(run_folder)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
 def _keep_spec(run_folder: Path, spec: Spec) -> None:
-    path = run_folder / SPEC_FILE
+    path = run_folder / SPEC
     if not path.exists():
         write_json(path, spec.resolved())
         return
