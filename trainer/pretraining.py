@@ -30,6 +30,7 @@ from trainer.failures import BadSpec, Diverged
 from trainer.metric_series import MetricSeries
 from trainer.models.exported import backbone_digest, save_backbone
 from trainer.models.projector import rank_warning
+from trainer.objectives.base import Objective
 from trainer.optim.schedules import schedule_of
 from trainer.plan import Plan
 from trainer.probes import Probes
@@ -107,7 +108,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
             for step in plan.correlations_due(batch.step):
                 series.flush()
                 state.raise_if_diverged()
-                _record_correlation(spec, context, plan, series, step, update, views, nothing)
+                _record_correlation(state.objective, context, plan, series, step, update, views, nothing)
             pace.report(context, series, batch.step)
             # Of a probe: a stop has cut it short.
             halted = probes is not None and probes.due(batch.step) and not probes.record(state, series, batch.step)
@@ -220,23 +221,15 @@ def _resume(
 
 def _record_metrics(series: MetricSeries, plan: Plan, step: int, update: Update) -> None:
     terms = update.terms
-    on_device = {
-        "loss": terms.loss.detach(),
-        "on_diagonal": terms.on_diagonal,
-        "off_diagonal": terms.off_diagonal,
-        "off_diagonal_excess": terms.off_diagonal_excess,
-        "correlation_diagonal_mean": terms.correlation_diagonal_mean,
-        "correlation_off_diagonal_rms": terms.correlation_off_diagonal_rms,
-        "grad_norm": update.gradient_norm,
-    }
+    on_device = {"loss": terms.loss.detach(), **terms.parts, "grad_norm": update.gradient_norm}
     if update.skipped_steps is not None:
         on_device["skipped_steps"] = update.skipped_steps
-    known = {"noise_floor": terms.noise_floor, "learning_rate": update.learning_rate}
+    known = {**terms.known, "learning_rate": update.learning_rate}
     series.take(step, plan.epoch(step), on_device, known, update.first_bad_step)
 
 
 def _record_correlation(
-    spec: PretrainSpec,
+    objective: Objective,
     context: Context,
     plan: Plan,
     series: MetricSeries,
@@ -264,7 +257,7 @@ def _record_correlation(
         z_a_nd,
         z_b_nd,
         step=step,
-        lambda_=spec.objective.lambda_,
+        off_diagonal_weight=objective.off_diagonal_weight,
         loss=float(update.terms.loss.detach()),
         tick=tick,
     )

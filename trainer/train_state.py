@@ -14,7 +14,7 @@ from trainer.data.pixels import normalise
 from trainer.failures import Diverged
 from trainer.models.backbones import build_backbone
 from trainer.models.projector import build_projector
-from trainer.objectives.barlow_twins import BarlowTwinsTerms, barlow_twins
+from trainer.objectives.base import Terms, build_objective
 from trainer.optim.build import build_optimizer, load_optimizer, set_rates
 from trainer.optim.groups import ParameterGroups, parameter_groups
 from trainer.optim.schedules import Schedule
@@ -40,7 +40,7 @@ class Update:
     for gradients that are not finite, 0 so far.
     """
 
-    terms: BarlowTwinsTerms
+    terms: Terms
     gradient_norm: Tensor
     learning_rate: float
     z_a_nd: Tensor
@@ -57,6 +57,7 @@ class TrainState:
         self._schedule = schedule
         self._device = device
         self._dtype = PARAMETER_DTYPES[spec.precision]
+        self.objective = build_objective(spec.objective)
         self._pieces = spec.batch_size // (spec.micro_batch or spec.batch_size)
         backbone = build_backbone(spec.backbone, seed=spec.seed, side=spec.views.size)
         projector = build_projector(int(backbone.feature_width), spec.projector.widths, seed=spec.seed)  # type: ignore[arg-type]
@@ -99,34 +100,30 @@ class TrainState:
         skipped = None if scale is None else self._guard.skipped_steps
         return Update(terms, norm, rate, z_a_nd, z_b_nd, self._guard.diverged_at, skipped)
 
-    def _differentiate(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[BarlowTwinsTerms, Tensor]:
+    def _differentiate(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[Terms, Tensor]:
         differentiate = self._at_once if self._pieces == 1 else self._piece_by_piece
         return differentiate(view_a, view_b, scale)
 
-    def _at_once(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[BarlowTwinsTerms, Tensor]:
+    def _at_once(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[Terms, Tensor]:
         """The terms, and the embeddings (2, n, d); this rank's share of the gradient is in place."""
         z_2nd = self._embed(view_a, view_b)
-        terms = self._objective(z_2nd)
+        terms = self.objective(*z_2nd.unbind())
         torch.autograd.backward(terms.loss, scale)
         return terms, z_2nd
 
-    def _piece_by_piece(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[BarlowTwinsTerms, Tensor]:
+    def _piece_by_piece(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[Terms, Tensor]:
         """The same in the memory of one piece, with batch statistics of a piece: first
         all embeddings without a graph and the gradient of the loss with respect to them, then every piece again, with
         its rows of that gradient."""
         pieces = list(zip(view_a.chunk(self._pieces), view_b.chunk(self._pieces), strict=True))
         with torch.no_grad():
             z_2nd = torch.cat([self._embed(*piece) for piece in pieces], 1)
-        terms = self._objective(z_2nd.requires_grad_())
+        terms = self.objective(*z_2nd.requires_grad_().unbind())
         (gradient_2nd,) = torch.autograd.grad(terms.loss, z_2nd, scale)
         with self._statistics.held():
             for piece, gradient_2md in zip(pieces, gradient_2nd.chunk(self._pieces, 1), strict=True):
                 torch.autograd.backward(self._embed(*piece), gradient_2md)
         return terms, z_2nd
-
-    def _objective(self, z_2nd: Tensor) -> BarlowTwinsTerms:
-        z_a_nd, z_b_nd = z_2nd.unbind()
-        return barlow_twins(z_a_nd, z_b_nd, self._spec.objective.lambda_, self._spec.objective.form)
 
     def _embed(self, view_a: Tensor, view_b: Tensor) -> Tensor:
         """Both views in one forward pass, (n, 3, S, S) uint8 each -> (2, n, d)."""

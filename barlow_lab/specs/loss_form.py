@@ -54,6 +54,11 @@ def numbers_held(form: LossForm, samples: int, features: int, ranks: int) -> int
     return (features if form == "direct" else rows_of_a_shard(features, ranks)) * features
 
 
+def rows_held(features: int, ranks: int, budget: int = BUDGET) -> int:
+    """Rows of a (d, d) matrix that are held at once where there is no dual form: all that fit into `budget` numbers."""
+    return features if features * features <= budget else rows_of_a_shard(features, ranks)
+
+
 def rows_of_a_shard(features: int, ranks: int) -> int:
     """Rows of C in one shard of the sharded form: d / W of them, and no more than d / 8."""
     return -(-features // max(LEAST_SHARDS, ranks))

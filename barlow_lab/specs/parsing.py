@@ -25,7 +25,6 @@ KINDS: dict[str, type[Spec]] = {
     "svm": SvmSpec,
     "detection": DetectionSpec,
 }
-_UNION_TAGS = {"lars", "sgd", "adamw"}
 _NAIVE_ACCUMULATION = {
     "accumulate_grad_batches",
     "accumulation",
@@ -34,6 +33,15 @@ _NAIVE_ACCUMULATION = {
     "gradient_accumulation_steps",
 }
 """What others call the sum of the gradients of small batches."""
+
+
+def _tags(field: str) -> tuple[str, ...]:
+    """The names among which a field of a pretraining chooses, the default first; none: it is no such field."""
+    models = _models_in(PretrainSpec.model_fields[field].annotation) if field in PretrainSpec.model_fields else []
+    if len(models) < 2 or any("name" not in model.model_fields for model in models):
+        return ()
+    return tuple(tag for model in models for tag in get_args(model.model_fields["name"].annotation))
+
 
 LONGEST_PART = 200
 """Characters of one part of a pointer."""
@@ -120,7 +128,7 @@ def faults(error: ValidationError, model: type[BaseModel], *, at_most: int = MAX
             message = "this field is required"
         elif item["type"] == "union_tag_invalid":
             path.append("name")
-            tag, tags = str(item["ctx"]["tag"])[:100], sorted(_UNION_TAGS)
+            tag, tags = str(item["ctx"]["tag"])[:100], list(_tags(str(loc[0])))
             message = f"unknown name {tag!r}; use one of {', '.join(tags)}{_nearest(tag, tags)}"
         elif item["type"] in ("model_type", "model_attributes_type", "dict_type"):
             message = "an object is expected here"
@@ -131,8 +139,8 @@ def faults(error: ValidationError, model: type[BaseModel], *, at_most: int = MAX
 
 
 def _is_tag(loc: tuple[int | str, ...], index: int) -> bool:
-    """Whether pydantic wrote this part of a location to say which optimiser it took, not the user."""
-    return index == 1 and loc[0] == "optimizer" and loc[1] in _UNION_TAGS
+    """Whether pydantic wrote this part of a location to say which member of a union it took, not the user."""
+    return index == 1 and loc[1] in _tags(str(loc[0]))
 
 
 def _at_both(found: list[Fault], value: Mapping[Any, Any]) -> list[Fault]:

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from barlow_lab.specs.catalogue import image_size_fault
 from barlow_lab.specs.common import BackboneSpec, DataSpec, JobSpec, SpecModel, ranks_fault, refuse
-from barlow_lab.specs.loss_form import DUAL_BELOW, LossFormOrAuto, dual_is_exact
+from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveSpec
 from barlow_lab.specs.views import ViewsSpec
 
 Precision = Literal["fp32", "bf16", "fp16", "fp64"]
@@ -37,18 +37,6 @@ class ProjectorSpec(SpecModel):
 
     widths: list[Annotated[int, Field(ge=2, le=65536), BeforeValidator(_leaves_a_pair)]] = Field(
         default_factory=lambda: [8192, 8192, 8192], min_length=1, max_length=8
-    )
-
-
-class BarlowTwinsSpec(SpecModel):
-    """Barlow Twins: sum (1 - C_ii)^2 + lambda * sum over i != j of C_ij^2 (Zbontar et al. 2021, equation 1)."""
-
-    name: Literal["barlow_twins"] = "barlow_twins"
-    lambda_: float = Field(0.0051, gt=0.0, alias="lambda")
-    form: LossFormOrAuto = Field(
-        "auto",
-        description="One of three exact ways to the same loss: `direct` holds the matrix of features, `dual` that of "
-        "samples, `sharded` that of features a part at a time; `auto` takes the cheapest that is exact and fits",
     )
 
 
@@ -125,7 +113,7 @@ class PretrainSpec(JobSpec):
     views: ViewsSpec = Field(default_factory=lambda: ViewsSpec.model_validate({}))
     backbone: BackboneSpec = Field(default_factory=BackboneSpec)
     projector: ProjectorSpec = Field(default_factory=ProjectorSpec)
-    objective: BarlowTwinsSpec = Field(default_factory=BarlowTwinsSpec)
+    objective: ObjectiveSpec = Field(default_factory=BarlowTwinsSpec)
     optimizer: OptimizerSpec = Field(default_factory=LarsSpec)
     epochs: int = Field(1000, ge=1, le=100_000)
     max_steps: int | None = Field(None, ge=1, description="Stop here if it comes before the last epoch")
@@ -147,10 +135,12 @@ class PretrainSpec(JobSpec):
 
     @model_validator(mode="before")
     @classmethod
-    def _lars_by_default(cls, value: Any) -> Any:
-        optimizer = value.get("optimizer") if isinstance(value, dict) else None
-        if isinstance(optimizer, dict) and "name" not in optimizer:
-            value = {**value, "optimizer": {"name": "lars", **optimizer}}
+    def _named_by_default(cls, value: Any) -> Any:
+        """Parameters without a name are those of the member of the union that is taken when nothing is said."""
+        for field, default in (("objective", "barlow_twins"), ("optimizer", "lars")):
+            given = value.get(field) if isinstance(value, dict) else None
+            if isinstance(given, dict) and "name" not in given:
+                value = {**value, field: {"name": default, **given}}
         return value
 
     @model_validator(mode="after")
@@ -166,13 +156,8 @@ class PretrainSpec(JobSpec):
                 f"data.limit {self.data.limit} is below batch_size {self.batch_size}: the last partial batch is "
                 "dropped, so there would be no step at all; lower batch_size"
             )
-        width = self.projector.widths[-1]
-        if self.objective.form == "dual" and not dual_is_exact(self.batch_size, width):
-            faults["objective", "form"] = (
-                f"objective.form dual is exact in float32 only for a batch_size below {DUAL_BELOW:g} of the last "
-                f"projector width, and {self.batch_size} is not below {DUAL_BELOW * width:g}; leave it out, "
-                "lower batch_size, or widen the projector"
-            )
+        for field, said in self.objective.faults(batch_size=self.batch_size, width=self.projector.widths[-1]).items():
+            faults["objective", field] = said
         if said := image_size_fault(self.backbone.name, self.views.size):
             faults["views", "size"] = said
         warmup = self.optimizer.warmup_epochs

@@ -15,7 +15,6 @@ from barlow_lab.specs import (
     SvmSpec,
 )
 from barlow_lab.specs.catalogue import CATALOGUE_SIDE, Trunk, backbones
-from barlow_lab.specs.loss_form import choose_form, numbers_held
 from service.api.fleet import Fleet, NodeSize
 from service.api.schemas import Fit, Memory, Parameters
 from service.api.sizes import labelled_images, trains_on_batches
@@ -76,10 +75,8 @@ def memory(spec: Spec, backbone: BackboneSpec, classes: int | None = None, image
         activations = 2 * piece * (view + stored * (2 * sum(hidden) + last))
         if spec.micro_batch is not None:
             activations += 2 * 2 * batch * last * master
-        form = spec.objective.form
-        if form == "auto":
-            form = choose_form(spec.batch_size, last, slots)
-        objective = master * numbers_held(form, spec.batch_size, last, slots)
+        held = spec.objective.numbers_held(samples=spec.batch_size, features=last, ranks=slots)
+        objective = master * held
     elif isinstance(spec, SemiSupervisedSpec | DetectionSpec):
         activations = batch * view
     else:

@@ -83,7 +83,7 @@ def heatmap(job: RecordedJob, step: int) -> None:
     both, a, b = (torch.randn(128, 64, generator=drawn) for _ in range(3))
     views = (step * both + 5 * a, step * both + 5 * b)
     found = write_correlation_record(
-        job.folder / "correlation", *views, step=step, lambda_=0.01, loss=64 / (1 + step), tick=lambda: None
+        job.folder / "correlation", *views, step=step, off_diagonal_weight=0.01, loss=64 / (1 + step), tick=lambda: None
     )
     job.journal.append("correlation", step=step, epoch=step // 10, **found)
 

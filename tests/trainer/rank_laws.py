@@ -9,9 +9,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from barlow_lab.specs import PretrainSpec
+from barlow_lab.specs import PretrainSpec, VicregSpec
 from barlow_lab.specs.loss_form import LossForm
 from trainer.objectives.barlow_twins import barlow_twins
+from trainer.objectives.base import build_objective
 from trainer.optim.schedules import Schedule
 from trainer.runtime import collectives, process_group
 from trainer.runtime.batch_norm import synchronise_batch_norm
@@ -100,8 +101,26 @@ def objective(rank: int, ranks: int) -> dict[str, Tensor]:
     return out
 
 
+def vicreg(rank: int, ranks: int) -> dict[str, Tensor]:
+    """Its terms and the gradient of every embedding; the third feature of view a is dead."""
+    generator = torch.Generator().manual_seed(1)
+    views = 3 + 0.7 * torch.randn(2, GLOBAL_BATCH, 24, generator=generator, dtype=torch.float64)
+    views[0, :, 2] = 0.7
+    z_a, z_b = (share(view, rank, ranks).clone().requires_grad_() for view in views)
+    terms = build_objective(VicregSpec(name="vicreg"))(z_a, z_b)
+    (2 * terms.loss).backward()
+    gradients = {f"{name}.grad": collectives.all_gather_rows(z.grad) for name, z in (("a", z_a), ("b", z_b))}
+    return {"loss": terms.loss.detach(), **terms.parts, **gradients}
+
+
 def training(
-    optimizer: dict[str, Any], rank: int, ranks: int, pieces: int = 1, backbone: str = "tiny", side: int = 16
+    optimizer: dict[str, Any],
+    rank: int,
+    ranks: int,
+    pieces: int = 1,
+    backbone: str = "tiny",
+    side: int = 16,
+    objective: str = "barlow_twins",
 ) -> dict[str, Tensor]:
     """All parameters and buffers after a few whole steps in float64."""
     spec = PretrainSpec.model_validate(
@@ -110,6 +129,7 @@ def training(
             "views": {"size": side},
             "backbone": {"name": backbone},
             "projector": {"widths": [24, 24]},
+            "objective": {"name": objective},
             "optimizer": {"reference_batch_size": None, **optimizer},
             "batch_size": GLOBAL_BATCH,
             "micro_batch": GLOBAL_BATCH // pieces if pieces > 1 else None,
@@ -139,8 +159,10 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         "compiled_batch_norm": batch_norm(rank, ranks, views=2, compiled=ranks == 2),
         "uneven_batch_norm": uneven_batch_norm(rank, ranks),
         "objective": objective(rank, ranks),
+        "vicreg": vicreg(rank, ranks),
         **{name: training(optimizer, rank, ranks) for name, optimizer in OPTIMIZERS.items()},
         "pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2),
+        "vicreg in pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2, objective="vicreg"),
         # A network that torchvision builds with dropout, which would draw on every rank what it draws on one.
         "dropout": training(OPTIMIZERS["lars"], rank, ranks, backbone="squeezenet1_1", side=32),
         "rows": {"gathered": collectives.all_gather_rows(rows[cut[rank] : cut[rank + 1]])},

@@ -31,7 +31,7 @@ def _embeddings(matrix: np.ndarray, samples: int = 101) -> tuple[torch.Tensor, t
 
 def _write(folder: Path, views: tuple[torch.Tensor, torch.Tensor]) -> tuple[dict[str, np.ndarray], dict]:
     event = write_correlation_record(
-        folder / "correlation", *views, step=1200, lambda_=0.5, loss=1.25, tick=lambda: None
+        folder / "correlation", *views, step=1200, off_diagonal_weight=0.5, loss=1.25, tick=lambda: None
     )
     event = json.loads(json.dumps(event, allow_nan=False))
     assert event["file"] == "correlation/step-00001200.npz"
@@ -91,7 +91,7 @@ def test_one_correlated_pair_a_dead_feature_and_asymmetry(tmp_path):
     assert arrays["row_energy"][2] == pytest.approx(0.75**2)
     assert arrays["row_energy"].sum() == pytest.approx(0.75**2)
     matrix[5, 2] = -0.75
-    assert summarise(_survey(_embeddings(matrix)), lambda_=0.5)["symmetry_defect"] < 1e-6
+    assert summarise(_survey(_embeddings(matrix)), off_diagonal_weight=0.5)["symmetry_defect"] < 1e-6
 
 
 def _survey(views: tuple[torch.Tensor, torch.Tensor]) -> correlation_survey.Survey:
@@ -100,9 +100,9 @@ def _survey(views: tuple[torch.Tensor, torch.Tensor]) -> correlation_survey.Surv
 
 def test_a_view_with_itself_is_symmetric_to_the_last_bit():
     z = torch.randn(50, 12, generator=torch.Generator().manual_seed(1))
-    assert summarise(_survey((z, z)), lambda_=0.5)["symmetry_defect"] == 0.0
+    assert summarise(_survey((z, z)), off_diagonal_weight=0.5)["symmetry_defect"] == 0.0
     collapsed = torch.full((50, 12), 3.0)
-    assert summarise(_survey((collapsed, collapsed)), lambda_=0.5)["symmetry_defect"] == 0.0
+    assert summarise(_survey((collapsed, collapsed)), off_diagonal_weight=0.5)["symmetry_defect"] == 0.0
     assert _survey((collapsed, collapsed)).top_pairs == []
 
 

@@ -80,6 +80,7 @@ STEPS = [
     {"optimizer": {"name": "adamw"}, "precision": "bf16"},
     {"precision": "fp16", "micro_batch": 6},
     {"objective": {"form": "direct"}},
+    {"objective": {"name": "vicreg"}},
     {"objective": {"form": "dual"}, "projector": {"widths": [24, 32]}},
 ]
 

@@ -56,13 +56,17 @@ class _NoBatchNorm(nn.Module):
         return self.convolution(images).tanh().mean((2, 3))
 
 
+@pytest.mark.parametrize("objective", ["barlow_twins", "vicreg"])
 @pytest.mark.parametrize("micro_batch", [2, 4, 12])
-def test_pieces_without_batch_normalisation_give_the_plain_step(micro_batch: int, monkeypatch: pytest.MonkeyPatch):
+def test_pieces_without_batch_normalisation_give_the_plain_step(
+    micro_batch: int, objective: str, monkeypatch: pytest.MonkeyPatch
+):
     results = []
     for chosen in (None, micro_batch):
         torch.manual_seed(0)
         monkeypatch.setattr(train_state, "build_backbone", lambda *_, **__: _NoBatchNorm())
-        state = built(micro_batch=chosen, precision="fp64", projector={"widths": [16]})
+        widths, named = {"widths": [16]}, {"name": objective}
+        state = built(micro_batch=chosen, precision="fp64", projector=widths, objective=named)
         losses = [state.update(*views(step), step).terms.loss for step in (1, 2, 3)]
         results.append([*losses, *gradients(state), *(p.detach() for p in state.model.parameters())])
     for plain, in_pieces in zip(*results, strict=True):

@@ -23,14 +23,15 @@ def write_correlation_record(
     z_b_nd: Tensor,
     *,
     step: int,
-    lambda_: float,
+    off_diagonal_weight: float | None,
     loss: float,
     tick: Callable[[], None],
 ) -> dict[str, Any]:
     """Write `folder`/step-XXXXXXXX.npz and .png, and return the data of the `correlation` event.
 
     `z_a_nd`, `z_b_nd` are the embeddings of the two views of the whole batch at `step`, (N, d), on any device; `loss`
-    goes into the title of the picture; `tick` is called after each part of the work.
+    goes into the title of the picture; `off_diagonal_weight` is the objective's; `tick` is called after each part of
+    the work.
 
     Raises:
         ValueError: the two shapes differ, or there is a single sample.
@@ -38,7 +39,7 @@ def write_correlation_record(
     folder.mkdir(exist_ok=True)
     name = f"step-{step:08d}"
     seen = survey(z_a_nd, z_b_nd, tick)
-    summary = summarise(seen, lambda_=lambda_)
+    summary = summarise(seen, off_diagonal_weight=off_diagonal_weight)
     arrays = record_arrays(seen, step=step)
     tick()
     with naming(folder / f"{name}.npz"), (folder / f"{name}.npz").open("wb") as file:
@@ -76,21 +77,24 @@ def record_arrays(seen: Survey, *, step: int) -> dict[str, np.ndarray]:
     return {**arrays, **{f"block_{name}": values.astype(np.float16) for name, values in seen.blocks.items()}}
 
 
-def summarise(seen: Survey, *, lambda_: float) -> dict[str, Any]:
+def summarise(seen: Survey, *, off_diagonal_weight: float | None) -> dict[str, Any]:
     """The matrix in numbers that JSON holds.
 
     `symmetry_defect` = |C - C^T| / (sqrt(2) |C without its diagonal|) in Frobenius norms: 0 for a symmetric matrix,
     1 where C_ij and C_ji have nothing to do with each other. `top_pairs` are the largest off-diagonal entries, by
     absolute value: feature i of view a with feature j of view b. A dead feature is one whose row and column are 0.
+    `off_diagonal_excess` is there only for an objective that weighs the squares, by `off_diagonal_weight`.
     """
     diagonal = seen.diagonal_d
     dim = len(diagonal)
     energy = float(seen.row_energy_d.sum())
+    floor = noise_floor(dim, seen.samples)
+    excess = None if off_diagonal_weight is None else off_diagonal_weight * (energy - floor)
     return {
         "diagonal": {"mean": float(diagonal.mean()), "min": float(diagonal.min()), "max": float(diagonal.max())},
         "off_diagonal": energy,
         "off_diagonal_rms": (energy / (dim * (dim - 1))) ** 0.5,
-        "off_diagonal_excess": lambda_ * (energy - noise_floor(dim, seen.samples)),
+        **({} if excess is None else {"off_diagonal_excess": excess}),
         "symmetry_defect": (seen.asymmetry / (2 * energy)) ** 0.5 if energy > 0 else 0.0,
         "top_pairs": [{"i": i, "j": j, "value": value} for i, j, value in seen.top_pairs],
         "dead_features": {"count": len(seen.dead), "first": seen.dead[:NAMED_FEATURES].tolist()},

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from barlow_lab.specs.loss_form import LossFormOrAuto, choose_form, rows_of_a_shard
+from barlow_lab.specs.objectives import BarlowTwinsSpec
+from trainer.objectives.base import Objective, Terms
 from trainer.objectives.correlation import unit_features
 from trainer.objectives.products import OffDiagonal, dual, in_rows
 from trainer.runtime import collectives
@@ -65,6 +67,25 @@ def barlow_twins(z_a_nd: Tensor, z_b_nd: Tensor, lambda_: float, form: LossFormO
             correlation_off_diagonal_rms=(off_diagonal / max(1, features * (features - 1))).sqrt(),
             noise_floor=floor,
         )
+
+
+class BarlowTwins(Objective):
+    """`barlow_twins` as its spec asks for it."""
+
+    def __init__(self, spec: BarlowTwinsSpec) -> None:
+        super().__init__(spec)
+        self.off_diagonal_weight = spec.lambda_
+
+    def __call__(self, z_a_nd: Tensor, z_b_nd: Tensor) -> Terms:
+        terms = barlow_twins(z_a_nd, z_b_nd, self.spec.lambda_, self.spec.form)
+        parts = {
+            "on_diagonal": terms.on_diagonal,
+            "off_diagonal": terms.off_diagonal,
+            "off_diagonal_excess": terms.off_diagonal_excess,
+            "correlation_diagonal_mean": terms.correlation_diagonal_mean,
+            "correlation_off_diagonal_rms": terms.correlation_off_diagonal_rms,
+        }
+        return Terms(terms.loss, parts, {"noise_floor": terms.noise_floor})
 
 
 def noise_floor(features: int, samples: int) -> float:

@@ -8,6 +8,8 @@ Tests: tests/trainer/test_objectives_laws.py, and for several ranks `objective` 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,29 @@ def unit_features(z_a_nd: Tensor, z_b_nd: Tensor, *, over_ranks: bool = True) ->
     of all ranks (`over_ranks`; every rank calls this, with the same n), or over these rows alone. In float32, or
     float64 for float64 input. A feature that does not vary over the batch has scale 0 and is 0: it correlates with
     nothing, and passes no gradient.
+
+    Raises:
+        ValueError: the two shapes differ, or the batch has a single sample.
+    """
+    centred = centred_features(z_a_nd, z_b_nd, over_ranks=over_ranks)
+    scales_2d = _inverse_lengths(centred.squares_2d, centred.means_2d, centred.samples)
+    return centred.views_2nd.mul_(scales_2d[:, None]), scales_2d
+
+
+@dataclass(frozen=True, slots=True)
+class CentredFeatures:
+    """This rank's rows of both views without their features' means over the batch: `views_2nd`; `means_2d`, and the
+    sums of squares of the centred features, `squares_2d`, over its `samples`."""
+
+    views_2nd: Tensor
+    means_2d: Tensor
+    squares_2d: Tensor
+    samples: int
+
+
+def centred_features(z_a_nd: Tensor, z_b_nd: Tensor, *, over_ranks: bool = True) -> CentredFeatures:
+    """The features of both views, (n, d) each, centred over the batch of all ranks (`over_ranks`; every rank calls
+    this, with the same n), or over these rows alone; outside autograd, in float32, or float64 for float64 input.
 
     Raises:
         ValueError: the two shapes differ, or the batch has a single sample.
@@ -40,8 +65,7 @@ def unit_features(z_a_nd: Tensor, z_b_nd: Tensor, *, over_ranks: bool = True) ->
         means_w2d, squares_w2d = collectives.all_gather(torch.stack([means_2d, squares_2d])).unbind(1)
         means_2d = means_w2d.mean(0)
         squares_2d = squares_w2d.sum(0) + rows * (means_w2d - means_2d).square().sum(0)
-    scales_2d = _inverse_lengths(squares_2d, means_2d, samples)
-    return views_2nd.sub_(means_2d[:, None]).mul_(scales_2d[:, None]), scales_2d
+    return CentredFeatures(views_2nd.sub_(means_2d[:, None]), means_2d, squares_2d, samples)
 
 
 def _inverse_lengths(squares_2d: Tensor, means_2d: Tensor, samples: int) -> Tensor:

@@ -1,0 +1,91 @@
+"""Objectives in a spec: chosen by name, Barlow Twins without one, each with its own parameters and faults."""
+
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+
+from barlow_lab.specs import BarlowTwinsSpec, PretrainSpec, SpecError, VicregSpec, digest, open_stored, parse_spec
+from barlow_lab.specs.loss_form import BUDGET, LEAST_SHARDS
+from barlow_lab.specs.stored import _choices
+
+BASE = {"kind": "pretrain", "data": "digits"}
+
+
+def given(**objective: Any) -> PretrainSpec:
+    spec = parse_spec({**BASE, "objective": objective})
+    assert isinstance(spec, PretrainSpec)
+    return spec
+
+
+def faults(value: dict[str, Any]) -> dict[str, str]:
+    with pytest.raises(SpecError) as caught:
+        parse_spec({**BASE, **value})
+    return {fault.pointer: fault.message for fault in caught.value.faults}
+
+
+@pytest.mark.parametrize("objective", [{}, {"lambda": 0.01}, {"form": "direct"}, {"name": "barlow_twins"}])
+def test_without_a_name_barlow_twins_is_meant(objective: dict[str, Any]) -> None:
+    assert isinstance(given(**objective).objective, BarlowTwinsSpec)
+    assert digest(given(**objective)) == digest(given(**{"name": "barlow_twins", **objective}))
+
+
+@pytest.mark.parametrize("field", ["objective", "optimizer"])
+def test_of_a_union_the_name_of_every_member_but_the_default_counts_in_the_digest(field: str) -> None:
+    """What equals a default is left out of the digest, so only the member that is taken unnamed may have one."""
+    members = _choices(PretrainSpec.model_fields[field].annotation)
+    assert len(members) > 1
+    default = type(PretrainSpec.model_fields[field].get_default(call_default_factory=True))
+    names = set()
+    for member in members:
+        name = member.model_fields["name"]
+        assert get_origin(name.annotation) is Literal
+        names |= set(get_args(name.annotation))
+        assert name.is_required() == (member is not default)
+    assert len(names) == len(members)
+    plain = {name: digest(parse_spec({**BASE, field: {"name": name}})) for name in names}
+    assert len(set(plain.values())) == len(names)
+
+
+def test_a_stored_objective_is_opened_as_what_it_is() -> None:
+    spec = given(name="vicreg", covariance=2.0)
+    opened = open_stored(spec.resolved())
+    assert isinstance(opened, PretrainSpec)
+    assert opened.objective == spec.objective
+    assert isinstance(opened.objective, VicregSpec)
+
+
+def test_a_wrong_name_lists_the_names_of_its_own_field() -> None:
+    found = faults({"objective": {"name": "vicreq"}, "optimizer": {"name": "adam"}})
+    assert found == {
+        "/objective/name": "unknown name 'vicreq'; use one of barlow_twins, vicreg; did you mean 'vicreg'?",
+        "/optimizer/name": "unknown name 'adam'; use one of lars, sgd, adamw; did you mean 'adamw'?",
+    }
+
+
+def test_every_fault_is_named_at_once_with_the_pointer_that_the_user_wrote() -> None:
+    found = faults({"objective": {"name": "vicreg", "lambda": 0.1, "epsilon": 0, "covarience": 1}, "epochs": 0})
+    assert found.keys() == {"/objective/lambda", "/objective/epsilon", "/objective/covarience", "/epochs"}
+    assert "'covariance'" in found["/objective/covarience"]
+
+
+def test_a_parameter_of_another_objective_is_refused() -> None:
+    assert "unknown field" in faults({"objective": {"covariance": 1.0}})["/objective/covariance"]
+
+
+def test_weights_that_leave_nothing_are_refused() -> None:
+    found = faults({"objective": {"name": "vicreg", "invariance": 0, "variance": 0, "covariance": 0}})
+    assert "leave them out for 25, 25, 1" in found["/objective/invariance"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "features", "held"),
+    [
+        ({}, 1024, 1024**2),  # of 2,048 images the direct form is exact
+        ({"form": "sharded"}, 1024, 1024**2 // LEAST_SHARDS),
+        ({"name": "vicreg"}, 1024, 1024**2),
+        ({"name": "vicreg"}, 65536, 65536**2 // LEAST_SHARDS),
+    ],
+)
+def test_the_memory_that_it_takes(objective: dict[str, Any], features: int, held: int) -> None:
+    assert given(**objective).objective.numbers_held(samples=2048, features=features, ranks=1) == held
+    assert 1024**2 <= BUDGET < 65536**2
