@@ -26,6 +26,7 @@ from barlow_lab.specs.catalogue import DataSetEntry
 from barlow_lab.specs.common import NAME_PATTERN
 from barlow_lab.specs.data_sets import DataSource, ImageFolderSource, annotations_of, load_data_sets, unchecked
 from trainer.data.binary_files import BinaryImages
+from trainer.data.classes import alike
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
 from trainer.data.errors import DataError
 from trainer.data.folder_names import at_odds
@@ -77,6 +78,9 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
         for said in unused_images(source, found, tick=_Ticks(f"{name}, beside its splits", say)):
             note(f"data set {name!r}: {said}")
         notes = notes[of_splits:] + notes[:of_splits]  # as there may be too many, first what of no other note tells
+    for images in found.values():
+        for said in alike(images.classes):
+            note(f"data set {name!r}: {said}")
     for pair in itertools.pairwise(found):
         for said in at_odds(pair, (found[pair[0]], found[pair[1]])):
             note(f"data set {name!r}: {said}")

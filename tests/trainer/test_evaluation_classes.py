@@ -12,10 +12,12 @@ import runs
 from PIL import Image
 
 from barlow_lab.specs import parse_spec
-from trainer.data.classes import different, uneven
+from barlow_lab.specs.data_sets import ImageFolderSource
+from trainer.data.classes import alike, different, uneven
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError
 from trainer.evaluation import run_evaluation
+from trainer.survey import survey
 
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 
@@ -74,9 +76,17 @@ def test_classes_that_differ_in_their_unicode_form_alone_are_told_apart(tmp_path
     assert any("classes 'cafe\\u0301' and 'caf\\xe9' look alike" in said for said in warnings(tmp_path / "run2"))
 
 
+def test_classes_of_one_set_that_differ_in_case_alone_are_told_by_survey_and_job(tmp_path: Path) -> None:
+    entry = tree(tmp_path / "data", {"train": ["Cat", "cat"], "test": ["Cat", "cat"]})
+    run(tmp_path / "run", entry)
+    source = ImageFolderSource(format="image_folder", root=tmp_path / "data")
+    for said in (warnings(tmp_path / "run"), survey("mine", source, lambda said: None).notes):
+        assert [one for one in said if one.startswith("data set 'mine': classes 'Cat' and 'cat' differ in small")]
+
+
 def test_classes_that_differ_in_case_or_blanks_alone_are_told_apart() -> None:
     found = different("mine", ("train", "test"), (["Cat", "dog", "mouse"], ["cat", "dog ", "rat"]))
-    alone = "differ in small and large letters, or in blanks at the ends, alone: rename one"
+    alone = "differ in small and large letters, blanks, hyphens or underscores alone: rename one"
     assert found == (
         "splits train and test of mine have different classes: "
         f"'Cat' of train and 'cat' of test {alone}; 'dog' of train and 'dog ' of test {alone}; "
@@ -106,6 +116,24 @@ def test_what_differs_is_said(ours: Sequence[str], theirs: Sequence[str], said: 
     assert said in found
     assert found.isprintable()
     assert different("mine", ("train", "test"), (ours, tuple(ours))) is None
+
+
+def test_classes_of_one_set_that_are_one_perhaps_are_told() -> None:
+    alone = "differ in small and large letters, blanks, hyphens or underscores alone: they count as"
+    assert alike(["Cat", "cat", "dog", "dog ", "CAT", "traffic light", "traffic_light", "-1", "1", "catdog"]) == [
+        f"classes 'Cat' and 'cat' and 'CAT' {alone} 3; if they are one, give it one name",
+        f"classes 'dog' and 'dog ' {alone} 2; if they are one, give it one name",
+        f"classes 'traffic light' and 'traffic_light' {alone} 2; if they are one, give it one name",
+    ]
+    assert alike(["a", "b", "a", NFC, NFD, NFC.upper()]) == [
+        "several classes are called 'a': they count as different ones; rename all but one, or join them",
+        f"classes {NFC!a} and {NFD!a} look alike and differ in their Unicode form alone: they count as 2; if they are "
+        "one, give it one name",
+        f"classes {NFC!a} and {NFC.upper()!a} {alone} 2; if they are one, give it one name",
+    ]
+    letters = alike("abcdefghABCDEFGH")
+    assert (len(letters), letters[5].startswith("of 3 classes more names differ in small")) == (6, True)
+    assert alike([]) == alike(["a", "b"]) == []
 
 
 def of(labels: Sequence[int], classes: str) -> ArrayDataSet:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +21,7 @@ NAMED = 5
 def in_words(classes: Sequence[str]) -> str:
     """The first of the classes by name, and how many more there are."""
     said = ", ".join(shown(f"{name!r}") for name in classes[:NAMED])
-    return said if len(classes) <= NAMED else f"{said} and {len(classes) - NAMED:,} more"
+    return f"{said}{_more(classes)}"
 
 
 def without_images(numbers: NDArray[np.int64]) -> str | None:
@@ -49,10 +51,7 @@ def different(name: str, splits: tuple[str, str], classes: tuple[Sequence[str], 
             f"{second}; give each class the same number in both"
         )
     said = []
-    for form, what in (
-        (_form, "look alike and differ in their Unicode form alone"),
-        (_letters, "differ in small and large letters, or in blanks at the ends, alone"),
-    ):
+    for form, what in _FORMS:
         theirs_by_form = {form(one): one for one in only[1]}
         pairs = [(one, other) for one in only[0] if (other := theirs_by_form.pop(form(one), None)) is not None]
         for one, other in pairs:
@@ -64,12 +63,41 @@ def different(name: str, splits: tuple[str, str], classes: tuple[Sequence[str], 
     return f"{begun}: {'; '.join(said)}"
 
 
+def alike(classes: Sequence[str]) -> list[str]:
+    """What to say of classes of one data set whose names are the same, or differ as those of one class do that was
+    written in two ways."""
+    said = []
+    if again := sorted(name for name, count in Counter(classes).items() if count > 1):
+        said.append(
+            f"several classes are called {in_words(again)}: they count as different ones; rename all but one, or join "
+            "them"
+        )
+    seen = dict.fromkeys(classes)
+    for form, what in _FORMS:
+        names: dict[str, list[str]] = {}
+        for name in seen:
+            names.setdefault(form(name), []).append(name)
+        same = [those for those in names.values() if len(those) > 1]
+        said += [
+            f"classes {' and '.join(f'{name!a}' for name in those[:NAMED])}{_more(those)} {what}: they count as "
+            f"{len(those):,}; if they are one, give it one name"
+            for those in same[:NAMED]
+        ]
+        said += [f"of {len(same) - NAMED:,} classes more names {what}"] if len(same) > NAMED else []
+        seen = dict.fromkeys(those[0] for those in names.values())
+    return said
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+
+
 def uneven(splits: tuple[str, str], images: tuple[Images, Images], *, limit: str = "data.limit") -> list[str]:
-    """Of two splits with the same classes: which ones only one of them has images or objects of, or none has, which
-    look alike, whether there is one alone, and of which nothing is left where only the first images of a split are
-    taken, as the field `limit` of the spec says."""
+    """Of two splits with the same classes: which names are `alike`, which classes only one of them has images or
+    objects of, or none has, whether there is one alone, and of which nothing is left where only the first images of a
+    split are taken, as the field `limit` of the spec says."""
     names = images[0].classes
-    said = list(dict.fromkeys(_look_alike(one, other) for one, other in _same_in_form(names)))
+    said = alike(names)
     if len(names) == 1 and isinstance(images[0], ImageDataSet):
         said.append(
             f"there is one class alone, {in_words(names)}, so that every score is 100 and says nothing; if its folder "
@@ -106,27 +134,16 @@ def _present(images: Images) -> NDArray[np.bool_] | None:
     return None
 
 
-def _same_in_form(classes: Sequence[str]) -> list[tuple[str, str]]:
-    seen: dict[str, str] = {}
-    pairs = []
-    for one in classes:
-        form = _form(one)
-        if form in seen:
-            pairs.append((seen[form], one))
-        else:
-            seen[form] = one
-    return pairs
-
-
-def _look_alike(one: str, other: str) -> str:
-    if one == other:
-        return f"several classes are called {one!a}: they count as different ones; rename all but one, or join them"
-    return f"classes {one!a} and {other!a} look alike and differ in their Unicode form alone: they count as two"
-
-
 def _letters(name: str) -> str:
-    return _form(name).casefold().strip()
+    return re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", _form(name).casefold().strip())
 
 
 def _form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
+
+
+_FORMS = (
+    (_form, "look alike and differ in their Unicode form alone"),
+    (_letters, "differ in small and large letters, blanks, hyphens or underscores alone"),
+)
+"""In which names are the same that stand for one class, perhaps, and how those differ."""
