@@ -8,7 +8,7 @@ import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,15 @@ def test_counters_of_batch_normalisation_may_be_missing(tmp_path: Path) -> None:
     assert torch.equal(features(loaded(saved(tmp_path, state))), features(source()))
 
 
+@pytest.mark.parametrize("to", [Tensor.half, Tensor.bool, lambda one: one.view(1), lambda one: one * 1j])
+def test_counters_of_any_type_or_shape_are_no_fault(tmp_path: Path, to: Callable[[Tensor], Tensor]) -> None:
+    """As those of `{name: tensor.half() for name, tensor in state.items()}`."""
+    state = {n: to(t) if n.endswith("num_batches_tracked") else t for n, t in weights().items()}
+    found = load_foreign(saved(tmp_path, state), TINY, lambda: None)
+    assert found.dropped == []
+    assert torch.equal(features(found.module.eval()), features(source()))
+
+
 def test_what_is_left_out_is_listed(tmp_path: Path) -> None:
     found = load_foreign(saved(tmp_path, FORMS["MoCo"]()), TINY, lambda: None)
     heads = {n for n in found.dropped if not n.startswith("module.encoder_k.")}
@@ -237,6 +246,21 @@ def test_a_second_network_comes_before_the_heads_and_one_of_another_architecture
     assert found.remedy.startswith("put them, which have no names there, into the network")
     with pytest.raises(ValueError, match=r"is not tiny_resnet .*; student of the file was not looked at"):
         loaded(saved(tmp_path, {"teacher": large, "student": weights()}))
+
+
+def test_no_state_of_an_optimiser_no_features_and_no_masks_are_told_as_more_weights(tmp_path: Path) -> None:
+    sides = [torch.ones(4, 4), torch.ones(3, 3)]  # as SOAP and Shampoo keep of each side of a weight
+    state = {
+        "model": weights(),
+        "optimizer": {"state": {n: {"GG": sides, "Q": sides, "step": 1} for n in range(9)}, "param_groups": []},
+        "bank": [torch.ones(8, 16), torch.ones(4, 16), torch.ones(12)],
+        "masks": {name: tensor > 0 for name, tensor in weights().items()},
+    }
+    found = load_foreign(saved(tmp_path, state), TINY, lambda: None)
+    assert (found.others, found.dropped, found.remedy) == ({}, [], "")
+    del state["model"]
+    with pytest.raises(ValueError, match="holds weights under bank;"):  # what else could be meant
+        loaded(saved(tmp_path, state))
 
 
 class Evil:
@@ -362,7 +386,7 @@ WEIGHT = {"weight": torch.ones(1, 1)}
         ({"model": {"a": torch.ones(1)}, "state_dict": {"a": torch.ones(1)}}, "under state_dict and model"),
         ({"student": {"a": torch.ones(1)}}, "no named tensors but student"),
         ({"online": WEIGHT, "target": WEIGHT | {}}, r"holds weights under online, target; save .*True\)\['online'\], "),
-        ({"net": [torch.ones(1, 1)] * 2}, "under net; put them, which have no names there, into the network"),
+        ({"net": [torch.ones(1, 1), torch.ones(1)] * 2}, "under net; put them, which have no names there, into the"),
         ({"net": [WEIGHT]}, r"holds weights under net.0; save .*True\)\['net'\]\[0\], 'alone.pth'\)"),
     ],
 )
@@ -407,17 +431,22 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "odd",
+    ("to", "said"),
     [
-        torch.ones(16, 3, 3, 3, dtype=torch.int8),
-        torch.ones(16, 3, 3, 3, dtype=torch.complex64),
-        torch.ones(16, 3, 3, 3).to_sparse(),
-        torch.ones(1).expand(1000, 1000),
+        (lambda one: one.to(torch.int8), "int8"),
+        (lambda one: one.to(torch.complex64), "complex64"),
+        (Tensor.to_sparse, "sparse_coo float32"),
     ],
 )
-def test_a_tensor_of_another_kind_is_refused(tmp_path: Path, odd: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"of another shape: conv1.weight \("):
-        loaded(saved(tmp_path, weights() | {"conv1.weight": odd}))
+def test_a_tensor_of_another_type_is_refused(tmp_path: Path, to: Callable[[Tensor], Tensor], said: str) -> None:
+    state = weights() | {"conv1.weight": to(weights()["conv1.weight"])}
+    with pytest.raises(ValueError, match=f"of another type: conv1.weight {said}; save them as floating-point numbers"):
+        loaded(saved(tmp_path, state))
+
+
+def test_a_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"of another shape: conv1.weight \(1000, 1000\) for \("):
+        loaded(saved(tmp_path, weights() | {"conv1.weight": torch.ones(1).expand(1000, 1000)}))
 
 
 @pytest.mark.parametrize("name", ["layer4.0.bn2.running_var", "conv1.weight"])

@@ -4,19 +4,22 @@ The rule by which the tensors of a file (trainer.models.foreign_files) find thei
 
 1. All tensors of the network are found, with their shapes, under exactly one prefix made of PREFIX_WORDS, by the
    network's own names or by the numbers that nn.Sequential(*network.children()) gives its parts. Counters of batch
-   normalisation may be missing: with a fixed momentum they have no effect.
+   normalisation may be missing, or of any type and shape: with a fixed momentum they have no effect.
 2. What else is in the file is left out and listed: classifier, projector, queue, and a second network (momentum copy,
-   moving average, student) with the place where it stands and how to take it. But a tensor in one of
+   moving average, student; without names, a list of tensors in all shapes of the network's parameters) with the place
+   where it stands and how to take it. But a tensor in one of
    the network's own parts that the network does not have says that it is another, deeper one: refused.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +28,7 @@ from barlow_lab.foreign_text import shown
 from barlow_lab.specs.catalogue import backbones
 from barlow_lab.specs.common import BackboneSpec
 from trainer.models.backbones import build_backbone, empty_backbone
-from trainer.models.foreign_files import Tensors, by_themselves, place, read_tensors, told
+from trainer.models.foreign_files import Keys, Tensors, by_themselves, place, read_tensors, told
 
 PREFIX_WORDS = frozenset({"module", "_orig_mod", "model", "backbone", "encoder", "encoder_q", "base_encoder"})
 NAMED = 5
@@ -70,14 +73,20 @@ def load_foreign(path: Path, spec: BackboneSpec, tick: Callable[[], None]) -> Fo
     tensors = _by_todays_names(read.taken)
     tick()
     network = build_backbone(spec, seed=0)
+    read = replace(read, others=_networks(read.others, network))
     placed = _place(tensors, network)
     if placed.faults:
-        twice = placed.also is not None
-        remedy = by_themselves(path, read.under, placed.prefix) if twice else _remedy(tensors, spec, tick)
+        if placed.also is not None:
+            remedy = by_themselves(path, read.under, placed.prefix)
+        elif placed.faults == len(placed.of_another_type):
+            remedy = "save them as floating-point numbers, quantised ones by their `dequantize()`"
+        else:
+            remedy = _remedy(tensors, spec, tick)
         beside = f"; {told(read.others)} of the file was not looked at" if read.others else ""
         raise ValueError(f"{path.name} is not {described(spec)}: {placed.said()}; {remedy}{beside}")
     own = network.state_dict()
-    own.update({name: tensors[there].to(own[name].dtype) for name, there in placed.names.items()})
+    found = {name: tensors[there] for name, there in placed.names.items()}
+    own.update({name: one.to(own[name].dtype) for name, one in found.items() if not _differs(one, own[name])})
     network.load_state_dict(own)
     tick()
     if bad := [name for name, tensor in network.state_dict().items() if not tensor.isfinite().all()]:
@@ -87,6 +96,16 @@ def load_foreign(path: Path, spec: BackboneSpec, tick: Callable[[], None]) -> Fo
     taken = set(placed.names.values())
     dropped = {name: tensor for name, tensor in tensors.items() if name not in taken}
     return _with_others(network, placed.prefix, dropped, read, path)
+
+
+def _networks(others: Mapping[Keys, dict[str, Tensor]], network: nn.Module) -> dict[Keys, dict[str, Tensor]]:
+    """Without the lists that are no network like this one: an optimiser keeps its state in lists of tensors, too."""
+    needed = Counter(parameter.shape for parameter in network.parameters())
+    return {
+        keys: tensors
+        for keys, tensors in others.items()
+        if not all(name.isdecimal() for name in tensors) or needed <= Counter(one.shape for one in tensors.values())
+    }
 
 
 def _with_others(network: nn.Module, prefix: str, dropped: dict[str, Tensor], read: Tensors, path: Path) -> Foreign:
@@ -147,21 +166,28 @@ class _Placed:
     prefix: str
     names: dict[str, str]
     missing: list[str]
-    others: list[str]
-    """Of another shape or kind."""
+    of_another_shape: list[str]
+    of_another_type: list[str]
     unexpected: list[str]
     also: str | None = None
     """Another prefix under which all is found as well."""
 
     @property
     def faults(self) -> int:
-        return len(self.missing) + len(self.others) + len(self.unexpected) + (self.also is not None)
+        return sum(len(names) for _, names in self._sorts()) + (self.also is not None)
 
     def said(self) -> str:
         if self.also is not None:
             return f"all of it is there twice, under {self.prefix!r} and {self.also!r}"
-        sorts = (("missing", self.missing), ("of another shape", self.others), ("unexpected", self.unexpected))
-        return "; ".join(f"{sort}: {_some(names)}" for sort, names in sorts if names)
+        return "; ".join(f"{sort}: {_some(names)}" for sort, names in self._sorts() if names)
+
+    def _sorts(self) -> tuple[tuple[str, list[str]], ...]:
+        return (
+            ("missing", self.missing),
+            ("of another shape", self.of_another_shape),
+            ("of another type", self.of_another_type),
+            ("unexpected", self.unexpected),
+        )
 
 
 def _place(tensors: Mapping[str, Tensor], network: nn.Module) -> _Placed:
@@ -169,10 +195,10 @@ def _place(tensors: Mapping[str, Tensor], network: nn.Module) -> _Placed:
     found = sorted(_placings(tensors, network), key=lambda placed: placed.faults)
     if not found:
         required = [name for name in network.state_dict() if not name.endswith(_COUNTER)]
-        return _Placed("", {}, required, [], sorted(tensors))
+        return _Placed("", {}, required, [], [], sorted(tensors))
     if len(found) > 1 and not found[1].faults:
         first, second = found[:2]
-        return _Placed(first.prefix, first.names, [], [], [], also=second.prefix)
+        return _Placed(first.prefix, first.names, [], [], [], [], also=second.prefix)
     return found[0]
 
 
@@ -209,28 +235,35 @@ def _spellings(network: nn.Module, names: list[str]) -> list[dict[str, str]]:
 def _placed(tensors: Mapping[str, Tensor], network: nn.Module, prefix: str, spelt: Mapping[str, str]) -> _Placed:
     names: dict[str, str] = {}
     missing: list[str] = []
-    others: list[str] = []
+    shapes: list[str] = []
+    types: list[str] = []
     for name, expected in network.state_dict().items():
         there = prefix + spelt[name]
         found = tensors.get(there)
+        is_counter = name.endswith(_COUNTER)
         if found is None:
-            if not name.endswith(_COUNTER):
+            if not is_counter:
                 missing.append(there)
-        elif not _alike(found, expected):
-            others.append(f"{there} {tuple(found.shape)} for {tuple(expected.shape)}")
-        else:
+        elif is_counter or (differs := _differs(found, expected)) is None:
             names[name] = there
-    return _Placed(prefix, names, missing, others, _unexpected(tensors, network, prefix, spelt))
+        elif differs == "shape":
+            shapes.append(f"{there} {tuple(found.shape)} for {tuple(expected.shape)}")
+        else:
+            types.append(f"{there} {_type_of(found)}")
+    return _Placed(prefix, names, missing, shapes, types, _unexpected(tensors, network, prefix, spelt))
 
 
-def _alike(found: Tensor, expected: Tensor) -> bool:
-    return (
-        found.shape == expected.shape
-        and found.is_floating_point() == expected.is_floating_point()
-        and not found.is_complex()
-        and not found.is_quantized
-        and found.layout == torch.strided
-    )
+def _differs(found: Tensor, expected: Tensor) -> Literal["shape", "type"] | None:
+    """Why a tensor of a file cannot stand in the place of this one."""
+    if found.shape != expected.shape:
+        return "shape"
+    is_plain = not found.is_complex() and not found.is_quantized and found.layout == torch.strided
+    return None if is_plain and found.is_floating_point() == expected.is_floating_point() else "type"
+
+
+def _type_of(tensor: Tensor) -> str:
+    layout = "" if tensor.layout == torch.strided else f"{tensor.layout} "
+    return f"{layout}{tensor.dtype}".replace("torch.", "")
 
 
 def _unexpected(tensors: Mapping[str, Tensor], network: nn.Module, prefix: str, spelt: Mapping[str, str]) -> list[str]:

@@ -154,7 +154,7 @@ def _named(value: Any, path: Path) -> tuple[Keys, Mapping[Any, Any]]:
 
 def _others(whole: Any, taken: Mapping[Any, Any]) -> dict[Keys, dict[str, Tensor]]:
     """Mappings of the file, other than `taken`, that hold a weight of a layer, which no state of an optimiser does; and
-    lists of several tensors, as those that averages of parameters are kept in."""
+    lists of several such, with biases or norms between, as those that averages of parameters are kept in."""
     found: dict[Keys, dict[str, Tensor]] = {}
     waiting: deque[tuple[Keys, Any]] = deque([((), whole)])
     seen = set()
@@ -170,7 +170,14 @@ def _others(whole: Any, taken: Mapping[Any, Any]) -> dict[Keys, dict[str, Tensor
                 tensors[str(key)] = item
             elif isinstance(item, Mapping | list | tuple) and isinstance(key, str | int) and len(keys) < LEVELS:
                 waiting.append(((*keys, key), item))
-        weights = sum(item.ndim > 1 and (not named or name.endswith("weight")) for name, item in tensors.items())
-        if value is not taken and weights > (0 if named else 1):
+        if value is not taken and _are_weights(tensors, named):
             found[keys] = tensors
     return found
+
+
+def _are_weights(tensors: Mapping[str, Tensor], named: bool) -> bool:
+    # Not floating-point are masks of pruning, of the same names.
+    weights = [name for name, one in tensors.items() if one.ndim > 1 and one.is_floating_point()]
+    if named:
+        return any(name.endswith("weight") for name in weights)
+    return len(weights) > 1 and any(one.ndim == 1 for one in tensors.values())
