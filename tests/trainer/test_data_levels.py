@@ -10,7 +10,8 @@ from odd_tiffs import tiff
 from PIL import Image
 
 from trainer.data.decoding.bands import pages_of_tiff
-from trainer.data.decoding.decoder import decode
+from trainer.data.decoding.decoder import decode, decode_by_pillow
+from trainer.data.decoding.jpeg import ORIENTATION
 from trainer.data.decoding.reading import Losses
 from trainer.data.errors import UnreadableImage
 
@@ -198,7 +199,7 @@ def test_a_transparent_level_of_a_png_is_told_where_pixels_have_it_and_changes_n
 def test_white_that_is_zero_is_told_by_default_and_heeded_otherwise():
     file, losses = tiff(RAMP, 16, photometric=0), Losses()
     np.testing.assert_array_equal(grey(file, "dtype", losses), RAMP >> 8)
-    assert losses == Losses(negative=True, sixteen=True)
+    assert losses == Losses(negative=True, sixteen=True, merged=True)
     np.testing.assert_array_equal(grey(file, "file"), 255 - (RAMP >> 8))
     told = {281: (3, [4095])}
     np.testing.assert_array_equal(
@@ -282,6 +283,39 @@ def test_an_animation_is_told_and_its_first_frame_is_read(form):
     assert losses == Losses(animation=True)
     np.testing.assert_array_equal(found, alone)
     np.testing.assert_array_equal(found, decode(animated(form, 3), "x"))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_what_a_jpeg_has_behind_its_picture_is_no_frame(orientation):
+    photo, file, exif = Image.new("RGB", (8, 4), (90, 0, 0)), io.BytesIO(), Image.Exif()
+    exif[ORIENTATION] = orientation
+    photo.save(file, "MPO", save_all=True, append_images=[Image.new("L", (4, 2))], exif=exif)
+    with Image.open(file) as image:
+        assert (image.format, image.is_animated) == ("MPO", True)
+    found = decode_by_pillow(file.getvalue(), "x", losses=(losses := Losses()))
+    assert (losses, found.shape) == (Losses(), (4, 8, 3) if orientation == 1 else (8, 4, 3))
+
+
+def bmp(alpha):
+    """Of 32 bits, of which the header says that the last 8 are transparency (BITMAPV4HEADER)."""
+    pixels = RNG.integers(0, 256, (*alpha.shape, 4)).astype(np.uint8)
+    pixels[..., 3] = alpha
+    high, wide = alpha.shape
+    header = struct.pack("<IiiHHIIiiII", 108, wide, high, 1, 32, 3, pixels.nbytes, 2835, 2835, 0, 0)
+    header += struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
+    return b"BM" + struct.pack("<IHHI", 14 + 108 + pixels.nbytes, 0, 0, 14 + 108) + header + pixels.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("first", "others", "told"), [(0, 0, None), (255, 255, None), (0, 255, "0 to 255"), (9, 9, "9 to 9")]
+)
+def test_transparency_of_a_bmp_that_says_nothing_is_not_told(first, others, told):
+    alpha = np.full((4, 4), others)
+    alpha[0, 0] = first
+    decode(bmp(alpha), "x", losses=(losses := Losses()))
+    assert losses.dropped == (
+        told and f"its last band, of transparency or something else, has levels from {told} of 255"
+    )
 
 
 @pytest.mark.parametrize(("file", "cause"), [

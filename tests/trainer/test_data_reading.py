@@ -146,6 +146,25 @@ def test_a_value_for_no_data_that_takes_up_the_range_is_told(tmp_path, kind, val
     assert ("`value_range: percentile`" in said[0]) is (value_range == "dtype")
 
 
+@pytest.mark.parametrize("bands", [1, 3])
+@pytest.mark.parametrize("values", [[0, 65535], [0, 20000, 65535], [4096 * level for level in range(16)]])
+def test_masks_and_drawings_of_sixteen_bits_are_told_nothing_of_no_data(tmp_path, values, bands):
+    image = RNG.choice(np.array(values, np.uint16), (64, 64, bands))
+    for value_range in ("dtype", "percentile")[: 2 if bands == 1 else 1]:
+        said: list[str] = []
+        opened(folder(tmp_path, {"a.tif": tiff(image, 16)}), value_range, warn=said.append).image(0)
+        assert said == []
+
+
+def test_two_levels_to_which_many_values_came_are_told(tmp_path):
+    image = RNG.integers(0, 200, (64, 64)).astype(np.uint16)
+    image[:32] = 65535
+    said: list[str] = []
+    opened(folder(tmp_path, {"a.tif": tiff(image, 16)}), warn=said.append).image(0)
+    assert len(said) == 1
+    assert "few of the 256 levels, first all/a.tif: 2, from 0 to 255. If a value far from the others stands" in said[0]
+
+
 @pytest.mark.parametrize(("low", "high", "no_data", "value_range", "level", "others"), [
     (0, 3000, -9999, "percentile", 0, "19. to 255"), (0, 9000, -9999, "percentile", 0, "13. to 255"),
     (0, 3000, -9999, "file", 0, "196 to 255"), (0, 9999, 65535, "dtype", 255, "0 to 3[89]"),

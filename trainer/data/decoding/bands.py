@@ -23,7 +23,9 @@ _SEPARATE, _SIGNED = 2, 2
 
 def is_animation(image: Image.Image, encoded: bytes) -> bool:
     """Whether an image of another format than TIFF has several frames, of which the first is read; `encoded` is its
-    file."""
+    file. What a JPEG of several pictures (MPO) has behind its first is that one's gain map, depth or other eye."""
+    if image.format == "MPO":
+        return False
     if image.format != "GIF":
         return bool(getattr(image, "is_animated", False))
     try:  # opened anew: a look for a second frame moves to it
@@ -64,8 +66,9 @@ def _numbers(image: TiffImageFile, tag: int) -> tuple[int, ...]:
 def dropped_of(image: Image.Image, raw: str) -> str | None:
     """What of an image, whose pixels are loaded, does not come through in grey or in red, green and blue, in words;
     `raw` is Pillow's word for how they were stored. A band of transparency that is opaque throughout says nothing, and
-    is not told of, and so does a colour of a PNG that none of its pixels has."""
-    bands = image.getbands()
+    is not told of, and so does one that is 0 throughout in a BMP, where many write it so and all show the colours, and
+    a colour of a PNG that none of its pixels has."""
+    bands, may_be_unused = image.getbands(), image.format == "BMP"
     if isinstance(image, TiffImageFile):
         samples = image.tag_v2.get(_SAMPLES, 1)
         if isinstance(samples, int) and samples > len(bands):
@@ -84,7 +87,7 @@ def dropped_of(image: Image.Image, raw: str) -> str | None:
     if not image.mode.upper().endswith("A"):
         return None
     low, high = image.getchannel(len(image.getbands()) - 1).getextrema()
-    if low == 255:
+    if low == 255 or (may_be_unused and high == 0):
         return None
     return f"its last band, of transparency or something else, has levels from {low} to {high} of 255"
 

@@ -55,7 +55,7 @@ from trainer.data.decoding.cost import (
     refuse_tiles,
 )
 from trainer.data.decoding.jpeg import ORIENTATION, decode_plain_jpeg
-from trainer.data.decoding.levels import bits_of, is_deep, is_negative, levels_of, not_finite_of, spread
+from trainer.data.decoding.levels import bits_of, is_deep, is_negative, levels_of, merges, not_finite_of, spread
 from trainer.data.decoding.reading import Losses
 from trainer.data.errors import UnreadableImage
 
@@ -205,7 +205,7 @@ def _upright_rgb(
         losses.sixteen = ";16" in raw or is_deep(image)
         losses.high_byte_alone = losses.sixteen and not is_deep(image)
         losses.not_a_number, losses.infinite = not_finite_of(image)
-    rgb = _rgb(image, value_range)
+    rgb = _rgb(image, value_range, losses)
     if factor > 1:
         rgb = rgb.reduce(factor)
     if turn is not None:
@@ -222,14 +222,17 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
-def _rgb(image: Image.Image, value_range: ValueRange) -> Image.Image:
+def _rgb(image: Image.Image, value_range: ValueRange, losses: Losses | None) -> Image.Image:
     """In 8-bit RGB.
 
     Raises:
         ValueError: no level of its pixels is white by definition, or Pillow knows no way.
     """
     if is_deep(image):
-        return Image.fromarray(levels_of(image, value_range)).convert("RGB")
+        levels = levels_of(image, value_range)
+        if losses is not None:
+            losses.merged = merges(image, levels)
+        return Image.fromarray(levels).convert("RGB")
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # first, or Pillow warns of transparent palette entries
     return image.convert("RGB")

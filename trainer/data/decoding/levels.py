@@ -81,6 +81,14 @@ def levels_of(image: Image.Image, value_range: ValueRange) -> NDArray[np.uint8]:
     return 255 - levels if value_range != "dtype" and is_negative(image) else levels
 
 
+def merges(image: Image.Image, levels: NDArray[np.uint8]) -> bool:
+    """Whether several values of a grey image with values beyond 8 bits came to one of its `levels`."""
+    values = _values(image)
+    one_of_each = np.zeros(256, values.dtype)
+    one_of_each[levels] = values
+    return not np.array_equal(one_of_each[levels], values)
+
+
 def _values(image: Image.Image) -> NDArray[Any]:
     values = np.asarray(image)
     # Pillow gives 32 bits with a sign, also those that have none.

@@ -50,6 +50,8 @@ class Losses:
     """It has more than 8 bits a channel,"""
     high_byte_alone: bool = False
     """and is coloured."""
+    merged: bool = False
+    """It is grey, and several of its values came to one level."""
     not_a_number: int = 0
     """So many of its values are NaN,"""
     infinite: int = 0
@@ -136,8 +138,11 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
         )
     elif losses.sixteen or value_range == "percentile":
         used = _levels_of_most(levels)
-        if len(used) < NARROW and losses.sixteen and not (losses.high_byte_alone and value_range == "percentile"):
-            is_far = used[-1] - used[0] >= NARROW
+        is_far = used[-1] - used[0] >= NARROW
+        # Levels of a mask or a drawing stand for one value each; in colours those of several have neighbours.
+        is_merged = losses.merged or (losses.high_byte_alone and 1 in np.diff(used))
+        is_told_as_coarse = losses.high_byte_alone and value_range == "percentile"
+        if len(used) < NARROW and losses.sixteen and not is_told_as_coarse and (is_merged or not is_far):
             found["narrow"] = (
                 f"have more than 8 bits and use few of the 256 levels, first {name}: {len(used)}, from {used[0]} to "
                 f"{used[-1]}{_of_no_data(value_range) if is_far else _advice(value_range)} ({SEE})"
