@@ -8,7 +8,7 @@ import pytest
 from test_data_image_folder import put
 
 from barlow_lab.specs.data_sets import parse_source
-from trainer.data.formats import json_stream
+from trainer.data.formats import beginnings, json_stream
 from trainer.data.formats.unused import unused_images
 from trainer.data.registry import open_images
 
@@ -185,13 +185,49 @@ def test_images_without_an_ending_are_known_by_their_first_bytes_and_those_of_a_
     (tmp_path / "train").write_text("a/1 0\na/4.png 1\n")
     lists = {"format": "file_list", "root": str(tmp_path), "splits": {"train": "train"}}
     assert told(lists, "train") == told(lists) == [
-        "images without an ending, of no split, not used: 9 (BMP, GIF, JPEG, ...); give their names the endings of "
-        "their formats"
+        "images by their first bytes whose names have no image's ending, of no split, not used: 9 (BMP, GIF, JPEG, "
+        "...); give them the endings of their formats"
     ]  # fmt: skip
     for number in range(10):
         put(tmp_path / f"b/{number}")
-    monkeypatch.setattr("trainer.data.formats.unused.MOST_OPENED", 5)
+    monkeypatch.setattr("trainer.data.formats.beginnings.MOST_OPENED", 5)
     put(tmp_path / "b/5.png")
-    count, without = told({"format": "images", "root": str(tmp_path / "b"), "splits": {"train": "c"}})
+    count, without, others = told({"format": "images", "root": str(tmp_path / "b"), "splits": {"train": "c"}})
     assert count.startswith("images of no split, not used: 1 (5.png), ")
     assert "not used: at least 5 (" in without
+    assert "not looked into: 5 x no ending, for 5 such files were" in others
+
+
+def test_images_with_other_endings_are_known_by_their_first_bytes(tmp_path):
+    """As wget, exiftool and scanners name them; a link to one, as a cache keeps them, is the one that a list names."""
+    names = ("1.2.840.7", "1.2.840.8", "a.jpg.1", "a.jpg_original")
+    for name in (*names, "blobs/f3.0"):
+        put(tmp_path / f"more/{name}", kind="JPEG")
+    (tmp_path / "a.png").symlink_to("more/blobs/f3.0")
+    (tmp_path / "more/notes.txt").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "more/b.npy").write_bytes(b"\x93NUMPY")
+    (tmp_path / "train").write_text("a.png 0\n")
+    (found,) = told({"format": "file_list", "root": str(tmp_path), "splits": {"train": "train"}})
+    assert "not used: 4 (more/1.2.840.7, more/1.2.840.8, more/a.jpg.1, ...)" in found
+    put(tmp_path / "split/1.png")
+    for name in names:
+        put(tmp_path / f"split/{name}", kind="JPEG")
+    notes = []
+    source = parse_source({"format": "images", "root": str(tmp_path / "split")})
+    open_images("own", "train", source=source, warn=notes.append)
+    assert "files passed over: 3 x .<number>, 1 x .jpg_original; endings of images are" in notes[0]
+
+
+def test_of_many_files_that_are_no_images_a_sample_is_looked_into(tmp_path, monkeypatch):
+    opened = []
+    real = beginnings.open_regular
+    monkeypatch.setattr(beginnings, "open_regular", lambda path: opened.append(path) or real(path))
+    for folder in range(8):
+        (tmp_path / f"{folder}").mkdir()
+        for number in range(100):
+            (tmp_path / f"{folder}/{number}.npy").touch()
+    put(tmp_path / "7/1.jpg_original")
+    found, others = told({"format": "cifar10", "root": str(tmp_path)})
+    assert "not used: 1 (7/1.jpg_original)" in found
+    assert f"not looked into: {800 - len(opened) + 1} x .npy" in others
+    assert len(opened) <= beginnings.ENOUGH + 1

@@ -80,8 +80,13 @@ def is_folder(entry: os.DirEntry[bytes]) -> bool:
 
 
 def entry_ending(entry: os.DirEntry[bytes]) -> bytes:
-    """What stands behind the last dot of its name, in small letters."""
-    return os.path.splitext(entry.name)[1][1:].lower()
+    """`ending_of` its name."""
+    return ending_of(entry.name)
+
+
+def ending_of(name: bytes) -> bytes:
+    """What stands behind the last dot, in small letters."""
+    return os.path.splitext(name)[1][1:].lower()
 
 
 def _status(entry: os.DirEntry[bytes], passed: PassedOver) -> os.stat_result | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -14,6 +15,8 @@ ENDINGS = (b"jpg", b"jpeg", b"png", b"webp", b"bmp", b"gif", b"tif", b"tiff", b"
 
 NOTES = {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".md", ".rst", ".log"}
 """Endings of what describes images, as Tiny-ImageNet's boxes in each class folder: by itself it is no news."""
+
+_NUMBER = re.compile(rb"[0-9]+")
 
 NAMED = 3
 
@@ -64,7 +67,7 @@ class PassedOver:
 
     def file(self, ending: bytes) -> None:
         """A file that is no image by its ending."""
-        self.others[f".{said(ending)}" if ending else "no ending"] += 1
+        self.others[kind_of(ending)] += 1
 
     def may_look_at_hidden(self) -> bool:
         """Whether one more in a hidden folder is looked at; asked where there is one."""
@@ -100,6 +103,11 @@ class PassedOver:
         if self.others and (notes or self.others.keys() - NOTES):
             told.append(f"files passed over: {counted(self.others)}; endings of images are {endings()}")
         return told
+
+
+def kind_of(ending: bytes) -> str:
+    """An ending as it is told, without its numbers: those of UIDs and of repeated downloads are all others."""
+    return f".{said(_NUMBER.sub(b'<number>', ending))}" if ending else "no ending"
 
 
 def counted(counts: Counter[str]) -> str:

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barlow_lab.foreign_text import shown
-from barlow_lab.given_files import open_regular
 from barlow_lab.specs.common import NAME_PATTERN
 from barlow_lab.specs.data_sets import DataSource, ImageFolderSource, ImagesSource
 from trainer.data.datasets import Images, whole_of
 from trainer.data.errors import DataError
-from trainer.data.formats.image_tree import entries, entry_ending, images_below, is_folder
+from trainer.data.formats.beginnings import Beginnings
+from trainer.data.formats.image_tree import ending_of, entries, entry_ending, images_below, is_folder
 from trainer.data.formats.opening import files_of, folders_of, splits_of
-from trainer.data.formats.passed_over import ENDINGS, Named, PassedOver
+from trainer.data.formats.passed_over import ENDINGS, NOTES, Named, PassedOver
 from trainer.data.image_files import FileImages, identity, said
 
 OTHER_IMAGES = frozenset(
@@ -29,11 +29,7 @@ OTHER_IMAGES = frozenset(
 )
 """Endings of images that are not read."""
 
-_BEGINNING = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|II\*\0|MM\0\*|RIFF....WEBP|BM....\0\0\0\0|P[1-6]\s", re.DOTALL)
-"""Of image files that are read, by their content."""
-
-MOST_OPENED = 1000
-"""Files without an ending into which a look is taken: opening each takes longer than to list them."""
+_NOTES = frozenset(ending[1:].encode() for ending in NOTES)
 
 MOST = 5_000_000
 """Files and folders that are looked at: a root may be a whole disk."""
@@ -89,8 +85,7 @@ class _Walk:
         """Of the files of splits, once they are asked for."""
         self._unused = Named()
         self._folders: Counter[bytes] = Counter()
-        self._without_ending = Named()
-        self._opened_files = 0
+        self._by_content = Beginnings(self._root)
         self._looked_at = 0
         self._until = 0.0
         self._cut = False
@@ -157,23 +152,25 @@ class _Walk:
                     waiting.append(name)
             elif is_folder(entry):
                 self._link(name, waiting)
-            elif not entry_ending(entry) or entry_ending(entry) in ENDINGS:
-                found.append(entry.name)
             elif entry_ending(entry) in OTHER_IMAGES:
                 self._passed.file(entry_ending(entry))
+            elif entry_ending(entry) not in _NOTES:
+                found.append(entry.name)
         hashes = np.array([hash(real + b"/" + name) for name in found], dtype=np.int64)
         # Not np.isin, which sorts all of `used` for every folder.
         places = np.searchsorted(used, hashes)
         named = (
             (used[np.minimum(places, len(used) - 1)] == hashes) if len(used) else np.zeros(len(found), dtype=np.bool_)
         )
+        unknown = []
         for place in np.flatnonzero(~named).tolist():
             path = os.path.join(below, found[place])
-            if os.path.splitext(path)[1] in (b"", b"."):
-                self._look_at_beginning(path)
+            if ending_of(path) not in ENDINGS:
+                unknown.append(path)
             elif not self._is_linked(path):
                 self._unused.add(path)
                 self._folders[below] += 1
+        self._by_content.look(unknown, self._is_linked, self._tick)
 
     def _is_linked(self, path: bytes) -> bool:
         """Whether a split has the file by another name, through a link to it or as a hard link."""
@@ -204,14 +201,6 @@ class _Walk:
                             found.append(identity(os.stat(path)))
             yield np.array(found, dtype=np.int64)
 
-    def _look_at_beginning(self, path: bytes) -> None:
-        if self._opened_files == MOST_OPENED:
-            return
-        self._opened_files += 1
-        with suppress(OSError), open_regular(os.path.join(self._root, path)) as file:
-            if _BEGINNING.match(file.read(16)):
-                self._without_ending.add(path)
-
     def words(self) -> list[str]:
         """What was found."""
         told = []
@@ -226,12 +215,7 @@ class _Walk:
             )
         elif self._cut:
             told.append(f"images of no split: none among {self._looked_at:,} files and folders, and there are more")
-        if self._without_ending.count:
-            least = "at least " if self._cut or self._opened_files == MOST_OPENED else ""
-            told.append(
-                f"images without an ending, of no split, not used: {least}{self._without_ending.count:,} "
-                f"{self._without_ending.names()}; give their names the endings of their formats"
-            )
+        told += self._by_content.words(cut=self._cut)
         return told + self._passed.words(str(self._source.root))
 
     def _told_of(self, below: bytes, real: bytes) -> bool | None:
