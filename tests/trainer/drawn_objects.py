@@ -76,7 +76,8 @@ class DrawnObjects:
         there = [each for _, each in self._rows]
         learned = [len(each.classes) - (0 if self.ignored_are_difficult else int(each.ignored.sum())) for each in there]
         none = np.zeros(len(self), dtype=np.int64)
-        return BoxCounts(np.array(learned, dtype=np.int64), none, none)
+        ignored = np.array([int(each.ignored.sum()) for each in there], dtype=np.int64)
+        return BoxCounts(np.array(learned, dtype=np.int64), none, none, ignored)
 
 
 def _drawn(

@@ -85,6 +85,7 @@ def test_boxes_that_are_fractions_of_their_image_are_told(tree):
 
 def test_boxes_that_begin_at_pixel_0_are_told(tree):
     said = []
+    put(tree, "0002", [DOG])
     opened(tree, warn=said.append)
     assert said == []
     put(tree, "0002", [("dog", (0, 0, 7, 5), 0), ("cat", (3, 0, 7, 5), 0), ("cat", (1, 1, 7, 5), 0)])

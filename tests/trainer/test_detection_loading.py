@@ -86,8 +86,8 @@ def test_an_epoch_shows_every_image_with_objects_once_and_the_others_never():
 
 def test_images_of_which_no_object_can_be_learned_are_not_learned_from(monkeypatch):
     dataset = DrawnObjects(4)
-    objects, without = np.array([1, 2, 0, 2]), np.array([0, 2, 0, 1])
-    monkeypatch.setattr(dataset, "box_counts", lambda: BoxCounts(objects, without, np.zeros(4, np.int64)))
+    objects, without, none = np.array([1, 2, 0, 2]), np.array([0, 2, 0, 1]), np.zeros(4, np.int64)
+    monkeypatch.setattr(dataset, "box_counts", lambda: BoxCounts(objects, without, none, none))
     assert _batches(dataset, batch_size=2).with_objects.tolist() == [0, 3]
     without[:] = objects
     with pytest.raises(

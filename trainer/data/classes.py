@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from barlow_lab.foreign_text import shown
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images, whole_of
+from trainer.data.ignored import kind_of
 
 NAMED = 5
 """Classes that a message names."""
@@ -94,8 +95,8 @@ def _more(names: Sequence[str]) -> str:
 
 def uneven(splits: tuple[str, str], images: tuple[Images, Images], *, limit: str = "data.limit") -> list[str]:
     """Of two splits with the same classes: which names are `alike`, which classes only one of them has images or
-    objects of, or none has, whether there is one alone, and of which nothing is left where only the first images of a
-    split are taken, as the field `limit` of the spec says."""
+    objects of, or none has, whether there is one alone, of which nothing is left where only the first images of a split
+    are taken, as the field `limit` of the spec says, and of which all objects are ignored."""
     names = images[0].classes
     said = alike(names)
     if len(names) == 1 and isinstance(images[0], ImageDataSet):
@@ -121,7 +122,27 @@ def uneven(splits: tuple[str, str], images: tuple[Images, Images], *, limit: str
                 f"{limit} leaves {len(lost):,} of {len(names):,} classes of split {split} without any: "
                 f"{in_words([names[label] for label in lost])}; nothing is {what} them, so raise it or leave it out"
             )
+    for place, split in enumerate(splits):
+        said += _ignored_alone(split, images[place], place)
     return said
+
+
+def _ignored_alone(split: str, images: Images, place: int) -> list[str]:
+    """Which classes of a split have objects, of which none counts; `place` is 1 for the split that is judged."""
+    if not isinstance(images, AnnotatedDataSet):
+        return []
+    presence = images.presence()
+    which = np.flatnonzero((presence < 0).any(axis=0) & ~(presence > 0).any(axis=0))
+    if not len(which):
+        return []
+    kind = kind_of(difficult=images.ignored_are_difficult)
+    names = in_words([images.classes[label] for label in which])
+    begun = f"of {names} split {split} has only objects that are {kind.called} or have no area: "
+    if place:
+        return [f"{begun}no score counts them"]
+    if images.ignored_are_difficult:
+        return [f"{begun}a detector learns of the difficult ones, a support vector machine of none"]
+    return [f"{begun}nothing is learned of them"]
 
 
 def _present(images: Images) -> NDArray[np.bool_] | None:

@@ -85,10 +85,12 @@ class BoxCounts:
     """Those of them whose box has no area, within its image: they teach nothing."""
     cut: NDArray[np.int64]
     """Boxes that reach over the edge of their image, whatever they are of."""
+    ignored: NDArray[np.int64]
+    """Crowds, or difficult objects."""
 
     def first(self, count: int) -> BoxCounts:
         """Of the first images."""
-        return BoxCounts(self.objects[:count], self.without_area[:count], self.cut[:count])
+        return BoxCounts(self.objects[:count], self.without_area[:count], self.cut[:count], self.ignored[:count])
 
 
 @dataclass(frozen=True, slots=True)

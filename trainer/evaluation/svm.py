@@ -40,11 +40,13 @@ from torch.nn import functional as F
 from barlow_lab.specs import SvmSpec
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet
 from trainer.data.errors import DataError
+from trainer.data.ignored import told_of
 from trainer.data.keyed import Purpose, bits, permutation
 from trainer.data.registry import open_multi_label
 from trainer.evaluation.average_precision import all_points, cuts, eleven_point
 from trainer.evaluation.features import Features
 from trainer.evaluation.frozen import frozen_features
+from trainer.evaluation.splits import Splits
 from trainer.evaluation.units import Stopped, Units, rounds, share
 from trainer.runtime.context import Context
 from trainer.runtime.started import journal_started
@@ -105,7 +107,7 @@ def run_svm(spec: SvmSpec, context: Context) -> dict[str, Any] | None:
     if not known:
         raise DataError(
             f"no class of {spec.data.name!r} has a positive and a negative in split {spec.data.split!r} and a positive "
-            f"in {spec.test_split!r}; use other splits, or a higher data.limit"
+            f"in {spec.test_split!r}; use other splits, or a higher data.limit{_told_of_ignored(splits)}"
         )
     scores = {
         "map_11_point": 100.0 * math.fsum(machine.eleven_point for machine in known.values()) / len(known),
@@ -125,6 +127,13 @@ def run_svm(spec: SvmSpec, context: Context) -> dict[str, Any] | None:
         "folds": spec.folds,
         **found.facts(),
     }
+
+
+def _told_of_ignored(splits: Splits[ImageDataSet | AnnotatedDataSet]) -> str:
+    """Why there may be too few positives."""
+    of = ((splits.spec.data.split, splits.train), (splits.spec.test_split, splits.test))
+    every = (told_of(images, f"split {split!r}") for split, images in of if isinstance(images, AnnotatedDataSet))
+    return next((f"; {said}" for said in every if said), "")
 
 
 def presence_of(images: ImageDataSet | AnnotatedDataSet) -> NDArray[np.int8]:

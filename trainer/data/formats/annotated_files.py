@@ -203,7 +203,7 @@ class AnnotatedFiles(FileImages):
         over = ((self._boxes < 0) | (self._boxes > edges)).any(axis=1)
         counts = (
             np.bincount(images[which], minlength=len(self)).astype(np.int64)
-            for which in (learned, learned & self._without_area(images), over)
+            for which in (learned, learned & self._without_area(images), over, self._ignored)
         )
         return BoxCounts(*counts)
 

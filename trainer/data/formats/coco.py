@@ -24,10 +24,12 @@ from barlow_lab.specs.data_sets import CocoSource
 from trainer.data.errors import DataError
 from trainer.data.formats.annotated_files import AnnotatedFiles, Objects
 from trainer.data.formats.doubtful_boxes import MOST_OF_FRACTIONS, OF_SIDES, Given, tell_of_boxes
+from trainer.data.formats.ignored_objects import tell_of_ignored
 from trainer.data.formats.json_stream import Item, JsonLists
 from trainer.data.formats.mask_extents import Extents
 from trainer.data.formats.records import Categories, field, places_of, whole
 from trainer.data.formats.run_lengths import uncompressed, whole_numbers
+from trainer.data.ignored import CROWDS
 from trainer.data.image_files import Names
 
 LONGEST_SIDE = 1 << 16
@@ -47,8 +49,8 @@ MERGED_AT_ONCE = 16
 def open_coco(
     source: CocoSource, split: str, *, tick: Callable[[], None], warn: Callable[[str], None]
 ) -> AnnotatedFiles:
-    """Open a split; images come in the order of their ids. `warn` is told of boxes that are doubtful, and
-    where there are none.
+    """Open a split; images come in the order of their ids. `warn` is told of boxes that are doubtful, of
+    many crowds, and where there are no objects.
 
     Raises:
         DataError: the annotations are not what they should be, or images are not there.
@@ -92,6 +94,7 @@ def open_coco(
         extents=found.extents.boxes()[by_image],
     )
     tell_of_boxes(given, warn)
+    tell_of_ignored(objects, found.categories.names, path.name, CROWDS, warn)
     if not len(boxes):
         listed = "an empty list" if found.lists_annotations else "no list"
         warn(

@@ -23,6 +23,8 @@ from barlow_lab.specs.data_sets import VocSource
 from trainer.data.errors import DataError
 from trainer.data.formats.annotated_files import AnnotatedFiles, Objects
 from trainer.data.formats.doubtful_boxes import MOST_OF_FRACTIONS, OF_CORNERS, Given, tell_of_boxes
+from trainer.data.formats.ignored_objects import tell_of_ignored
+from trainer.data.ignored import DIFFICULT
 from trainer.data.image_files import Names
 
 CLASSES = (
@@ -55,7 +57,7 @@ class _Image:
 
 def open_voc(source: VocSource, split: str, *, tick: Callable[[], None], warn: Callable[[str], None]) -> AnnotatedFiles:
     """Open a split: the images of its sets one after the other, in the order of their lists. `warn` is told of boxes
-    that are doubtful, or look as if they counted from 0.
+    that are doubtful, or look as if they counted from 0, and of many difficult objects.
 
     The classes are VOC's 20 where no annotation of any split names another, else the names found there, sorted: every
     split has the same.
@@ -97,6 +99,7 @@ def open_voc(source: VocSource, split: str, *, tick: Callable[[], None], warn: C
         others=OF_CORNERS,
     )
     tell_of_boxes(given, warn)
+    tell_of_ignored(objects, classes, whose, DIFFICULT, warn)
     _tell_of_zeros(boxes, whose, warn)
     return AnnotatedFiles(
         whose, source.root, names, sizes, objects, classes, digest.hexdigest(), tick, ignored_are_difficult=True

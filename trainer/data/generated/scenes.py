@@ -169,7 +169,8 @@ class Scenes:
 
     def box_counts(self) -> BoxCounts:
         objects = np.array([len(each.classes) for each in self._scenes], dtype=np.int64)
-        return BoxCounts(objects, np.zeros_like(objects), np.zeros_like(objects))
+        none = np.zeros_like(objects)
+        return BoxCounts(objects, none, none, none)
 
 
 def _box(mask: Mask) -> tuple[int, int, int, int]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trainer.data.datasets import AnnotatedDataSet, Annotation, BoxCounts
 from trainer.data.errors import DataError, UnreadableImage
+from trainer.data.ignored import told_of
 from trainer.data.keyed import Purpose, uniforms
 from trainer.data.loading.order import global_batches
 from trainer.data.loading.packed_masks import PackedMasks
@@ -86,7 +87,7 @@ class DetectionBatches:
         self.boxes = dataset.box_counts()
         self.with_objects = np.flatnonzero(self.boxes.objects > self.boxes.without_area)
         if not len(self.with_objects):
-            raise DataError(_nothing_to_learn(self.boxes))
+            raise DataError(_nothing_to_learn(dataset, self.boxes))
         if len(self.with_objects) < batch_size:
             raise DataError(
                 f"batch_size {batch_size} is above the {len(self.with_objects)} images with objects to learn from; "
@@ -143,13 +144,15 @@ class DetectionBatches:
         return Job(batch, pieces(load, indices, self._threads, self._tick))
 
 
-def _nothing_to_learn(boxes: BoxCounts) -> str:
+def _nothing_to_learn(dataset: AnnotatedDataSet, boxes: BoxCounts) -> str:
     if objects := int(boxes.objects.sum()):
         return (
             f"no image has an object to learn from: none of the {objects:,} boxes of the training split has an area "
             f"within its image. {HOW_WITHOUT_AREA} Correct the annotations"
         )
-    return "no image of the training split has an object to learn from; use another split"
+    ignored = told_of(dataset, "the training split")
+    why = f": {ignored}, or" if ignored else ";"
+    return f"no image of the training split has an object to learn from{why} use another split"
 
 
 @dataclass(slots=True)

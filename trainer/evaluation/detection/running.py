@@ -211,6 +211,7 @@ def _data_facts(
         **facts["data"],
         "train_images_without_objects": without,
         "train_objects_without_area": int(batches.boxes.without_area.sum()),
+        "train_objects_ignored": int(batches.boxes.ignored.sum()),
         "train_boxes_cut": int(batches.boxes.cut.sum()),
         "test_objects": test.counts["objects"],
         "test_objects_ignored": test.counts["ignored"],

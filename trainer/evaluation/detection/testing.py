@@ -18,6 +18,7 @@ from pycocotools import mask as coco_masks
 from barlow_lab.specs import DetectionSpec
 from trainer.data.datasets import AnnotatedDataSet
 from trainer.data.errors import DataError
+from trainer.data.ignored import told_of
 from trainer.data.loading.detection import JudgedImage, judged_images
 from trainer.evaluation.detection.picture import Row, write_detections_picture
 from trainer.evaluation.detection.scoring import Judged, average_precisions
@@ -48,7 +49,9 @@ class DetectorTest:
     def __post_init__(self) -> None:
         self._findable = (self.dataset.presence() == 1).any(axis=1)
         if not self._findable.any():
-            raise DataError(f"split {self.spec.test_split!r} has no object to find; use another test_split")
+            ignored = told_of(self.dataset, "it")
+            why = f": {ignored}, or" if ignored else ";"
+            raise DataError(f"split {self.spec.test_split!r} has no object to find{why} use another test_split")
 
     def run(self, detector: C4Detector, step: int, units: Units) -> dict[str, float]:
         """Scores by name, the same on every rank and, to the bits of one image's detections, for any number of ranks.
