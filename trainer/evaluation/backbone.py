@@ -15,6 +15,7 @@ from torch import nn
 from barlow_lab.disk import sha256_of
 from barlow_lab.given_files import checked
 from barlow_lab.specs import BackboneJudged, BackboneSpec, EvaluationSpec
+from trainer.evaluation.seen_images import PretrainedOn
 from trainer.failures import BadSpec
 from trainer.models.backbones import build_backbone
 from trainer.models.exported import backbone_digest, load_backbone, read_architecture, read_details
@@ -25,20 +26,6 @@ from trainer.runtime.context import Context
 PHASE = "opening the backbone"
 NAMED = 20
 """Tensors left out that a warning and the result name."""
-
-
-@dataclass(frozen=True, slots=True)
-class PretrainedOn:
-    """The images that a backbone of ours was pretrained on."""
-
-    data: str
-    split: str
-    fingerprints: frozenset[str]
-    """Of these images, and of the whole split where they are a part of it."""
-
-    def holds(self, data: str, split: str, fingerprint: str) -> bool:
-        """Whether they are of this split."""
-        return (data, split) == (self.data, self.split) or fingerprint in self.fingerprints
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError
 from trainer.data.folder_names import at_odds
-from trainer.data.overlap import PRETRAINED_ON, shared
+from trainer.data.overlap import shared
 from trainer.data.registry import open_data_set
-from trainer.evaluation.backbone import PretrainedOn
+from trainer.evaluation.seen_images import PretrainedOn, seen_of
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
 from trainer.runtime.data_facts import journal_data
@@ -33,7 +33,7 @@ class Splits(Generic[D]):
     train: D
     test: D
     test_pretrained_on: bool = False
-    """Whether the backbone was pretrained on the images of `test`."""
+    """Whether it is known that the backbone was pretrained on images of `test`."""
 
     @property
     def classes(self) -> int:
@@ -90,7 +90,7 @@ def open_splits(
     split is always whole.
 
     `opener` is one of trainer.data.registry. `pretrained_on` are the images that the backbone was pretrained on, where
-    that is known: whether those that are judged are among them is told, and stands in the result.
+    that is known: whether those that are judged are among them is told, and where it is sure it stands in the result.
 
     Raises:
         DataError: a split cannot be used, they have different classes, or the ranks see different files.
@@ -121,13 +121,12 @@ def open_splits(
         once(f"data set {name!r}: {said}")
     if context.journal is not None and (said := shared(splits, (train, test), partial(context.working, PHASE))):
         once(f"data set {name!r}: {said}")
+    seen = None
+    if context.journal is not None and pretrained_on is not None:
+        seen = seen_of(spec, pretrained_on, (train, test), context, PHASE)
+        if seen is not None:
+            once(seen.said)
     if len(set(collectives.all_gather_texts([f"{train.fingerprint} {test.fingerprint}"], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {name!r}; is it being written to?")
     journal_data(context, name, context.data_source(name), {"train": train, "test": test})
-    seen = pretrained_on is not None and pretrained_on.holds(name, spec.test_split, test.fingerprint)
-    if pretrained_on is not None and seen:
-        once(
-            f"the backbone was pretrained on the images that are judged, split {pretrained_on.split!r} of data set "
-            f"{pretrained_on.data!r}: {PRETRAINED_ON}"
-        )
-    return Splits(spec, train, test, seen)
+    return Splits(spec, train, test, seen is not None and seen.is_known)
