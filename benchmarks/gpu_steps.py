@@ -16,6 +16,7 @@ from torch import Tensor
 
 from barlow_lab.specs import PretrainSpec
 from trainer.optim.schedules import Schedule
+from trainer.runtime.precision import set_products
 from trainer.train_state import TrainState
 
 
@@ -108,6 +109,7 @@ def reference_step(sizes: Sizes, device: torch.device, **rung: Any) -> reference
 
 def our_state(spec: PretrainSpec, device: torch.device) -> TrainState:
     """Ours, untrained, with its network as it is written or compiled, as run.compile says."""
+    set_products(spec.precision, device)
     state = TrainState(spec, constant_rate(), device)
     state.choose_network(ranks=1, tick=lambda: None)
     return state

@@ -21,8 +21,8 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-FEATURES = {"-pixels": "raw pixels", "-untrained": "untrained", "": "Barlow Twins"}
-"""What ends the name of a job: the features it judges."""
+FEATURES = {"-pixels": "raw pixels", "-untrained": "untrained", "": "pretrained"}
+"""What ends the name of a job: the features it judges; those of the pretraining are called by its objective."""
 
 
 def run(spec: dict[str, Any], folder: Path, *, backbone: Path | None = None) -> dict[str, Any]:
@@ -82,8 +82,9 @@ def main() -> None:
                 scores.setdefault(name, []).append(result["scores"][result["headline"]]["last"])
     print(f"headline scores, %, mean ± standard deviation of seeds {arguments.seeds}")
     print("\n".join(f"| {' | '.join(cells)} |" for cells in (["", *judged], ["---"] * (len(judged) + 1))))
+    named = FEATURES | {"": jobs["pretrain"].get("objective", {}).get("name", "barlow_twins")}
     for suffix in rows:
-        print(f"| {FEATURES[suffix]} | {' | '.join(_spread(scores.get(name + suffix, [])) for name in judged)} |")
+        print(f"| {named[suffix]} | {' | '.join(_spread(scores.get(name + suffix, [])) for name in judged)} |")
 
 
 def _spread(values: list[float]) -> str:

@@ -20,14 +20,16 @@ from barlow_lab.foreign_text import shown, shown_lines
 from barlow_lab.journal import Journal
 from barlow_lab.outcome import Outcome
 from barlow_lab.run_folder import JOURNAL
-from barlow_lab.specs import PretrainSpec, Spec, SpecError, load_spec_file, parse_spec
+from barlow_lab.specs import KnnSpec, LinearSpec, PretrainSpec, Spec, SpecError, SvmSpec, load_spec_file, parse_spec
 from barlow_lab.specs.image_size import with_size
+from barlow_lab.specs.pretrain import Precision
 from trainer import by_hand
 from trainer.data.errors import DataError
 from trainer.failures import BadSpec, Diverged, of_exception
 from trainer.runtime import meeting, process_group, watchdog
 from trainer.runtime.context import Context
 from trainer.runtime.ending import end_process
+from trainer.runtime.precision import set_products
 from trainer.runtime.retention import Retention
 from trainer.runtime.stopping import StopRequests
 
@@ -147,8 +149,16 @@ def _context(place: process_group.Place, run_folder: Path, attempt: int) -> Cont
     )
 
 
+def _precision(spec: Spec) -> Precision:
+    """What the spec says where a network is trained; frozen features, and what is made of them, are always exact."""
+    if isinstance(spec, KnnSpec | SvmSpec) or (isinstance(spec, LinearSpec) and spec.protocol == "cached-features"):
+        return "fp32"
+    return spec.precision
+
+
 def _run(spec: Spec, context: Context) -> Outcome:
     context.say(f"attempt {context.attempt} in {context.run_folder}: {spec.kind} on {context.world_size} rank(s)")
+    set_products(_precision(spec), context.device)
     # Late: none needs what the others import. And before the journal's first line: it is what a worker gives time for.
     if isinstance(spec, PretrainSpec):
         from trainer.pretraining import pretrain

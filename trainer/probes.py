@@ -35,7 +35,7 @@ from trainer.plan import Plan
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
 from trainer.runtime.data_warnings import warn_of_records
-from trainer.runtime.precision import PARAMETER_DTYPES
+from trainer.runtime.precision import PARAMETER_DTYPES, exact_products
 from trainer.runtime.resuming import counted_metrics
 from trainer.train_state import TrainState
 
@@ -127,7 +127,8 @@ class Probes:
         state.raise_if_diverged()
         with series.clock_stopped():
             try:
-                values = self._look(state.model["backbone"])
+                with exact_products(self._context.device):
+                    values = self._look(state.model["backbone"])
             except Stopped:
                 return False
             except (BadSpec, NothingReadable, Diverged) as error:  # all ranks have it: none is left in a collective

@@ -21,7 +21,7 @@ from trainer.optim.schedules import Schedule
 from trainer.runtime.batch_norm import RunningStatistics, synchronise_batch_norm
 from trainer.runtime.compiling import CompileChoice, Form, Network, choose
 from trainer.runtime.gradients import Gradients
-from trainer.runtime.precision import PARAMETER_DTYPES, StepGuard, allow_fast_products, autocast, memory_format
+from trainer.runtime.precision import PARAMETER_DTYPES, StepGuard, autocast, memory_format
 
 DIVERGED_REMEDY = (
     "the parameters were left as they were before it. Lower optimizer.learning_rate, lengthen the warm-up, or use fp32"
@@ -75,7 +75,6 @@ class TrainState:
         self._gradients = Gradients(self.model.parameters())
         self._optimizer = build_optimizer(spec, self.groups)
         self._guard = StepGuard(spec.precision, device)
-        allow_fast_products(spec.precision, device)
 
     def update(self, view_a: Tensor, view_b: Tensor, step: int) -> Update:
         """The optimiser step number `step`, from this rank's rows of two views, (n, 3, S, S) uint8.

@@ -25,7 +25,7 @@ from trainer.optim.build import load_optimizer
 from trainer.optim.eager import Sgd
 from trainer.runtime.batch_norm import RunningStatistics
 from trainer.runtime.gradients import Gradients
-from trainer.runtime.precision import StepGuard, allow_fast_products
+from trainer.runtime.precision import StepGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,6 @@ class Descent:
     ) -> None:
         """`module` holds all that a forward pass changes: a step that is not taken gives back its statistics. `remedy`
         is said of a run that diverges."""
-        allow_fast_products(precision, device)
         self._statistics = RunningStatistics(module)
         self._before = self._statistics.flat.clone()
         parameters = [parameter for group in groups for parameter in group.parameters]

@@ -18,7 +18,7 @@ Tests: tests/trainer/test_objectives_forms.py; for several ranks `objective` in 
 against float64 in tests/trainer/test_objectives_precision.py.
 
 Products are of float32 (or float64) operands, never of bfloat16 ones. Whether CUDA rounds those of float32 to TF32 is
-torch's setting, made in trainer.runtime.precision (allow_fast_products) for the whole run: only where the network's own
+torch's setting, made in trainer.runtime.precision (set_products) for the whole run: only where the network's own
 products are of 16 bits.
 """
 

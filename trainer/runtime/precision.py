@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -44,12 +45,27 @@ def memory_format(precision: Precision, device: torch.device) -> torch.memory_fo
     return torch.channels_last if last else torch.contiguous_format
 
 
-def allow_fast_products(precision: Precision, device: torch.device) -> None:
+def set_products(precision: Precision, device: torch.device) -> None:
     """Where the network's products are of 16 bits, let a GPU round the factors of float32 products and convolutions to
-    TF32, 11 bits; elsewhere forbid it, also to cuDNN, which does so by default."""
+    TF32, 11 bits; elsewhere forbid it, also to cuDNN, which does so by default. For the whole process."""
     if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = precision in PRODUCT_DTYPES
-        torch.backends.cudnn.allow_tf32 = precision in PRODUCT_DTYPES
+        _allow_tf32(precision in PRODUCT_DTYPES, precision in PRODUCT_DTYPES)
+
+
+@contextmanager
+def exact_products(device: torch.device) -> Iterator[None]:
+    """Within it as `set_products` has it for fp32, whatever the process has."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    set_products("fp32", device)
+    try:
+        yield
+    finally:
+        _allow_tf32(*before)
+
+
+def _allow_tf32(matmul: bool, convolution: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = matmul
+    torch.backends.cudnn.allow_tf32 = convolution
 
 
 class StepGuard:
