@@ -169,7 +169,7 @@ def heard(root, split="train", form="cifar10"):
 
 def of_published_length(monkeypatch):
     for module in ("cifar", "stl10"):
-        monkeypatch.setattr(f"trainer.data.{module}.other_than_published", lambda *_: None)
+        monkeypatch.setattr(f"trainer.data.formats.{module}.other_than_published", lambda *_: None)
 
 
 def test_files_of_other_lengths_than_the_published_ones_are_told_with_the_number_expected(cifar10, stl10):
