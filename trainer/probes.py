@@ -34,7 +34,7 @@ from trainer.metric_series import MetricSeries
 from trainer.plan import Plan
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
-from trainer.runtime.data_warnings import warn_of_records
+from trainer.runtime.data_warnings import warn_of_split
 from trainer.runtime.precision import PARAMETER_DTYPES, exact_products
 from trainer.runtime.resuming import counted_metrics
 from trainer.train_state import TrainState
@@ -237,7 +237,7 @@ def _open_splits(
         raise DataError(f"{PLACE}: {said}")
     for split, images in ((asked.split, train), (asked.test_split, test)):
         if split != spec.data.split:  # of which the training has told
-            warn_of_records(name, split, images, context, "loading data")
+            warn_of_split(name, split, images, context, "loading data")
     for said in [*uneven(splits, (train, test), limit="limit"), *at_odds(splits, (train, test))]:
         context.warn(f"{PLACE}: {said}")
     if context.journal is not None and (said := shared(splits, (train, test), tick)):

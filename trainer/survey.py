@@ -33,7 +33,7 @@ from trainer.data.folder_names import at_odds
 from trainer.data.formats.opening import splits_of
 from trainer.data.formats.system_names import system_name
 from trainer.data.formats.unused import is_split, unused_images
-from trainer.data.looking import look_at, told_of_records
+from trainer.data.looking import look_at, told_of
 from trainer.data.overlap import shared
 from trainer.data.registry import open_images
 
@@ -100,7 +100,7 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
                 note(f"data set {name!r}: {both}")
         for split, images in found.items():
             ticks = _Ticks(f"{name}, a look at split {split}", say)
-            for said in told_of_records(images, ticks) if isinstance(images, BinaryImages) else ():
+            for said in told_of(images, ticks):
                 note(f"data set {name!r}, split {split!r}: {said}")
             look = look_at(images, ticks)
             sides |= look.sides

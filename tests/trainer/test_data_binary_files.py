@@ -9,7 +9,7 @@ import runs
 
 from barlow_lab.specs.data_sets import CifarSource, Stl10Source, parse_source
 from trainer.data.errors import DataError
-from trainer.data.looking import told_of_records
+from trainer.data.looking import told_of
 from trainer.data.registry import open_data_set, open_images
 from trainer.pretraining import pretrain
 from trainer.survey import survey
@@ -164,7 +164,7 @@ def heard(root, split="train", form="cifar10"):
     said: list[str] = []
     source = parse_source({"format": form, "root": str(root)})
     images = open_images("mine", split, source=source, warn=said.append)
-    return images, [*said, *told_of_records(images, lambda: None)]
+    return images, [*said, *told_of(images, lambda: None)]
 
 
 def of_published_length(monkeypatch):

@@ -1,4 +1,5 @@
-"""Images of one split that are copies of images of another: found by names and sizes of files, and by their content.
+"""Images that are copies of images of another split, or of their own: found by names and sizes of files, and by their
+content.
 
 Names and sizes alone say little: images of a format without compression are of one size, and most sets number theirs.
 So what agrees in them is compared byte by byte, as far as `MOST_COMPARED` goes.
@@ -7,17 +8,24 @@ So what agrees in them is compared byte by byte, as far as `MOST_COMPARED` goes.
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from barlow_lab.foreign_text import shown
+from barlow_lab.given_files import open_regular
 from trainer.data.image_files import FileImages
 
 MOST_COMPARED = 256
 """Judged images of which the content is compared, drawn among those that may be copies."""
 MOST_OF_A_SIZE = 8
 """Files of its size with which an image is compared that has the name of none of them."""
+MOST_READ = 512
+"""Images of one split of which the beginnings are read, drawn among those that may be copies,"""
+BEGINNING = 1 << 16
+"""bytes of each."""
 SHARE = 0.01
 """From which on images are told that have another's content and not its name: published sets have a few."""
 
@@ -46,6 +54,73 @@ def copies_of_files(
     if found and found >= SHARE * compared:
         return f"{found:,} of {compared:,} that were compared have the content {of_one} and another name"
     return None
+
+
+def copies_within(
+    images: FileImages, labels: NDArray[np.int64] | None, passed_over: Sequence[int], tick: Callable[[], None]
+) -> str | None:
+    """What to say of files of a split that have the content of others of it, but for the places that are `passed_over`;
+    `labels` (n,) are their classes if they have any. None where none is found. Files that are there twice themselves
+    are told where a split is opened."""
+    ends = _Ends(images, len(images), tick)
+    _, once = np.unique(images.identities, return_index=True)
+    once = np.setdiff1d(once[ends.sizes[once] > 0], np.array(passed_over, dtype=np.int64))
+    for values, words, share in ((ends.names, "name, size and content", 0.0), (ends.sizes, "the content", SHARE)):
+        read, several = _of_groups(values, once)
+        copies = _copies(images, read, values, tick)
+        if not copies or len(copies) < share * len(read):
+            continue
+        differ, named = "", copies[0]
+        if labels is not None:
+            others = [pair for pair in copies if labels[pair[0]] != labels[pair[1]]]
+            differ, named = f", {len(others):,} of them with another class", (others or copies)[0]
+        of = (
+            f" of {len(read):,} images that were compared, of {several:,} that may,"
+            if len(read) < several
+            else " images"
+        )
+        return (
+            f"{len(copies):,}{of} have {words} of another of the split{differ}, first "
+            f"{' and '.join(shown(images.name(place)) for place in named)}: each counts as an image; take out those "
+            "that are not meant"
+        )
+    return None
+
+
+def _of_groups(values: NDArray[np.int64], places: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """Images at `places` of which others there have the same of the `values`, and how many they are: of more than
+    MOST_READ whole groups are drawn, and of the last, as of one that is larger, a part."""
+    _, inverse, counts = np.unique(values[places], return_inverse=True, return_counts=True)
+    many = np.flatnonzero(counts[inverse] > 1)
+    if len(many) <= MOST_READ:
+        return places[many], len(many)
+    draw = np.random.default_rng(0)
+    turns = draw.permutation(len(counts))[inverse[many]]
+    shuffled = draw.permutation(len(many))
+    order = shuffled[np.argsort(turns[shuffled], kind="stable")]
+    return places[np.sort(many[order[:MOST_READ]])], len(many)
+
+
+def _copies(
+    images: FileImages,
+    places: NDArray[np.int64],
+    values: NDArray[np.int64],
+    tick: Callable[[], None],
+) -> list[tuple[int, int]]:
+    """Images at `places` of one of the `values` and one content, each with the first: (first, copy)."""
+    firsts: dict[tuple[int, bytes], int] = {}
+    found = []
+    for place in places.tolist():
+        tick()
+        try:
+            with open_regular(images.file(place)) as file:
+                key = int(values[place]), hashlib.sha256(file.read(BEGINNING)).digest()
+        except OSError:  # told where the image is read
+            continue
+        first = firsts.setdefault(key, place)
+        if first != place and _alike(images.file(first), images.file(place)):
+            found.append((first, place))
+    return found
 
 
 class _Ends:

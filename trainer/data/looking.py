@@ -1,4 +1,4 @@
-"""A look at images of a split, before anybody learns from it: at some files, at all records."""
+"""A look at images of a split, before anybody learns from it: at some files and the names of all, at all records."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 
 from barlow_lab.foreign_text import shown
 from trainer.data.binary_files import BinaryImages
-from trainer.data.datasets import Images
+from trainer.data.copies import copies_within
+from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.decoding.reading import DARK
 from trainer.data.errors import UnreadableImage
 from trainer.data.image_files import FileImages
+from trainer.data.mask_files import masks_of_others
 from trainer.data.overlap import again
 
 LOOKED_AT = 32
@@ -55,12 +57,23 @@ def look_at(images: Images, tick: Callable[[], None]) -> Look:
     return Look(reading.tally(), sides, len(places), len(unreadable), next(iter(unreadable), ""))
 
 
-def told_of_records(images: BinaryImages, tick: Callable[[], None]) -> list[str]:
-    """What there is to tell of all records of a split; `tick` is called for each.
+def told_of(images: Images, tick: Callable[[], None]) -> list[str]:
+    """What there is to tell of a split as a whole; `tick` is called for each image.
 
     Raises:
         OSError: the disk does not give them.
     """
+    if isinstance(images, BinaryImages):
+        return _told_of_records(images, tick)
+    if not isinstance(images, FileImages):
+        return []
+    labels = images.labels() if isinstance(images, ImageDataSet) else None
+    told, masks = masks_of_others(images, tick) or (None, [])
+    copied = copies_within(images, labels, masks, tick)  # masks are often alike, as where nothing is to be marked
+    return [said for said in (told, copied) if said]
+
+
+def _told_of_records(images: BinaryImages, tick: Callable[[], None]) -> list[str]:
     records = images.records(tick)
     told = []
     for which, words in (
