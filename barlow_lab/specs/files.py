@@ -23,8 +23,9 @@ MAX_TAGGED = 4000
 def load_spec_file(path: Path, *, from_shell: bool = False) -> Any:
     """The plain value of a YAML or JSON file; `from_shell`: one that is named on a command line may be a pipe, too.
 
-    YAML is read by the core schema of YAML 1.2, so `3e-3` is a number and `on` and 2026-01-01 are texts. A key that
-    stands twice is refused: which of the two was meant is not ours to guess.
+    YAML is read by the core schema of YAML 1.2, so `3e-3` is a number and `on` and 2026-01-01 are texts; `<<: *name`
+    takes in the keys of another object that are not beside it. A key that stands twice is refused: which of the two was
+    meant is not ours to guess.
 
     Raises:
         SpecError: the text is not YAML or JSON, repeats a key, or is too large (aliases count as what they stand for).
@@ -61,8 +62,11 @@ def _refused_constant(word: str) -> Any:
     raise ValueError(f"{word} is not JSON")
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _CoreLoader(yaml.SafeLoader):
-    """The safe loader with the plain scalars of YAML 1.2 (10.3.2) in place of YAML 1.1's."""
+    """The safe loader with the plain scalars of YAML 1.2 (10.3.2) in place of YAML 1.1's, and its merge key."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as the base declares it
 
@@ -76,8 +80,10 @@ for _tag, _pattern, _first in (
         r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         list("-+.0123456789"),
     ),
+    ("merge", r"<<", ["<"]),
 ):
     _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
+_CoreLoader.add_constructor(_MERGE, lambda loader, node: node.value)  # one that is a value and no key
 
 
 def _read_yaml(text: str) -> Any:
@@ -119,4 +125,12 @@ def _check(root: yaml.Node) -> None:
                         line = key.start_mark.line + 1
                         raise ValueError(f"line {line}: the key {key.value!r} stands twice in one object")
                     seen.add(key.value)
+                if key.tag == _MERGE and not _is_mergeable(item):
+                    line = key.start_mark.line + 1
+                    raise ValueError(f"line {line}: `<<` takes in another object, as `<<: *name`, or a list of such")
                 waiting += [(key, depth + 1), (item, depth + 1)]
+
+
+def _is_mergeable(node: yaml.Node) -> bool:
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    return all(isinstance(each, yaml.MappingNode) for each in nodes)

@@ -112,7 +112,7 @@ def faults(error: ValidationError, model: type[BaseModel], *, at_most: int = MAX
     """The first faults of a pydantic error in our words: pointers as the user wrote them, unknown fields with the
     nearest."""
     out = []
-    for item in error.errors(include_url=False, include_input=False)[:at_most]:
+    for item in error.errors(include_url=False)[:at_most]:
         loc = item["loc"]
         path = [part for i, part in enumerate(loc) if not _is_tag(loc, i) and part != "[key]"]
         message = item["msg"].removeprefix("Value error, ")
@@ -132,6 +132,12 @@ def faults(error: ValidationError, model: type[BaseModel], *, at_most: int = MAX
             message = f"unknown name {tag!r}; use one of {', '.join(tags)}{_nearest(tag, tags)}"
         elif item["type"] in ("model_type", "model_attributes_type", "dict_type"):
             message = "an object is expected here"
+        elif item["type"] in ("string_type", "path_type"):
+            given = item["input"]
+            quotes = "" if isinstance(given, list | Mapping) or given is None else ": put it in quotes"
+            message = f"a text is expected here, not {_json_name(given)}{quotes}"
+        elif item["type"] == "list_type":
+            message = f"a list is expected here, not {_json_name(item['input'])}: put [ and ] around it"
         elif item["type"] == "string_pattern_mismatch":
             message = RULES.get(item["ctx"]["pattern"], message)
         out.append(Fault(pointer_of(path), message))

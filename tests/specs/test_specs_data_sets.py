@@ -146,6 +146,30 @@ labelled: {format: images, root: x, classes: 3}
     assert "have no labels; leave them out, or take image_folder or file_list" in found["/labelled"]
 
 
+NO_NUMBER = "a text is expected here, not a number: put it in quotes"
+
+
+@pytest.mark.parametrize(("entry", "pointer", "said"), [
+    ("format: images, root: x, splits: {train: 2024}", "splits/train", NO_NUMBER),
+    ("format: images, root: x, splits: {2024: y}", "splits/2024", NO_NUMBER),
+    ("format: images, root: x, description: true", "description", "not true or false: put it in quotes"),
+    ("format: images, root: 7", "root", NO_NUMBER),
+    ("format: images, root: x, splits: {train: [y]}", "splits/train", "a text is expected here, not a list"),
+    ("format: images, root: ", "root", "a text is expected here, not null"),
+    ("format: voc, root: x, splits: {train: 2007/train}", "splits/train",
+     "a list is expected here, not a text: put [ and ] around it"),
+])  # fmt: skip
+def test_a_value_of_another_type_is_refused_with_the_remedy(
+    tmp_path: Path, entry: str, pointer: str, said: str
+) -> None:
+    assert faults_of(tmp_path, f"a: {{{entry}}}\n")[f"/a/{pointer}"].endswith(said)
+
+
+def test_an_entry_may_take_in_another_one(tmp_path: Path) -> None:
+    sources = load(tmp_path, "base: &b {format: images, root: /x, description: a}\nmore: {<<: *b, description: b}\n")
+    assert sources["more"] == sources["base"].model_copy(update={"description": "b"})
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("- a\n- b", "holds data sets by name"),
     ("a: {format: stl10, root: x}\na: {format: stl10, root: y}", "line 2: the key 'a' stands twice"),

@@ -121,6 +121,25 @@ def test_aliases_are_read_but_a_bomb_of_them_is_not(tmp_path: Path) -> None:
     assert "aliases" in refused(tmp_path, "\n".join(levels))
 
 
+def test_merge_keys_take_in_another_object(tmp_path: Path) -> None:
+    text = "a: &a {root: x, k: 1}\nb: {k: 2, <<: *a, text: <<}\nc: {<<: [{root: y}, *a]}\n'<<': *a\n"
+    assert load(tmp_path, text) == {
+        "a": {"root": "x", "k": 1},
+        "b": {"root": "x", "k": 2, "text": "<<"},
+        "c": {"root": "y", "k": 1},
+        "<<": {"root": "x", "k": 1},
+    }
+    for value in ("1", "[*a, 1]", "text"):
+        said = "line 2: `<<` takes in another object, as `<<: *name`, or a list of such"
+        assert said in refused(tmp_path, f"a: &a {{k: 1}}\nb: {{<<: {value}}}\n")
+    levels = [
+        "l0: &l0 {a: 1, b: 2, c: 3}",
+        *(f"l{n}: &l{n} {{<<: [{', '.join([f'*l{n - 1}'] * 9)}]}}" for n in range(1, 12)),
+    ]
+    assert "aliases" in refused(tmp_path, "\n".join(levels))
+    assert "aliases" in refused(tmp_path, "a: &a {<<: *a}\n")
+
+
 @pytest.mark.parametrize("value", ["!!int 1" + ":1" * 400_000, "!!float 1" + ":1" * 100_000 + ".5", "7" * 4001])
 def test_a_number_without_end_is_refused_before_it_is_made(tmp_path: Path, value: str) -> None:
     assert "line 1: a number, or a value with a tag, has over 4,000 characters" in refused(tmp_path, f"seed: {value}\n")
