@@ -106,6 +106,8 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
             sides |= look.sides
             for said in look.told:
                 note(said)
+            if look.lost:
+                note(f"data set {name!r}, split {split!r}: {look.lost}")
             if look.unreadable:
                 said = (
                     f"data set {name!r}, split {split!r}: {look.unreadable:,} of {look.looked_at:,} images looked at "

@@ -190,7 +190,13 @@ def test_an_image_of_one_pixel():
 
 @pytest.mark.parametrize(("file", "cause"), [
     (b"", "the file is empty"),
-    (b"<html>not found</html>", "it is no JPEG, PNG"),
+    (b"<html>not found</html>", "it is no JPEG, PNG.* file, but a web page, perhaps a server's error: fetch"),
+    (b"\0\0\0\x18ftypheic" + bytes(200), "it is no JPEG, .*, but HEIC, as phones save photographs: convert it to JPEG"),
+    (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf" + bytes(99), "but AVIF: convert it to JPEG or PNG"),
+    (b"\0\0\0\x18ftypisom\0\0\0\0isomavc1" + bytes(99), "but a film, or a raw photograph"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "but a pointer of git-lfs: .* by git lfs pull"),
+    (b"/annex/objects/SHA256E-s1--0.jpg\n", "but a pointer of git-annex"),
+    (bytes(99), "but zeros alone"),
     (b"\xff\xd8\xff", "it is no JPEG, PNG"),
     (encoded(PHOTO, "PNG")[:-200], "truncated"),
     (encoded(PHOTO, "GIF")[:300], "truncated"),

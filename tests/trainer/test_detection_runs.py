@@ -282,6 +282,7 @@ def test_unreadable_images_are_told_of_and_left_out(data: Data, tmp_path: Path):
     said = [event.data["message"] for event in runs.events(tmp_path, kind="warning")]
     assert any("2.png cannot be read" in message for message in said)
     assert any("1 of 4 images cannot be read" in message for message in said)
+    assert "no image of class 'disc' can be read (testing): nothing is learned of or asked about it" in said
 
 
 def test_a_rate_that_is_too_high_ends_the_run(data: Data, tmp_path: Path):

@@ -185,6 +185,38 @@ def test_classes_of_which_a_list_names_no_image_are_named_and_counted(tmp_path: 
     assert not [said for said in warnings(tmp_path / "all") if "names no image" in said]
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes", "where"),
+    [
+        ("knn", {}, ("features train", "features test")),
+        ("linear", {"protocol": "cached-features"}, ("features train", "features test")),
+        ("linear", {"batch_size": 4}, ("training", "testing")),
+        ("semi_supervised", {"batch_size": 4, "labels": {"percent": 50}}, ("training", "testing")),
+    ],
+)
+def test_a_class_none_of_whose_images_can_be_read_is_named(
+    tmp_path: Path, kind: str, changes: dict[str, Any], where: tuple[str, str]
+) -> None:
+    entry = tree(tmp_path / "data", {split: ["a", "b", "c"] for split in ("train", "test")})
+    for broken in [*(tmp_path / "data").rglob("b/*.png"), tmp_path / "data/train/c/1.png"]:
+        broken.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    run(tmp_path / "run", entry, kind, **changes)
+    assert [said for said in warnings(tmp_path / "run") if "no image of" in said] == [
+        f"no image of class 'b' can be read ({phase}): nothing is learned of or asked about it" for phase in where
+    ]
+
+
+def test_a_class_that_is_read_late_or_in_the_end_of_an_epoch_is_not_taken_for_lost(tmp_path: Path) -> None:
+    """Of 24 images 16 are trained on, and of each class one can be read."""
+    entry = tree(tmp_path / "data", {split: list("abcdef") for split in ("train", "test")})
+    for split, places in (("train", (0, 1, 2)), ("test", (0,))):
+        for name in "abcdef":
+            for place in places:
+                (tmp_path / f"data/{split}/{name}/{place}.png").write_bytes(b"")
+    run(tmp_path / "run", entry, "linear", batch_size=16)
+    assert not [said for said in warnings(tmp_path / "run") if "no image of" in said]
+
+
 def of_numbers(root: Path) -> dict[str, Any]:
     """Lists of four classes, eight images of each in each split, whose numbers begin at 1."""
     rng = np.random.default_rng(0)

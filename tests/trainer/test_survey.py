@@ -76,6 +76,16 @@ def test_images_that_cannot_be_read_are_noted_and_a_split_of_such_alone_is_a_fau
     assert "split 'train': 6 of 6" in entry.fault
 
 
+def test_a_class_none_of_whose_images_can_be_read_is_noted(tmp_path):
+    make_split(tmp_path / "train", 90)
+    for file in [*(tmp_path / "train/class-1").iterdir(), tmp_path / "train/class-0/000.png"]:
+        file.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
+    entry, _ = of_folder(tmp_path)
+    lost, some = entry.notes
+    assert "split 'train': no image of class 'class-1' can be read (up to 32 of each were tried): nothing is" in lost
+    assert "but HEIC" in some
+
+
 def test_thumbnails_of_a_nas_and_forks_of_a_mac_are_no_images_and_are_told_of(tmp_path):
     for split in ("train", "test"):
         make_split(tmp_path / split, 6)

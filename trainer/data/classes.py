@@ -104,7 +104,7 @@ def uneven(splits: tuple[str, str], images: tuple[Images, Images], *, limit: str
             f"there is one class alone, {in_words(names)}, so that every score is 100 and says nothing; if its folder "
             "holds those of the classes, name it in `splits` of datasets.yaml"
         )
-    there = [known for each in images if (known := _present(whole_of(each))) is not None]
+    there = [known for each in images if (known := present(whole_of(each))) is not None]
     if len(there) < 2:
         return said
     for place, other in ((0, 1), (1, 0)):
@@ -115,7 +115,7 @@ def uneven(splits: tuple[str, str], images: tuple[Images, Images], *, limit: str
         of = in_words([names[label] for label in neither])
         said.append(f"of {of} neither split {splits[0]} nor {splits[1]} has any")
     for place, split in enumerate(splits):
-        taken = _present(images[place])
+        taken = present(images[place])
         if taken is not None and len(lost := np.flatnonzero(there[place] & ~taken)):
             what = ("learned of", "asked about")[place]
             said.append(
@@ -145,14 +145,22 @@ def _ignored_alone(split: str, images: Images, place: int) -> list[str]:
     return [f"{begun}nothing is learned of them"]
 
 
-def _present(images: Images) -> NDArray[np.bool_] | None:
-    """(classes,) whether there is any of a class; None where nothing is known of classes."""
+def present(images: Images, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.bool_] | None:
+    """(classes,) whether there is any of a class in the images of these rows; None where there are no classes."""
     if isinstance(images, ImageDataSet):
-        return np.bincount(images.labels(), minlength=len(images.classes)) > 0
+        return np.bincount(images.labels()[rows], minlength=len(images.classes)) > 0
     if isinstance(images, AnnotatedDataSet):
-        there: NDArray[np.bool_] = (images.presence() != 0).any(axis=0)
+        there: NDArray[np.bool_] = (images.presence()[rows] != 0).any(axis=0)
         return there
     return None
+
+
+def none_readable(classes: Sequence[str], lost: NDArray[np.int64], where: str) -> str:
+    """What to say of the classes `lost`, of which no image can be read."""
+    which = "class" if len(lost) == 1 else f"{len(lost):,} of {len(classes):,} classes:"
+    names = in_words([classes[label] for label in lost])
+    whom = "it" if len(lost) == 1 else "them"
+    return f"no image of {which} {names} can be read ({where}): nothing is learned of or asked about {whom}"
 
 
 def _letters(name: str) -> str:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from barlow_lab.foreign_text import shown
 from trainer.data.binary_files import BinaryImages
+from trainer.data.classes import none_readable
 from trainer.data.copies import copies_within
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.decoding.reading import DARK
@@ -31,6 +33,8 @@ class Look:
     """So many of them cannot be read,"""
     first: str = ""
     """the first of which is named here, with its cause."""
+    lost: str = ""
+    """Which classes have none that can be read, of up to LOOKED_AT each that were looked at for that."""
 
 
 def look_at(images: Images, tick: Callable[[], None]) -> Look:
@@ -46,15 +50,51 @@ def look_at(images: Images, tick: Callable[[], None]) -> Look:
     places = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images)), dtype=np.int64))
     reading = images.look_anew()
     unreadable: list[str] = []
+    blind: list[int] = []
     for place in places.tolist():
         tick()
         try:
             height, width = images.image(place).shape[:2]
         except UnreadableImage as error:
             unreadable.append(f"{error.name}: {error.cause}")
+            blind.append(place)
             continue
         sides.add((height, width))
-    return Look(reading.tally(), sides, len(places), len(unreadable), next(iter(unreadable), ""))
+    told, lost = reading.tally(), ""
+    if sides and blind and isinstance(images, ImageDataSet):
+        which = unreadable_classes(images, np.unique(images.labels()[blind]), tick, most=LOOKED_AT)
+        if len(which):
+            lost = none_readable(images.classes, which, f"up to {LOOKED_AT} of each were tried")
+    return Look(told, sides, len(places), len(unreadable), next(iter(unreadable), ""), lost)
+
+
+def unreadable_classes(
+    images: ImageDataSet, labels: NDArray[np.int64], tick: Callable[[], None], *, most: int | None = None
+) -> NDArray[np.int64]:
+    """Which of the classes `labels` have no image that can be read, of all or of up to `most` each, evenly spaced;
+    `tick` is called for each that is looked at.
+
+    Raises:
+        OSError: the disk does not give them.
+    """
+    every = images.labels()
+    lost = []
+    for label in labels.tolist():
+        places = np.flatnonzero(every == label)
+        if most is not None and len(places) > most:
+            places = places[np.linspace(0, len(places) - 1, most, dtype=np.int64)]
+        if not any(_is_readable(images, place, tick) for place in places.tolist()):
+            lost.append(label)
+    return np.array(lost, dtype=np.int64)
+
+
+def _is_readable(images: Images, place: int, tick: Callable[[], None]) -> bool:
+    tick()
+    try:
+        images.image(place)
+    except UnreadableImage:
+        return False
+    return True
 
 
 def told_of(images: Images, tick: Callable[[], None]) -> list[str]:

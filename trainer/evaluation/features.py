@@ -7,10 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from barlow_lab.specs.evaluation import EvaluationImages
+from trainer.data.classes import none_readable, present
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import NothingReadable
 from trainer.data.loading.evaluation import evaluation_batches
@@ -107,6 +109,8 @@ def extract(
             units.progress(phase, step=done, steps=total, images_per_second=per_second)
             units.finished()
     found = rows.features(unreadable, len(dataset), phase, context)
+    if found.unreadable:
+        tell_of_lost_classes(dataset, found.indices, phase, context)
     first_bad = context.all_gather_rows(found.indices[~rows.finite[: len(found)]][:1])
     if len(first_bad):
         raise BadSpec(
@@ -173,3 +177,13 @@ def tell_unreadable(unreadable: list[str], left_out: int, count: int, phase: str
             unreadable=left_out,
             images=first,
         )
+
+
+def tell_of_lost_classes(dataset: Images, rows: Tensor, phase: str, context: Context) -> None:
+    """Warn of classes that have images, of which none could be read; `rows` are those that this rank has read."""
+    there, read = present(dataset), present(dataset, rows.cpu().numpy())
+    if there is None or read is None:
+        return
+    anywhere = collectives.all_reduce_(torch.from_numpy(read).to(context.device, torch.int64)).cpu().numpy() > 0
+    if len(lost := np.flatnonzero(there & ~anywhere)):
+        context.warn(none_readable(dataset.classes, lost, phase), classes=[dataset.classes[label] for label in lost])

@@ -14,7 +14,7 @@ from barlow_lab.specs.evaluation import EvaluationImages
 from trainer.data.datasets import ImageDataSet
 from trainer.data.loading.evaluation import evaluation_batches
 from trainer.diagnostics.nothing_to_learn import Extremes
-from trainer.evaluation.features import GUESSED, labels_on, tell_unreadable
+from trainer.evaluation.features import GUESSED, labels_on, tell_of_lost_classes, tell_unreadable
 from trainer.evaluation.scoring import scores_of, true_class_places
 from trainer.evaluation.units import Units, rounds
 from trainer.runtime.context import LOADING_SECONDS, Context
@@ -50,7 +50,7 @@ def tested(
         Stopped: a stop was asked for.
     """
     truth = labels_on(context.device, dataset)
-    places = [truth.new_empty(0)]
+    places, read = [truth.new_empty(0)], [truth.new_empty(0)]
     extremes = Extremes()
     unreadable: list[str] = []
     loaded = evaluation_batches(
@@ -71,6 +71,7 @@ def tested(
                 if len(batch.indices):
                     scores = classify(batch.images.to(context.device))
                     indices = torch.from_numpy(batch.indices).to(context.device)
+                    read.append(indices)
                     places.append(true_class_places(scores, truth[indices]))
                     extremes.take(scores)
             units.working(PHASE)
@@ -80,6 +81,8 @@ def tested(
     left_out = len(dataset) - len(everyone)
     if warn or not len(everyone):
         tell_unreadable(unreadable, left_out, len(dataset), PHASE, context)
+    if warn and left_out:
+        tell_of_lost_classes(dataset, torch.cat(read), PHASE, context)
     if warn and extremes.all_the_same(context.device):
         which = f"all {len(everyone):,} test images get the same scores"
         context.warn(f"{which}, so the result is that of a guess: {GUESSED}", nothing_learned="features")

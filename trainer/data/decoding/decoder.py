@@ -54,6 +54,7 @@ from trainer.data.decoding.cost import (
     refuse_scans,
     refuse_tiles,
 )
+from trainer.data.decoding.foreign import said_of_foreign
 from trainer.data.decoding.jpeg import ORIENTATION, decode_plain_jpeg
 from trainer.data.decoding.levels import bits_of, is_deep, is_negative, levels_of, merges, not_finite_of, spread
 from trainer.data.decoding.reading import Losses
@@ -163,8 +164,8 @@ def decode_by_pillow(
     except MemoryError:
         raise  # of the process, not of the image
     except UnidentifiedImageError as error:
-        why = said_of_tiff(encoded) or f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
-        raise UnreadableImage(name, why) from error
+        why, what = f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file", said_of_foreign(encoded)
+        raise UnreadableImage(name, said_of_tiff(encoded) or (f"{why}, but {what}" if what else why)) from error
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them trip over
         raise UnreadableImage(name, str(error) or type(error).__name__) from error
 

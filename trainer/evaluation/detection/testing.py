@@ -22,6 +22,7 @@ from trainer.data.ignored import told_of
 from trainer.data.loading.detection import JudgedImage, judged_images
 from trainer.evaluation.detection.picture import Row, write_detections_picture
 from trainer.evaluation.detection.scoring import Judged, average_precisions
+from trainer.evaluation.features import tell_of_lost_classes
 from trainer.evaluation.units import Units, share
 from trainer.models.detectors.c4 import C4Detector, Detections
 from trainer.runtime import collectives
@@ -64,6 +65,7 @@ class DetectorTest:
         asked = 0
         found: list[str] = []
         unreadable: list[str] = []
+        read: list[int] = []
         rows: list[Row] = []
         mine = share(len(self.dataset), context)
         images = judged_images(
@@ -83,6 +85,7 @@ class DetectorTest:
                 if judged is not None and judged.image is None:
                     unreadable.append(str(judged.unreadable))
                 elif judged is not None:
+                    read.append(judged.index)
                     asked += int(self._findable[judged.index])
                     detections = self._detect(detector, judged)
                     found.append(json.dumps({"image": judged.index, **_as_text(detections)}))
@@ -98,7 +101,7 @@ class DetectorTest:
             name = f"detections-{step:08d}.png"
             write_detections_picture(context.attempt_folder / name, rows, self.dataset.classes)
             context.journal.append("image", step=step, key="detections", file=name)
-        self._leave_out(collectives.all_gather_texts(unreadable, context.device))
+        self._leave_out(collectives.all_gather_texts(unreadable, context.device), read)
         if not int(collectives.all_reduce_(torch.tensor(asked, device=context.device))):
             raise DataError(f"none of the images of split {self.spec.test_split!r} that have objects can be read")
         context.working(f"{PHASE}, gathering")
@@ -127,7 +130,8 @@ class DetectorTest:
         assert judged.image is not None
         return detector.detect(judged.image.pixels.to(self.context.device), judged.image.size)
 
-    def _leave_out(self, unreadable: list[str]) -> None:
+    def _leave_out(self, unreadable: list[str], read: list[int]) -> None:
+        """Warn of what cannot be read on any rank, if that is new; `read` is what this one has read."""
         if len(unreadable) == len(self.dataset):
             raise DataError(f"none of the {len(unreadable):,} images can be read ({PHASE}); the first: {unreadable[0]}")
         if unreadable and unreadable != self.unreadable:
@@ -136,6 +140,7 @@ class DetectorTest:
                 f"the first: {unreadable[0]}",
                 unreadable=len(unreadable),
             )
+            tell_of_lost_classes(self.dataset, torch.tensor(read, dtype=torch.int64), PHASE, self.context)
         self.unreadable = unreadable
 
     def _judged(self, every: list[str], counts: dict[str, int]) -> Iterator[Judged]:
