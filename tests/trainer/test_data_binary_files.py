@@ -238,3 +238,50 @@ def test_a_run_says_what_its_records_lack(cifar10, tmp_path):
     said = [event.data["message"] for event in runs.events(tmp_path / "run", kind="warning")]
     assert any("split 'train': 2 of 15 images are of one colour throughout" in one for one in said), said
     assert any("data_batch_5.bin holds 3 images, and the published file 10,000" in one for one in said), said
+
+
+def pictures(count, side):
+    """Smooth ones of many colours, brighter above, as photographs are."""
+    rng = np.random.default_rng(0)
+    down = np.linspace(1, -1, side)[:, None, None]
+    across = np.linspace(0, 1, side)[None, :, None]
+    tilt, waves, hue = (
+        rng.normal(1, 1, (count, 1, 1, 1)),
+        rng.uniform(-9, 9, (count, 1, 1, 1)),
+        rng.random((count, 1, 1, 3)),
+    )
+    levels = 60 + 120 * hue + 20 * tilt * down + 25 * np.sin(waves * (across + down) + 6 * hue)
+    return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        ((0, 3, 1, 2), None),
+        ((0, 1, 2, 3), "the pixels seem to be written red, green, blue one after the other (height, width, channel)"),
+        ((0, 3, 2, 1), "the images seem to lie on their side: in 100 looked at the left half is brighter on average"),
+    ],
+)
+def test_pixels_in_another_order_than_the_format_s_are_told(cifar10, stl10, monkeypatch, axes, words):
+    of_published_length(monkeypatch)
+    records = pictures(100, 32).transpose(axes).reshape(100, -1)
+    np.concatenate([np.zeros((100, 1), np.uint8), records], axis=1).tofile(cifar10 / "test_batch.bin")
+    said = heard(cifar10, "test")[1]
+    assert [one.startswith(words) for one in said] == [True] if words else said == []
+    swapped = {(0, 3, 1, 2): (0, 3, 2, 1), (0, 3, 2, 1): (0, 3, 1, 2)}.get(
+        axes, axes
+    )  # its planes are column by column
+    pictures(100, 96).transpose(swapped).tofile(stl10 / "unlabeled_X.bin")
+    said = heard(stl10, "unlabeled", "stl10")[1]
+    assert [one.startswith(words) for one in said] == [True] if words else said == []
+
+
+def test_noise_and_records_of_one_colour_have_no_order(cifar10, monkeypatch):
+    of_published_length(monkeypatch)
+    noise = np.random.default_rng(0).integers(0, 256, (100, 3073), dtype=np.uint8)
+    noise[:, 0] = 0
+    noise[50:, 1:] = 77
+    noise.tofile(cifar10 / "test_batch.bin")
+    assert [one.partition(",")[0] for one in heard(cifar10, "test")[1]] == [
+        "50 of 100 images are of one colour throughout"
+    ]

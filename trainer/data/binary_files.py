@@ -92,6 +92,11 @@ class BinaryImages:
         planes = np.frombuffer(record, np.uint8, offset=header).reshape(3, side, side)
         return np.ascontiguousarray(planes.transpose((1, 2, 0) if self._layout.order == "rows" else (2, 1, 0)))
 
+    def interleaved(self, index: int) -> NDArray[np.uint8]:
+        """What the image would be if its record held red, green and blue of one pixel after the other, row by row."""
+        axes = (2, 0, 1) if self._layout.order == "rows" else (2, 1, 0)
+        return self.image(index).transpose(axes).reshape(self._layout.side, self._layout.side, 3)
+
     def name(self, index: int) -> str:
         return str(range(len(self))[index])
 

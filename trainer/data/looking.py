@@ -16,6 +16,7 @@ from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.decoding.reading import DARK
 from trainer.data.errors import UnreadableImage
 from trainer.data.image_files import FileImages
+from trainer.data.layouts import told_of_order
 from trainer.data.mask_files import masks_of_others
 from trainer.data.overlap import again
 
@@ -104,7 +105,7 @@ def told_of(images: Images, tick: Callable[[], None]) -> list[str]:
         OSError: the disk does not give them.
     """
     if isinstance(images, BinaryImages):
-        return _told_of_records(images, tick)
+        return [*_told_of_records(images, tick), *told_of_order(images, tick)]
     if not isinstance(images, FileImages):
         return []
     labels = images.labels() if isinstance(images, ImageDataSet) else None
