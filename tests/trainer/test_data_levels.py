@@ -309,13 +309,16 @@ def bmp(alpha):
 @pytest.mark.parametrize(
     ("first", "others", "told"), [(0, 0, None), (255, 255, None), (0, 255, "0 to 255"), (9, 9, "9 to 9")]
 )
-def test_transparency_of_a_bmp_that_says_nothing_is_not_told(first, others, told):
+def test_transparency_that_says_nothing_is_not_told(first, others, told):
     alpha = np.full((4, 4), others)
     alpha[0, 0] = first
-    decode(bmp(alpha), "x", losses=(losses := Losses()))
-    assert losses.dropped == (
-        told and f"its last band, of transparency or something else, has levels from {told} of 255"
-    )
+    colours = RNG.integers(0, 256, (4, 4, 3), np.uint8)
+    png = encoded(np.dstack([colours, alpha.astype(np.uint8)]), "PNG")
+    for file in (bmp(alpha), png):
+        decode(file, "x", losses=(losses := Losses()))
+        assert losses.dropped == (
+            told and f"its last band, of transparency or something else, has levels from {told} of 255"
+        )
 
 
 @pytest.mark.parametrize(("file", "cause"), [

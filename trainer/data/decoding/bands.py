@@ -66,9 +66,9 @@ def _numbers(image: TiffImageFile, tag: int) -> tuple[int, ...]:
 def dropped_of(image: Image.Image, raw: str) -> str | None:
     """What of an image, whose pixels are loaded, does not come through in grey or in red, green and blue, in words;
     `raw` is Pillow's word for how they were stored. A band of transparency that is opaque throughout says nothing, and
-    is not told of, and so does one that is 0 throughout in a BMP, where many write it so and all show the colours, and
-    a colour of a PNG that none of its pixels has."""
-    bands, may_be_unused = image.getbands(), image.format == "BMP"
+    is not told of, and so does one that is 0 throughout, an unused byte beside colours that are meant to be seen, and a
+    colour of a PNG that none of its pixels has."""
+    bands = image.getbands()
     if isinstance(image, TiffImageFile):
         samples = image.tag_v2.get(_SAMPLES, 1)
         if isinstance(samples, int) and samples > len(bands):
@@ -87,7 +87,7 @@ def dropped_of(image: Image.Image, raw: str) -> str | None:
     if not image.mode.upper().endswith("A"):
         return None
     low, high = image.getchannel(len(image.getbands()) - 1).getextrema()
-    if low == 255 or (may_be_unused and high == 0):
+    if low == 255 or high == 0:
         return None
     return f"its last band, of transparency or something else, has levels from {low} to {high} of 255"
 

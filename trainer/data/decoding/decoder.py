@@ -56,7 +56,16 @@ from trainer.data.decoding.cost import (
 )
 from trainer.data.decoding.foreign import said_of_foreign
 from trainer.data.decoding.jpeg import ORIENTATION, decode_plain_jpeg
-from trainer.data.decoding.levels import bits_of, is_deep, is_negative, levels_of, merges, not_finite_of, spread
+from trainer.data.decoding.levels import (
+    bits_of,
+    is_deep,
+    is_negative,
+    levels_of,
+    may_merge,
+    merges,
+    not_finite_of,
+    spread,
+)
 from trainer.data.decoding.reading import Losses
 from trainer.data.errors import UnreadableImage
 
@@ -212,6 +221,8 @@ def _upright_rgb(
     if turn is not None:
         rgb = rgb.transpose(turn)
     levels = np.asarray(rgb)
+    if losses is not None and losses.high_byte_alone:
+        losses.merged = may_merge(levels)
     return spread(levels) if value_range == "percentile" and not is_deep(image) else levels
 
 

@@ -89,6 +89,12 @@ def merges(image: Image.Image, levels: NDArray[np.uint8]) -> bool:
     return not np.array_equal(one_of_each[levels], values)
 
 
+def may_merge(levels: NDArray[np.uint8]) -> bool:
+    """Whether the high bytes of an image, as `levels`, may stand for several values each: some are neighbours. Those of
+    masks and drawings are not."""
+    return 1 in np.diff(np.flatnonzero(np.bincount(levels.reshape(-1), minlength=256)))
+
+
 def _values(image: Image.Image) -> NDArray[Any]:
     values = np.asarray(image)
     # Pillow gives 32 bits with a sign, also those that have none.

@@ -51,7 +51,7 @@ class Losses:
     high_byte_alone: bool = False
     """and is coloured."""
     merged: bool = False
-    """It is grey, and several of its values came to one level."""
+    """Several of its values came to one level; of colours: that may be."""
     not_a_number: int = 0
     """So many of its values are NaN,"""
     infinite: int = 0
@@ -139,10 +139,8 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
     elif losses.sixteen or value_range == "percentile":
         used = _levels_of_most(levels)
         is_far = used[-1] - used[0] >= NARROW
-        # Levels of a mask or a drawing stand for one value each; in colours those of several have neighbours.
-        is_merged = losses.merged or (losses.high_byte_alone and 1 in np.diff(used))
         is_told_as_coarse = losses.high_byte_alone and value_range == "percentile"
-        if len(used) < NARROW and losses.sixteen and not is_told_as_coarse and (is_merged or not is_far):
+        if len(used) < NARROW and losses.sixteen and not is_told_as_coarse and (losses.merged or not is_far):
             found["narrow"] = (
                 f"have more than 8 bits and use few of the 256 levels, first {name}: {len(used)}, from {used[0]} to "
                 f"{used[-1]}{_of_no_data(value_range) if is_far else _advice(value_range)} ({SEE})"
@@ -176,7 +174,7 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
             f"are animations, first {name}: the first frame is read; write each frame that is meant as a file of its "
             f"own ({SEE})"
         )
-    spread = losses.high_byte_alone and value_range == "percentile" and "far" not in found
+    spread = losses.high_byte_alone and losses.merged and value_range == "percentile" and "far" not in found
     if spread and (count := len(np.unique(levels))) < FEW_LEVELS:
         found["coarse"] = (
             f"have few levels, first {name}: {count}, for of colours with 16 bits the high byte alone is read. Write "
