@@ -79,7 +79,7 @@ def test_images_that_cannot_be_read_are_noted_and_a_split_of_such_alone_is_a_fau
 def test_a_class_none_of_whose_images_can_be_read_is_noted(tmp_path):
     make_split(tmp_path / "train", 90)
     for file in [*(tmp_path / "train/class-1").iterdir(), tmp_path / "train/class-0/000.png"]:
-        file.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
+        file.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0" + file.name.encode())  # and no copies
     entry, _ = of_folder(tmp_path)
     lost, some = entry.notes
     assert "split 'train': no image of class 'class-1' can be read (up to 32 of each were tried): nothing is" in lost
