@@ -76,9 +76,12 @@ def test_the_fingerprint_of_a_list_is_of_names_sizes_and_classes(lists):
     ("a/abbey 0", "names a/abbey, which is no file"),
     ("a/abbey/one.jpg 0\na/nowhere.jpg 0\na/b.jpg 0", r"2 of the 3 images that .*train.csv names .*first a/nowhere"),
     ("", "the list train.csv names no image"),
+    ("a\\abbey\\one.jpg 0", r"images that .* first a\\abbey\\one.jpg: write / between folders in place"),
+    ("a/abbey/one.jpg 0\rb/bar/x.jpg 1\r", r"train.csv, line 1 has carriage returns in it; end lines with line feeds"),
+    ("a/abbey/one.jpg 0\n".encode("utf-16"), r"train.csv cannot be read: it is no text in UTF-8; save it as that"),
 ])  # fmt: skip
 def test_a_list_that_is_wrong_is_refused_with_its_line(lists, line, message):
-    (lists / "train.csv").write_text(line)
+    (lists / "train.csv").write_bytes(line if isinstance(line, bytes) else line.encode())
     with pytest.raises(DataError, match=message):
         of_list(lists)
 

@@ -172,7 +172,8 @@ ENTITY = '<!DOCTYPE annotation [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>'
     (lambda root: (root / "VOC2007/Annotations/0002.xml").write_text("<annotation>"), "0002.xml cannot be read as XML"),
     (lambda root: (root / "VOC2007/Annotations/0003.xml").unlink(), "annotation .*0003.xml cannot be read: No such"),
     (lambda root: (root / "VOC2007/JPEGImages/0001.jpg").unlink(), "1 of the 3 images .*JPEGImages/0001.jpg"),
-    (lambda root: put_list(root, "trainval", ["0002", "\0"]), "embedded null"),
+    (lambda root: put_list(root, "trainval", ["0002", "\0"]), "trainval.txt cannot be read: it is no text in UTF-8"),
+    (lambda root: put(root, "0002", [], extra='<?xml version="1.0" encoding="gbk"?>'), "0002.xml' cannot be read"),
     (lambda root: put_list(root, "trainval", ["0002", "0001", "0002"]), "names '0002' of VOC2007 twice"),
     (lambda root: put_list(root, "trainval", ["0002 -1", "0001 1"]), "trainval.txt, line 1: a list of one class"),
     (lambda root: (root / "VOC2012/ImageSets/Main/trainval.txt").unlink(), "No such file .*trainval.txt"),
@@ -231,3 +232,20 @@ def test_an_image_of_another_size_than_annotated_is_unreadable(tree):
     put(tree, "0002", [DOG], side=(9, 6))
     with pytest.raises(UnreadableImage, match="it has 8 x 6 pixels, and its annotation says 9 x 6"):
         opened(tree).image(0)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("0001.jpg", r"annotation .*0001.jpg.xml cannot be read: No such file or directory; lists of VOC name images "
+                     "without folder and ending: '0001', not '0001.jpg'"),
+        ("JPEGImages\\0001.JPG", "without folder and ending: '0001', not "),
+        ("0004.2", r"0004.2.xml cannot be read: No such file or directory$"),
+        ("0001\n".encode("utf-16"), r"trainval.txt cannot be read: it is no text in UTF-8; save it as that"),
+    ],
+)  # fmt: skip
+def test_a_list_that_names_images_in_another_form_is_told_of_its_own(tree, line, words):
+    path = tree / "VOC2007/ImageSets/Main/trainval.txt"
+    path.write_bytes(line if isinstance(line, bytes) else line.encode())
+    with pytest.raises(DataError, match=words):
+        opened(tree)

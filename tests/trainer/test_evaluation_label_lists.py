@@ -185,7 +185,8 @@ def test_a_file_names_images_with_or_without_folders(tmp_path, text):
         ("0.jpg\n", r"0\.jpg: the name of several images; put more of its folders before it \(1 of 1 lines;"),
         ("a/0.jpg\n1.jpg\nx/a/0.jpg\n", r"x/a/0\.jpg is there twice"),
         ("\n \n", "names no image"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read: list.txt: it is no text in UTF-8; save it as that"),
+        ("a\\0.jpg\n", r"a\\0.jpg: not in the data set; write / between folders in place of "),
     ],
 )
 def test_a_list_that_does_not_name_each_image_once_is_refused(tmp_path, text, said):

@@ -20,6 +20,8 @@ from trainer.data.decoding.reading import Losses, Reading
 from trainer.data.errors import DataError, UnreadableImage
 
 MAX_FILE_BYTES = 2**30
+BACKSLASHES = "write / between folders in place of \\, as Windows has it"
+NO_UTF_8 = "it is no text in UTF-8; save it as that"
 
 _OF_ONE_FILE = {
     errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
@@ -168,7 +170,8 @@ def digest_of_files(
     if missing:
         raise DataError(
             f"{len(missing):,} of the {len(names):,} images that {whose} names are not in {said(folder)}, first "
-            f"{said(missing[0])}: complete the data set, or correct its folders in datasets.yaml"
+            f"{said(missing[0])}: "
+            + (BACKSLASHES if b"\\" in missing[0] else "complete the data set, or correct its folders in datasets.yaml")
         )
     return digest.digest(), np.array(identities, dtype=np.int64), np.array(sizes, dtype=np.int64)
 

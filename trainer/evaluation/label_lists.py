@@ -24,6 +24,7 @@ from barlow_lab.specs.known_data_sets import KNOWN
 from trainer.data.classes import in_words
 from trainer.data.datasets import ImageDataSet, whole_of
 from trainer.data.errors import DataError
+from trainer.data.image_files import BACKSLASHES, NO_UTF_8
 from trainer.evaluation.list_lines import SEVERAL, Finder
 from trainer.evaluation.other_splits import OtherSplits
 
@@ -186,7 +187,7 @@ def listed(
     except (OSError, ValueError) as error:
         raise DataError(f"the list of labelled images cannot be read: {error}") from error
     if "\0" in text:
-        raise DataError(f"the list of labelled images cannot be read: {file.name} is no text in UTF-8; save it as that")
+        raise DataError(f"the list of labelled images cannot be read: {file.name}: {NO_UTF_8}")
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
         raise DataError(f"{file.name} names no image")
@@ -196,7 +197,9 @@ def listed(
         alike = Finder(missed, names, classes, lambda text: unicodedata.normalize("NFC", text))
         found |= {line: alike.place(line) for line in missed}
     meant = {line: each for line, each in found.items() if each is not None and each.place != SEVERAL}
-    _refuse(file, lines, names, [line for line in lines if found[line] is None], "not in the data set")
+    absent = [line for line in lines if found[line] is None]
+    backslash = f"; {BACKSLASHES}" if any("\\" in line for line in absent) else ""
+    _refuse(file, lines, names, absent, f"not in the data set{backslash}")
     several = "the name of several images; put more of its folders before it"
     _refuse(file, lines, names, [line for line in lines if line not in meant], several)
     if others is not None:

@@ -17,7 +17,7 @@ from barlow_lab.specs.data_sets import FileListSource
 from trainer.data.classes import without_images
 from trainer.data.errors import DataError
 from trainer.data.formats.labelled_files import LabelledFiles
-from trainer.data.image_files import Names, printable
+from trainer.data.image_files import NO_UTF_8, Names, printable
 
 FORMAT = "a line is the path of an image, a blank and the number of its class from 0, as `a/abbey/1.jpg 0`"
 LONGEST_LINE = 1 << 16
@@ -86,6 +86,12 @@ def _read(path: Path, classes: int | None, tick: Callable[[], None]) -> tuple[Na
     with open_regular(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
             tick()
+            if b"\0" in line:
+                raise DataError(f"{path} cannot be read: {NO_UTF_8}")
+            if b"\r" in line.strip():
+                raise DataError(
+                    f"{path}, line {number} has carriage returns in it; end lines with line feeds; {FORMAT}"
+                )
             if len(line) == LONGEST_LINE:
                 raise DataError(f"{path}, line {number} has {LONGEST_LINE:,} bytes or more; {FORMAT}")
             parts = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).rsplit(None, 1)

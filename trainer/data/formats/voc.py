@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,9 @@ from trainer.data.errors import DataError
 from trainer.data.formats.annotated_files import AnnotatedFiles, Objects
 from trainer.data.formats.doubtful_boxes import MOST_OF_FRACTIONS, OF_CORNERS, Given, tell_of_boxes
 from trainer.data.formats.ignored_objects import tell_of_ignored
+from trainer.data.formats.passed_over import ENDINGS
 from trainer.data.ignored import DIFFICULT
-from trainer.data.image_files import Names
+from trainer.data.image_files import NO_UTF_8, Names
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -71,11 +73,11 @@ def open_voc(source: VocSource, split: str, *, tick: Callable[[], None], warn: C
     found: set[str] = set()
     for folder, name in listed:
         tick()
-        images.append(_read(_annotation(source, folder, name)))
+        images.append(_read(_annotation(source, folder, name), name))
         found.update(each.name for each in images[-1].objects)
     for folder, name in sorted({pair for other in source.splits for pair in _listed(source, other)} - set(listed)):
         tick()
-        found.update(each.name for each in _read(_annotation(source, folder, name)).objects)
+        found.update(each.name for each in _read(_annotation(source, folder, name), name).objects)
     classes = CLASSES if found <= set(CLASSES) else tuple(sorted(found))
     label_of = {name: label for label, name in enumerate(classes)}
     names, objects, digest = Names(), Objects(), hashlib.sha256()
@@ -136,8 +138,10 @@ def _listed(source: VocSource, split: str) -> Iterator[tuple[str, str]]:
     for part in source.splits[split]:
         folder, _, name = part.rpartition("/")
         path = source.root / folder / "ImageSets" / "Main" / f"{name}.txt"
-        lines = read_text(path, encoding="utf-8-sig", errors="surrogateescape").splitlines()
-        for number, line in enumerate(lines, start=1):
+        text = read_text(path, encoding="utf-8-sig", errors="surrogateescape")
+        if "\0" in text:
+            raise DataError(f"{path} cannot be read: {NO_UTF_8}")
+        for number, line in enumerate(text.splitlines(), start=1):
             words = line.split()
             if not words:
                 continue
@@ -160,8 +164,16 @@ class _WithoutDoctype(ElementTree.TreeBuilder):
         raise DataError(f"it has a document type ({name}), and with it perhaps entities; annotations have none")
 
 
-def _read(path: Path) -> _Image:
-    """What an annotation says.
+def _hint(name: str) -> str:
+    """What to say where the annotation of this name is not there, and the name is none as lists have them."""
+    last = re.split(r"[/\\]", name)[-1]
+    stem, ending = os.path.splitext(last)
+    bare = stem if ending[1:].lower().encode("utf-8", "surrogateescape") in ENDINGS else last
+    return "" if bare == name else f"; lists of VOC name images without folder and ending: {bare!r}, not {name!r}"
+
+
+def _read(path: Path, name: str) -> _Image:
+    """What the annotation of the image `name` says.
 
     Raises:
         DataError: it is not there, no XML, or not VOC's.
@@ -179,8 +191,8 @@ def _read(path: Path) -> _Image:
     except DataError as error:
         raise DataError(f"{path} cannot be read as an annotation of VOC: {error}") from error
     except OSError as error:
-        raise DataError(f"annotation {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a zero byte in the name
+        raise DataError(f"annotation {path} cannot be read: {error.strerror}{_hint(name)}") from error
+    except ValueError as error:  # an encoding of several bytes, as GBK, which expat does not read
         raise DataError(f"annotation {str(path)!r} cannot be read: {error}") from error
     digest = hashlib.sha256(content)
     if any(each.said_anew for each in objects):  # other scores of the same bytes: another data set
