@@ -283,6 +283,15 @@ def test_unreadable_images_are_told_of_and_left_out(data: Data, tmp_path: Path):
     assert any("2.png cannot be read" in message for message in said)
     assert any("1 of 4 images cannot be read" in message for message in said)
     assert "no image of class 'disc' can be read (testing): nothing is learned of or asked about it" in said
+    assert not [message for message in said if "no image of" in message and "(training)" in message]
+
+
+def test_a_class_of_whose_training_images_none_can_be_read_is_named(data: Data, tmp_path: Path):
+    discs = np.flatnonzero(data.train.presence()[:, 1])
+    data.train = DrawnObjects(10, unreadable=tuple(discs.tolist()))
+    _run(spec(steps=1, warmup_steps=0, masks=False), runs.context(tmp_path))
+    said = [event.data["message"] for event in runs.events(tmp_path, kind="warning")]
+    assert "no image of class 'disc' can be read (training): nothing is learned of or asked about it" in said
 
 
 def test_a_rate_that_is_too_high_ends_the_run(data: Data, tmp_path: Path):

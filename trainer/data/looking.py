@@ -12,7 +12,7 @@ from barlow_lab.foreign_text import shown
 from trainer.data.binary_files import BinaryImages
 from trainer.data.classes import none_readable
 from trainer.data.copies import copies_within
-from trainer.data.datasets import ImageDataSet, Images
+from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
 from trainer.data.decoding.reading import DARK
 from trainer.data.errors import UnreadableImage
 from trainer.data.image_files import FileImages
@@ -70,7 +70,7 @@ def look_at(images: Images, tick: Callable[[], None]) -> Look:
 
 
 def unreadable_classes(
-    images: ImageDataSet, labels: NDArray[np.int64], tick: Callable[[], None], *, most: int | None = None
+    images: Images, labels: NDArray[np.int64], tick: Callable[[], None], *, most: int | None = None
 ) -> NDArray[np.int64]:
     """Which of the classes `labels` have no image that can be read, of all or of up to `most` each, evenly spaced;
     `tick` is called for each that is looked at.
@@ -78,10 +78,11 @@ def unreadable_classes(
     Raises:
         OSError: the disk does not give them.
     """
-    every = images.labels()
+    of = images.labels() if isinstance(images, ImageDataSet) else None
+    there = images.presence() if isinstance(images, AnnotatedDataSet) else None
     lost = []
     for label in labels.tolist():
-        places = np.flatnonzero(every == label)
+        places = np.flatnonzero(of == label if there is None else there[:, label])
         if most is not None and len(places) > most:
             places = places[np.linspace(0, len(places) - 1, most, dtype=np.int64)]
         if not any(_is_readable(images, place, tick) for place in places.tolist()):

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,14 +14,13 @@ from torch.nn import functional as F
 from barlow_lab.specs import LinearSpec, SemiSupervisedSpec
 from barlow_lab.specs.classification import AugmentSpec
 from barlow_lab.specs.common import ranks_fault
-from trainer.data.classes import none_readable, present
 from trainer.data.datasets import ImageDataSet
 from trainer.data.loading.labelled import LabelledBatch, LabelledBatches
-from trainer.data.looking import unreadable_classes
 from trainer.data.pixels import normalise
 from trainer.evaluation.backbone import FrozenBackbone
 from trainer.evaluation.descent import Descent, Group
 from trainer.evaluation.fitting import Fitting, Scores
+from trainer.evaluation.lost_classes import MetClasses
 from trainer.evaluation.splits import Splits
 from trainer.evaluation.testing import Tested, tested
 from trainer.evaluation.units import Units
@@ -85,8 +83,7 @@ class Classification:
         self.skipped = SkippedImages(context)
         self.tested: Tested | None = None
         """The newest test."""
-        self._met = np.zeros(splits.classes, dtype=np.bool_)
-        """(classes,) whether this attempt has trained on an image of a class, on this rank."""
+        self._met = MetClasses(labelled, context)
         dtype, size = PARAMETER_DTYPES[spec.precision], spec.images.size
         with torch.no_grad():
             self.features = opened.module(torch.zeros(1, 3, size, size, device=context.device)).shape[1]
@@ -125,7 +122,7 @@ class Classification:
     def update(self, batch: LabelledBatch, step: int, rate: float) -> Mapping[str, Tensor | float]:
         """One step down the cross-entropy of the global batch."""
         self.skipped.note(batch)
-        self._met[batch.labels.numpy()] = True
+        self._met.meet(batch.labels.numpy())
         if self._trains_backbone:
             self.model.train()
         device = self._context.device
@@ -145,7 +142,7 @@ class Classification:
         """
         self.skipped.share()
         if self.tested is None and self.skipped.names:
-            self._tell_of_lost_classes()
+            self._met.tell_of_lost()
         if not self._trains_backbone:
             digest = backbone_digest(self.model["backbone"].state_dict())
             assert digest == self._frozen_digest, "the evaluation changed its backbone"
@@ -160,19 +157,6 @@ class Classification:
             warn=self.tested is None,
         )
         return self.tested.scores
-
-    def _tell_of_lost_classes(self) -> None:
-        """Warn of classes none of whose images can be read; of those not met, as the end of an epoch is dropped and a
-        resumed one is seen in part, images are looked for that can."""
-        met = collectives.all_reduce_(torch.from_numpy(self._met).to(self._context.device, torch.int64))
-        there = present(self._labelled)
-        if self._context.journal is None or there is None:
-            return
-        tick = partial(self._context.working, "looking at images")
-        lost = unreadable_classes(self._labelled, np.flatnonzero(there & (met.cpu().numpy() == 0)), tick)
-        if len(lost):
-            names = [self._labelled.classes[label] for label in lost]
-            self._context.warn(none_readable(self._labelled.classes, lost, "training"), classes=names)
 
     def _scores(self, images: Tensor, *, first: bool = False) -> Tensor:
         """(n, 3, S, S) uint8 → (n, classes), in the dtype of the parameters."""

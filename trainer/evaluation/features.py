@@ -7,17 +7,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from barlow_lab.specs.evaluation import EvaluationImages
-from trainer.data.classes import none_readable, present
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import NothingReadable
 from trainer.data.loading.evaluation import evaluation_batches
 from trainer.data.pixels import normalise
 from trainer.diagnostics.nothing_to_learn import Extremes
+from trainer.evaluation.lost_classes import tell_of_lost_classes
 from trainer.evaluation.units import Units, rounds, share
 from trainer.failures import BadSpec
 from trainer.runtime import collectives
@@ -177,13 +176,3 @@ def tell_unreadable(unreadable: list[str], left_out: int, count: int, phase: str
             unreadable=left_out,
             images=first,
         )
-
-
-def tell_of_lost_classes(dataset: Images, rows: Tensor, phase: str, context: Context) -> None:
-    """Warn of classes that have images, of which none could be read; `rows` are those that this rank has read."""
-    there, read = present(dataset), present(dataset, rows.cpu().numpy())
-    if there is None or read is None:
-        return
-    anywhere = collectives.all_reduce_(torch.from_numpy(read).to(context.device, torch.int64)).cpu().numpy() > 0
-    if len(lost := np.flatnonzero(there & ~anywhere)):
-        context.warn(none_readable(dataset.classes, lost, phase), classes=[dataset.classes[label] for label in lost])

@@ -95,7 +95,7 @@ class DetectionBatches:
             )
         assert batch_size % world_size == 0, (batch_size, world_size)
         self.steps_per_epoch = len(self.with_objects) // batch_size
-        self._dataset = dataset
+        self.dataset = dataset
         self._sides = sides
         self._longest = longest
         self._batch_size = batch_size
@@ -129,13 +129,13 @@ class DetectionBatches:
         batch = DetectionBatch(step, indices, rows)  # type: ignore[arg-type]
 
         def read(index: int) -> tuple[np.ndarray, Annotation]:
-            there = self._dataset.annotation(index)
-            if self._dataset.ignored_are_difficult:
+            there = self.dataset.annotation(index)
+            if self.dataset.ignored_are_difficult:
                 there = replace(there, ignored=np.zeros_like(there.ignored))
-            return self._dataset.image(index), there
+            return self.dataset.image(index), there
 
         def load(row: int) -> None:
-            index, (image, there) = first_read(read, len(self._dataset), int(indices[row]), batch.skipped)
+            index, (image, there) = first_read(read, len(self.dataset), int(indices[row]), batch.skipped)
             batch.indices[row] = index
             flip, which = uniforms(Purpose.SHORT_SIDE, self._seed, epoch, index, count=2)
             short = self._sides[int(which * len(self._sides))]

@@ -22,7 +22,7 @@ from trainer.data.ignored import told_of
 from trainer.data.loading.detection import JudgedImage, judged_images
 from trainer.evaluation.detection.picture import Row, write_detections_picture
 from trainer.evaluation.detection.scoring import Judged, average_precisions
-from trainer.evaluation.features import tell_of_lost_classes
+from trainer.evaluation.lost_classes import tell_of_lost_classes
 from trainer.evaluation.units import Units, share
 from trainer.models.detectors.c4 import C4Detector, Detections
 from trainer.runtime import collectives

@@ -25,6 +25,7 @@ from trainer.data.loading.packed_masks import PackedMasks
 from trainer.evaluation.backbone import FrozenBackbone
 from trainer.evaluation.descent import Descent, Group
 from trainer.evaluation.detection.testing import DetectorTest
+from trainer.evaluation.lost_classes import MetClasses
 from trainer.evaluation.units import Units
 from trainer.failures import BadSpec
 from trainer.models.detectors.c4 import C4Detector
@@ -67,6 +68,7 @@ class DetectionFit:
         self._dtype = PARAMETER_DTYPES[spec.precision]
         self.fingerprint = f"{batches.fingerprint} {test.dataset.fingerprint}"
         self.skipped = SkippedImages(context)
+        self._met = MetClasses(batches.dataset, context)
         self.detector = detector.to(context.device, self._dtype).train()
         # A convolution takes the layout of its weights; nothing needs be said of the images.
         self.detector.to(memory_format=memory_format(spec.precision, context.device))
@@ -93,6 +95,8 @@ class DetectionFit:
         """One step down the loss of the global batch: `loss` and its parts `rpn_class_loss`, `rpn_box_loss`,
         `class_loss`, `box_loss` and with masks `mask_loss`."""
         self.skipped.note(batch)
+        for image in batch.images:
+            self._met.meet(image.annotation.classes)
         device = self._context.device
         self.descent.begin()
         keys = [Key(self._spec.seed, step, int(index)) for index in batch.indices]
@@ -135,6 +139,8 @@ class DetectionFit:
             Stopped: a stop was asked for in the middle.
         """
         self.skipped.share()
+        if not self._test.counts and self.skipped.names:  # before the first test
+            self._met.tell_of_lost()
         return self._test.run(self.detector, step, units)
 
     def state_dict(self) -> dict[str, Any]:
