@@ -17,10 +17,11 @@ def colour(number: int) -> tuple[int, int, int]:
 
 
 def make_split(folder: Path, count: int, unreadable: Collection[int] = ()) -> None:
-    """`count` PNGs of 8x8 px in three class folders; image i of the data set has colour(i) or is cut short."""
+    """`count` PNGs of 8x8 px in three class folders; image i of the data set has colour(i) or is cut short
+    before a byte of its own: no two are copies."""
     for number in range(count):
         path = folder / f"class-{number % CLASSES}" / f"{number:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((8, 8, 3), colour(number), np.uint8)).save(path)
         if number in unreadable:
-            path.write_bytes(path.read_bytes()[:40])
+            path.write_bytes(path.read_bytes()[:39] + bytes([number]))

@@ -25,7 +25,7 @@ def noise(folder):
             low = 20 * (number % 6)
             Image.fromarray(generator.integers(low, low + 150, (14, 11, 3), np.uint8)).save(path)
             if number in DAMAGED[split]:
-                path.write_bytes(path.read_bytes()[:40])
+                path.write_bytes(path.read_bytes()[:39] + bytes([number]))
     return folder
 
 

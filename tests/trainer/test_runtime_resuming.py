@@ -135,6 +135,7 @@ def test_one_beyond_the_step_its_successor_went_on_from_does_not_count(tmp_path)
 
 def test_hashing_a_checkpoint_and_writing_one_is_told_piece_by_piece(tmp_path, monkeypatch):
     monkeypatch.setattr("trainer.runtime.context.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("barlow_lab.disk.PIECE_BYTES", 100)
     monkeypatch.setattr(checkpoints, "PIECE_BYTES", 100)
     _write(runs.context(tmp_path), 3)
     written = [e.data["phase"] for e in runs.events(tmp_path, 1, "progress")]
