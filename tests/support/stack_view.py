@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import httpx
 from running_stack import wait_until
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -21,7 +21,7 @@ from barlow_lab.journal import read_events
 from barlow_lab.run_folder import JOURNAL, attempt_folder
 from service import asking
 from service.client.api import ApiError, Client, Unreachable
-from service.database.tables import Attempt, Event, Job
+from service.database.tables import Attempt, Event, Job, Watermark
 from service.ledger.states import JobState
 
 PATIENCE = 120.0
@@ -106,9 +106,28 @@ class StackView(ABC):
             raise AssertionError(f"waited {seconds:g} s in vain: {what}") from None
 
     def wait_for(self, job_id: uuid.UUID, *states: str, seconds: float = PATIENCE) -> Job:
-        """The job once it is in one of these states."""
-        self.wait(lambda: self.job(job_id).state in states, f"job {job_id} is {' or '.join(states)}", seconds)
-        return self.job(job_id)
+        """The job once it is in one of these states; `seconds` from the last sign of life of any job on, since one that
+        gets on slowly may hold the slots that another waits for."""
+        alive, since = self._signs(), time.monotonic()
+        while (job := self.job(job_id)).state not in states:
+            if (now := self._signs()) != alive:
+                alive, since = now, time.monotonic()
+            assert time.monotonic() - since < seconds, (
+                f"for {seconds:g} s nothing is recorded of any job, and job {job_id} is {job.state}, not "
+                f"{' or '.join(states)} ({job.reason_code}); its attempts: "
+                f"{[(one.node, one.outcome) for one in self.attempts(job_id)]}"
+            )
+            time.sleep(0.1)
+        return job
+
+    def _signs(self) -> tuple[object, object]:
+        """When a line of a journal was last recorded, and how many events there are."""
+        return self.read(
+            lambda session: (
+                session.scalar(select(func.max(Watermark.updated_at))),
+                session.scalar(select(func.count()).select_from(Event)),
+            )
+        )
 
     def wait_for_end(self, job_id: uuid.UUID, seconds: float = PATIENCE) -> Job:
         return self.wait_for(job_id, *(state for state in JobState if state.terminal), seconds=seconds)
