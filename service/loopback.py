@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import struct
@@ -41,16 +42,21 @@ def leads_here(host: str) -> bool:
 
 
 def listeners(port: int) -> set[int] | None:
-    """The accounts that listen at a port of 127.0.0.1; None where the kernel does not say (it is no Linux)."""
-    addresses = {_kernel_words(address, port) for address in ("127.0.0.1", "0.0.0.0")}
+    """The accounts that listen at a port of 127.0.0.1, also by IPv6 for both; None where the kernel does not say (it is
+    no Linux)."""
+    by_ipv4 = ("127.0.0.1", "0.0.0.0")
+    addresses = {_kernel_words(address, port) for address in (*by_ipv4, "::", *(f"::ffff:{one}" for one in by_ipv4))}
     try:
         lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     except OSError:
         return None
+    with contextlib.suppress(OSError):  # there is none without IPv6
+        lines += Path("/proc/net/tcp6").read_text().splitlines()[1:]
     rows = [line.split() for line in lines]
     return {int(row[7]) for row in rows if row[3] == _LISTENING and row[1] in addresses}
 
 
 def _kernel_words(address: str, port: int) -> str:
-    (number,) = struct.unpack("=I", socket.inet_aton(address))
-    return f"{number:08X}:{port:04X}"
+    packed = ipaddress.ip_address(address).packed
+    words = struct.unpack(f"={len(packed) // 4}I", packed)
+    return f"{''.join(f'{word:08X}' for word in words)}:{port:04X}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
+from collections.abc import Sequence
 
 from service.loopback import listeners
 from service.web.listening import bind
@@ -12,11 +14,30 @@ from service.web.listening import bind
 HOST = "127.0.0.1"
 
 
-def keep(preferred: int) -> socket.socket:
+class Kept:
+    """A port of this account: `sockets` are bound to it and never listen."""
+
+    def __init__(self, port: int, sockets: Sequence[socket.socket]) -> None:
+        self.port = port
+        self.sockets = sockets
+
+    def close(self) -> None:
+        """Let others have it."""
+        for held in self.sockets:
+            held.close()
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def keep(preferred: int) -> Kept:
     """Take the preferred port, or else a free one, for this account; 0 asks for a free one.
 
-    Until the returned socket is closed no other account can listen there, while servers of this one come and go. It is
-    bound and never listens: who asks while the server is away is refused at once, and does not wait for the next one.
+    Until it is closed no other account can listen there, while servers of this one come and go. Nothing listens in
+    between: who asks while the server is away is refused at once, and does not wait for the next one.
 
     Raises:
         RuntimeError: there is no free port.
@@ -32,9 +53,36 @@ def keep(preferred: int) -> socket.socket:
             # In between somebody may have come to listen: then no server of ours could.
             with bind(*kept.getsockname(), shared=True) as server:
                 server.listen()
+            found = int(kept.getsockname()[1])
+            beside = _keep_by_ipv6(found)
             taken.pop_all()
-            return kept
+            return Kept(found, [kept, *beside])
     raise RuntimeError(f"no free port on {HOST}")
+
+
+def _keep_by_ipv6(port: int) -> list[socket.socket]:
+    """The same port of all IPv6 addresses; none where there is no IPv6.
+
+    `localhost` may be ::1. And who has bound [::] for IPv6 alone and lets go of it may bind it for both, beside whoever
+    keeps 127.0.0.1: Linux then counts the port as theirs.
+
+    Raises:
+        OSError: somebody else has it.
+    """
+    try:
+        held = socket.socket(socket.AF_INET6)
+    except OSError:
+        return []
+    try:
+        held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(("::", port))
+    except OSError as error:
+        held.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            return []
+        raise
+    return [held]
 
 
 def port_or_free(preferred: int) -> int:

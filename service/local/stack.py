@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from service.ledger import nodes
 from service.local import access
 from service.local.folder import STATE, lock, make_private, read_state, write_private
 from service.local.host_files import host_files
-from service.local.ports import HOST, keep, others_at, port_or_free
+from service.local.ports import HOST, Kept, keep, others_at, port_or_free
 from service.local.process import Child, belong_to, end_leftovers
 from service.local.servers import Mlflow, Postgres, Redis
 from service.settings import Settings
@@ -83,7 +82,7 @@ class Stack:
         self._given = data_sets, backbones
         self._report = report
         self._lock: TextIO | None = None
-        self._kept: dict[str, socket.socket] = {}
+        self._kept: dict[str, Kept] = {}
         self._parts: list[_Part] = []
 
     def start(self) -> dict[str, str]:
@@ -122,7 +121,7 @@ class Stack:
             self._log("mlflow"),
             state["mlflow_token"],
             api_url,
-            keeps=list(self._kept.values()),
+            keeps=[held for kept in self._kept.values() for held in kept.sockets],
         )
         self._start("mlflow", lambda: self.mlflow.launch(ports["mlflow"]), lambda: self.mlflow.child)
         self.redis = Redis(self.directory, secrets.token_urlsafe(24), self._log("redis"))
@@ -211,7 +210,7 @@ class Stack:
             log=self._log(name),
             environment=environment,
             ours=True,
-            keeps=list(self._kept.values()) if name == "worker" else (),
+            keeps=[held for kept in self._kept.values() for held in kept.sockets] if name == "worker" else (),
             # The worker lets its trainers write a checkpoint first.
             grace_seconds=120 if name == "worker" else 20,
         )
@@ -263,7 +262,7 @@ class Stack:
             wanted = given or former.get(name) or (_FIRST.get(name, 0) if given is None else 0)
             if name in _FIRST:
                 self._kept[name] = keep(wanted)
-                port = self._kept[name].getsockname()[1]
+                port = self._kept[name].port
             else:
                 port = port_or_free(wanted)
                 while port in state["ports"].values():

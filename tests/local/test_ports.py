@@ -17,6 +17,7 @@ from service.local.ports import HOST, keep, port_or_free
 from service.local.process import Child
 from service.local.servers import Redis
 from service.local.stack import Stack
+from service.loopback import listeners
 from service.web.listening import bind
 
 TRIES = f"""
@@ -51,10 +52,6 @@ with socket.socket() as foe:
 """
 
 
-def _port(kept: socket.socket) -> int:
-    return int(kept.getsockname()[1])
-
-
 def _serve(port: int) -> socket.socket:
     """What a server of the stack does."""
     server = bind(HOST, port, shared=True)
@@ -79,9 +76,9 @@ def another_account(*arguments: str) -> Iterator[tuple[int, subprocess.Popen[str
 @needs_root
 def test_a_kept_port_is_never_another_accounts() -> None:
     with keep(0) as kept:
-        tries = TRIES.format(port=_port(kept))
+        tries = TRIES.format(port=kept.port)
         run_script([], tries)  # while the server is on its way
-        with _serve(_port(kept)) as server, socket.create_connection(kept.getsockname()) as client:
+        with _serve(kept.port) as server, socket.create_connection((HOST, kept.port)) as client:
             answer = server.accept()[0]
             run_script([], tries)
             server.close()  # a crash; its connections are still there
@@ -89,14 +86,61 @@ def test_a_kept_port_is_never_another_accounts() -> None:
             answer.close()
             client.recv(1)
         run_script([], tries)  # what is left of them is waiting
-        with _serve(_port(kept)):
+        with _serve(kept.port):
             run_script([], tries)
+
+
+needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+
+BY_IPV6 = f"""
+import os, socket, sys
+os.setuid({OTHER})
+def taken(host, only):
+    foe = socket.socket(socket.AF_INET6)
+    foe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    foe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+    try:
+        foe.bind((host, {{port}}))
+        foe.listen()
+    except OSError:
+        foe.close()
+        return None
+    return foe
+for host in ("::", "::1", "::ffff:127.0.0.1"):
+    for only in (1, 0):
+        first = taken(host, only)
+        if first is not None:
+            first.close()
+            second = taken("::", 0)
+            sys.exit(f"another account takes {{{{host}}}}, and then {{{{second}}}}")
+"""
+
+
+@needs_root
+@needs_ipv6
+def test_nor_by_ipv6_which_is_given_up_for_both() -> None:
+    """Bound for IPv6 alone the port would be counted as theirs, and `localhost` may be ::1."""
+    with keep(0) as kept:
+        tries = BY_IPV6.format(port=kept.port)
+        run_script([], tries)
+        with _serve(kept.port):
+            run_script([], tries)
+        run_script([], tries)
+
+
+@needs_ipv6
+def test_who_listens_for_both_is_seen() -> None:
+    with socket.socket(socket.AF_INET6) as both:
+        both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        both.bind(("::", 0))
+        both.listen()
+        assert listeners(both.getsockname()[1]) == {os.geteuid()}
 
 
 @needs_root
 def test_nor_does_it_become_that_of_one_who_was_there_first_and_did_not_listen() -> None:
     with another_account() as (port, foe), keep(port) as kept:
-        assert _port(kept) == port
+        assert kept.port == port
         _, said = foe.communicate("\n")
         assert "Address already in use" in said
         with _serve(port):
@@ -106,30 +150,30 @@ def test_nor_does_it_become_that_of_one_who_was_there_first_and_did_not_listen()
 def test_who_asks_at_a_kept_port_without_a_server_is_refused_at_once() -> None:
     with keep(0) as kept:
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(kept.getsockname())
-        with _serve(_port(kept)):
-            socket.create_connection(kept.getsockname()).close()
+            socket.create_connection((HOST, kept.port))
+        with _serve(kept.port):
+            socket.create_connection((HOST, kept.port)).close()
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(kept.getsockname())
+            socket.create_connection((HOST, kept.port))
 
 
 def test_a_port_is_kept_for_one_stack() -> None:
     with keep(0) as kept:
-        with keep(_port(kept)) as other:
-            assert _port(other) not in (0, _port(kept))
-        with _serve(_port(kept)), keep(_port(kept)) as other:
-            assert _port(other) != _port(kept)
-        assert port_or_free(_port(kept)) != _port(kept)
+        with keep(kept.port) as other:
+            assert other.port not in (0, kept.port)
+        with _serve(kept.port), keep(kept.port) as other:
+            assert other.port != kept.port
+        assert port_or_free(kept.port) != kept.port
 
 
 def test_the_next_start_gets_the_port_beside_what_is_left_of_connections() -> None:
     with keep(0) as kept:
-        port = _port(kept)
+        port = kept.port
         with _serve(port) as server, socket.create_connection((HOST, port)) as client, server.accept()[0]:
             pass
         client.close()
     with keep(port) as again:
-        assert _port(again) == port
+        assert again.port == port
 
 
 def test_a_part_of_the_stack_keeps_the_ports_to_its_own_end_and_nothing_that_it_starts_does(tmp_path: Path) -> None:
@@ -138,14 +182,14 @@ def test_a_part_of_the_stack_keeps_the_ports_to_its_own_end_and_nothing_that_it_
     program = "import subprocess, time; subprocess.run(['ls', '-l', '/proc/self/fd']); print('.', flush=True)"
     program += "; time.sleep(99)"
     with keep(0) as kept:
-        port, name = _port(kept), os.readlink(f"/proc/self/fd/{kept.fileno()}")
-        child = Child("part", [sys.executable, "-c", program], log=log, keeps=[kept])
+        port, names = kept.port, {os.readlink(f"/proc/self/fd/{held.fileno()}") for held in kept.sockets}
+        child = Child("part", [sys.executable, "-c", program], log=log, keeps=kept.sockets)
         child.start()
     try:
         child.wait_ready(lambda: log.read_text().endswith(".\n"), seconds=60)
         assert "/dev/null" in log.read_text()
-        assert name not in log.read_text()
-        assert name in [os.readlink(entry) for entry in Path(f"/proc/{child.pid}/fd").iterdir()]
+        assert not any(name in log.read_text() for name in names)
+        assert names <= {os.readlink(entry) for entry in Path(f"/proc/{child.pid}/fd").iterdir()}
         with pytest.raises(OSError, match="already in use"):
             bind(HOST, port)
     finally:
@@ -192,17 +236,19 @@ def _ports_of(folder: Path, **named: int) -> dict[str, int]:
 def test_a_second_stack_of_a_host_has_its_ports_at_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when the usual ones have become free: whoever asks it, with a token, asks where it was."""
     with socket.create_server((HOST, 0)) as api, socket.create_server((HOST, 0)) as mlflow:
-        monkeypatch.setattr("service.local.stack._FIRST", {"api": _port(api), "mlflow": _port(mlflow)})
+        monkeypatch.setattr(
+            "service.local.stack._FIRST", {"api": api.getsockname()[1], "mlflow": mlflow.getsockname()[1]}
+        )
         ports = _ports_of(tmp_path)
         assert _ports_of(tmp_path) == ports
     assert _ports_of(tmp_path) == ports
     with keep(0) as free:
-        named = _port(free)
+        named = free.port
     assert _ports_of(tmp_path, api_port=named) == {**ports, "api": named} == _ports_of(tmp_path)
 
 
 def test_a_server_whose_port_was_taken_while_it_was_away_names_the_remedy(tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as thief:
-        port = _port(thief)
+        port = thief.getsockname()[1]
         with pytest.raises(RuntimeError, match=rf"port {port}: Address already in use; stop `barlow up` and start it"):
             Redis(tmp_path, "secret", tmp_path / "log").start(port)
