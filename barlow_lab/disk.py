@@ -40,7 +40,7 @@ def write_atomic(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -52,9 +52,9 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, allow_nan=False, indent=1))
 
 
-def sync_folder(folder: Path) -> None:
-    """Force the names in `folder` to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Force a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from barlow_lab.disk import sync_folder
+from barlow_lab.disk import sync
 from barlow_lab.given_files import read_json
 
 SPEC = "spec.json"
@@ -82,4 +82,4 @@ def publish_backbone(run: Path, exported: Path, tick: Callable[[], None] = lambd
         shutil.rmtree(replaced)
         tick()
     exported.rename(published)
-    sync_folder(run)
+    sync(run)

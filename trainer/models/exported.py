@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from barlow_lab.disk import sync
 from barlow_lab.given_files import checked, read_json
 from barlow_lab.specs.backbone_inputs import CONFIG, WEIGHTS
 from barlow_lab.specs.common import BackboneSpec
@@ -64,11 +64,11 @@ def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, *, deta
     save_file(weights, partial / WEIGHTS)
     (partial / CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", "utf-8")
     for path in (partial / WEIGHTS, partial / CONFIG, partial):
-        _sync(path)
+        sync(path)
     if folder.exists():
         folder.rename(replaced)
     partial.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -132,11 +132,3 @@ def _read_config(folder: Path, root: Path | None) -> tuple[BackboneSpec, str]:
     if version != FORMAT_VERSION:
         raise ValueError(f"{folder.name} has format {version}, this version reads {FORMAT_VERSION}; {REMEDY}")
     return spec, published
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import torch
 
-from barlow_lab.disk import naming, sync_folder, write_json
+from barlow_lab.disk import naming, sync, write_json
 from barlow_lab.given_files import open_regular, read_json, refuse_compressed
 from barlow_lab.specs import backbone_inputs
 from barlow_lab.specs.common import CheckpointSpec
@@ -117,7 +117,7 @@ def write_checkpoint(
         # What is left takes the room that outcome.json needs on a full disk.
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    sync_folder(parent)
+    sync(parent)
     score = metrics.get(policy.best_by) if policy.best_by is not None else None
     score = score if score is not None and math.isfinite(score) else None
     new = Recorded(Place(context.attempt, step), milestone, score)
