@@ -1,11 +1,12 @@
 """How a GPU may round products: set once for every kind of job, and never for what is called exact."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import runs
 import torch
+from torch._C._dynamo.guards import GlobalStateGuard
 
 from barlow_lab.specs import parse_spec
 from trainer import execution, probes
@@ -36,6 +37,20 @@ def test_float32_is_rounded_only_beside_products_of_16_bits(chosen: precision.Pr
     with precision.exact_products(GPU):
         assert _flags() == (False, False)
     assert _flags() == (fast, fast)
+
+
+def test_exact_products_leave_what_a_compiled_pass_was_compiled_for() -> None:
+    torch.backends.cuda.matmul.fp32_precision = "none"  # as torch has it: never set
+    untouched = GlobalStateGuard()
+    with precision.exact_products(torch.device("cpu")):
+        assert untouched.check()
+    assert untouched.check(), untouched.reason()
+    for chosen in get_args(precision.Precision):
+        precision.set_products(chosen, GPU)
+        compiled_for = GlobalStateGuard()
+        with precision.exact_products(GPU):
+            pass
+        assert compiled_for.check(), (chosen, compiled_for.reason())
 
 
 @pytest.mark.parametrize(

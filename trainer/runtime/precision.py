@@ -54,7 +54,14 @@ def set_products(precision: Precision, device: torch.device) -> None:
 
 @contextmanager
 def exact_products(device: torch.device) -> Iterator[None]:
-    """Within it as `set_products` has it for fp32, whatever the process has."""
+    """Within it as `set_products` has it for fp32, whatever the process has.
+
+    Without a GPU it touches nothing: a flag set to what it was already counts to torch.compile as another setting, and
+    the next pass would be compiled anew.
+    """
+    if device.type != "cuda":
+        yield
+        return
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     set_products("fp32", device)
     try:
