@@ -9,7 +9,6 @@ import pytest
 from odd_tiffs import tiff
 from PIL import Image
 
-from trainer.data.decoding.bands import pages_of_tiff
 from trainer.data.decoding.decoder import decode, decode_by_pillow
 from trainer.data.decoding.jpeg import ORIENTATION
 from trainer.data.decoding.reading import Losses
@@ -245,29 +244,6 @@ def test_values_of_32_bits_without_a_sign_go_beyond_those_with_one(photometric):
     np.testing.assert_array_equal(grey(told, "file"), (values / (2**32 - 1) * 255 + 0.5).astype(np.uint8))
 
 
-def pages(count, kinds=None, big=False):
-    """A TIFF of pages with levels 10, 20 ...; `kinds` are the NewSubfileType of each."""
-    first, *others = [Image.new("L", (5, 4), 10 * number) for number in range(1, count + 1)]
-    for image, kind in zip((first, *others), kinds or [0] * count, strict=True):
-        image.encoderinfo = {"tiffinfo": {254: kind}}
-    file = io.BytesIO()
-    first.save(file, "TIFF", save_all=True, append_images=others, big_tiff=big, **first.encoderinfo)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(("file", "count"), [
-    (pages(1), 1), (pages(5), 5), (pages(3, big=True), 3), (pages(4, kinds=[0, 1, 4, 2]), 2),
-    (pages(2, kinds=[1, 0]), 2), (tiff(np.zeros((4, 5), np.uint8), 8), 1),
-])  # fmt: skip
-def test_pages_of_a_tiff_are_counted_and_the_first_is_read(file, count):
-    losses = Losses()
-    found = decode(file, "x", losses=losses)
-    assert losses == Losses(pages=count)
-    np.testing.assert_array_equal(found, decode(file, "x"))
-    with Image.open(io.BytesIO(file)) as image:
-        np.testing.assert_array_equal(found[..., 0], np.asarray(image))
-
-
 def animated(form, count):
     first, *others = [Image.new("RGB", (8, 8), (90 + 9 * number, 0, 0)) for number in range(count)]
     file = io.BytesIO()
@@ -334,15 +310,6 @@ def test_pixels_of_a_tiff_that_cannot_be_decoded_are_told_in_our_words(file, cau
         decode(file, "x")
 
 
-def test_directories_in_a_circle_or_beyond_the_end_of_a_file_are_counted_once():
-    file = bytearray(tiff(np.zeros((4, 5), np.uint8), 8))
-    link = 8 + 2 + 12 * int.from_bytes(file[8:10], "little")
-    for following in (8, 10**6, 2**32 - 1):
-        file[link : link + 4] = following.to_bytes(4, "little")
-        assert pages_of_tiff(bytes(file)) == 1
-    assert pages_of_tiff(b"II\x2b\0\x08\0\0\0" + b"\xff" * 8) == 1
-
-
 def test_what_says_nothing_is_not_told():
     opaque = BANDS[..., :4].copy()
     opaque[..., 3] = 255
@@ -361,7 +328,9 @@ def test_what_says_nothing_is_not_told():
 
 def of_24_bits():
     """A BigTIFF that says so."""
-    file = pages(1, big=True)
+    written = io.BytesIO()
+    Image.new("L", (5, 4)).save(written, "TIFF", big_tiff=True)
+    file = written.getvalue()
     entry = struct.pack("<HHQ", 258, 3, 1)
     at = file.index(entry) + len(entry)
     return file[:at] + struct.pack("<H", 24) + file[at + 2 :]

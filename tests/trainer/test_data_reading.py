@@ -272,6 +272,14 @@ def test_pages_that_are_not_read_are_told(tmp_path):
     assert "1 of 1 images read hold several pages, first all/a.tif: 5; the first one is read; write each" in said[0]
 
 
+def test_planes_that_a_file_speaks_of_and_has_not_are_told(tmp_path):
+    Image.new("L", (8, 8), 90).save(tmp_path / "a.tif", tiffinfo={270: "ImageJ=1.54f\nimages=5\nslices=5\n"})
+    said: list[str] = []
+    opened(folder(tmp_path / "all", {"a.tif": (tmp_path / "a.tif").read_bytes()}), warn=said.append).image(0)
+    (told,) = said
+    assert "read say that they are stacks of several planes, first all/a.tif: 5, and have one, which is read;" in told
+
+
 def test_animations_are_told(tmp_path):
     first, second = (Image.new("RGB", (8, 8), (0, level, 0)) for level in (90, 200))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])

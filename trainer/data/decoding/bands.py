@@ -1,21 +1,13 @@
-"""The bands of an image file, and its pages: what of them is dropped, and which files have bands that cannot be read at
-all."""
+"""The bands of an image file: what of them is dropped, and which files have bands that cannot be read at all."""
 
 from __future__ import annotations
 
-import struct
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-MOST_PAGES = 10_000
-"""Pages of a file are counted up to here."""
-
-_NEW_SUBFILE_TYPE, _SUBFILE_TYPE = 254, 255
-_SMALLER_OR_MASK, _SMALLER = 0b101, 2
-_SHORT = 3
 _WIDTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 256, 258, 259, 262, 277
 _PLANAR, _COLOUR_MAP, _SAMPLE_FORMAT = 284, 320, 339
 _SEPARATE, _SIGNED = 2, 2
@@ -90,37 +82,6 @@ def dropped_of(image: Image.Image, raw: str) -> str | None:
     if low == 255 or high == 0:
         return None
     return f"its last band, of transparency or something else, has levels from {low} to {high} of 255"
-
-
-def pages_of_tiff(encoded: bytes) -> int:
-    """How many pages a TIFF or BigTIFF has: its directories (TIFF 6.0, section 2) without those that are a smaller copy
-    or a mask of another by NewSubfileType or SubfileType. Of a damaged file those before the damage."""
-    order = "<" if encoded.startswith(b"II") else ">"
-    big = b"\x2b" in encoded[2:4]
-    start, first, entry, link = (
-        order + form for form in (("8xQ", "Q", "HH8xHH4x", "Q") if big else ("4xI", "H", "HH4xHH", "I"))
-    )
-    seen: set[int] = set()
-    pages = 0
-    try:
-        (place,) = struct.unpack_from(start, encoded)
-        while place and place not in seen and len(seen) < MOST_PAGES:
-            (entries,) = struct.unpack_from(first, encoded, place)
-            tags = place + struct.calcsize(first)
-            (following,) = struct.unpack_from(link, encoded, tags + entries * struct.calcsize(entry))
-            copy = False
-            for number in range(min(entries, 2)):  # tags ascend, so that these two come before all others
-                tag, kind, one, other = struct.unpack_from(entry, encoded, tags + number * struct.calcsize(entry))
-                value = one if kind == _SHORT else one | other
-                copy |= (tag == _NEW_SUBFILE_TYPE and value & _SMALLER_OR_MASK > 0) or (
-                    tag == _SUBFILE_TYPE and value == _SMALLER
-                )
-            pages += not seen or not copy
-            seen.add(place)
-            place = following
-    except (struct.error, OverflowError):  # cut short, or a place beyond all files
-        pass
-    return max(1, pages)
 
 
 def said_of_tiff(encoded: bytes) -> str | None:

@@ -40,7 +40,6 @@ from barlow_lab.specs.data_sets import ValueRange
 from trainer.data.decoding.bands import (
     dropped_of,
     is_animation,
-    pages_of_tiff,
     refuse_misread,
     said_of_pixels,
     said_of_tiff,
@@ -66,6 +65,7 @@ from trainer.data.decoding.levels import (
     not_finite_of,
     spread,
 )
+from trainer.data.decoding.pages import pages_of
 from trainer.data.decoding.reading import Losses
 from trainer.data.errors import UnreadableImage
 
@@ -190,7 +190,7 @@ def _look_at_tiff(image: TiffImageFile, encoded: bytes, losses: Losses | None) -
         refuse_scans(encoded.count(b"\xff\xda") / max(1, np.size(offsets)), image.width * image.height)
     refuse_misread(image)
     if losses is not None:
-        losses.pages = pages_of_tiff(encoded)
+        losses.pages = pages_of(image, encoded)
 
 
 def _upright_rgb(

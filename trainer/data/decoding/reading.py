@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from barlow_lab.specs.data_sets import ValueRange
-from trainer.data.decoding.bands import MOST_PAGES
+from trainer.data.decoding.pages import MOST_PAGES, Pages
 
 DARK = 64
 """Of 255: an image is almost black if 99.9 % of its levels are below. That is 5 % of white's light, and what 14 of 16
@@ -42,7 +42,7 @@ class Losses:
     """Its smallest value is white, and was read as black."""
     dropped: str | None = None
     """What it has beside grey, or red, green and blue."""
-    pages: int = 1
+    pages: Pages = field(default_factory=Pages)
     """The first of them is read."""
     animation: bool = False
     """It has several frames, of which the first is read."""
@@ -163,11 +163,16 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
             f"have a band that is dropped, first {name}: {losses.dropped}. Grey, or red, green and blue, are read; "
             f"write the files without the band, or with what is to be seen in these ({SEE})"
         )
-    if losses.pages > 1:
-        or_more = " or more" if losses.pages >= MOST_PAGES else ""
+    or_more = " or more" if losses.pages.said >= MOST_PAGES else ""
+    if losses.pages.here > 1:
         found["pages"] = (
-            f"hold several pages, first {name}: {losses.pages:,}{or_more}; the first one is read; write each page as a "
-            f"file of its own ({SEE})"
+            f"hold several pages, first {name}: {losses.pages.here:,}{or_more}; the first one is read; write each page "
+            f"as a file of its own ({SEE})"
+        )
+    elif losses.pages.said > 1:
+        found["pages said"] = (
+            f"say that they are stacks of several planes, first {name}: {losses.pages.said:,}{or_more}, and have one, "
+            f"which is read; if others are missing, write each plane as a file of its own ({SEE})"
         )
     if losses.animation:
         found["animation"] = (
