@@ -9,8 +9,9 @@ from PIL import Image
 
 from barlow_lab.specs.data_sets import VocSource
 from trainer.data.errors import DataError, UnreadableImage
+from trainer.data.formats.named_files import named_files
 from trainer.data.formats.voc import CLASSES
-from trainer.data.image_files import Names, digest_of_files
+from trainer.data.image_files import Names
 from trainer.data.registry import open_annotated, open_data_set, open_images
 
 DOG, CAT = ("dog", (1, 1, 8, 6), 0), ("cat", (2, 3, 4, 5), 1)
@@ -220,7 +221,7 @@ def test_a_difficult_that_was_not_heeded_before_is_another_data_set_and_others_k
             names.append(data.name(index).encode())
             xml = data.name(index).replace("JPEGImages", "Annotations").replace(".jpg", ".xml")
             annotations.update(hashlib.sha256((tree / xml).read_bytes()).digest())
-        files = digest_of_files("x", os.fsencode(tree), names, lambda: None)[0].hex()
+        files = named_files("x", os.fsencode(tree), names, lambda: None).digest.hex()
         before = repr((data.classes, files, annotations.hexdigest()))
         return data.fingerprint == hashlib.sha256(before.encode()).hexdigest()
 

@@ -39,7 +39,7 @@ class Images(Protocol):
 
     def name(self, index: int) -> str:
         """What the image is called where it comes from, and no other image of the split: its path below the folder of
-        the split (CLASS/... of a tree), or as the list or the annotations name it; of images that are no files
+        the split (CLASS/... of a tree), or below the folder of the list or the annotations; of images that are no files
         CLASS/NUMBER, or their number in the split where they have no class.
         """
         ...

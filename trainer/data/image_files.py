@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import stat
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +15,7 @@ from barlow_lab.foreign_text import shown
 from barlow_lab.given_files import Refused, open_regular
 from trainer.data.decoding.decoder import decode
 from trainer.data.decoding.reading import Losses, Reading
-from trainer.data.errors import DataError, UnreadableImage
+from trainer.data.errors import UnreadableImage
 
 MAX_FILE_BYTES = 2**30
 BACKSLASHES = "write / between folders in place of \\, as Windows has it"
@@ -135,45 +133,6 @@ def identity(status: os.stat_result) -> int:
     Size and time belong to it for disks of a network that give two files one number.
     """
     return hash((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
-
-
-def digest_of_files(
-    whose: str, folder: bytes, names: Names, tick: Callable[[], None]
-) -> tuple[bytes, NDArray[np.int64], NDArray[np.int64]]:
-    """SHA-256 of names and sizes of the files below `folder`, in order, their identities and their sizes; `tick` is
-    called for each.
-
-    Raises:
-        DataError: some are not there, or not below `folder`; says how many of which `whose` names, and the first.
-    """
-    digest = hashlib.sha256()
-    identities, sizes = array("q"), array("q")
-    missing: list[bytes] = []
-    for place in range(len(names)):
-        name = names[place]
-        tick()
-        if name.startswith(b"/") or b".." in name.split(b"/"):
-            raise DataError(f"{whose} names {said(name)}, which is outside the folder of the images")
-        try:
-            status = os.stat(os.path.join(folder, name))
-        except (FileNotFoundError, NotADirectoryError):
-            missing.append(name)
-            continue
-        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-            why = error.strerror if isinstance(error, OSError) else error
-            raise DataError(f"{whose}: {printable(name)!r} cannot be looked at: {why}") from error
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{whose} names {said(name)}, which is no file in {said(folder)}")
-        digest.update(b"%b\0%d\0" % (name, status.st_size))
-        identities.append(identity(status))
-        sizes.append(status.st_size)
-    if missing:
-        raise DataError(
-            f"{len(missing):,} of the {len(names):,} images that {whose} names are not in {said(folder)}, first "
-            f"{said(missing[0])}: "
-            + (BACKSLASHES if b"\\" in missing[0] else "complete the data set, or correct its folders in datasets.yaml")
-        )
-    return digest.digest(), np.array(identities, dtype=np.int64), np.array(sizes, dtype=np.int64)
 
 
 def printable(name: bytes) -> str:

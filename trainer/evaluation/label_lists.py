@@ -1,7 +1,8 @@
 """Which labelled images a semi-supervised evaluation may use: always the same ones, and told by digest.
 
-An image is known by its key, the name that its data set gives it (`Images.name`): its path below the split, in a list
-or in annotations. A file that a list names twice has ` (2)` after it the second time, so no two images share a key.
+An image is known by its key, the name that its data set gives it (`Images.name`): its path below the split, or below
+the folder of a list or of annotations. A file that a list names twice has ` (2)` after it the second time, so no two
+images share a key.
 """
 
 from __future__ import annotations

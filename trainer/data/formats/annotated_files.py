@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from trainer.data.datasets import Annotation, BoxCounts, MaskFaults
 from trainer.data.errors import DataError, UnreadableImage
-from trainer.data.image_files import FileImages, Names, digest_of_files, said
+from trainer.data.formats.named_files import named_files
+from trainer.data.image_files import FileImages, Names, said
 
 
 class Masks(Protocol):
@@ -95,7 +96,6 @@ class AnnotatedFiles(FileImages):
             raise DataError(f"{whose} names no image")
         assert sizes.shape == (len(names), 2), sizes.shape
         self._folder = os.fsencode(folder)
-        self._names = names
         self._sizes = sizes
         self._boxes = np.array(objects.boxes, dtype=np.float32).reshape(-1, 4)
         self._classes = np.array(objects.classes, dtype=np.int64)
@@ -108,8 +108,9 @@ class AnnotatedFiles(FileImages):
         self.classes = classes
         self.has_masks = masks is not None
         self.ignored_are_difficult = ignored_are_difficult
-        files, self.identities, self.file_sizes = digest_of_files(whose, self._folder, names, tick)
-        self.fingerprint = hashlib.sha256(repr((classes, files.hex(), annotations)).encode()).hexdigest()
+        files = named_files(whose, self._folder, names, tick)
+        self._names, self.identities, self.file_sizes = files.names, files.identities, files.sizes
+        self.fingerprint = hashlib.sha256(repr((classes, files.digest.hex(), annotations)).encode()).hexdigest()
         """Of the annotations' content, of names and sizes of the images, and of the classes."""
 
     def __len__(self) -> int:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
-from trainer.data.image_files import FileImages, Names, digest_of_files
+from trainer.data.formats.named_files import named_files
+from trainer.data.image_files import FileImages, Names
 
 
 class LabelledFiles(FileImages):
@@ -39,14 +40,14 @@ class LabelledFiles(FileImages):
             raise DataError(f"{whose} names no image")
         assert labels.shape == (len(names),), labels.shape
         self._folder = os.fsencode(folder)
-        self._names = names
         self._order = _in_turn(labels)
         self._labels = labels[self._order]
         self.classes = classes
         digest = hashlib.sha256(repr(classes).encode())
-        files, identities, sizes = digest_of_files(whose, self._folder, names, tick)
-        self.identities, self.file_sizes = identities[self._order], sizes[self._order]
-        digest.update(files)
+        files = named_files(whose, self._folder, names, tick)
+        self._names = files.names
+        self.identities, self.file_sizes = files.identities[self._order], files.sizes[self._order]
+        digest.update(files.digest)
         digest.update(labels.astype("<i8").data)
         self.fingerprint = digest.hexdigest()
         """Of classes, labels, names and sizes in the order given."""
