@@ -6,7 +6,7 @@ from barlow_lab.specs.detection import DetectionSpec
 from barlow_lab.specs.digest import canonical_json, digest
 from barlow_lab.specs.evaluation import BackboneJudged, EvaluationSpec, KnnSpec
 from barlow_lab.specs.files import load_spec_file
-from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveSpec, VicregSpec
+from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveBase, ObjectiveSpec, VicregSpec
 from barlow_lab.specs.parsing import Fault, Spec, SpecError, parse_spec
 from barlow_lab.specs.pretrain import AdamwSpec, LarsSpec, OptimizerSpec, PretrainSpec, SgdSpec
 from barlow_lab.specs.stored import open_stored
@@ -14,8 +14,8 @@ from barlow_lab.specs.views import ViewSpec, ViewsSpec
 
 __all__ = [
     "AdamwSpec", "AugmentSpec", "BackboneFrom", "BackboneJudged", "BackboneSpec", "BarlowTwinsSpec", "DataSpec",
-    "DetectionSpec", "EvaluationSpec", "Fault", "JobSpec", "KnnSpec", "LarsSpec", "LinearSpec", "ObjectiveSpec",
-    "OptimizerSpec", "PretrainSpec", "ResourcesSpec", "RunSpec", "SemiSupervisedSpec", "SgdSpec", "Spec", "SpecError",
-    "SvmSpec", "VicregSpec", "ViewSpec", "ViewsSpec", "canonical_json", "digest", "load_spec_file",
-    "open_stored", "parse_spec",
+    "DetectionSpec", "EvaluationSpec", "Fault", "JobSpec", "KnnSpec", "LarsSpec", "LinearSpec", "ObjectiveBase",
+    "ObjectiveSpec", "OptimizerSpec", "PretrainSpec", "ResourcesSpec", "RunSpec", "SemiSupervisedSpec", "SgdSpec",
+    "Spec", "SpecError", "SvmSpec", "VicregSpec", "ViewSpec", "ViewsSpec", "canonical_json", "digest",
+    "load_spec_file", "open_stored", "parse_spec",
 ]  # fmt: skip

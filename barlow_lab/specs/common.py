@@ -15,7 +15,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from barlow_lab.specs import catalogue
-from barlow_lab.specs.own_backbones import GROUP, own_backbones
+from barlow_lab.specs.registered import BACKBONES, registered
 from barlow_lab.spelling import nearest
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -150,7 +150,7 @@ class BackboneSpec(SpecModel):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in catalogue.backbones() and name not in own_backbones():
+        if name not in catalogue.backbones() and name not in registered(BACKBONES):
             raise ValueError(unknown_backbone(name))
         return name
 
@@ -170,11 +170,11 @@ class BackboneSpec(SpecModel):
 
 def unknown_backbone(name: str) -> str:
     """What to say of a backbone that is not known here."""
-    near = nearest(name, [*catalogue.backbones(), *own_backbones()])
+    near = nearest(name, [*catalogue.backbones(), *registered(BACKBONES)])
     hint = f"did you mean {near!r}?" if near else "for example resnet50, resnet18 or tiny"
     return (
         f"unknown backbone {name!r}; {hint} (one of your own has to be installed here as well, and registered under "
-        f"the entry point group {GROUP})"
+        f"the entry point group {BACKBONES})"
     )
 
 

@@ -13,7 +13,9 @@ from barlow_lab.specs.classification import LinearSpec, SemiSupervisedSpec, SvmS
 from barlow_lab.specs.common import RULES
 from barlow_lab.specs.detection import DetectionSpec
 from barlow_lab.specs.evaluation import KnnSpec
+from barlow_lab.specs.objectives.own import names_of_own, own_objective
 from barlow_lab.specs.pretrain import PretrainSpec
+from barlow_lab.specs.registered import OBJECTIVES
 from barlow_lab.spelling import nearest, one_reading
 
 Spec = PretrainSpec | LinearSpec | KnnSpec | SemiSupervisedSpec | SvmSpec | DetectionSpec
@@ -40,7 +42,13 @@ def _tags(field: str) -> tuple[str, ...]:
     models = _models_in(PretrainSpec.model_fields[field].annotation) if field in PretrainSpec.model_fields else []
     if len(models) < 2 or any("name" not in model.model_fields for model in models):
         return ()
-    return tuple(tag for model in models for tag in get_args(model.model_fields["name"].annotation))
+    of_the_house = tuple(tag for model in models for tag in _names(model))
+    own = names_of_own() if field == "objective" else []
+    return tuple(dict.fromkeys([*of_the_house, *own]))
+
+
+def _names(model: type[BaseModel]) -> tuple[str, ...]:
+    return get_args(model.model_fields["name"].annotation)
 
 
 LONGEST_PART = 200
@@ -118,7 +126,7 @@ def faults(error: ValidationError, model: type[BaseModel], *, at_most: int = MAX
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             known = _field_names(model, loc[:-1])
-            message = f"unknown field{_nearest(str(path[-1]), known)}"
+            message = f"unknown field{_nearest(str(path[-1]), known) or _of_another(path)}"
             if path[-1] in _NAIVE_ACCUMULATION:
                 message = (
                     "the summed gradient of small batches is another objective: each of them correlates its own "
@@ -130,6 +138,8 @@ def faults(error: ValidationError, model: type[BaseModel], *, at_most: int = MAX
             path.append("name")
             tag, tags = str(item["ctx"]["tag"])[:100], list(_tags(str(loc[0])))
             message = f"unknown name {tag!r}; use one of {', '.join(tags)}{_nearest(tag, tags)}"
+            if loc[0] == "objective":
+                message += f" (one of your own has to be installed here, registered under the group {OBJECTIVES})"
         elif item["type"] in ("model_type", "model_attributes_type", "dict_type"):
             message = "an object is expected here"
         elif item["type"] in ("string_type", "path_type"):
@@ -168,6 +178,15 @@ def _at_both(found: list[Fault], value: Mapping[Any, Any]) -> list[Fault]:
     return list(dict.fromkeys(out))
 
 
+def _of_another(path: list[int | str]) -> str:
+    """Of which other member of a union the field at `path` is a parameter, in words."""
+    if len(path) != 2 or not _tags(str(path[0])):
+        return ""
+    models = _models_in(PretrainSpec.model_fields[str(path[0])].annotation)
+    owners = [tag for model in models for tag in _names(model) if path[1] in _field_names(model, ())]
+    return f"; it belongs to {' and '.join(owners)}: set `name` to that, or leave it out" if owners else ""
+
+
 def _nearest(word: str, known: list[str]) -> str:
     near = nearest(word, known)
     return f"; did you mean {near!r}?" if near else ""
@@ -190,7 +209,8 @@ def _field_names(model: type[BaseModel], path: tuple[int | str, ...]) -> list[st
     models = [model]
     for i, part in enumerate(path):
         if _is_tag(path, i):
-            models = [m for m in models if part in get_args(m.model_fields["name"].annotation)]
+            named = [m for m in models if part in _names(m)]
+            models = named or [own for own in [own_objective(str(part))] if own is not None]
             continue
         models = [
             inner

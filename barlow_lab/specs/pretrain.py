@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from barlow_lab.specs.catalogue import image_size_fault
 from barlow_lab.specs.common import BackboneSpec, DataSpec, JobSpec, SpecModel, ranks_fault, refuse
 from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveSpec
+from barlow_lab.specs.objectives.own import judged
 from barlow_lab.specs.views import ViewsSpec
 
 Precision = Literal["fp32", "bf16", "fp16", "fp64"]
@@ -156,7 +157,8 @@ class PretrainSpec(JobSpec):
                 f"data.limit {self.data.limit} is below batch_size {self.batch_size}: the last partial batch is "
                 "dropped, so there would be no step at all; lower batch_size"
             )
-        for field, said in self.objective.faults(batch_size=self.batch_size, width=self.projector.widths[-1]).items():
+        width = self.projector.widths[-1]
+        for field, said in judged(self.objective, batch_size=self.batch_size, width=width, ranks=slots).items():
             faults["objective", field] = said
         if said := image_size_fault(self.backbone.name, self.views.size):
             faults["views", "size"] = said

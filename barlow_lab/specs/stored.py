@@ -13,6 +13,8 @@ from pydantic import BaseModel
 
 from barlow_lab.specs.common import JobSpec
 from barlow_lab.specs.digest import canonical_json
+from barlow_lab.specs.objectives import ObjectiveBase
+from barlow_lab.specs.objectives.own import FaultyObjective, ObjectiveElsewhere, own_objective
 from barlow_lab.specs.parsing import KINDS
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -48,8 +50,17 @@ class _Field:
     def opened(self, stored: Any) -> Any:
         if isinstance(stored, Mapping) and self.models:
             named = (model for model in self.models if stored.get("name") in _names(model))
-            return _opened(next(named, self.models[0]), stored)
+            return _opened(next(named, None) or self._own(stored) or self.models[0], stored)
         return tuple(stored) if self.is_tuple and isinstance(stored, list) else stored
+
+    def _own(self, stored: Mapping[str, Any]) -> type[BaseModel] | None:
+        """Of an objective that others have installed, or had."""
+        if "name" not in stored or not issubclass(self.models[0], ObjectiveBase):
+            return None
+        try:
+            return own_objective(stored["name"]) or ObjectiveElsewhere
+        except FaultyObjective:
+            return ObjectiveElsewhere
 
 
 def _opened(model: type[Model], stored: Mapping[str, Any]) -> Model:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from barlow_lab import spelling
-from barlow_lab.specs import SpecError, own_backbones, parse_spec
+from barlow_lab.specs import SpecError, parse_spec, registered
 from barlow_lab.specs.parsing import LONGEST_PART, MAX_FAULTS
 
 
@@ -76,10 +76,10 @@ def test_a_fault_does_not_repeat_what_is_very_long() -> None:
 
 def test_the_packages_of_the_machine_are_read_once_for_many_unknown_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
-    monkeypatch.setattr(own_backbones, "entry_points", lambda group: reads.append(group) or ())
-    monkeypatch.setattr(own_backbones, "FRESH_SECONDS", 1e9)
-    own_backbones._read.cache_clear()
+    monkeypatch.setattr(registered, "entry_points", lambda group: reads.append(group) or ())
+    monkeypatch.setattr(registered, "FRESH_SECONDS", 1e9)
+    registered._read.cache_clear()
     for i in range(20):
         refused(pretrain(backbone={"name": f"net-{i}"}))
-    own_backbones._read.cache_clear()
-    assert reads == [own_backbones.GROUP]
+    registered._read.cache_clear()
+    assert reads == [registered.BACKBONES]

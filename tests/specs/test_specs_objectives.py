@@ -57,7 +57,8 @@ def test_a_stored_objective_is_opened_as_what_it_is() -> None:
 def test_a_wrong_name_lists_the_names_of_its_own_field() -> None:
     found = faults({"objective": {"name": "vicreq"}, "optimizer": {"name": "adam"}})
     assert found == {
-        "/objective/name": "unknown name 'vicreq'; use one of barlow_twins, vicreg; did you mean 'vicreg'?",
+        "/objective/name": "unknown name 'vicreq'; use one of barlow_twins, vicreg; did you mean 'vicreg'? (one of "
+        "your own has to be installed here, registered under the group barlow_lab.objectives)",
         "/optimizer/name": "unknown name 'adam'; use one of lars, sgd, adamw; did you mean 'adamw'?",
     }
 
@@ -69,7 +70,11 @@ def test_every_fault_is_named_at_once_with_the_pointer_that_the_user_wrote() -> 
 
 
 def test_a_parameter_of_another_objective_is_refused() -> None:
-    assert "unknown field" in faults({"objective": {"covariance": 1.0}})["/objective/covariance"]
+    said = "unknown field; it belongs to {}: set `name` to that, or leave it out"
+    assert faults({"objective": {"covariance": 1.0}}) == {"/objective/covariance": said.format("vicreg")}
+    assert faults({"objective": {"name": "vicreg", "lambda": 1}}) == {"/objective/lambda": said.format("barlow_twins")}
+    optimizer = {"name": "adamw", "momentum": 0.9}
+    assert faults({"optimizer": optimizer}) == {"/optimizer/momentum": said.format("lars and sgd")}
 
 
 def test_weights_that_leave_nothing_are_refused() -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from barlow_lab.specs import Fault, SpecError
 from barlow_lab.specs.common import unknown_backbone
-from barlow_lab.specs.own_backbones import own_backbones
+from barlow_lab.specs.registered import BACKBONES, registered
 from trainer.models.dropout import drawing_layers
 
 
@@ -33,7 +33,7 @@ def build_own(name: str, side: int | None) -> nn.Module:
     Raises:
         SpecError: none is, it cannot be built, or is not what a backbone has to be.
     """
-    entry = own_backbones().get(name)
+    entry = registered(BACKBONES).get(name)
     if entry is None:
         raise SpecError([Fault("/backbone/name", unknown_backbone(name))])
     try:

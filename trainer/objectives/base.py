@@ -10,7 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
+from barlow_lab.specs import Fault, SpecError
 from barlow_lab.specs.objectives import ObjectiveBase
+from barlow_lab.specs.objectives.own import refusal, said_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,20 @@ class Objective(ABC):
 
 
 def build_objective(spec: ObjectiveBase) -> Objective:
-    """The objective that a spec describes."""
-    module, _, name = spec.implementation.partition(":")
-    made = getattr(importlib.import_module(module), name)(spec)
-    assert isinstance(made, Objective)
+    """The objective that a spec describes.
+
+    Raises:
+        SpecError: it is one of one's own, and cannot be imported, or made, or is no Objective.
+    """
+    name, place = spec.name, spec.implementation
+    module, _, attribute = place.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), attribute)(spec)
+    except Exception as error:  # code of others may raise anything
+        raise SpecError(
+            [Fault("/objective/name", refusal(name, place, f"cannot be made ({said_of(error)})"))]
+        ) from error
+    if not isinstance(made, Objective):
+        said = f"gives a {type(made).__name__} when called, not a trainer.objectives.base.Objective"
+        raise SpecError([Fault("/objective/name", refusal(name, place, said))])
     return made

@@ -1,15 +1,18 @@
-"""The objectives: one file each, and here the list of them."""
+"""The objectives: one file each, and here the list of them; `own` finds those that others have installed."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, WrapValidator
 
 from barlow_lab.specs.objectives.barlow_twins import BarlowTwinsSpec
 from barlow_lab.specs.objectives.base import ObjectiveBase
+from barlow_lab.specs.objectives.own import or_own
 from barlow_lab.specs.objectives.vicreg import VicregSpec
 
 # Without a name Barlow Twins is meant, whose name has a default; every other one has to be named, and its name counts
 # in the digest.
-ObjectiveSpec = Annotated[BarlowTwinsSpec | VicregSpec, Field(discriminator="name")]
+_House = BarlowTwinsSpec | VicregSpec
+
+ObjectiveSpec = Annotated[SerializeAsAny[_House], Field(discriminator="name"), WrapValidator(or_own(get_args(_House)))]
 
 __all__ = ["BarlowTwinsSpec", "ObjectiveBase", "ObjectiveSpec", "VicregSpec"]

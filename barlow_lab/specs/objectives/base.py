@@ -14,6 +14,8 @@ class ObjectiveBase(SpecModel, ABC):
     implementation: ClassVar[str]
     """MODULE:CLASS of its trainer.objectives.base.Objective, which the trainer alone imports."""
 
+    name: str
+
     def faults(self, *, batch_size: int, width: int) -> dict[str, str]:
         """Field → what is wrong with it beside a global batch of `batch_size` images and embeddings of `width`."""
         return {}
