@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import ssl
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from service.loopback import leads_here
+from service.loopback import NotOurs, leads_here, require_ours
 
 _LAST_PORT = 65535
 _HOST = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
+_CONNECTED = "connection.connect_tcp.complete"
+"""What httpx calls the moment in which a connection is there and nothing was sent."""
 _NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Believes no certificate: where none is asked for, to read all the usual ones would take longer than what is asked."""
 
 
-def client(url: str, *, ours: bool = False, **options: Any) -> httpx.Client:
+class AnotherAccounts(httpx.ConnectError):
+    """The server on this machine is not this account's, as it is expected to be; nothing was sent to it."""
+
+
+def client(url: str, *, ours: bool = False, same_account: bool = False, **options: Any) -> httpx.Client:
     """A client for this address; `options` are those of httpx.Client.
 
     An address of this machine is asked directly, whatever the environment says: a proxy that is elsewhere cannot reach
     it, and would read the token on the way. Other addresses are reached through the proxy that the environment names
     for them (http_proxy, https_proxy, all_proxy, no_proxy), unless the server is `ours`.
+
+    With `same_account` a server on this machine is to be this account's: the kernel is asked whose it is when a
+    connection is there and nothing was sent, and requests raise AnotherAccounts.
 
     Raises:
         httpx.InvalidURL: it is no address.
@@ -37,6 +48,7 @@ def client(url: str, *, ours: bool = False, **options: Any) -> httpx.Client:
             trust_env=False,
             verify=_certificates() if parsed.scheme == "https" else _NOBODY,
             proxy=proxy,
+            event_hooks={"request": [_look]} if same_account else None,
             **options,
         )
     except ImportError:
@@ -54,6 +66,46 @@ def way(url: str) -> str:
     """
     proxy = _proxy(httpx.URL(url))[1]
     return "" if proxy is None else f" through the proxy {_shown(proxy)}"
+
+
+def _look(request: httpx.Request) -> None:
+    """Have a connection that is made for this request looked at."""
+
+    def looked(event: str, info: Mapping[str, Any]) -> None:
+        if event == _CONNECTED:
+            connection = info["return_value"]
+            try:
+                _require_ours(connection)
+            except AnotherAccounts:
+                connection.close()
+                raise
+
+    request.extensions["trace"] = looked
+
+
+async def _look_async(request: httpx.Request) -> None:
+    async def looked(event: str, info: Mapping[str, Any]) -> None:
+        if event == _CONNECTED:
+            connection = info["return_value"]
+            try:
+                await asyncio.to_thread(_require_ours, connection)
+            except AnotherAccounts:
+                await connection.aclose()
+                raise
+
+    request.extensions["trace"] = looked
+
+
+LOOKING: Mapping[str, list[Callable[..., Any]]] = {"request": [_look_async]}
+"""What `same_account` is for an httpx.AsyncClient: its `event_hooks`."""
+
+
+def _require_ours(connection: Any) -> None:
+    host, port = connection.get_extra_info("server_addr")[:2]
+    try:
+        require_ours(host, port)
+    except NotOurs as error:
+        raise AnotherAccounts(str(error)) from None
 
 
 def _proxy(url: httpx.URL) -> tuple[str, httpx.URL | None]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import uuid
 
 from celery import Celery
+from kombu.transport.redis import Channel
 
 from service import surroundings
+from service.redis_connections import connection_class
 from service.settings import Settings
 
 WAKE_TASK = "barlow.wake"
@@ -16,6 +18,8 @@ WAKE_TASK = "barlow.wake"
 def make_celery(settings: Settings) -> Celery:
     """The application of the scheduler (sends) and the workers (receive)."""
     surroundings.disown(*surroundings.BROKER)
+    # There is no setting of Celery's for it: one process has one broker.
+    Channel.connection_class = connection_class(same_account=settings.same_account)
     app = Celery("barlow", broker=settings.redis_url.get_secret_value(), set_as_current=False, fixups=[])
     app.conf.update(
         # A message says "look", so it is acknowledged early: a second one is harmless, a lost one is sent again.

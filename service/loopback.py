@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import socket
 import struct
 from pathlib import Path
@@ -54,6 +55,46 @@ def listeners(port: int) -> set[int] | None:
         lines += Path("/proc/net/tcp6").read_text().splitlines()[1:]
     rows = [line.split() for line in lines]
     return {int(row[7]) for row in rows if row[3] == _LISTENING and row[1] in addresses}
+
+
+class NotOurs(ConnectionError):
+    """Where a server of this account is expected, another account listens, or nobody any more."""
+
+
+def is_of(account: int, port: int) -> bool:
+    """Whether this account alone listens there; also where the kernel does not say."""
+    there = listeners(port)
+    return there is None or there == {account}
+
+
+def require_ours(host: str, port: int) -> None:
+    """Refuse a server on this machine that is not this account's. To be asked once a connection is there, and before
+    anything secret goes through it: a server that is away, or on its way, leaves its port to whoever takes it.
+
+    What is elsewhere is let pass: its kernel is not asked.
+
+    Raises:
+        NotOurs: says whose the port is, and the remedy.
+    """
+    if not is_loopback(host) or is_of(os.geteuid(), port):
+        return
+    remedy = "nothing secret is sent there; start `barlow up` again"
+    if others := others_at(port):
+        raise NotOurs(f"port {port} of {host} is taken{others}, and {remedy}")
+    raise NotOurs(f"nobody listens at port {port} of {host} any more, and {remedy} unless it runs")
+
+
+def others_at(port: int) -> str:
+    """Which other accounts listen at a port, in words behind others; empty: none, or the kernel does not say."""
+    accounts = (listeners(port) or set()) - {os.geteuid()}
+    return f" by another account (user id {', '.join(map(str, sorted(accounts)))})" if accounts else ""
+
+
+def taken_by(port: int) -> str:
+    """Who listens at a port that could not be had, in words behind others; empty where the kernel does not say."""
+    if others := others_at(port):
+        return others
+    return " by another program of this account" if listeners(port) else ""
 
 
 def _kernel_words(address: str, port: int) -> str:

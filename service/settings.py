@@ -93,6 +93,11 @@ class Settings(FromEnvironment):
     mlflow_token: SecretStr | None = Field(
         None, description="The recorder's credential at MLflow, the same for the worker and for MLflow's server"
     )
+    same_account: bool = Field(
+        False,
+        description="Redis and MLflow on this machine are this account's, as under `barlow up`: no other one that "
+        "listens there gets a secret",
+    )
     runs_dir: Path = Field(Path("runs"), description="Run directories of all jobs; shared by API and workers")
 
     api_host: str = "127.0.0.1"

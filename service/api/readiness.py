@@ -19,6 +19,7 @@ from service.api.schemas import Check, Readiness
 from service.database import migrate
 from service.database.engine import make_engine, session_factory
 from service.database.tables import SchedulerSeen
+from service.redis_connections import connection_class
 from service.settings import Settings
 
 DATABASE_SECONDS = 2.0
@@ -122,7 +123,9 @@ class Parts:
         limits = {"socket_connect_timeout": BROKER_SECONDS, "socket_timeout": BROKER_SECONDS}
         try:
             url = self._settings.redis_url.get_secret_value()
-            with redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **limits) as connection:
+            kind = connection_class(same_account=self._settings.same_account)
+            once = Retry(NoBackoff(), 0)
+            with redis.Redis.from_url(url, retry=once, connection_class=kind, **limits) as connection:
                 connection.ping()
         except (RedisError, OSError, ValueError) as error:
             return {"broker": _broker_away(f"not reachable: {type(error).__name__}")}

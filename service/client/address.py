@@ -43,17 +43,17 @@ def connect(url: str | None, data: Path) -> Client:
     else:
         written = _written(data / _FILE)
         found = written.api
+    own = written is not None and _is_own_stack(found, written)
     given = token_store.token_for(found, named=bool(url), ours=written is not None and written.ours)
     if given is not None:
         in_environment = given == os.environ.get(token_store.VARIABLE)
         source = token_store.VARIABLE if in_environment else "`barlow login`, which `barlow logout` removes"
-        return Client(found, given, remedy=f"that was the token of {source}; {_login(found)}")
-    port = None if written is None else _port_of_own_stack(found, written)
-    kept = None if port is None else own_stack.read(data)
-    if port is None or kept is None:
-        return Client(found, remedy=_login(found) + _or_from_its_folder(found))
+        return Client(found, given, same_account=own, remedy=f"that was the token of {source}; {_login(found)}")
+    kept = own_stack.read(data) if own else None
+    if kept is None:
+        return Client(found, same_account=own, remedy=_login(found) + _or_from_its_folder(found))
     said = f"that was the token in {data / own_stack.FILE}, and its stack runs with another one, BARLOW_ADMIN_TOKEN"
-    return Client(found, auth=own_stack.OwnStack(kept, port), remedy=f"{said}; {_login(found)}")
+    return Client(found, kept, same_account=True, remedy=f"{said}; {_login(found)}")
 
 
 def address(url: str | None, data: Path) -> str:
@@ -65,18 +65,17 @@ def address(url: str | None, data: Path) -> str:
     return url or _written(data / _FILE).api
 
 
-def _port_of_own_stack(found: str, written: _Written) -> int | None:
-    """The port of `found`, if that is what this account's own `barlow up` has written."""
+def _is_own_stack(found: str, written: _Written) -> bool:
+    """Whether `found` is what this account's own `barlow up` has written."""
     # Of somebody else's folder neither the address nor the token means anything to us.
     if not written.ours:
-        return None
+        return False
     try:
         its = token_store.canonical(written.api)
     except Unreachable:
-        return None
+        return False
     parsed = httpx.URL(its)
-    there = its == token_store.canonical(found) and (parsed.scheme, parsed.host) == ("http", _HERE)
-    return parsed.port or 80 if there else None
+    return its == token_store.canonical(found) and (parsed.scheme, parsed.host) == ("http", _HERE)
 
 
 def _login(url: str) -> str:

@@ -63,8 +63,8 @@ class Unauthorized(ApiError):
 class Client:
     """Talks to one API, with a token where it asks for one. Use it as a context manager, or close it.
 
-    `auth` adds the token in place of `token` where that depends on more than the address; `remedy` is what to do about
-    a token that is missing or refused.
+    `remedy` is what to do about a token that is missing or refused. With `same_account` the server is this account's,
+    as that of a `barlow up`, and is sent nothing where it is not.
 
     Every call raises ApiError when the API refuses, Unreachable when it does not answer, Unauthorized when it does not
     know the token. The token goes to this address only: redirects are not followed.
@@ -75,12 +75,13 @@ class Client:
         url: str,
         token: str | None = None,
         *,
-        auth: httpx.Auth | None = None,
+        same_account: bool = False,
         remedy: str | None = None,
         transport: httpx.BaseTransport | None = None,
         timeout: float = 30.0,
     ) -> None:
         self.url = url.rstrip("/")
+        self.same_account = same_account
         self._remedy = remedy or f"run `barlow login --url {self.url}`"
         if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
             raise Unauthorized("the token holds blanks or characters that no token has; run `barlow login` again")
@@ -89,7 +90,7 @@ class Client:
             self._http = asking.client(
                 f"{self.url}/api/v1",
                 headers=headers,
-                auth=auth,
+                same_account=same_account,
                 transport=transport,
                 timeout=timeout,
                 follow_redirects=False,
@@ -306,6 +307,8 @@ class Client:
                 response = self._http.request(method, path, **options)
             except httpx.UnsupportedProtocol as error:
                 raise Unreachable(f"{self.url!r} is not the address of an API: {error}") from None
+            except asking.AnotherAccounts as error:
+                raise ApiError(str(error)) from None
             except httpx.RequestError as error:
                 if wait is None:
                     raise self._unreachable(error) from None
@@ -337,6 +340,8 @@ class Client:
                         if message.id is not None:
                             headers["Last-Event-ID"] = message.id
                         yield message
+            except asking.AnotherAccounts as error:
+                raise ApiError(str(error)) from None
             except httpx.RequestError as error:
                 if failures == len(_WAITS):
                     raise self._unreachable(error) from None

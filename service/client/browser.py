@@ -10,6 +10,7 @@ import webbrowser
 from pathlib import Path
 from typing import Annotated, Optional
 
+import httpx
 import typer
 
 from service.api.browser_views import Entry
@@ -17,6 +18,7 @@ from service.client import token_store
 from service.client.address import DATA, connect
 from service.client.api import ApiError, Client
 from service.client.terminal import say
+from service.loopback import NotOurs, require_ours
 
 Url = Annotated[Optional[str], typer.Option(envvar="BARLOW_URL", help="Address of the API")]  # noqa: UP045 - typer
 Data = Annotated[Path, typer.Option(help="Directory of `barlow up`, for its address")]
@@ -41,7 +43,7 @@ def open_page(
     Example: barlow open digits-resnet18
     """
     with connect(url, data) as client:
-        entry = client.entry(job=None if job is None else client.find_job(job))
+        entry = _entry(client, job=None if job is None else client.find_job(job))
     say(entry.url)
     if entry.expires_at is not None:
         typer.echo(
@@ -59,9 +61,22 @@ def has_display() -> bool:
 def link(client: Client, page: str, *, job: uuid.UUID | None = None, experiment: str | None = None) -> str:
     """A link that lets a browser in and leads to `page`, which is a job's or an experiment's in MLflow."""
     try:
-        return client.entry(job=job, experiment=experiment).url
-    except ApiError:  # an API of before, or one that is too busy: its page is where it was
+        return _entry(client, job=job, experiment=experiment).url
+    except (ApiError, NotOurs):  # an API of before, or one that is too busy: its page is where it was
         return page
+
+
+def _entry(client: Client, *, job: uuid.UUID | None = None, experiment: str | None = None) -> Entry:
+    """A link that lets a browser in, which cannot ask whose the server is that it leads to.
+
+    Raises:
+        NotOurs: at its port listens no MLflow of the stack that the client is of.
+    """
+    entry = client.entry(job=job, experiment=experiment)
+    if client.same_account:
+        page = httpx.URL(entry.url)
+        require_ours(page.host, page.port or 80)
+    return entry
 
 
 def _private_page(entry: Entry) -> Path:

@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Generator
 from pathlib import Path
-
-import httpx
 
 from service.api.token_secrets import new_secret
 from service.client.api import ApiError
-from service.loopback import listeners
 from service.settings import SHORTEST_TOKEN
 
 FILE = "admin-token"
@@ -80,27 +76,3 @@ def read(folder: Path) -> str | None:
 
 
 _AGAIN = "the next `barlow up` makes a new one"
-
-
-class OwnStack(httpx.Auth):
-    """Sends the token of our own stack, and to nobody who has taken its port meanwhile.
-
-    A port of the loopback is anybody's once its server is gone, and the addresses of a stack that was killed still
-    stand in its folder. So the kernel is asked before each request whose socket it is.
-    """
-
-    def __init__(self, token: str, port: int) -> None:
-        self._token = token
-        self._port = port
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add the header, if the listener is ours."""
-        owners = listeners(self._port)
-        if owners is not None and owners - {os.geteuid()}:
-            raise ApiError(
-                f"port {self._port} of 127.0.0.1 is another account's now (user ids {sorted(owners)}), and the token "
-                "of your stack is not sent there; start `barlow up` again"
-            )
-        if owners != set():
-            request.headers["Authorization"] = f"Bearer {self._token}"
-        yield request

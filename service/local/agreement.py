@@ -36,12 +36,14 @@ class Agreement:
         return sum(sum(keys.values()) for keys in self.points.values())
 
 
-def compare(database_url: str, mlflow_url: str, experiment: str, *, token: str | None) -> Agreement:
+def compare(
+    database_url: str, mlflow_url: str, experiment: str, *, token: str | None, same_account: bool = False
+) -> Agreement:
     """Compare all jobs of the named experiment, both ways.
 
     It is a fault, too, when a job has another number of runs than one, when a side is empty, or when a metric of a
     pretraining, but for its probes, has fewer than 50 points: then there was nothing to compare. To be called when
-    every job is recorded completely. `token` opens MLflow: a reader's is enough.
+    every job is recorded completely. `token` opens MLflow: a reader's is enough; `same_account`: as for asking.client.
 
     Raises:
         httpx.HTTPError, psycopg.Error: a side does not answer.
@@ -51,7 +53,7 @@ def compare(database_url: str, mlflow_url: str, experiment: str, *, token: str |
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     with (
         connect(database_url, row_factory=dict_row) as connection,
-        asking.client(mlflow_url, ours=True, headers=headers) as mlflow,
+        asking.client(mlflow_url, ours=True, same_account=same_account, headers=headers) as mlflow,
     ):
         jobs = connection.execute(
             "SELECT jobs.id, jobs.name, jobs.kind, jobs.spec, jobs.mlflow_run_id, sources.name AS source FROM jobs"

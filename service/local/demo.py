@@ -22,8 +22,9 @@ from service.client.progress import watch
 from service.client.render import ending, faults
 from service.ledger.states import JobState
 from service.local.agreement import compare
-from service.local.folder import STATE, lock, make_private, mlflow_token
+from service.local.folder import STATE, lock, make_private
 from service.local.process import Child, end_leftovers
+from service.local.servers import without_showing
 from service.local.stack import ENDPOINTS
 
 NEEDED_GAIN = 30.0
@@ -50,7 +51,7 @@ def run(recipe: Path, directory: Path, *, keep: bool) -> int:
                 if job.state != JobState.SUCCEEDED:
                     ending(console, job)
             well = judge(console, {job.name: job for job in jobs})
-            well = well and _agree(console, client, jobs, endpoints, token=mlflow_token(directory))
+            well = well and _agree(console, client, jobs, endpoints, token=own_stack.read(directory))
             _say_where(
                 console,
                 client,
@@ -138,7 +139,7 @@ def _running_stack(console: Console, directory: Path, *, keep: bool) -> Iterator
 
 def _client(endpoints: dict[str, str], directory: Path) -> Client:
     # The token of this stack, whatever lab the shell around has one of.
-    return Client(endpoints["api"], own_stack.read(directory))
+    return Client(endpoints["api"], own_stack.read(directory), same_account=True)
 
 
 def _top1(job: JobDetail | None) -> float | None:
@@ -148,7 +149,7 @@ def _top1(job: JobDetail | None) -> float | None:
 
 
 def _agree(
-    console: Console, client: Client, jobs: Sequence[JobDetail], endpoints: dict[str, str], *, token: str
+    console: Console, client: Client, jobs: Sequence[JobDetail], endpoints: dict[str, str], *, token: str | None
 ) -> bool:
     """Whether Postgres and MLflow hold the same points, once both have everything."""
     deadline = time.monotonic() + _RECORD_SECONDS
@@ -157,7 +158,8 @@ def _agree(
             console.print(f"MLflow has not got everything within {_RECORD_SECONDS:g} s", style="red")
             return False
         time.sleep(0.5)
-    agreement = compare(endpoints["database"], endpoints["mlflow"], jobs[0].experiment, token=token)
+    database = without_showing(endpoints["database"])
+    agreement = compare(database, endpoints["mlflow"], jobs[0].experiment, token=token, same_account=True)
     for fault in agreement.faults:
         console.print(fault, style="red", markup=False, soft_wrap=True)
     if not agreement.faults:

@@ -96,22 +96,19 @@ def lock(directory: Path) -> TextIO:
 
 
 def read_state(directory: Path) -> dict[str, Any]:
-    """Passwords and ports of a stack, as they were left, and a new secret for each that is missing. Redis' is none of
-    them: no data hangs on it, so it is another one at every start."""
+    """Passwords and ports of a stack, as they were left, and a new secret for each that is missing.
+
+    Redis' password and the recorder's token are none of them: no data hang on them, so they are others at every start.
+    """
     try:
         state: dict[str, Any] = json.loads((directory / STATE).read_text("utf-8"))
     except FileNotFoundError:
         state = {}
-    state.pop("redis_password", None)  # a former version kept it
+    for name in ("redis_password", "mlflow_token"):
+        state.pop(name, None)  # a former version kept it
     for name in ("database", "owner", "mlflow", "superuser"):
         state.setdefault(f"{name}_password", secrets.token_urlsafe(24))
-    state.setdefault("mlflow_token", secrets.token_urlsafe(32))
     return state
-
-
-def mlflow_token(directory: Path) -> str:
-    """The recorder's credential at the MLflow of a stack that was started in `directory`."""
-    return str(json.loads((directory / STATE).read_text())["mlflow_token"])
 
 
 def write_private(path: Path, content: dict[str, Any]) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 from collections.abc import Sequence
 
-from service.loopback import listeners
-from service.web.listening import bind
+from service.web.listening import ANOTHER_PORT, bind
 
 HOST = "127.0.0.1"
 
@@ -102,12 +100,4 @@ def require_free(port: int) -> None:
     try:
         bind(HOST, port).close()
     except OSError as error:
-        raise RuntimeError(
-            f"{error}{others_at(port)}; stop `barlow up` and start it again, it then takes another port"
-        ) from None
-
-
-def others_at(port: int) -> str:
-    """Which other accounts listen at a port, in words behind others; empty: none, or the kernel does not say."""
-    accounts = (listeners(port) or set()) - {os.geteuid()}
-    return f" by another account (user id {', '.join(map(str, sorted(accounts)))})" if accounts else ""
+        raise RuntimeError(f"{error}; {ANOTHER_PORT}") from None

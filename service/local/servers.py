@@ -24,9 +24,14 @@ from service.database.engine import connect
 from service.local.cluster import SUPERUSER, package_folder, postgres_program, prepare, take_superuser
 from service.local.ports import HOST, port_or_free, require_free
 from service.local.process import Child, unprivileged_owner
-from service.loopback import listeners
+from service.loopback import is_of
+from service.redis_connections import OurConnection
 
-_WITHOUT_SHOWING = "require_auth=scram-sha-256"
+
+def without_showing(url: str) -> str:
+    """The address of a database, from one that a person is shown, by which no password is sent to whoever has taken
+    the port of a server that is away: with SCRAM it is proved. psql before its version 16 does not know it."""
+    return f"{url}?require_auth=scram-sha-256"
 
 
 @dataclass
@@ -76,14 +81,11 @@ class Postgres:
         self.child.stop()
 
     def url(self, database: str, role: str = SUPERUSER, password: str | None = None) -> str:
-        """Address of a database, with user and password; left out, the superuser's.
-
-        Whoever has taken the port of a server that is away gets no password by it: with SCRAM none is sent.
-        """
-        return f"{self.shown_url(database, role, self.password if password is None else password)}?{_WITHOUT_SHOWING}"
+        """Address of a database, with user and password; left out, the superuser's. No server is sent the password."""
+        return without_showing(self.shown_url(database, role, self.password if password is None else password))
 
     def shown_url(self, database: str, role: str, password: str) -> str:
-        """The same for a person: psql before its version 16 does not know what else stands in the other."""
+        """The same for a person."""
         return f"postgresql://{role}:{password}@{HOST}:{self.port}/{database}"
 
     def create_database(self, name: str, *, template: str = "template1") -> None:
@@ -157,10 +159,8 @@ class Redis:
         return f"redis://:{self.password}@{HOST}:{self.port}/0"
 
     def _answers(self) -> bool:
-        if not is_of(os.geteuid(), self.port):
-            return False
         try:
-            with redis.Redis.from_url(self.url, socket_timeout=5) as client:
+            with redis.Redis.from_url(self.url, connection_class=OurConnection, socket_timeout=5) as client:
                 return bool(client.ping())
         except redis.RedisError:
             return False
@@ -211,6 +211,7 @@ class Mlflow:
                 "BARLOW_MLFLOW_PUBLIC_URL": self.url,
                 "BARLOW_MLFLOW_TOKEN": self.token,
                 "BARLOW_API_URL": self.api_url,
+                "BARLOW_SAME_ACCOUNT": "true",
             },
             keeps=self.keeps,
         )
@@ -240,18 +241,11 @@ class Mlflow:
 
     def _answers(self) -> bool:
         try:
-            with asking.client(self.url, headers=self.headers, timeout=10) as client:
+            with asking.client(self.url, same_account=True, headers=self.headers, timeout=10) as client:
                 answer = client.post("/api/2.0/mlflow/experiments/search", json={"max_results": 1})
         except httpx.HTTPError:
             return False
         return answer.status_code == 200
-
-
-def is_of(account: int, port: int) -> bool:
-    """Whether this account alone listens there. A server takes seconds to come to its port, which another account may
-    have taken meanwhile: to ask that one whether it is ready would tell it a password."""
-    there = listeners(port)
-    return there is None or there == {account}
 
 
 def _valkey_server() -> Path:

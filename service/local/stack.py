@@ -28,9 +28,10 @@ from service.ledger import nodes
 from service.local import access
 from service.local.folder import STATE, lock, make_private, read_state, write_private
 from service.local.host_files import host_files
-from service.local.ports import HOST, Kept, keep, others_at, port_or_free
-from service.local.process import Child, belong_to, end_leftovers
+from service.local.ports import HOST, Kept, keep, port_or_free
+from service.local.process import Child, belong_to, end_leftovers, log_tail
 from service.local.servers import Mlflow, Postgres, Redis
+from service.loopback import others_at
 from service.settings import Settings
 
 ENDPOINTS = "endpoints.json"
@@ -40,6 +41,8 @@ _FIRST = {"api": 8000, "mlflow": 5000}
 """Ports of what is sent tokens, at the first start of a stack for which no others are named."""
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0
+_SAID = 500
+"""Characters of the last line of a log."""
 
 
 @dataclass
@@ -119,7 +122,7 @@ class Stack:
             self.directory,
             _address(settings.mlflow_database_url),
             self._log("mlflow"),
-            state["mlflow_token"],
+            secrets.token_urlsafe(32),
             api_url,
             keeps=[held for kept in self._kept.values() for held in kept.sockets],
         )
@@ -162,7 +165,9 @@ class Stack:
                     continue
                 if now - part.started_at > _STEADY_SECONDS:
                     part.pause = 0.0
-                self._schedule(part, f"ended with exit code {code}")
+                # Who ends with a status of its own has said why; a signal takes it in the middle of something else.
+                why = log_tail(part.child.log, lines=1) if code > 0 else ""
+                self._schedule(part, f"ended with exit code {code}{': ' if why else ''}{why[:_SAID]}")
             elif now >= part.start_again_at:
                 part.start_again_at = None
                 part.started_at = now
@@ -294,6 +299,7 @@ class Stack:
             "API_HOST": HOST,
             "API_PORT": str(api_port),
             "API_PORT_SHARED": "true",
+            "SAME_ACCOUNT": "true",
             "NODE_NAME": NODE,
         }
         if "BARLOW_DATA_DIR" not in os.environ:

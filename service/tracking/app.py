@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 from starlette.types import ASGIApp
 
+from service import asking
 from service.tracking import surroundings
 from service.tracking.callers import Callers
 from service.tracking.entrance import Entrance
@@ -20,7 +21,7 @@ def create() -> ASGIApp:
     from mlflow.server.fastapi_app import app
 
     # The API is ours, at an address of ours: no proxy stands before it, whatever the environment says.
-    client = httpx.AsyncClient(trust_env=False)
+    client = httpx.AsyncClient(trust_env=False, event_hooks=asking.LOOKING if settings.same_account else None)
     callers = Callers(settings.api_url, settings.mlflow_token.get_secret_value(), client)
     entrance = Entrance(callers, settings.mlflow_public_url)
     return SecureAnswers(Gate(app, settings.names, callers, entrance, client.aclose))

@@ -32,6 +32,11 @@ class TrackingSettings(FromEnvironment):
     mlflow_public_url: str | None = Field(None, description="MLflow as a browser reaches it")
     mlflow_token: SecretStr = Field(description="The recorder's credential, as the worker has it")
     api_url: str = Field("http://127.0.0.1:8000", description="The API, which knows everybody else's tokens")
+    same_account: bool = Field(
+        False,
+        description="The API on this machine is this account's, as under `barlow up`: no other one that listens there "
+        "gets a token",
+    )
 
     @field_validator("mlflow_database_url")
     @classmethod

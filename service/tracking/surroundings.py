@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from service.tracking.settings import TrackingSettings
 
 _KEPT = ("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
-_KEPT_BEGIN = ("LC_", "BARLOW_LOCAL_DIR", "BARLOW_MLFLOW_", "BARLOW_API_URL", "PYTHONUNBUFFERED", "PYTHONSAFEPATH")
+_KEPT_BEGIN = (
+    *("LC_", "BARLOW_LOCAL_DIR", "BARLOW_MLFLOW_", "BARLOW_API_URL", "BARLOW_SAME_ACCOUNT"),
+    *("PYTHONUNBUFFERED", "PYTHONSAFEPATH"),
+)
 
 ARTIFACT_ROOT = "mlflow-artifacts:/"
 """Where runs say that their files are: with this server, wherever it is reached."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+
+from service.loopback import taken_by
+
+ANOTHER_PORT = "stop `barlow up` and start it again, it then takes another port"
+"""The remedy where somebody else has the port of a part of a running stack."""
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
@@ -21,5 +27,10 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        raise OSError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+        said = f"cannot listen on {host} port {port}: {error.strerror}"
+        if error.errno == errno.EADDRINUSE:
+            said += taken_by(port)
+            if shared:  # it was kept, so that nobody else could have it
+                said += f"; {ANOTHER_PORT}"
+        raise OSError(said) from None
     return bound

@@ -7,27 +7,23 @@ import json
 import os
 import socket
 import stat
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from api_kit import ADMIN, guarded, run_server
+from rights import NOBODY, OTHER, needs_root, thief
 from typer.testing import CliRunner
 
 from barlow_lab.given_files import Refused
-from service.client import own_stack
+from service.api.browser_views import Entry
+from service.client import browser, own_stack
 from service.client.address import connect
 from service.client.api import ApiError, Unauthorized, Unreachable
 from service.command import app
-from service.loopback import listeners
+from service.loopback import NotOurs, listeners
 from service.settings import Settings
-
-NOBODY = 65534
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files and sockets to another account")
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +120,11 @@ def test_a_file_of_addresses_that_is_none_holds_nobody(tmp_path: Path, odd: str)
 def test_it_goes_to_no_other_address(folder: Path, address: str) -> None:
     for other in (address.replace("127.0.0.1", "localhost"), "http://127.0.0.1:9", "https://lab.example.org"):
         with connect(other, folder) as client:
-            assert client._http.auth is None
+            assert "Authorization" not in client._http.headers
     for named in ("http://192.0.2.1:8000", "http://localhost:8000", "https://127.0.0.1:8000", "http://[::1]:8000"):
         (folder / "endpoints.json").write_text(json.dumps({"api": named}))
         with connect(None, folder) as client:
-            assert client._http.auth is None
+            assert "Authorization" not in client._http.headers
 
 
 @needs_root
@@ -136,7 +132,7 @@ def test_no_token_goes_where_a_file_of_another_account_says(folder: Path, monkey
     os.chown(folder / "endpoints.json", NOBODY, NOBODY)
     monkeypatch.setenv("BARLOW_TOKEN", "barlow_mine")
     with connect(None, folder) as client:
-        assert (client._http.auth, client._http.headers.get("Authorization")) == (None, None)
+        assert "Authorization" not in client._http.headers
 
 
 @needs_root
@@ -187,29 +183,37 @@ def test_addresses_are_not_read_through_a_link(folder: Path, tmp_path: Path) -> 
 def test_a_file_that_is_none_does_not_matter_where_an_address_is_given(address: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "endpoints.json")
     with connect(address, tmp_path) as client:
-        assert client._http.auth is None
+        assert "Authorization" not in client._http.headers
 
 
 @needs_root
-def test_it_goes_to_no_server_of_another_account(folder: Path) -> None:
+@pytest.mark.parametrize("given", [False, True], ids=["its own token", "a token of the environment"])
+def test_it_goes_to_no_server_of_another_account(folder: Path, monkeypatch: pytest.MonkeyPatch, given: bool) -> None:
     """The stack was killed, its addresses still stand there, and somebody has taken the port."""
-    code = (
-        "import os, socket; os.setuid(65534); s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], "
-        "flush=True); input()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as foe:
-        assert foe.stdout is not None
-        port = int(foe.stdout.readline())
-        (folder / "endpoints.json").write_text(json.dumps({"api": f"http://127.0.0.1:{port}"}))
-        assert listeners(port) == {NOBODY}
-        with (
-            connect(None, folder) as client,
-            pytest.raises(ApiError, match=r"another account's now .* is not sent there"),
-        ):
-            client.whoami()
-        foe.communicate("\n")
+    if given:
+        monkeypatch.setenv("BARLOW_TOKEN", "barlow_mine")
+    with thief() as other:
+        address = f"http://127.0.0.1:{other.port}"
+        (folder / "endpoints.json").write_text(json.dumps({"api": address}))
+        assert listeners(other.port) == {OTHER}
+        words = f"port {other.port} of 127.0.0.1 is taken by another account \\(user id {OTHER}\\), and nothing secret"
+        for url in (None, address):
+            with connect(url, folder) as client:
+                for ask in (client.whoami, lambda client=client: list(client.log("x"))):
+                    with pytest.raises(ApiError, match=words):
+                        ask()
+        assert other.heard() == set()
+
+
+@needs_root
+def test_nobody_is_led_to_a_page_of_another_account(folder: Path) -> None:
+    """Whose server a link leads to no browser can ask, and the code in it lets one in."""
+    with thief() as other, connect(None, folder) as client:
+        entry = Entry(url=f"http://127.0.0.1:{other.port}/enter?code=x", expires_at=None)
+        client.entry = lambda **_: entry  # type: ignore[method-assign]
+        with pytest.raises(NotOurs, match=f"by another account \\(user id {OTHER}\\)"):
+            browser._entry(client)
+        assert browser.link(client, "page") == "page"
 
 
 def test_whose_a_listener_is_the_kernel_says() -> None:
@@ -217,12 +221,6 @@ def test_whose_a_listener_is_the_kernel_says() -> None:
         for listener in (here, everywhere):
             assert listeners(listener.getsockname()[1]) == {os.geteuid()}
     assert listeners(1) == set()
-
-
-def test_without_a_listener_no_token_is_sent() -> None:
-    request = httpx.Request("GET", "http://127.0.0.1:1")
-    next(own_stack.OwnStack(ADMIN, 1).auth_flow(request))
-    assert "Authorization" not in request.headers
 
 
 def test_what_the_user_gave_wins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 from rights import NOBODY, OTHER, needs_root
 
-from service.local.folder import make_private
+from service.local.folder import STATE, make_private, read_state, write_private
+
+
+def test_what_no_data_hang_on_is_kept_from_no_former_start(tmp_path: Path) -> None:
+    write_private(tmp_path / STATE, {"database_password": "d", "redis_password": "r", "mlflow_token": "m"})
+    state = read_state(tmp_path)
+    assert state["database_password"] == "d"
+    assert {"redis_password", "mlflow_token"}.isdisjoint(state)
 
 
 @needs_root

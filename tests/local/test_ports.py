@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from rights import OTHER, needs_root, run_script
+from rights import OTHER, needs_root, run_script, thief
+from running_stack import wait_until
 
 from service.local.ports import HOST, keep, port_or_free
 from service.local.process import Child
@@ -250,5 +251,35 @@ def test_a_second_stack_of_a_host_has_its_ports_at_every_start(tmp_path: Path, m
 def test_a_server_whose_port_was_taken_while_it_was_away_names_the_remedy(tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as thief:
         port = thief.getsockname()[1]
-        with pytest.raises(RuntimeError, match=rf"port {port}: Address already in use; stop `barlow up` and start it"):
+        words = rf"port {port}: Address already in use by another program of this account; stop `barlow up` and start"
+        with pytest.raises(RuntimeError, match=words):
             Redis(tmp_path, "secret", tmp_path / "log").start(port)
+
+
+@needs_root
+@pytest.mark.parametrize("module", ["service.api", "service.tracking"])
+def test_a_server_whose_kept_port_was_taken_says_by_whom_and_the_stack_hands_it_on(tmp_path: Path, module: str) -> None:
+    said: list[str] = []
+    stack = Stack(tmp_path, report=said.append)
+    with thief() as other:
+        child = Child(
+            "server",
+            [sys.executable, "-P", "-m", module],
+            log=tmp_path / "log",
+            environment={
+                **{f"BARLOW_{kind}_PORT": str(other.port) for kind in ("API", "MLFLOW")},
+                **{f"BARLOW_{kind}_PORT_SHARED": "true" for kind in ("API", "MLFLOW")},
+                **{f"BARLOW_{kind}DATABASE_URL": "postgresql://unused" for kind in ("", "MLFLOW_")},
+                "BARLOW_MLFLOW_ARTIFACTS_DIR": str(tmp_path),
+                "BARLOW_MLFLOW_HOME": str(tmp_path / "home"),
+                "BARLOW_MLFLOW_TOKEN": "x" * 32,
+            },
+        )
+        stack._start("server", child.start, lambda: child)
+        wait_until(lambda: child.exit_code() is not None, 60)
+        stack.tend()
+    (line,) = said
+    assert (
+        f"port {other.port}: Address already in use by another account (user id {OTHER}); stop `barlow up` and" in line
+    )
+    assert line.startswith("server ended with exit code 1: barlow ")

@@ -17,6 +17,7 @@ import httpx
 import psycopg
 import pytest
 import redis as redis_client
+from rights import needs_root, thief
 
 from service.local.process import Child
 from service.local.servers import Mlflow, Postgres, Redis
@@ -53,34 +54,16 @@ def test_a_part_of_the_stack_is_neither_led_elsewhere_nor_locked(
     assert "BARLOW_TICK_SECONDS" in given[True] - given[False]
 
 
-_THIEF = """
-import os, socket, sys
-os.setuid(int(sys.argv[1]))
-server = socket.create_server(("127.0.0.1", 0))
-print(server.getsockname()[1], flush=True)
-while True:
-    connection = server.accept()[0]
-    print("asked:", connection.recv(10_000), flush=True)
-    connection.close()
-"""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root is another account as well")
+@needs_root
 def test_no_password_goes_to_another_account_that_has_taken_the_port(tmp_path: Path) -> None:
     """Which it can while the server is still on its way there."""
-    servers = Postgres(tmp_path, "secret", tmp_path / "log"), Redis(tmp_path, "secret", tmp_path / "log")
-    with subprocess.Popen([sys.executable, "-c", _THIEF, "12345"], stdout=subprocess.PIPE, text=True) as thief:
-        try:
-            assert thief.stdout is not None
-            port = int(thief.stdout.readline())
-            for server in servers:
-                server.port = port
-                assert not server._answers()
-            with socket.create_connection(("127.0.0.1", port)) as connection:
-                connection.sendall(b"the last one")
-            assert thief.stdout.readline() == "asked: b'the last one'\n"
-        finally:
-            thief.kill()
+    postgres, redis = Postgres(tmp_path, "secret", tmp_path / "log"), Redis(tmp_path, "secret", tmp_path / "log")
+    tracking = Mlflow(tmp_path, "postgresql://unused", tmp_path / "log", "secret")
+    with thief() as other:
+        for server in (postgres, redis, tracking):
+            server.port = other.port
+            assert not server._answers()
+        assert other.heard() == set()
 
 
 def test_no_password_of_postgres_is_sent_to_a_server_that_asks_for_it_in_clear(tmp_path: Path) -> None:
@@ -148,7 +131,7 @@ def test_start_failure_shows_the_log(tmp_path: Path) -> None:
         server.start()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user gives up no rights")
+@needs_root
 def test_a_root_that_may_not_pass_on_its_right_to_enter_is_told_what_to_do(deep: Path) -> None:
     script = "import sys, pathlib, service.local.process as p; p.require_reachable(pathlib.Path(sys.argv[1]))"
     deep.mkdir()

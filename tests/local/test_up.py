@@ -65,6 +65,8 @@ def test_up_through_its_life_in_a_foreign_shell_and_folder(fresh_stack: Up, tmp_
     _the_token_is_where_it_belongs(up)
 
     barlow = Path(sys.executable).with_name("barlow")
+    for name in ("api", "scheduler", "worker", "mlflow"):
+        assert up.part(name).environ()["BARLOW_SAME_ACCOUNT"] == "true"
     second = subprocess.run([barlow, "up", "--data", directory], capture_output=True, text=True, check=False)
     assert second.returncode == 1
     assert f"already runs on {directory} (process {up.process.pid})" in " ".join(second.stderr.split())
@@ -80,7 +82,7 @@ def test_up_through_its_life_in_a_foreign_shell_and_folder(fresh_stack: Up, tmp_
 
     # Nothing outlives a killed `up`, and the next one goes on where it was.
     up.kill()
-    before, redis_before = up.endpoints, _password_of_redis(up)
+    before, former = up.endpoints, (up.mlflow_token, _password_of_redis(up))
     own = up.token
     up.settings = {**up.settings, "BARLOW_ADMIN_TOKEN": ADMIN}
     what_there_is = _put_images_and_weights(up, tmp_path)
@@ -89,7 +91,10 @@ def test_up_through_its_life_in_a_foreign_shell_and_folder(fresh_stack: Up, tmp_
     assert up.token == own, "it is kept for a start without the variable"
     up.token = ADMIN
     assert up.endpoints == before
-    assert _password_of_redis(up) != redis_before, "whoever took its port meanwhile was sent it"
+    assert set(former).isdisjoint({up.mlflow_token, _password_of_redis(up)}), "whoever learned one knows nothing now"
+    for token, status in ((up.mlflow_token, 200), (former[0], 401)):
+        headers = {"Authorization": f"Bearer {token}"}
+        assert httpx.get(f"{up.endpoints['mlflow']}/version", headers=headers).status_code == status
     assert httpx.get(f"{api}/api/v1/whoami", headers={"Authorization": f"Bearer {own}"}).status_code == 401
     (kept,) = httpx.get(f"{api}/api/v1/jobs?experiment=kept", headers=up.bearer).json()["items"]
     assert kept["id"] == made.json()["id"]
@@ -123,8 +128,10 @@ def _the_port_of_an_api_that_crashed_stays_ours(up: Up) -> None:
 
 
 def _password_of_redis(up: Up) -> str:
-    """By its own file; nothing else in the folder keeps it."""
-    assert "redis_password" not in json.loads((up.directory / "local.json").read_text())
+    """By its own file; nothing else in the folder keeps it, or the recorder's token."""
+    kept = (up.directory / "local.json").read_text()
+    assert "redis_password" not in kept
+    assert up.mlflow_token not in kept
     (line,) = (line for line in (up.directory / "redis/redis.conf").read_text().splitlines() if "requirepass" in line)
     return line.split()[1]
 

@@ -10,7 +10,9 @@ import uuid
 import pytest
 import redis as redis_client
 from kombu.exceptions import OperationalError
+from rights import OTHER, needs_root, thief
 
+from service.api.readiness import Parts
 from service.broker import make_celery, queue_of, send_wake
 from service.local.servers import Redis
 from service.scheduling import waker
@@ -34,6 +36,24 @@ def test_a_wake_up_is_one_json_message_in_the_nodes_own_queue(redis: Redis) -> N
         received = connection.SimpleQueue(queue_of(node)).get(timeout=10)
         assert received.payload[1] == {"attempt_id": str(attempt_id)}
         received.ack()
+
+
+@needs_root
+def test_another_account_that_has_taken_its_port_is_sent_no_password() -> None:
+    with thief() as other:
+        settings = Settings(
+            database_url="postgresql://unused",
+            redis_url=f"redis://:secret@127.0.0.1:{other.port}/0",
+            same_account=True,
+        )
+        app = make_celery(settings)
+        words = f"port {other.port} of 127.0.0.1 is taken by another account \\(user id {OTHER}\\)"
+        with pytest.raises(OperationalError, match=words):
+            send_wake(app, "gpu-1", uuid.uuid4())
+        with app.connection_for_read() as reading, pytest.raises(OperationalError, match=words):
+            reading.SimpleQueue(queue_of("gpu-1")).get(timeout=10)
+        assert not Parts(settings)._ask_broker()["broker"].ok
+        assert other.heard() == set()
 
 
 def test_without_redis_sending_fails_soon() -> None:

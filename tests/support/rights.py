@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,50 @@ def run_script(prefix: list[str], script: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stderr
+
+
+_THIEF = """
+import os, socket, sys
+os.setuid(int(sys.argv[1]))
+server = socket.create_server(("127.0.0.1", int(sys.argv[2])))
+print(server.getsockname()[1], flush=True)
+while True:
+    connection = server.accept()[0]
+    print(ascii(connection.recv(10_000)), flush=True)
+    connection.close()
+"""
+
+
+class Thief:
+    """Another account that listens where a server of ours would."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.port = int(self._line())
+
+    def heard(self) -> set[str]:
+        """What it was told so far: nothing by a connection that was closed at once."""
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.sendall(b"the last one")
+        said = set()
+        while "the last one" not in (line := self._line()):
+            said.add(line)
+        return said - {"b''"}
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+@contextlib.contextmanager
+def thief(port: int = 0) -> Iterator[Thief]:
+    """Another account that has taken a port of ours."""
+    command = [sys.executable, "-c", _THIEF, str(OTHER), str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Thief(process)
+        finally:
+            process.kill()
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ class Up:
         self.endpoints = json.loads(endpoints.read_text())
         kept = self.directory / "admin-token"
         self.token = kept.read_text().strip() if kept.exists() else None
-        self.mlflow_token = json.loads((self.directory / "local.json").read_text())["mlflow_token"]
+        self.mlflow_token = self.part("mlflow").environ()["BARLOW_MLFLOW_TOKEN"]
 
     @property
     def bearer(self) -> dict[str, str]:

@@ -14,8 +14,11 @@ from journals import RecordedJob
 from lab import Lab
 from pydantic import SecretStr
 from recorded import assert_exported, export, exporter, in_mlflow, in_postgres, record, runs
+from rights import OTHER, needs_root, thief
 from running_stack import wait_until
 from unreliable import Unreliable, unreliable
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
 
 from service.database import migrate
 from service.local.servers import Mlflow, Postgres
@@ -45,6 +48,16 @@ def _ended(lab: Lab, database: Settings, name: str = "ended", weights: bytes = b
 def _fail_at(behind: Unreliable, number: int, fault: str) -> None:
     left = itertools.count(1)
     behind.choose = lambda method, path: fault if next(left) == number else None  # type: ignore[return-value]
+
+
+@needs_root
+def test_another_account_that_has_taken_its_port_is_sent_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HTTPConnectionPool, "ConnectionCls", HTTPConnection)
+    with thief() as other:
+        client = make_client(f"http://127.0.0.1:{other.port}", "secret", same_account=True)
+        with pytest.raises(Exception, match=f"is taken by another account \\(user id {OTHER}\\)"):
+            client.search_experiments()
+        assert other.heard() == set()
 
 
 @pytest.mark.faults

@@ -88,7 +88,11 @@ class Recorder:
     def _exporter(self) -> mlflow.MlflowExporter:
         assert self._settings.mlflow_url is not None
         token = self._settings.mlflow_token
-        client = make_client(self._settings.mlflow_url, None if token is None else token.get_secret_value())
+        client = make_client(
+            self._settings.mlflow_url,
+            None if token is None else token.get_secret_value(),
+            same_account=self._settings.same_account,
+        )
         return mlflow.MlflowExporter(self._engine, client, self._settings.runs_dir)
 
     def _loop(self, pending: Callable[[], list[UUID]], record: Callable[[UUID], None]) -> None:

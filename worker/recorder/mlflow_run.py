@@ -20,6 +20,7 @@ from PIL import Image
 
 from barlow_lab.given_files import read_bytes
 from service import surroundings
+from service.loopback import NotOurs, require_ours
 from service.mlflow_layout import LAYOUT_TAG
 from service.recording import JOB_TAG
 from worker.recorder.mlflow_experiment import every_experiment
@@ -61,12 +62,12 @@ class DataSet:
     role: str
 
 
-def make_client(url: str, token: str | None = None) -> Any:
+def make_client(url: str, token: str | None = None, *, same_account: bool = False) -> Any:
     """An MlflowClient that gives up on a dead server within seconds, where its default waits for four minutes.
 
     It tries every call once: the recorder tries again, after the other jobs had their turn. Its token it reads from the
     environment, and offers no other way. MLflow is imported here, after its settings: a worker without MLflow does not
-    carry it.
+    carry it. With `same_account` a server on this machine is sent nothing unless it is this account's.
     """
     surroundings.ask_nobody_else()
     os.environ.update(
@@ -81,7 +82,29 @@ def make_client(url: str, token: str | None = None) -> Any:
         os.environ.update(MLFLOW_TRACKING_USERNAME="barlow", MLFLOW_TRACKING_PASSWORD=token)
     from mlflow import MlflowClient
 
+    if same_account:
+        _look_at_connections()
     return MlflowClient(tracking_uri=url)
+
+
+def _look_at_connections() -> None:
+    """Ask whose the server is of each connection that this process makes over http from now on, before it sends.
+
+    Of all of them, since MLflow's client shows nobody its own; there are no others (surroundings.ask_nobody_else).
+    """
+    from urllib3.connection import HTTPConnection
+    from urllib3.connectionpool import HTTPConnectionPool
+
+    class OurConnection(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            try:
+                require_ours(*self.sock.getpeername()[:2])
+            except NotOurs:
+                self.close()
+                raise
+
+    HTTPConnectionPool.ConnectionCls = OurConnection
 
 
 class MlflowRun:
