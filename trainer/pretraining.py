@@ -27,6 +27,7 @@ from trainer.diagnostics.correlation_record import write_correlation_record
 from trainer.diagnostics.effective_rank import effective_rank
 from trainer.diagnostics.nothing_to_learn import LearnsNothing
 from trainer.failures import BadSpec, Diverged
+from trainer.image_pass import ImagePass
 from trainer.metric_series import MetricSeries
 from trainer.models.exported import backbone_digest, save_backbone
 from trainer.models.projector import rank_warning
@@ -63,6 +64,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     probes = None if asked is None else Probes(spec, asked, plan, state.model["backbone"], dataset, context)
     looked_at = {} if probes is None else probes.data
     journal_data(context, spec.data.name, _source(spec, context), {"train": dataset, **looked_at})
+    image_pass = ImagePass(spec, plan, state, dataset, context)
     series = MetricSeries(context, spec.batch_size)
     checkpoint = agree_on_checkpoint(context, digest(spec))
     former = None if checkpoint is None else checkpoints.read_manifest(checkpoint)
@@ -70,7 +72,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     skipped, nothing = SkippedImages(context), LearnsNothing(context)
     done = 0
     if checkpoint is not None:
-        done = _resume(checkpoint, spec, context, state, series, skipped, probes, batches.fingerprint)
+        done = _resume(checkpoint, spec, context, state, series, skipped, image_pass, probes, batches.fingerprint)
     journal_started(
         context,
         spec,
@@ -92,13 +94,15 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
         return _stopped(context, done)
     if probes is not None and probes.due(done) and not probes.record(state, series, done, resumed=True):
         return _stopped(context, done)
+    if image_pass.due(done) and not image_pass.make(series, done):
+        return _stopped(context, done)
     pace = _Pace(plan, spec.batch_size, done)
     pace.report(context, series, done)
     with CheckpointWriter(context.device) as writer:
         for batch in batches.iterate(done, steps):
             writer.look()
             views = finish(batch, context.device)
-            update = state.update(*views, batch.step)
+            update = state.update(*views, batch.step, batch.indices)
             context.step = batch.step
             series.count(batch)
             skipped.note(batch)
@@ -110,8 +114,9 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
                 state.raise_if_diverged()
                 _record_correlation(state.objective, context, plan, series, step, update, views, nothing)
             pace.report(context, series, batch.step)
-            # Of a probe: a stop has cut it short.
+            # A stop has cut the probe short, or the pass over the images.
             halted = probes is not None and probes.due(batch.step) and not probes.record(state, series, batch.step)
+            halted = halted or (image_pass.due(batch.step) and not image_pass.make(series, batch.step))
 
             stopping = halted or (batch.step < steps and context.stop.requested(batch.step))
             saving = stopping or plan.checkpoint_due(batch.step)
@@ -121,6 +126,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
                 series.flush()
                 state.raise_if_diverged()
                 beside: dict[str, Any] = {"data": batches.fingerprint, "unreadable": skipped.names}
+                beside |= image_pass.state_dict()
                 if probes is not None:
                     beside |= probes.state_dict()
                 _begin_checkpoint(writer, spec, context, plan, state, series, beside, batch.step)
@@ -154,6 +160,8 @@ def _open_batches(spec: PretrainSpec, context: Context) -> tuple[Images, Trainin
     warn_of_data(spec.data.name, source, {spec.data.split: dataset}, context, "loading data")
     if context.journal is not None and (said := folders_left(dataset, partial(context.working, "loading data"))):
         context.warn(f"data set {spec.data.name!r}, split {spec.data.split!r}: {said}")
+    if faults := spec.objective_faults(len(dataset)):
+        raise BadSpec("; ".join(f"objective.{field}: {said}" for field, said in faults.items()))
     if len(set(collectives.all_gather_texts([dataset.fingerprint], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {spec.data.name!r}; is it being written to?")
     batches = TrainingBatches(
@@ -192,6 +200,7 @@ def _resume(
     state: TrainState,
     series: MetricSeries,
     skipped: SkippedImages,
+    image_pass: ImagePass,
     probes: Probes | None,
     fingerprint: str,
 ) -> int:
@@ -214,6 +223,7 @@ def _resume(
     state.load_state_dict(saved)
     series.last = saved["metrics"]
     skipped.remember(saved.get("unreadable", []))
+    image_pass.load_state_dict(saved)
     if probes is not None:
         probes.load_state_dict(saved)
     return manifest.step

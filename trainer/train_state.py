@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,13 +15,14 @@ from trainer.data.pixels import normalise
 from trainer.failures import Diverged
 from trainer.models.backbones import build_backbone
 from trainer.models.projector import build_projector
-from trainer.objectives.base import Terms, build_objective
+from trainer.objectives.base import Run, Terms, build_objective
 from trainer.optim.build import build_optimizer, load_optimizer, set_rates
 from trainer.optim.groups import ParameterGroups, parameter_groups
 from trainer.optim.schedules import Schedule
 from trainer.runtime.batch_norm import RunningStatistics, synchronise_batch_norm
 from trainer.runtime.compiling import CompileChoice, Form, Network, choose
 from trainer.runtime.gradients import Gradients
+from trainer.runtime.momentum_network import MomentumNetwork
 from trainer.runtime.precision import PARAMETER_DTYPES, StepGuard, autocast, memory_format
 
 DIVERGED_REMEDY = (
@@ -35,9 +37,9 @@ LATER_STATE = {"lars": 1, "sgd": 0, "adamw": 2}
 class Update:
     """What one step leaves to look at: tensors on the device.
 
-    `z_a_nd`, `z_b_nd` are this rank's embeddings of the views; `skipped_steps` counts those of the run that a scale in
-    fp16 has cost, None elsewhere; `first_bad_step` is the step at which the run was over
-    for gradients that are not finite, 0 so far.
+    `z_a_nd`, `z_b_nd` are this rank's embeddings of the views, as the objective has seen them; `skipped_steps` counts
+    those of the run that a scale in fp16 has cost, None elsewhere; `first_bad_step` is the step at which the run was
+    over for gradients that are not finite, 0 so far.
     """
 
     terms: Terms
@@ -62,11 +64,17 @@ class TrainState:
         backbone = build_backbone(spec.backbone, seed=spec.seed, side=spec.views.size)
         projector = build_projector(int(backbone.feature_width), spec.projector.widths, seed=spec.seed)  # type: ignore[arg-type]
         self.model = nn.ModuleDict({"backbone": backbone, "projector": projector})
-        synchronise_batch_norm(self.model, views=2).to(device, self._dtype).train()
+        views = 2 if self.objective.momentum is None else 1
+        synchronise_batch_norm(self.model, views=views).to(device, self._dtype).train()
         self._memory_format = memory_format(spec.precision, device)
         for parameter in self.model.parameters():
             if parameter.ndim == 4:  # of other ranks an own backbone may have some, for which there is no such format
                 parameter.data = parameter.data.contiguous(memory_format=self._memory_format)
+        self.momentum_network: MomentumNetwork | None = None
+        if self.objective.momentum is not None:
+            self.momentum_network = MomentumNetwork(self.model, self.objective.momentum)
+        width = spec.projector.widths[-1]
+        self.objective.begin(Run(spec.batch_size, width, spec.epochs, spec.seed, device, self._dtype))
         self.groups: ParameterGroups = parameter_groups(self.model)
         self._network: Network = self._written
         self.choice = CompileChoice(False)
@@ -76,14 +84,23 @@ class TrainState:
         self._optimizer = build_optimizer(spec, self.groups)
         self._guard = StepGuard(spec.precision, device)
 
-    def update(self, view_a: Tensor, view_b: Tensor, step: int) -> Update:
-        """The optimiser step number `step`, from this rank's rows of two views, (n, 3, S, S) uint8.
+    @property
+    def looked_at(self) -> nn.ModuleDict:
+        """The network whose embeddings of un-augmented images an objective asks for."""
+        return self.model if self.momentum_network is None else self.momentum_network.module
+
+    def update(self, view_a: Tensor, view_b: Tensor, step: int, indices: np.ndarray | None = None) -> Update:
+        """The optimiser step number `step`, from this rank's rows of two views, (n, 3, S, S) uint8, and the places of
+        their images in the data set, which an objective may need.
 
         With `micro_batch` the rows are this rank's share of every piece, piece after piece. A gradient that is not
         finite moves nothing, neither parameters nor momentum nor running statistics, and where it is the end of the run
         (StepGuard) no later step does. The host waits for nothing.
         """
         rate = set_rates(self._optimizer, self._schedule, done=step - 1)
+        if self.objective.needs_indices:
+            assert indices is not None
+            self.objective.before_step(step, self._on_device(indices))
         statistics_before = self._statistics.flat.clone()
         scale = self._guard.scale
         self._gradients.clear()
@@ -95,11 +112,16 @@ class TrainState:
         self._optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
         self._optimizer.step()
         self._statistics.restore_unless(good, statistics_before)
+        if self.momentum_network is not None:
+            self.momentum_network.follow(good)
+        self.objective.after_step(good)
         z_a_nd, z_b_nd = z_2nd.detach()
         skipped = None if scale is None else self._guard.skipped_steps
         return Update(terms, norm, rate, z_a_nd, z_b_nd, self._guard.diverged_at, skipped)
 
     def _differentiate(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[Terms, Tensor]:
+        if self.momentum_network is not None:
+            return self._from_one_side(self.momentum_network, view_a, view_b, scale)
         differentiate = self._at_once if self._pieces == 1 else self._piece_by_piece
         return differentiate(view_a, view_b, scale)
 
@@ -109,6 +131,18 @@ class TrainState:
         terms = self.objective(*z_2nd.unbind())
         torch.autograd.backward(terms.loss, scale)
         return terms, z_2nd
+
+    def _from_one_side(
+        self, momentum_network: MomentumNetwork, view_a: Tensor, view_b: Tensor, scale: Tensor | None
+    ) -> tuple[Terms, Tensor]:
+        """The same where the momentum copy embeds view b: it comes first, so that none of its activations lie beside
+        those that are kept for backward."""
+        with torch.no_grad():
+            z_b_nd = self._through(momentum_network, view_b)
+        z_a_nd = self._through(self._network, view_a)
+        terms = self.objective(z_a_nd, z_b_nd)
+        torch.autograd.backward(terms.loss, scale)
+        return terms, torch.stack([z_a_nd.detach(), z_b_nd])
 
     def _piece_by_piece(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[Terms, Tensor]:
         """The same in the memory of one piece, with batch statistics of a piece: first
@@ -126,10 +160,16 @@ class TrainState:
 
     def _embed(self, view_a: Tensor, view_b: Tensor) -> Tensor:
         """Both views in one forward pass, (n, 3, S, S) uint8 each -> (2, n, d)."""
-        pixels = normalise(torch.cat([view_a, view_b]), self._dtype)
+        return self._through(self._network, torch.cat([view_a, view_b])).view(2, len(view_a), -1)
+
+    def _through(self, network: Network, images: Tensor) -> Tensor:
+        pixels = normalise(images, self._dtype)
         with autocast(self._spec.precision, self._device):
-            embeddings = self._network(pixels.contiguous(memory_format=self._memory_format))
-        return embeddings.view(2, len(view_a), -1)
+            return network(pixels.contiguous(memory_format=self._memory_format))
+
+    def _on_device(self, indices: np.ndarray) -> Tensor:
+        on_host = torch.from_numpy(indices)
+        return on_host.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else on_host
 
     def _written(self, pixels: Tensor) -> Tensor:
         embeddings: Tensor = self.model["projector"](self.model["backbone"](pixels))
@@ -140,7 +180,8 @@ class TrainState:
         `ranks` ranks calls it, before the first step. The trial changes nothing that a step depends on; `tick` is
         called for each of its passes. `former`: the form it had in the run that is resumed."""
         rows, size = self._spec.batch_size // ranks, self._spec.views.size
-        before = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        tried = nn.ModuleList([self.model] if self.momentum_network is None else [self.model, self.looked_at])
+        before = {name: buffer.clone() for name, buffer in tried.named_buffers()}
         # What the first update will add, so that a form that fits now fits then.
         state: list[Tensor] = []
         copies = LATER_STATE[self._spec.optimizer.name]
@@ -155,7 +196,7 @@ class TrainState:
 
         self._network, self.choice = choose(self._spec.run.compile, self._written, try_out, self._device, former)
         state.clear()
-        for name, buffer in self.model.named_buffers():
+        for name, buffer in tried.named_buffers():
             if name in before:  # a backbone of one's own may make some in its first pass
                 buffer.copy_(before[name])
         return self.choice
@@ -177,11 +218,16 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and texts only; the tensors are its own, which the next step changes."""
         state = {"model": dict(self.model.state_dict()), "optimizer": self._optimizer.state_dict()}
-        guard = self._guard.state_dict()
-        return {**state, "guard": guard} if guard else state
+        if self.momentum_network is not None:
+            state["momentum_network"] = dict(self.momentum_network.module.state_dict())
+        beside = {"guard": self._guard.state_dict(), "objective": self.objective.state_dict()}
+        return state | {part: its for part, its in beside.items() if its}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.model.load_state_dict(state["model"])
         load_optimizer(self._optimizer, state["optimizer"])
         self._guard.load_state_dict(state.get("guard", {}))
+        if self.momentum_network is not None:
+            self.momentum_network.module.load_state_dict(state["momentum_network"])
+        self.objective.load_state_dict(state.get("objective", {}))

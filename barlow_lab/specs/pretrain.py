@@ -157,8 +157,7 @@ class PretrainSpec(JobSpec):
                 f"data.limit {self.data.limit} is below batch_size {self.batch_size}: the last partial batch is "
                 "dropped, so there would be no step at all; lower batch_size"
             )
-        width = self.projector.widths[-1]
-        for field, said in judged(self.objective, batch_size=self.batch_size, width=width, ranks=slots).items():
+        for field, said in self.objective_faults(self.data.limit).items():
             faults["objective", field] = said
         if said := image_size_fault(self.backbone.name, self.views.size):
             faults["views", "size"] = said
@@ -181,7 +180,24 @@ class PretrainSpec(JobSpec):
         refuse(faults)
         return self
 
+    def objective_faults(self, images: int | None) -> dict[str, str]:
+        """Field of the objective → what is wrong with it in this run, on a split of `images` images where that is
+        known."""
+        return judged(
+            self.objective,
+            batch_size=self.batch_size,
+            width=self.projector.widths[-1],
+            ranks=self.resources.slots,
+            epochs=self.epochs,
+            images=images,
+        )
+
     def _micro_batch_fault(self, micro_batch: int) -> str | None:
+        if (why := self.objective.whole_batches) is not None:
+            return (
+                f"objective {self.objective.name} takes whole batches: {why}; leave micro_batch out, and where the "
+                "batch does not fit lower batch_size or use more slots"
+            )
         slots = self.resources.slots
         if self.batch_size % micro_batch:
             return (

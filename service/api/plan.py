@@ -21,18 +21,19 @@ from service.api.sizes import labelled_images, trains_on_batches
 
 FORMULA = (
     "bytes on each slot. weights: parameters x b. gradients: those of what is trained (pretrain, semi_supervised, "
-    "detection: all; linear: the head) x b. optimizer: trained parameters x 4 (fp64: 8) for each running average, "
-    "one for lars and sgd, two for adamw; evaluations train by sgd. A view's activations: the catalogue's fp32 MB "
-    "per 224 px view with this stem x (size / 224)^2 x b' / 4. activations, pretrain: 2 views x micro_batch (else "
-    "batch_size) / slots x (a view's + b' x (2 x hidden widths + last width)), and with micro_batch the embeddings "
-    "of the whole batch and their gradient; semi_supervised: batch_size / slots x a view's; detection, an estimate: "
-    "batch_size / slots x (a view's, with largest train_side x longest_side in place of size^2, + rois_per_image x "
-    "1/18 of a 224 px view's, which is about what layer 4 keeps of one region); evaluations of frozen features keep "
-    "nothing for backward: one twentieth of a view's. features, of evaluations that compute them once: training "
-    "images x feature width x 4, for svm x 8, for knn / slots. objective (pretrain): b x d^2 for a direct loss, "
-    "that / 8 or the slots if more for a sharded one, b x ((batch / slots)^2 + 2 x batch x d with several slots) "
-    "for a dual one. b: 8 for fp64, else 4; b' as b, but 2 for bf16 and fp16. Not in it: the CUDA context, the "
-    "allocator's slack and the workspace of convolutions; leave about 2 GB."
+    "detection: all; linear: the head) x b. optimizer: trained parameters x 4 (fp64: 8) for each running average, one "
+    "for lars and sgd, two for adamw; evaluations train by sgd. A view's activations: the catalogue's fp32 MB per 224 "
+    "px view with this stem x (size / 224)^2 x b' / 4. activations, pretrain: 2 views x micro_batch (else batch_size) "
+    "/ slots x (a view's + b' x (2 x hidden widths + last width)), 1 view where the objective has a momentum copy "
+    "embed the other, and with micro_batch the embeddings of the whole batch and their gradient; semi_supervised: "
+    "batch_size / slots x a view's; detection, an estimate: batch_size / slots x (a view's, with largest train_side x "
+    "longest_side in place of size^2, + rois_per_image x 1/18 of a 224 px view's, which is about what layer 4 keeps "
+    "of one region); evaluations of frozen features keep nothing for backward: one twentieth of a view's. features, "
+    "of evaluations that compute them once: training images x feature width x 4, for svm x 8, for knn / slots; of "
+    "objectives that cluster all images: images x d x 4. objective (pretrain): b x d^2 for a direct loss, that / 8 or "
+    "the slots if more for a sharded one, b x ((batch / slots)^2 + 2 x batch x d with several slots) for a dual one, "
+    "and b x parameters for a momentum copy. b: 8 for fp64, else 4; b' as b, but 2 for bf16 and fp16. Not in it: the "
+    "CUDA context, the allocator's slack and the workspace of convolutions; leave about 2 GB."
 )
 
 LAYER_4 = 1 / 18
@@ -72,11 +73,14 @@ def memory(spec: Spec, backbone: BackboneSpec, classes: int | None = None, image
         *hidden, last = spec.projector.widths
         averages = 2 if spec.optimizer.name == "adamw" else 1
         piece = (spec.micro_batch or spec.batch_size) / slots
-        activations = 2 * piece * (view + stored * (2 * sum(hidden) + last))
+        views = 1 if spec.objective.momentum_copy else 2
+        activations = views * piece * (view + stored * (2 * sum(hidden) + last))
         if spec.micro_batch is not None:
             activations += 2 * 2 * batch * last * master
         held = spec.objective.numbers_held(samples=spec.batch_size, features=last, ranks=slots)
-        objective = master * held
+        objective = master * (held + (counted.total if spec.objective.momentum_copy else 0))
+        if spec.objective.holds_all_images and images is not None:
+            features = 4 * last * min(images, spec.data.limit or images)
     elif isinstance(spec, SemiSupervisedSpec | DetectionSpec):
         activations = batch * view
     else:

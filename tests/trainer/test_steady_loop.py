@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import runs
 import torch
@@ -99,11 +100,11 @@ def test_the_loop_reads_nothing_between_recordings(tmp_path, monkeypatch: pytest
     watch, seen = _Watch(monkeypatch), []
 
     class Watched(TrainState):
-        def update(self, view_a: Tensor, view_b: Tensor, step: int) -> Update:
+        def update(self, view_a: Tensor, view_b: Tensor, step: int, indices: np.ndarray | None = None) -> Update:
             watch.armed = step >= 2 and step % 5 != 0
             seen.append(step)
             with _NoReading():
-                return super().update(view_a, view_b, step)
+                return super().update(view_a, view_b, step, indices)
 
     monkeypatch.setattr(pretraining, "TrainState", Watched)
     context = runs.context(tmp_path)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from barlow_lab.specs.evaluation import EvaluationImages
 from trainer.data.datasets import ImageDataSet, Images
@@ -57,7 +58,7 @@ def labels_on(device: torch.device, dataset: ImageDataSet) -> Tensor:
 
 
 def extract(
-    backbone: nn.Module,
+    backbone: Callable[[Tensor], Tensor],
     dataset: Images,
     images: EvaluationImages,
     *,
@@ -66,9 +67,11 @@ def extract(
     context: Context,
     units: Units,
     dtype: torch.dtype = torch.float32,
+    warned: bool = True,
 ) -> Features:
     """Features of this rank's share of `dataset`; over all ranks every image counts once. Images that
-    cannot be read are left out, with a warning, and there is one where the features of all images are the same.
+    cannot be read are left out, with a warning, and there is one where the features of all images are the same; without
+    `warned` there is none.
 
     `batch_size` is global, `dtype` the backbone's. With a backbone in evaluation mode a row depends on its image alone,
     so batches and ranks change it by rounding at most. Takes the memory of the share and of one batch.
@@ -107,8 +110,8 @@ def extract(
             per_second = images_done / max(time.monotonic() - begun, 1e-9)
             units.progress(phase, step=done, steps=total, images_per_second=per_second)
             units.finished()
-    found = rows.features(unreadable, len(dataset), phase, context)
-    if found.unreadable:
+    found = rows.features(unreadable, len(dataset), phase, context, warned)
+    if found.unreadable and warned:
         tell_of_lost_classes(dataset, found.indices, phase, context)
     first_bad = context.all_gather_rows(found.indices[~rows.finite[: len(found)]][:1])
     if len(first_bad):
@@ -116,7 +119,7 @@ def extract(
             f"the features of image {int(first_bad.min())} ({phase}) are not finite: "
             "the backbone has diverged; choose a checkpoint of an earlier step"
         )
-    if extremes.all_the_same(context.device):
+    if warned and extremes.all_the_same(context.device):
         which = f"the features of all {found.total:,} images are the same ({phase})"
         context.warn(f"{which}, so the score is that of a guess: {GUESSED}", nothing_learned="features")
     return found
@@ -142,7 +145,7 @@ class _Rows:
         self.finite[place] = values.isfinite().all(dim=1)  # not looked at here: the host would wait
         self._filled = place.stop
 
-    def features(self, unreadable: list[str], count: int, phase: str, context: Context) -> Features:
+    def features(self, unreadable: list[str], count: int, phase: str, context: Context, warned: bool) -> Features:
         """What was taken, of a data set of `count` images; `unreadable` says what is wrong with the others.
 
         Raises:
@@ -157,7 +160,8 @@ class _Rows:
         indices = self._indices[: self._filled]
         assert total + left_out == count, "every image has a row or is left out"
         assert (indices[1:] > indices[:-1]).all(), "no image twice, in order"
-        tell_unreadable(unreadable, left_out, count, phase, context)
+        if warned or left_out == count:
+            tell_unreadable(unreadable, left_out, count, phase, context)
         return Features(values[: self._filled], indices, total, left_out)
 
 

@@ -16,8 +16,21 @@ class ObjectiveBase(SpecModel, ABC):
 
     name: str
 
+    momentum_copy: ClassVar[bool] = False
+    """Whether a momentum copy of the network embeds view b, and the gradient goes through view a alone."""
+    holds_all_images: ClassVar[bool] = False
+    """Whether a rank holds the embeddings of all images of the run at once, before epochs."""
+    whole_batches: ClassVar[str | None] = None
+    """Why a batch cannot go through the network in pieces; None: it can, the loss being a function of all embeddings of
+    the batch and of nothing else."""
+
     def faults(self, *, batch_size: int, width: int) -> dict[str, str]:
         """Field → what is wrong with it beside a global batch of `batch_size` images and embeddings of `width`."""
+        return {}
+
+    def faults_of_run(self, *, batch_size: int, epochs: int, images: int | None) -> dict[str, str]:
+        """The same beside `epochs` epochs of `images` images. Where their number is not known yet it is None, and the
+        run asks again when it has opened its data."""
         return {}
 
     @abstractmethod

@@ -89,10 +89,14 @@ def or_own(house: tuple[type[ObjectiveBase], ...]) -> Callable[[Any, Callable[[A
     return validated
 
 
-def judged(spec: ObjectiveBase, *, batch_size: int, width: int, ranks: int) -> dict[str, str]:
-    """Field → what is wrong with it beside this batch, these embeddings and ranks; code that fails is a fault, too."""
+def judged(
+    spec: ObjectiveBase, *, batch_size: int, width: int, ranks: int, epochs: int, images: int | None
+) -> dict[str, str]:
+    """Field → what is wrong with it beside this batch, these embeddings, ranks, epochs and (where their number is
+    known) images; code that fails is a fault, too."""
     try:
-        found = spec.faults(batch_size=batch_size, width=width)
+        of_run = spec.faults_of_run(batch_size=batch_size, epochs=epochs, images=images)
+        found = {**spec.faults(batch_size=batch_size, width=width), **of_run}
         held = spec.numbers_held(samples=batch_size, features=width, ranks=ranks)
         if not isinstance(held, int) or held < 0:
             raise ValueError(f"numbers_held gives {held!r}, not a number of numbers")
