@@ -269,7 +269,7 @@ def test_what_a_jpeg_has_behind_its_picture_is_no_frame(orientation):
     with Image.open(file) as image:
         assert (image.format, image.is_animated) == ("MPO", True)
     found = decode_by_pillow(file.getvalue(), "x", losses=(losses := Losses()))
-    assert (losses, found.shape) == (Losses(), (4, 8, 3) if orientation == 1 else (8, 4, 3))
+    assert (losses, found.shape) == (Losses(orientation=orientation), (4, 8, 3) if orientation == 1 else (8, 4, 3))
 
 
 def bmp(alpha):

@@ -99,6 +99,16 @@ class FileImages(ABC):
         self._reading = self._reading.anew()
         return self._reading
 
+    def _orientation(self, index: int) -> int:
+        """Of Exif, by which the image is turned upright; it is read once more for that.
+
+        Raises:
+            UnreadableImage, OSError: as `image`.
+        """
+        path, losses = self._path(index), Losses()
+        decode(_encoded(self._folder, path), said(path), self._reading.value_range, losses)
+        return losses.orientation
+
 
 def read_image(folder: bytes, path: bytes, reading: Reading, index: int) -> NDArray[np.uint8]:
     """The image of the file `path` below `folder`, (H, W, 3) uint8 RGB; `index` is its place in the split.
@@ -107,24 +117,28 @@ def read_image(folder: bytes, path: bytes, reading: Reading, index: int) -> NDAr
         UnreadableImage: the file is not there, may not be read, or is no image.
         OSError: the disk does not give it, or is not there any more.
     """
-    try:
-        with open_regular(os.path.join(folder, path)) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_FILE_BYTES:
-                raise UnreadableImage(said(path), f"the file is larger than {MAX_FILE_BYTES:,} bytes")
-            encoded = file.read(size)  # and no more: what a link into /proc leads to says 0, and may have no end
-    except Refused as error:
-        raise UnreadableImage(said(path), error.strerror or str(error)) from error
-    except OSError as error:
-        if error.errno not in _OF_ONE_FILE or not os.path.isdir(folder):
-            raise OSError(error.errno, error.strerror, os.path.join(printable(folder), printable(path))) from error
-        raise UnreadableImage(said(path), error.strerror or str(error)) from error
+    encoded = _encoded(folder, path)
     if not reading.asks_for(index):
         return decode(encoded, said(path), reading.value_range)
     losses = Losses()
     levels = decode(encoded, said(path), reading.value_range, losses)
     reading.take(index, said(path), levels, losses)
     return levels
+
+
+def _encoded(folder: bytes, path: bytes) -> bytes:
+    try:
+        with open_regular(os.path.join(folder, path)) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise UnreadableImage(said(path), f"the file is larger than {MAX_FILE_BYTES:,} bytes")
+            return file.read(size)  # and no more: what a link into /proc leads to says 0, and may have no end
+    except Refused as error:
+        raise UnreadableImage(said(path), error.strerror or str(error)) from error
+    except OSError as error:
+        if error.errno not in _OF_ONE_FILE or not os.path.isdir(folder):
+            raise OSError(error.errno, error.strerror, os.path.join(printable(folder), printable(path))) from error
+        raise UnreadableImage(said(path), error.strerror or str(error)) from error
 
 
 def identity(status: os.stat_result) -> int:

@@ -50,6 +50,7 @@ def look_at(images: Images, tick: Callable[[], None]) -> Look:
         return Look([], sides)
     places = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images)), dtype=np.int64))
     reading = images.look_anew()
+    reading.of_boxes = isinstance(images, AnnotatedDataSet)
     unreadable: list[str] = []
     blind: list[int] = []
     for place in places.tolist():

@@ -23,6 +23,7 @@ from trainer.data.datasets import (
     whole_of,
 )
 from trainer.data.errors import DataError
+from trainer.data.formats.annotated_files import AnnotatedFiles
 from trainer.data.formats.opening import Tick, Warn, open_source
 from trainer.data.formats.unlabelled_folder import UnlabelledFolder
 from trainer.data.generated.digits import open_digits
@@ -157,6 +158,8 @@ def open_annotated(
     images = open_images(name, split, source=source, limit=limit, tick=tick, warn=warn)
     if isinstance(images, AnnotatedDataSet):
         _refuse_without_objects(name, split, images)
+        if isinstance(whole := whole_of(images), AnnotatedFiles):
+            whole.tell_of_turns()
         return images
     raise DataError(f"{_said(name, source)} and no boxes, which this job learns from")
 

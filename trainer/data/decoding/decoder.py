@@ -198,6 +198,7 @@ def _upright_rgb(
 ) -> NDArray[np.uint8]:
     refuse_exif(image.info.get("exif", image.info.get("Raw profile type exif")))
     raw = next((str(tile.args) for tile in image.tile), "")
+    turned = image.tag_v2.get(ORIENTATION) if isinstance(image, TiffImageFile) else None  # by Pillow, while it loads
     try:
         image.load()
     except MemoryError:
@@ -207,8 +208,9 @@ def _upright_rgb(
             raise ValueError(said_of_pixels(image, error)) from error
         raise
     refuse_exif(image.info.get("exif", image.info.get("Raw profile type exif")))  # a PNG may have it behind its pixels
-    turn = _turn_of(image)
+    orientation = _orientation_of(image)
     if losses is not None:
+        losses.orientation = turned if turned in _TURNS else orientation
         if value_range == "dtype":
             losses.bits, losses.negative = bits_of(image), is_negative(image)
         losses.dropped = dropped_of(image, raw)
@@ -218,20 +220,20 @@ def _upright_rgb(
     rgb = _rgb(image, value_range, losses)
     if factor > 1:
         rgb = rgb.reduce(factor)
-    if turn is not None:
-        rgb = rgb.transpose(turn)
+    if orientation != 1:
+        rgb = rgb.transpose(_TURNS[orientation])
     levels = np.asarray(rgb)
     if losses is not None and losses.high_byte_alone:
         losses.merged = may_merge(levels)
     return spread(levels) if value_range == "percentile" and not is_deep(image) else levels
 
 
-def _turn_of(image: Image.Image) -> Image.Transpose | None:
+def _orientation_of(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ORIENTATION)
     except Exception:  # a damaged Exif block says nothing; the image may be whole
-        return None
-    return _TURNS.get(orientation) if isinstance(orientation, int) else None
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
 
 
 def _rgb(image: Image.Image, value_range: ValueRange, losses: Losses | None) -> Image.Image:

@@ -30,6 +30,7 @@ LEAST_OTHERS = 8
 """With fewer it is a mask or a drawing."""
 FEW_LEVELS = 64
 SEE = "docs/data-sets.md, When images are black"
+SEE_TURNED = "docs/data-sets.md, What a set is for"
 
 
 @dataclass(slots=True)
@@ -42,6 +43,8 @@ class Losses:
     """Its smallest value is white, and was read as black."""
     dropped: str | None = None
     """What it has beside grey, or red, green and blue."""
+    orientation: int = 1
+    """Of Exif: by it the image was turned upright."""
     pages: Pages = field(default_factory=Pages)
     """The first of them is read."""
     animation: bool = False
@@ -71,6 +74,9 @@ class Reading:
     ) -> None:
         """`warn` is told of losses in the split of `count` images that is called `whose`."""
         self.value_range = value_range
+        self.of_boxes = False
+        """Whether what lies in the images counts: it is told of those that Exif turns and whose size does not say that
+        boxes are of the image as it is turned."""
         self._whose = whose
         self._known = np.zeros(count, dtype=np.bool_)
         self._warn = warn
@@ -83,7 +89,9 @@ class Reading:
 
     def anew(self) -> Reading:
         """The same with nothing seen yet; it warns nobody."""
-        return Reading(self.value_range, whose=self._whose, count=len(self._known))
+        again = Reading(self.value_range, whose=self._whose, count=len(self._known))
+        again.of_boxes = self.of_boxes
+        return again
 
     def asks_for(self, index: int) -> bool:
         """Whether this image was not taken in yet."""
@@ -91,7 +99,14 @@ class Reading:
 
     def take(self, index: int, name: str, levels: NDArray[np.uint8], losses: Losses) -> None:
         """The image, (H, W, 3), was read; it counts once."""
+        height, width = levels.shape[:2]
         found = _kinds(name, levels, losses, self.value_range)
+        if self.of_boxes and (losses.orientation in (2, 3, 4) or (losses.orientation > 4 and height == width)):
+            found["turned"] = (
+                f"are turned by their Exif orientation, first {name} ({losses.orientation}), and their size does not "
+                "say whether their boxes and masks are: these are taken as of the image as viewers show it, turned. "
+                f"Are they of the pixels as stored, take the orientation out of the files ({SEE_TURNED})"
+            )
         with self._turn:
             if not self.asks_for(index):
                 return

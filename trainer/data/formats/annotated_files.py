@@ -127,8 +127,18 @@ class AnnotatedFiles(FileImages):
         height, width = self.size(index)
         if image.shape[:2] != (height, width):
             why = f"it has {image.shape[1]} x {image.shape[0]} pixels, and its annotation says {width} x {height}"
+            if image.shape[1::-1] == (height, width) and (orientation := self._orientation(index)) > 4:
+                why += (
+                    f", as it is stored: it is turned by its Exif orientation {orientation}, and boxes and masks are "
+                    "taken as of the image as viewers show it, turned. If they are, exchange width and height in the "
+                    "annotation, else take the orientation out of the file"
+                )
             raise UnreadableImage(said(self._path(index)), why)
         return image
+
+    def tell_of_turns(self) -> None:
+        """From now on it is told of images that Exif turns, where their boxes may be of the pixels as stored."""
+        self._reading.of_boxes = True
 
     def size(self, index: int) -> tuple[int, int]:
         height, width = self._sizes[index].tolist()
