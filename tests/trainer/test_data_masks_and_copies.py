@@ -50,7 +50,99 @@ def test_masks_that_pair_with_images_are_told(tmp_path, image, of_it):
     (found,) = told(tmp_path)  # and not that some masks are copies of others
     assert found.startswith("20 of 40 images look like masks of others by their names, and 16 of 16 of them ")
     assert f"first {of_it.format(0)}, of {image.format(0)}: " in found
-    assert told(tmp_path, labelled=False)[0].startswith("20 of 40 images look like masks ")
+    (found,) = told(tmp_path, labelled=False)
+    assert found.startswith("20 of 40 images look like masks ")
+
+
+@pytest.mark.parametrize(
+    ("image", "of_it"),
+    [
+        ("c/{}.jpg", "c/{}.png"),
+        ("a/{}.jpg", "b/{}.png"),
+        ("c/{}.png", "c/Mask of {}.png"),
+        ("c/{}_img.png", "c/{}_cp_masks.png"),
+        ("c/{}.png", "c/{}_cp_masks.png"),
+        ("c/{}.png", "c/{}-labelled.png"),
+        ("c/Image_{}L.jpg", "c/Image_{}L_1stHO.png"),
+        ("images/{}_training.tif", "1st_manual/{}_manual1.gif"),
+        ("c/{}_training.tif", "c/{}_manual1.gif"),
+        ("c/{}.png", "c/{}_bin_mask.png"),
+        ("c/{}.png", "c/{} (mask).png"),
+        ("c/{}.jpg", "c/{}.jpg.png"),
+        ("c/IMG_{}.jpg", "c/IMG_{}_GT.bmp"),
+        ("c/town_{}_leftImg8bit.png", "c/town_{}_gtFine_labelIds.png"),
+    ],
+)
+def test_masks_by_any_name_are_told(tmp_path, image, of_it):
+    """Of an image folder without labels; classes may be numbered alike."""
+    for number in range(10):
+        photo(tmp_path / "train" / image.format(100 + number), number)
+        mask(tmp_path / "train" / of_it.format(100 + number), number)
+    for labelled in (True, False):
+        found = [said for said in told(tmp_path, labelled=labelled) if "masks" in said]
+        if labelled and image.startswith("a/"):
+            assert found == []
+        else:
+            assert [said.startswith("10 of 20 images ") for said in found] == [True]
+            assert f"{of_it.format(100)}" in found[0]
+
+
+def test_masks_in_folders_of_their_own_are_told_whatever_they_are_called(tmp_path):
+    """The nuclei of the Data Science Bowl: several masks an image, named by nothing of it."""
+    for number in range(5):
+        photo(tmp_path / f"train/a{number}/images/a{number}.png", number)
+        for other in range(6):
+            mask(tmp_path / f"train/a{number}/masks/{97 * number + other:x}f.png", other)
+    for labelled in (True, False):
+        (found,) = told(tmp_path, labelled=labelled)
+        assert found.startswith("30 of 35 images lie in folders that are called as those of masks are, and look like ")
+        assert ", as 16 of 16 that were looked at do, first " in found
+
+
+def cut_out(path, seed, side=48):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    levels = np.full((side, side, 3), 255, dtype=np.uint8)
+    levels[10:24, 10:24] = np.random.default_rng(seed).integers(0, 256, (14, 14, 3), dtype=np.uint8)
+    Image.fromarray(levels).save(path)
+
+
+def drawing(path, seed, side=24):
+    """A line on white, as digits that were made of two colours, sketches and icons are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    levels = np.full((side, side, 3), 255, dtype=np.uint8)
+    levels[4 + seed % 8, 4:20] = np.random.default_rng(seed).integers(0, 200, 3)
+    Image.fromarray(levels).save(path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "draw"),
+    [
+        ("c/{}.jpg", "c/{}_flip.jpg", photo),
+        ("c/{}.jpg", "c/{}.png", photo),
+        ("c/{}.jpg", "c/{}_thumb.png", lambda path, seed: photo(path, seed, 8)),
+        ("c/{}.jpg", "c/{}_tiny.png", lambda path, seed: photo(path, seed, 4)),
+        ("c/{}.png", "c/{}_cutout.png", cut_out),
+        ("c/{}.png", "masks/{}.png", cut_out),
+        ("photo/{}.png", "sketch/{}.png", drawing),
+        ("cats/{}.png", "logos/{}.png", drawing),
+        ("cats/cat{}.png", "logos/logo{}.png", drawing),
+    ],
+)
+def test_what_is_made_of_photographs_or_drawn_is_no_mask(tmp_path, one, other, draw):
+    for number in range(20):
+        photo(tmp_path / "train" / one.format(number), number, 48 if draw is cut_out else 24)
+        draw(tmp_path / "train" / other.format(number), 100 + number)
+    for labelled in (True, False):
+        assert [said for said in told(tmp_path, labelled=labelled) if "masks" in said] == []
+
+
+def test_among_drawings_no_folder_is_one_of_masks(tmp_path):
+    for number in range(20):
+        for name in ("labels", "icons"):
+            drawing(tmp_path / f"train/{name}/{name}{number}.png", number)
+            drawing(tmp_path / f"train/{name}/{name}{number}_2.png", 7 * number)
+    for labelled in (True, False):
+        assert [said for said in told(tmp_path, labelled=labelled) if "masks" in said] == []
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,10 @@ class FileImages(ABC):
         """What the image is called (`Images.name`)."""
         return printable(self._path(index))
 
+    def below(self, index: int) -> bytes:
+        """Path of the image's file below `folder`."""
+        return self._path(index)
+
     def file(self, index: int) -> bytes:
         """Path of the image's file."""
         return os.path.join(self._folder, self._path(index))

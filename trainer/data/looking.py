@@ -111,9 +111,9 @@ def told_of(images: Images, tick: Callable[[], None]) -> list[str]:
     if not isinstance(images, FileImages):
         return []
     labels = images.labels() if isinstance(images, ImageDataSet) else None
-    told, masks = masks_of_others(images, tick) or (None, [])
+    told, masks = masks_of_others(images, tick, labelled=labels is not None)
     copied = copies_within(images, labels, masks, tick)  # masks are often alike, as where nothing is to be marked
-    return [said for said in (told, copied) if said]
+    return [*told, *([copied] if copied else [])]
 
 
 def _told_of_records(images: BinaryImages, tick: Callable[[], None]) -> list[str]:
