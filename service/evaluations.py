@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from barlow_lab.specs import BackboneJudged, JobSpec, KnnSpec, LinearSpec, SemiSupervisedSpec, SvmSpec
-from barlow_lab.specs.protocols import FollowsProtocol
+from barlow_lab.specs import BackboneJudged, JobSpec
 
 _NOT_MEASURED = {"name", "run", "resources", "seed", "backbone", "backbone_from", "spec_version"}
 """Fields of an evaluation that say whose backbone it is and how it is run."""
 
 
 def protocol_of(spec: JobSpec) -> str | None:
-    """Kind, protocol and version, as a result quotes it (`linear-document/1`); None for a pretraining, and for a
-    protocol that is not known."""
-    if not isinstance(spec, BackboneJudged):
-        return None
-    if isinstance(spec, FollowsProtocol):
-        return spec.protocol_name if spec.is_known else None
-    return f"{spec.kind}/1" if isinstance(spec, KnnSpec) else None
+    """Kind, protocol and version, as a result quotes it (`linear-document/1`); None where no backbone is judged,
+    and for a protocol that is not known."""
+    return spec.protocol_name if isinstance(spec, BackboneJudged) and spec.is_known else None
 
 
 def data_of(spec: BackboneJudged) -> str:
@@ -30,10 +25,8 @@ def data_of(spec: BackboneJudged) -> str:
         words.append(f"{splits[0]} to {splits[1]}")
     if spec.data.limit is not None:
         words.append(f"first {spec.data.limit:,}")
-    if isinstance(spec, SemiSupervisedSpec):
-        labels = spec.labels
-        drawn = "" if not labels.seed else f" (seed {labels.seed})"
-        words.append(f"list {labels.list}" if labels.list else f"{labels.percent:g} % of labels{drawn}")
+    if (labels := spec.labels_in_words) is not None:
+        words.append(labels)
     return ", ".join(words)
 
 
@@ -61,13 +54,3 @@ def backbone_of(spec: BackboneJudged, source_job: str | None) -> str:
 def measure_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """What is measured and how: equal for two evaluations that differ in their backbone, or in their seed, alone."""
     return {key: value for key, value in spec.items() if key not in _NOT_MEASURED}
-
-
-def goes_on(spec: JobSpec) -> bool:
-    """Whether a job of this spec writes checkpoints, from which it goes on after a pause, a retry or a lost node.
-
-    The others have nothing that is worth keeping: nearest neighbours and support vector machines train no network, and
-    features of un-augmented images are computed again. They start over.
-    """
-    cached = isinstance(spec, LinearSpec) and spec.protocol == "cached-features"
-    return not isinstance(spec, KnnSpec | SvmSpec) and not cached

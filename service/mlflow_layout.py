@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from barlow_lab.specs import BackboneJudged, PretrainSpec, open_stored
-from barlow_lab.specs.parsing import KINDS
+from barlow_lab.specs import BackboneJudged, open_stored
+from barlow_lab.specs.kinds import KINDS
 from service.database.tables import Job
 from service.evaluations import backbone_of, data_of, protocol_of
 
@@ -36,8 +36,6 @@ _HOW = ("name", "kind", "run", "resources", "spec_version")
 _FIRST = ("data", "backbone", "labels", "protocol", "objective", "optimizer", "learning_rate", "epochs", "max_steps",
           "steps", "batch_size", "projector", "seed")  # fmt: skip
 """What one looks for first, in this order; the views, of which there may be many values, come last."""
-_HEADLINES = {"loss": "loss", "effective_rank": "effective rank", "knn_top1": "kNN top-1", "probe_top1": "linear top-1"}
-"""Of a pretraining's result, in words."""
 _OF_THE_CLOCK = ("images_per_second", "data_seconds", "step_seconds")
 _OF_TRAINING = ("grad_norm", "learning_rate", "skipped_steps")
 _OF_THE_MATRIX = ("correlation_diagonal_mean", "correlation_off_diagonal_rms", "noise_floor")
@@ -99,26 +97,22 @@ def headline(job: Job) -> str | None:
     if name := result.get("headline"):
         score = result["scores"][name]
         return f"{name} {score['last']:.2f} (best {score['best']:.2f})"
-    said = [
-        f"{words} {result['metrics'][key]:.4g}" for key, words in _HEADLINES.items() if key in result.get("metrics", {})
-    ]
-    return ", ".join(said) or None
+    measured, headlines = result.get("metrics", {}), open_stored(job.spec).headlines
+    return ", ".join(f"{words} {measured[key]:.4g}" for key, words in headlines.items() if key in measured) or None
 
 
 def protocol_told(job: Job) -> str | None:
-    """The protocol of an evaluation, in the version that its result was told under, if there is one; None for a
-    pretraining."""
+    """The protocol of an evaluation, in the version that its result was told under, if there is one; None of a job that
+    judges no backbone."""
     return (job.result or {}).get("protocol") or protocol_of(open_stored(job.spec))
 
 
 def description(job: Job, source: str | None) -> str:
     """What a run is, with its headline first, for a column of a table."""
-    spec, what = open_stored(job.spec), job.kind
+    spec = open_stored(job.spec)
+    what = spec.in_words or job.kind
     if (protocol := protocol_told(job)) is not None and isinstance(spec, BackboneJudged):
         what = f"{protocol} of {backbone_of(spec, source)} on {data_of(spec)}"
-    elif isinstance(spec, PretrainSpec):
-        length = f"{spec.max_steps:,} steps" if spec.max_steps else f"{spec.epochs:,} epochs"
-        what = f"{spec.backbone.name} by {spec.objective.name} on {spec.data.name}, {length} at most"
     return " · ".join(words for words in (headline(job), what) if words)
 
 
@@ -136,7 +130,7 @@ def _defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
         if field in spec:
             given[field] = spec[field]
     if "backbone_from" in spec:
-        given["backbone_from"] = {"pixels": True} if spec["kind"] in ("knn", "linear", "svm") else {"job": "some"}
+        given["backbone_from"] = {"job": "some"}
     try:
         found = model.model_validate(given).resolved()
     except ValidationError:
@@ -197,10 +191,7 @@ VIEW = "barlow"
 
 def saved_view() -> str:
     """A view of the table of runs, as MLflow saves it: the scores and losses first, then what tells the runs apart."""
-    metrics = [
-        *("loss", "effective_rank", "knn_top1", "probe_top1", "linear_top1", "semi_supervised_top1"),
-        *("svm_map_11_point", "detection_box_ap", "detection_mask_ap"),
-    ]
+    metrics = dict.fromkeys(metric for model in KINDS.values() for metric in model.headlines)
     facts = ("Description", "Dataset", "Source", "Version", "User")
     columns = [*(f"metrics.`{key}`" for key in metrics), *(f"attributes.`{fact}`" for fact in facts)]
     state = {"selectedColumns": columns, "columnOrder": columns, "columnWidths": {}}

@@ -12,7 +12,7 @@ from typing import Any
 from barlow_lab.disk import write_json
 from barlow_lab.given_files import read_json
 from barlow_lab.run_folder import INPUTS, SPEC, attempt_folder, attempt_folders
-from barlow_lab.specs import EvaluationSpec, PretrainSpec, Spec, SpecError, digest, parse_spec
+from barlow_lab.specs import EvaluationSpec, Spec, SpecError, digest, parse_spec
 from barlow_lab.specs.backbone_inputs import CONFIG, MANIFEST, backbone_input
 from barlow_lab.specs.catalogue import built_in_data_sets
 from barlow_lab.specs.data_sets import DataSource, ImageFolderSource, ImagesSource, load_data_sets, unchecked
@@ -141,18 +141,19 @@ def _data_input(source: DataSource | None) -> dict[str, Any] | None:
 def _backbone_input(path: Path | None, spec: Spec) -> dict[str, str] | None:
     if path is None:
         return None
-    if isinstance(spec, PretrainSpec) or spec.backbone_from.random is not None or spec.backbone_from.pixels:
+    source = spec.backbone_from_elsewhere
+    if source is None or source.random is not None or source.pixels:
         raise BadSpec(
             "--backbone is for an evaluation with backbone_from: {job: NAME}, {file: NAME} or {torchvision: WEIGHTS}, "
             "and this spec would not look at it; change backbone_from, or leave --backbone out"
         )
-    if spec.backbone_from.torchvision is not None and path.is_dir():
+    if source.torchvision is not None and path.is_dir():
         return {"folder": str(path.resolve())}
     try:
         found = backbone_input(path)
     except ValueError as error:
         raise BadSpec(f"--backbone {path}: {error}") from error
-    if spec.backbone_from.job is not None and "file" in found:
+    if source.job is not None and "file" in found:
         raise BadSpec(
             f"--backbone {path} is a file of weights, and a job leaves a folder: give its `backbone` folder, or say "
             f"backbone_from: {{file: {path.name}}}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 import traceback
@@ -20,9 +21,8 @@ from barlow_lab.foreign_text import shown, shown_lines
 from barlow_lab.journal import Journal
 from barlow_lab.outcome import Outcome
 from barlow_lab.run_folder import JOURNAL
-from barlow_lab.specs import KnnSpec, LinearSpec, PretrainSpec, Spec, SpecError, SvmSpec, load_spec_file, parse_spec
+from barlow_lab.specs import Spec, SpecError, load_spec_file, parse_spec
 from barlow_lab.specs.image_size import with_size
-from barlow_lab.specs.pretrain import Precision
 from trainer import by_hand
 from trainer.data.errors import DataError
 from trainer.failures import BadSpec, Diverged, of_exception
@@ -149,31 +149,15 @@ def _context(place: process_group.Place, run_folder: Path, attempt: int) -> Cont
     )
 
 
-def _precision(spec: Spec) -> Precision:
-    """What the spec says where a network is trained; frozen features, and what is made of them, are always exact."""
-    if isinstance(spec, KnnSpec | SvmSpec) or (isinstance(spec, LinearSpec) and spec.protocol == "cached-features"):
-        return "fp32"
-    return spec.precision
-
-
 def _run(spec: Spec, context: Context) -> Outcome:
     context.say(f"attempt {context.attempt} in {context.run_folder}: {spec.kind} on {context.world_size} rank(s)")
-    set_products(_precision(spec), context.device)
-    # Late: none needs what the others import. And before the journal's first line: it is what a worker gives time for.
-    if isinstance(spec, PretrainSpec):
-        from trainer.pretraining import pretrain
-
-        return pretrain(spec, context)
-    from trainer.evaluation import run_evaluation
-
-    result = run_evaluation(spec, context)
-    if result is None:
-        reason = context.stop.reason
-        return Outcome("stopped", f"stopped: {reason}", step=context.step, reason=reason)
-    headline = result["headline"]
-    measured = f"{spec.kind}: {headline} {result['scores'][headline]['last']:.1f} %"
-    said = f"{measured} of {result['data']['test_images']:,} test images"
-    return Outcome("ok", said, step=context.step, result=result)
+    set_products(spec.products, context.device)
+    # Late: no kind needs what the others import. And before the journal's first line: it is what a worker gives time
+    # for.
+    module, _, name = spec.run_by.partition(":")
+    end = getattr(importlib.import_module(module), name)(spec, context)
+    assert isinstance(end, Outcome)
+    return end
 
 
 def _conclude(context: Context, end: Outcome, *, publishing: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from barlow_lab.specs import PretrainSpec
-from barlow_lab.specs.evaluation import EvaluationImages
+from barlow_lab.specs.kinds.evaluation import EvaluationImages
 from trainer.data.datasets import Images
 from trainer.evaluation.features import extract
 from trainer.evaluation.units import Stopped, UnitsWithinStep

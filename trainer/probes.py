@@ -17,7 +17,7 @@ from torch import nn
 
 from barlow_lab.specs import PretrainSpec
 from barlow_lab.specs.common import ProbesSpec
-from barlow_lab.specs.evaluation import EvaluationImages
+from barlow_lab.specs.kinds.evaluation import EvaluationImages
 from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError, NothingReadable

@@ -86,9 +86,9 @@ def needed_of(session: Session, job: Job, rows: Sequence[Checkpoint]) -> Needed:
     live = _live(session, job)
     # An attempt that has written none yet may still fall back on any of those before it.
     falls_back = live is not None and all(row.attempt < live for row in rows)
-    wanted = select(Job.spec["backbone_from"]["select"].astext).where(Job.source_job_id == job.id, Job.state.in_(OPEN))
-    chosen = [value for value in session.scalars(wanted) if value is not None and value.startswith("step ")]
-    steps = frozenset(int(value.removeprefix("step ")) for value in chosen)
+    takers = select(Job.spec).where(Job.source_job_id == job.id, Job.state.in_(OPEN))
+    wanted = [open_stored(spec).backbone_from_elsewhere for spec in session.scalars(takers)]
+    steps = frozenset(source.step for source in wanted if source is not None and source.step is not None)
     return Needed(falls_back or _is_retried(session, job), steps)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import exists, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased, sessionmaker
 
 from barlow_lab.run_folder import run_folder
+from barlow_lab.specs.kinds import MAKERS
 from service.database.tables import Attempt, Checkpoint, Job
 from service.ledger import events
 from service.ledger.moves import try_lock_job
@@ -84,7 +85,7 @@ class DiskRoom:
             tuple_(other.attempt, other.step) > tuple_(Checkpoint.attempt, Checkpoint.step),
         )
         succeeded = Job.state == JobState.SUCCEEDED
-        of_no_use = succeeded & (published | (Job.kind != "pretrain"))
+        of_no_use = succeeded & (published | Job.kind.not_in(MAKERS))
         deletable = or_(of_no_use, Job.state.in_([JobState.FAILED, JobState.CANCELLED]) & newer)
         oldest_first = (
             select(Checkpoint.job_id, Checkpoint.id)

@@ -18,11 +18,10 @@ from sqlalchemy.orm import Session
 from barlow_lab.disk import sha256_of
 from barlow_lab.given_files import read_json
 from barlow_lab.run_folder import checkpoint_folders, run_folder
-from barlow_lab.specs import BackboneFrom, BackboneJudged, open_stored
+from barlow_lab.specs import BackboneFrom, open_stored
 from barlow_lab.specs.backbone_inputs import CONFIG, MANIFEST, STATE
 from service.completion import BACKBONE_WEIGHTS
 from service.database.tables import Checkpoint, Job
-from service.evaluations import goes_on
 from service.settings import Settings
 from worker.backbone_sources import backbone_on_host
 from worker.data_sets import source_on_host
@@ -116,18 +115,17 @@ def look_up(session: Session, job: Job, settings: Settings) -> Wanted:
         BadInput: the job that it takes its backbone from has none to give.
     """
     spec = open_stored(job.spec)
-    wanted = spec.backbone_from if isinstance(spec, BackboneJudged) else None
+    wanted = spec.backbone_from_elsewhere
     source = None
     if wanted is not None and wanted.job is not None:
         assert job.source_job_id is not None, "a job that names a source was submitted with it"
         of = session.get_one(Job, job.source_job_id)
-        step = wanted.select.removeprefix("step ")
         source = (
             _published(session, of, settings.runs_dir)
-            if step == "last"
-            else _checkpoint(session, of, int(step), settings.runs_dir)
+            if wanted.step is None
+            else _checkpoint(session, of, wanted.step, settings.runs_dir)
         )
-    retried = _retried(session, job) if goes_on(spec) and job.retry_of is not None else None
+    retried = _retried(session, job) if spec.goes_on and job.retry_of is not None else None
     return Wanted(settings, spec.data.name, wanted, source, retried)
 
 

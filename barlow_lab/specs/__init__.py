@@ -1,14 +1,25 @@
 """What a job is: typed specs, their validation and their digest. No torch here; service and worker import it."""
 
-from barlow_lab.specs.classification import AugmentSpec, LinearSpec, SemiSupervisedSpec, SvmSpec
-from barlow_lab.specs.common import BackboneFrom, BackboneSpec, DataSpec, JobSpec, ResourcesSpec, RunSpec
-from barlow_lab.specs.detection import DetectionSpec
+from barlow_lab.specs.augment import AugmentSpec
+from barlow_lab.specs.common import BackboneFrom, BackboneSpec, DataSpec, ResourcesSpec, RunSpec
 from barlow_lab.specs.digest import canonical_json, digest
-from barlow_lab.specs.evaluation import BackboneJudged, EvaluationSpec, KnnSpec
+from barlow_lab.specs.faults import Fault
 from barlow_lab.specs.files import load_spec_file
+from barlow_lab.specs.kinds import (
+    BackboneJudged,
+    DetectionSpec,
+    EvaluationSpec,
+    JobSpec,
+    KnnSpec,
+    LinearSpec,
+    PretrainSpec,
+    SemiSupervisedSpec,
+    Spec,
+    SvmSpec,
+)
+from barlow_lab.specs.kinds.pretrain import AdamwSpec, LarsSpec, OptimizerSpec, SgdSpec
 from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveBase, ObjectiveSpec, VicregSpec
-from barlow_lab.specs.parsing import Fault, Spec, SpecError, parse_spec
-from barlow_lab.specs.pretrain import AdamwSpec, LarsSpec, OptimizerSpec, PretrainSpec, SgdSpec
+from barlow_lab.specs.parsing import SpecError, parse_spec
 from barlow_lab.specs.stored import open_stored
 from barlow_lab.specs.views import ViewSpec, ViewsSpec
 

@@ -38,6 +38,9 @@ _LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(/[A-Za-z0-9][A-Za-z0-9._-]*)
 LabelKey = Annotated[str, Field(pattern=_LABEL_PATTERN, max_length=63)]
 """Parts with single slashes between them: MLflow refuses a tag whose name is not a normal path."""
 
+Precision = Literal["fp32", "bf16", "fp16", "fp64"]
+"""fp64 is for tests."""
+
 _SELECT_PATTERN = r"^(last|step [0-9]{1,12})$"
 _SCORE_PATTERN = r"^[a-z0-9_]+$"
 SET_PATTERN = r"^[^/].*/[^/]+$"
@@ -200,6 +203,11 @@ class BackboneFrom(SpecModel):
     random: int | None = Field(None, ge=0, description="Seed of an untrained backbone: the floor to beat")
     pixels: Literal[True] | None = Field(None, description="Judge the raw pixels themselves: the other floor")
 
+    @property
+    def step(self) -> int | None:
+        """The chosen checkpoint of `job`; None: its last one, or another source."""
+        return None if self.select == "last" else int(self.select.removeprefix("step "))
+
     @field_validator("torchvision")
     @classmethod
     def _of_a_classifier(cls, weights: str | None) -> str | None:
@@ -306,23 +314,3 @@ class RunSpec(SpecModel):
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     record: RecordSpec = Field(default_factory=RecordSpec)
     published: PublishedSpec | None = Field(None, description="Published numbers to compare this job's with")
-
-
-class JobSpec(SpecModel):
-    """Fields of every job kind."""
-
-    spec_version: Literal[1] = 1
-    name: Name | None = Field(None, description="Shown in lists; unique within an experiment")
-    data: DataSpec
-    seed: int = Field(0, ge=0, lt=2**31)
-    resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
-    run: RunSpec = Field(default_factory=RunSpec)
-
-    def resolved(self) -> dict[str, Any]:
-        """The whole spec with every default written out, ready for JSON."""
-        return self.model_dump(mode="json", by_alias=True)
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _data_by_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value

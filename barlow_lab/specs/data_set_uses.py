@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from barlow_lab.specs.catalogue import Annotations
-
-LEARNS_FROM: dict[str, tuple[Annotations, ...]] = {
-    "knn": ("class",),
-    "linear": ("class",),
-    "semi_supervised": ("class",),
-    "svm": ("class", "multi_label"),
-    "detection": ("boxes",),
-}
-"""What a job of each kind learns from, one of these; pretraining learns from images alone."""
+from barlow_lab.specs.kinds import KINDS
 
 WORDS: dict[Annotations, str] = {
     "class": "one class an image",
@@ -28,6 +20,13 @@ def said_of(annotations: Sequence[Annotations]) -> str:
     return ", ".join(WORDS[each] for each in annotations) or "no labels"
 
 
+def kinds_in_order() -> list[str]:
+    """All kinds, by what they learn from, from nothing but images to what takes most to draw, and then by name."""
+    order = list(WORDS)
+    return sorted(KINDS, key=lambda kind: ([order.index(each) for each in KINDS[kind].learns_from[:1]], kind))
+
+
 def kinds_for(annotations: Sequence[Annotations]) -> list[str]:
     """Kinds of jobs that a data set with these annotations is for."""
-    return ["pretrain", *(kind for kind, wanted in LEARNS_FROM.items() if set(wanted) & set(annotations))]
+    wanted = {kind: KINDS[kind].learns_from for kind in kinds_in_order()}
+    return [kind for kind, learns_from in wanted.items() if not learns_from or set(learns_from) & set(annotations)]

@@ -26,9 +26,10 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from barlow_lab.specs.catalogue import Annotations, DataSetEntry, built_in_data_sets
 from barlow_lab.specs.common import NAME_PATTERN, NAME_RULE, SET_PATTERN, Name, SpecModel, Text
+from barlow_lab.specs.faults import Fault
 from barlow_lab.specs.files import load_spec_file
 from barlow_lab.specs.known_data_sets import KNOWN
-from barlow_lab.specs.parsing import Fault, SpecError, faults
+from barlow_lab.specs.parsing import SpecError, faults
 from barlow_lab.spelling import nearest, one_reading
 
 ValueRange = Literal["dtype", "file", "percentile"]

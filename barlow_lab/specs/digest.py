@@ -6,9 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from barlow_lab.specs.parsing import Spec
-from barlow_lab.specs.pretrain import PretrainSpec
-from barlow_lab.specs.views import ViewsSpec
+from barlow_lab.specs.kinds import KindSpec
 
 
 def canonical_json(value: Any) -> str:
@@ -16,18 +14,16 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
-def digest(spec: Spec) -> str:
+def digest(spec: KindSpec) -> str:
     """SHA-256 (hex) over what differs from the defaults of the spec version, without `name`, `resources` and `run`.
 
     The result does not depend on the number of ranks, so neither does the digest.
     A default that a later spec version adds leaves the digests of older specs as they are.
     """
-    if isinstance(spec, PretrainSpec):
-        # A preset is a way to write views.a and views.b, which are in the spec in full.
-        views = spec.views.model_copy(update={"preset": ViewsSpec.model_fields["preset"].default})
-        spec = spec.model_copy(update={"views": views})
     changed = _pruned(
-        spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"name", "resources", "run"})
+        spec.as_written_out().model_dump(
+            mode="json", by_alias=True, exclude_defaults=True, exclude={"name", "resources", "run"}
+        )
     )
     science = {**changed, "kind": spec.kind, "spec_version": spec.spec_version}
     return hashlib.sha256(canonical_json(science).encode()).hexdigest()

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from barlow_lab.given_files import open_regular
-from barlow_lab.specs.parsing import Fault, SpecError
+from barlow_lab.specs.faults import Fault
+from barlow_lab.specs.parsing import SpecError
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 50_000

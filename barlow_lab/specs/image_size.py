@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from barlow_lab.specs.catalogue import backbones, built_in_data_sets, network_of
-from barlow_lab.specs.evaluation import EvaluationImages, EvaluationSpec
-from barlow_lab.specs.parsing import Spec
-from barlow_lab.specs.pretrain import PretrainSpec
+from barlow_lab.specs.kinds import EvaluationSpec, Spec
+from barlow_lab.specs.kinds.evaluation import EvaluationImages
 
 SMALLEST = 8
 """Pixels of the smallest side that a spec may ask for."""
@@ -65,8 +64,8 @@ def sized_offline(spec: Spec, siblings: Mapping[str, Spec]) -> tuple[Spec, bool]
     if not isinstance(spec, EvaluationSpec) or not names_no_size(spec):
         return spec, True
     source = siblings.get(spec.backbone_from.job or "")
-    if isinstance(source, PretrainSpec):
-        return with_size(spec, trained_at=source.views.size, data_side=None, network=source.backbone.name), True
+    if source is not None and (made := source.backbone_made) is not None:
+        return with_size(spec, trained_at=made.trained_at, data_side=None, network=made.backbone.name), True
     if spec.backbone_from.torchvision is not None:
         return with_size(spec, trained_at=None, data_side=None), True
     built_in = built_in_data_sets().get(spec.data.name)

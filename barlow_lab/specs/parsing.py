@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from barlow_lab.specs.classification import LinearSpec, SemiSupervisedSpec, SvmSpec
 from barlow_lab.specs.common import RULES
-from barlow_lab.specs.detection import DetectionSpec
-from barlow_lab.specs.evaluation import KnnSpec
+from barlow_lab.specs.faults import Fault
+from barlow_lab.specs.kinds import KINDS, Spec
 from barlow_lab.specs.objectives.own import names_of_own, own_objective
-from barlow_lab.specs.pretrain import PretrainSpec
 from barlow_lab.specs.registered import OBJECTIVES
 from barlow_lab.spelling import nearest, one_reading
 
-Spec = PretrainSpec | LinearSpec | KnnSpec | SemiSupervisedSpec | SvmSpec | DetectionSpec
-KINDS: dict[str, type[Spec]] = {
-    "pretrain": PretrainSpec,
-    "linear": LinearSpec,
-    "knn": KnnSpec,
-    "semi_supervised": SemiSupervisedSpec,
-    "svm": SvmSpec,
-    "detection": DetectionSpec,
-}
 _NAIVE_ACCUMULATION = {
     "accumulate_grad_batches",
     "accumulation",
@@ -37,9 +25,9 @@ _NAIVE_ACCUMULATION = {
 """What others call the sum of the gradients of small batches."""
 
 
-def _tags(field: str) -> tuple[str, ...]:
-    """The names among which a field of a pretraining chooses, the default first; none: it is no such field."""
-    models = _models_in(PretrainSpec.model_fields[field].annotation) if field in PretrainSpec.model_fields else []
+def _tags(model: type[BaseModel], field: str) -> tuple[str, ...]:
+    """The names among which a field of `model` chooses, the default first; none: it is no such field."""
+    models = _models_in(model.model_fields[field].annotation) if field in model.model_fields else []
     if len(models) < 2 or any("name" not in model.model_fields for model in models):
         return ()
     of_the_house = tuple(tag for model in models for tag in _names(model))
@@ -56,14 +44,6 @@ LONGEST_PART = 200
 
 MAX_FAULTS = 100
 """Faults of one reading that are worded; of the others there is only their number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault of a spec: `pointer` is an RFC 6901 JSON pointer to the field."""
-
-    pointer: str
-    message: str
 
 
 class SpecError(ValueError):
@@ -122,11 +102,11 @@ def faults(error: ValidationError, model: type[BaseModel], *, at_most: int = MAX
     out = []
     for item in error.errors(include_url=False)[:at_most]:
         loc = item["loc"]
-        path = [part for i, part in enumerate(loc) if not _is_tag(loc, i) and part != "[key]"]
+        path = [part for i, part in enumerate(loc) if not _is_tag(model, loc, i) and part != "[key]"]
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             known = _field_names(model, loc[:-1])
-            message = f"unknown field{_nearest(str(path[-1]), known) or _of_another(path)}"
+            message = f"unknown field{_nearest(str(path[-1]), known) or _of_another(model, path)}"
             if path[-1] in _NAIVE_ACCUMULATION:
                 message = (
                     "the summed gradient of small batches is another objective: each of them correlates its own "
@@ -136,7 +116,7 @@ def faults(error: ValidationError, model: type[BaseModel], *, at_most: int = MAX
             message = "this field is required"
         elif item["type"] == "union_tag_invalid":
             path.append("name")
-            tag, tags = str(item["ctx"]["tag"])[:100], list(_tags(str(loc[0])))
+            tag, tags = str(item["ctx"]["tag"])[:100], list(_tags(model, str(loc[0])))
             message = f"unknown name {tag!r}; use one of {', '.join(tags)}{_nearest(tag, tags)}"
             if loc[0] == "objective":
                 message += f" (one of your own has to be installed here, registered under the group {OBJECTIVES})"
@@ -154,9 +134,9 @@ def faults(error: ValidationError, model: type[BaseModel], *, at_most: int = MAX
     return out
 
 
-def _is_tag(loc: tuple[int | str, ...], index: int) -> bool:
+def _is_tag(model: type[BaseModel], loc: tuple[int | str, ...], index: int) -> bool:
     """Whether pydantic wrote this part of a location to say which member of a union it took, not the user."""
-    return index == 1 and loc[1] in _tags(str(loc[0]))
+    return index == 1 and loc[1] in _tags(model, str(loc[0]))
 
 
 def _at_both(found: list[Fault], value: Mapping[Any, Any]) -> list[Fault]:
@@ -178,11 +158,11 @@ def _at_both(found: list[Fault], value: Mapping[Any, Any]) -> list[Fault]:
     return list(dict.fromkeys(out))
 
 
-def _of_another(path: list[int | str]) -> str:
+def _of_another(spec: type[BaseModel], path: list[int | str]) -> str:
     """Of which other member of a union the field at `path` is a parameter, in words."""
-    if len(path) != 2 or not _tags(str(path[0])):
+    if len(path) != 2 or not _tags(spec, str(path[0])):
         return ""
-    models = _models_in(PretrainSpec.model_fields[str(path[0])].annotation)
+    models = _models_in(spec.model_fields[str(path[0])].annotation)
     owners = [tag for model in models for tag in _names(model) if path[1] in _field_names(model, ())]
     return f"; it belongs to {' and '.join(owners)}: set `name` to that, or leave it out" if owners else ""
 
@@ -208,7 +188,7 @@ def _field_names(model: type[BaseModel], path: tuple[int | str, ...]) -> list[st
     """Names a user may write at `path`, aliases in place of Python names."""
     models = [model]
     for i, part in enumerate(path):
-        if _is_tag(path, i):
+        if _is_tag(model, path, i):
             named = [m for m in models if part in _names(m)]
             models = named or [own for own in [own_objective(str(part))] if own is not None]
             continue

@@ -31,6 +31,10 @@ class Protocol:
     own."""
 
 
+COSINE = {"shape": "cosine"}
+"""A schedule, as a protocol writes it."""
+
+
 class ScheduleSpec(SpecModel):
     """How the rate falls over a run: by a cosine to 0, or by a factor after given parts of it."""
 

@@ -11,11 +11,10 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from barlow_lab.specs.common import JobSpec
 from barlow_lab.specs.digest import canonical_json
+from barlow_lab.specs.kinds import KINDS, JobSpec
 from barlow_lab.specs.objectives import ObjectiveBase
 from barlow_lab.specs.objectives.own import FaultyObjective, ObjectiveElsewhere, own_objective
-from barlow_lab.specs.parsing import KINDS
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Request
 from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from barlow_lab.specs.parsing import KINDS
+from barlow_lab.specs.kinds import KINDS
 from service.api import auth, browsers, documentation, problems
 from service.api.deps import OPENINGS, TURNS
 from service.api.figures import Figures, MeasureRequests

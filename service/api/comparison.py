@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from barlow_lab.specs import BackboneJudged, SemiSupervisedSpec, canonical_json, open_stored
-from barlow_lab.specs.parsing import KINDS
+from barlow_lab.specs import BackboneJudged, canonical_json, open_stored
+from barlow_lab.specs.kinds import KINDS
 from service.api.comparison_schemas import (
     Cell,
     ComparedJob,
@@ -88,9 +88,10 @@ def _backbones(session: Session, jobs: Sequence[Job]) -> dict[uuid.UUID, str]:
     meant: dict[str, set[str]] = {}
     for job in jobs:
         name, experiment = known[job.source_job_id] if job.source_job_id else (None, None)
-        built = job.spec.get("backbone") or {}
+        spec = _opened(job)
+        built = {} if spec.backbone is None else spec.backbone.model_dump(mode="json", exclude_unset=True)
         told = ", ".join(f"{field} {canonical_json(value)}" for field, value in built.items() if field != "name")
-        said = short[job.id] = backbone_of(_opened(job), name)
+        said = short[job.id] = backbone_of(spec, name)
         long[job.id] = f"{experiment}/{said}" if experiment else f"{said} ({told})"
         meant.setdefault(said, set()).add(canonical_json([str(job.source_job_id), built]))
     return {key: said if len(meant[said]) == 1 else long[key] for key, said in short.items()}
@@ -126,8 +127,7 @@ def _evaluated(job: Job, backbone: str) -> Evaluated:
 
 def _place(job: Job) -> tuple[int, float]:
     """Of a row: by kind, and of a part of the labels the smaller first."""
-    spec = _opened(job)
-    return _KINDS.index(job.kind), (spec.labels.percent or 0.0) if isinstance(spec, SemiSupervisedSpec) else 0.0
+    return _KINDS.index(job.kind), _opened(job).labels_percent
 
 
 def _opened(job: Job) -> BackboneJudged:

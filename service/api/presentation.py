@@ -13,7 +13,6 @@ from service.api.auth import Caller
 from service.api.ownership import may_change
 from service.api.schemas import JobDetail, JobLinks, JobView, JobWarning, LastMetric, Progress, Reason, Recording
 from service.database.tables import Attempt, Experiment, Job, Watermark
-from service.evaluations import goes_on
 from service.ledger import reasons, warnings
 from service.ledger.moves import verbs_of
 from service.ledger.states import JobState
@@ -49,7 +48,7 @@ def job_views(session: Session, settings: Settings, jobs: Sequence[Job], caller:
             cancel_requested=job.cancel_requested_at is not None,
             pause_requested=job.pause_requested_at is not None,
             verbs=sorted(verbs_of(job)) if may_change(caller, settings, job) else [],
-            goes_on=goes_on(open_stored(job.spec)),
+            goes_on=open_stored(job.spec).goes_on,
             retry_of=job.retry_of,
             retries=retries.get(job.id, []),
             progress=None if job.progress is None else Progress.model_validate(job.progress),

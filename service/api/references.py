@@ -6,12 +6,13 @@ import graphlib
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from barlow_lab.specs import DetectionSpec, EvaluationSpec, Fault, PretrainSpec, Spec
-from barlow_lab.specs.catalogue import detector_fault, image_size_fault
+from barlow_lab.specs import Fault, Spec, open_stored
+from barlow_lab.specs.kinds import MAKERS, BackboneMade
 from barlow_lab.spelling import nearest
 from service.api.deps import read_uuid
 from service.database.tables import Checkpoint, Job
@@ -27,16 +28,14 @@ class References:
 
     source: uuid.UUID | Name | None
     after: list[uuid.UUID | Name]
-    network: str | None = None
-    """Architecture of the source's backbone,"""
-    trained_at: int | None = None
-    """and the side in pixels of the views that it is trained on."""
+    made: BackboneMade | None = None
+    """The source's backbone."""
 
 
 def named_in(spec: Spec) -> Iterator[tuple[str, str]]:
     """Each reference of a spec with its pointer."""
-    if not isinstance(spec, PretrainSpec) and spec.backbone_from.job is not None:
-        yield "/backbone_from/job", spec.backbone_from.job
+    if (wanted := spec.backbone_from_elsewhere) is not None and wanted.job is not None:
+        yield "/backbone_from/job", wanted.job
     for i, name in enumerate(spec.run.after):
         yield f"/run/after/{i}", name
 
@@ -49,8 +48,8 @@ class NamedJob:
     name: str
     kind: str
     state: str
-    backbone: str | None
-    views_size: int | None
+    spec: Mapping[str, Any]
+    """As it was stored."""
 
 
 @dataclass(slots=True)
@@ -95,8 +94,7 @@ def look_up(
     siblings = siblings or {}
     named = {name for spec in specs for _, name in named_in(spec) if name not in siblings}
     ids = {job_id for name in named if (job_id := read_uuid(name)) is not None}
-    of_spec = Job.spec["backbone"]["name"].astext, Job.spec["views"]["size"].as_integer()
-    columns = select(Job.id, Job.name, Job.kind, Job.state, *of_spec)
+    columns = select(Job.id, Job.name, Job.kind, Job.state, Job.spec)
     by_id = columns.where(Job.id.in_(ids))
     by_name = columns.where(Job.experiment_id == experiment_id, Job.name.in_(named))
     return Known(
@@ -113,33 +111,34 @@ def resolve(known: Known, spec: Spec) -> tuple[References, list[Fault]]:
     source: uuid.UUID | Name | None = None
     after: list[uuid.UUID | Name] = []
     faults: list[Fault] = []
-    network: str | None = None
-    trained_at: int | None = None
+    made: BackboneMade | None = None
     for pointer, name in named_in(spec):
         is_source = pointer == "/backbone_from/job"
         found: uuid.UUID | Name
         if name in known.siblings:
             sibling = known.siblings[name]
             found = name
-            if is_source and isinstance(sibling, PretrainSpec):
-                network, trained_at = sibling.backbone.name, sibling.views.size
-                faults += _faults_of_backbone(spec, network)
-            elif is_source and sibling is not None:
-                faults.append(Fault(pointer, _wrong_kind(name, sibling.kind)))
+            if is_source and sibling is not None:
+                if (made := sibling.backbone_made) is not None:
+                    faults += spec.faults_of_source(made.backbone.name)
+                else:
+                    faults.append(Fault(pointer, _wrong_kind(name, sibling.kind)))
         else:
             job = known.find(name)
             if job is None:
                 faults.append(Fault(pointer, _unknown(known, name)))
                 continue
             found = job.id
-            faults += _faults_of_source(known.session, spec, job) if is_source else _faults_of_wait(pointer, job)
             if is_source:
-                network, trained_at = job.backbone, job.views_size
+                made = open_stored(job.spec).backbone_made
+                faults += _faults_of_source(known.session, spec, job, made)
+            else:
+                faults += _faults_of_wait(pointer, job)
         if is_source:
             source = found
         else:
             after.append(found)
-    return References(source, after, network, trained_at), faults
+    return References(source, after, made), faults
 
 
 def order(jobs: Mapping[Name, Spec]) -> tuple[list[Name], list[Fault]]:
@@ -164,17 +163,18 @@ def _unknown(known: Known, name: str) -> str:
     return f"the experiment has no job {name!r}; {hint}"
 
 
-def _faults_of_source(session: Session, spec: Spec, job: NamedJob) -> list[Fault]:
-    assert not isinstance(spec, PretrainSpec)
-    if job.kind != "pretrain":
+def _faults_of_source(session: Session, spec: Spec, job: NamedJob, made: BackboneMade | None) -> list[Fault]:
+    wanted = spec.backbone_from_elsewhere
+    assert wanted is not None, "it names the job"
+    if made is None:
         return [Fault("/backbone_from/job", _wrong_kind(job.name, job.kind))]
     if job.state in (JobState.FAILED, JobState.CANCELLED):
         return _faults_of_wait("/backbone_from/job", job)
-    if faults := _faults_of_backbone(spec, job.backbone or ""):
+    if faults := spec.faults_of_source(made.backbone.name):
         return faults
-    if spec.backbone_from.select == "last" or job.state != JobState.SUCCEEDED:
+    if wanted.step is None or job.state != JobState.SUCCEEDED:
         return []
-    step = int(spec.backbone_from.select.removeprefix("step "))
+    step = wanted.step
     kept = select(Checkpoint.step).where(
         Checkpoint.job_id == job.id, Checkpoint.kind != "backbone", Checkpoint.deleted_at.is_(None)
     )
@@ -183,16 +183,6 @@ def _faults_of_source(session: Session, spec: Spec, job: NamedJob) -> list[Fault
         return []
     have = f"it has {', '.join(map(str, steps))}" if steps else "it has none"
     return [Fault("/backbone_from/select", f"job {job.name} has no checkpoint of step {step}; {have}")]
-
-
-def _faults_of_backbone(spec: Spec, backbone: str) -> list[Fault]:
-    """Why an evaluation cannot be one of this network, the one that the job it names makes."""
-    if isinstance(spec, EvaluationSpec):
-        said = image_size_fault(backbone, spec.images.size)
-        return [] if said is None else [Fault("/images/size", said)]
-    assert isinstance(spec, DetectionSpec)
-    said = detector_fault(backbone)
-    return [] if said is None else [Fault("/backbone_from/job", said)]
 
 
 def _faults_of_wait(pointer: str, job: NamedJob) -> list[Fault]:
@@ -205,4 +195,4 @@ def _faults_of_wait(pointer: str, job: NamedJob) -> list[Fault]:
 
 
 def _wrong_kind(name: str, kind: str) -> str:
-    return f"job {name} is a {kind} job and makes no backbone; name a pretrain job"
+    return f"job {name} is a {kind} job and makes no backbone; name a {' or '.join(MAKERS)} job"

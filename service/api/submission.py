@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from barlow_lab.specs import BackboneSpec, EvaluationSpec, Fault, PretrainSpec, Spec, open_stored
+from barlow_lab.specs import BackboneSpec, EvaluationSpec, Fault, Spec, open_stored
 from barlow_lab.specs.catalogue import network_of
 from barlow_lab.specs.image_size import hangs_on_data, with_size
 from barlow_lab.spelling import one_reading
@@ -112,7 +112,7 @@ def plan_job(session: Session, settings: Settings, body: JobBody, experiment_nam
     sized = backbone if backbone and plan.is_known(backbone) else None
     images, classes = fleet.images(spec), fleet.classes(spec.data.name)
     need = plan.memory(spec, sized, classes, images) if sized else None
-    steps_per_epoch, steps = plan.steps(spec, images, classes)
+    steps_per_epoch, steps = spec.planned_steps(images, classes)
     return Plan(
         kind=view.kind,
         spec=view.spec,
@@ -132,12 +132,12 @@ def plan_job(session: Session, settings: Settings, body: JobBody, experiment_nam
 
 def _sized(spec: Spec, references: References, fleet: Fleet) -> Spec:
     """With the image size written out that an evaluation leaves to its source job or its data set."""
-    entry = fleet.data_sets.get(spec.data.name)
+    entry, made = fleet.data_sets.get(spec.data.name), references.made
     return with_size(
         spec,
-        trained_at=references.trained_at,
+        trained_at=None if made is None else made.trained_at,
         data_side=None if entry is None else entry.image_size,
-        network=references.network,
+        network=None if made is None else made.backbone.name,
     )
 
 
@@ -148,7 +148,8 @@ def _tell_of_size(
     yet: `spec` is `asked` with it."""
     entry = fleet.data_sets.get(spec.data.name)
     looked_at = entry is not None and (entry.checked or entry.image_size is not None)
-    if not isinstance(spec, EvaluationSpec) or not hangs_on_data(asked, trained_at=references.trained_at) or looked_at:
+    trained_at = None if references.made is None else references.made.trained_at
+    if not isinstance(spec, EvaluationSpec) or not hangs_on_data(asked, trained_at=trained_at) or looked_at:
         return
     said = (
         f"images.size was left out and is {spec.images.size}: no node has counted data set {spec.data.name!r} yet, so "
@@ -192,11 +193,12 @@ def _backbone(session: Session, spec: Spec, job: Job) -> BackboneSpec | None:
     brings its own, which the worker's host has."""
     if spec.backbone is not None:
         return spec.backbone
-    if not isinstance(spec, PretrainSpec) and spec.backbone_from.torchvision is not None:
-        return BackboneSpec(name=network_of(spec.backbone_from.torchvision))
+    wanted = spec.backbone_from_elsewhere
+    if wanted is not None and wanted.torchvision is not None:
+        return BackboneSpec(name=network_of(wanted.torchvision))
     if job.source_job_id is None:
         return None
     source = session.get(Job, job.source_job_id)
     assert source is not None, "a foreign key holds it"
-    pretraining = open_stored(source.spec)
-    return pretraining.backbone if isinstance(pretraining, PretrainSpec) else None
+    made = open_stored(source.spec).backbone_made
+    return None if made is None else made.backbone

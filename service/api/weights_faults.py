@@ -7,7 +7,7 @@ from functools import cached_property
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from barlow_lab.specs import Fault, PretrainSpec, Spec
+from barlow_lab.specs import Fault, Spec
 from barlow_lab.specs.backbone_files import BackboneFiles, weights_file
 from barlow_lab.spelling import nearest
 from service.database.tables import NOBODY, Node
@@ -28,9 +28,9 @@ class FleetWeights:
     def faults(self, spec: Spec) -> list[Fault]:
         """A backbone_from.file, or the file of a backbone_from.torchvision, that every node has said it does not have.
         While one has not said it yet, or cannot list all that it has, nothing is refused."""
-        if isinstance(spec, PretrainSpec):
+        source = spec.backbone_from_elsewhere
+        if source is None:
             return []
-        source = spec.backbone_from
         file = weights_file(source.file, source.torchvision)
         if file is None or not self._said or any(not there.complete or file in there.names for there in self._said):
             return []

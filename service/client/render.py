@@ -122,8 +122,8 @@ def job(console: Console, job: JobDetail, url: str, mlflow: str | None) -> None:
         console.print(Text(f"warning: {warning.message}{again}", style="yellow"), soft_wrap=True)
     if job.more_warnings:
         console.print(f"and {job.more_warnings:,} other warnings: barlow logs {job.id}")
-    # An evaluation's metrics are the numbers of its result.
-    if job.last_metrics and not (job.kind != "pretrain" and job.result):
+    # Where the result has scores, they are the metrics.
+    if job.last_metrics and "scores" not in (job.result or {}):
         metrics = plain_table("metric", "step", "value")
         for key, point in job.last_metrics.items():
             metrics.add_row(key, str(point.step), value_words(point.value))

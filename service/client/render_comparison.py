@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from barlow_lab.specs.kinds import MAKERS
 from service.api.comparison_schemas import Cell, Comparison, Difference, Evaluated, ScoreRow
 from service.api.schemas import Recipes
 from service.client.render import plain_table, print_table, value_words
@@ -42,7 +43,7 @@ def experiment(console: Console, compared: Comparison) -> None:
     _remarks(console, compared)
     judged = {one.job for one in compared.evaluations}
     for job in compared.jobs:
-        if job.id not in judged and (job.state != JobState.SUCCEEDED or job.kind != "pretrain"):
+        if job.id not in judged and (job.state != JobState.SUCCEEDED or job.kind not in MAKERS):
             console.print(Text(f"not in it: {job.name} ({job.kind}, {job.state})"))
 
 

@@ -10,6 +10,7 @@ import httpx
 import psycopg
 from psycopg.rows import dict_row
 
+from barlow_lab.specs.kinds import MAKERS
 from service import asking
 from service.database.engine import connect
 from service.mlflow_layout import LAYOUT_TAG, metric_name, params
@@ -74,9 +75,7 @@ def compare(
             here, there = _in_database(connection, job["id"]), _in_mlflow(mlflow, run)
             here = {named(key): found for key, found in here.items()}
             points[name] = {key: len(values) for key, values in here.items()}
-            faults += _differences(
-                name, here, there, fewest=_FEWEST_OF_A_PRETRAINING if job["kind"] == "pretrain" else 1
-            )
+            faults += _differences(name, here, there, fewest=_FEWEST_OF_A_PRETRAINING if job["kind"] in MAKERS else 1)
     return Agreement(points, faults)
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import func, or_, select, text
 from sqlalchemy.orm import Session
 
 from barlow_lab.specs.backbone_files import BackboneFiles, weights_file
+from barlow_lab.specs.kinds import KINDS, TAKERS
 from service.database.tables import Attempt, Job, Node, Slot
 from service.ledger.nodes import is_live
 from service.ledger.states import AttemptState
@@ -20,11 +21,11 @@ from service.scheduling.views import AttemptView, Candidate, NodeView, SlotView
 CANDIDATES_PER_SIZE = 1000
 """Jobs of one size that a tick looks at; a small job is seen however many large ones stand before it."""
 
-# Only of an evaluation the spec is read: which weights it judges.
+# Of kinds that take no backbone from elsewhere the spec is not read: it is long.
 _COLUMNS = """
     id, slots, data_set, priority, queued_at, reserved_node, preempting, reason_code, CAST(reason AS text) AS reason,
-    order_key, CASE WHEN kind <> 'pretrain' THEN spec #>> '{backbone_from,file}' END AS file,
-    CASE WHEN kind <> 'pretrain' THEN spec #>> '{backbone_from,torchvision}' END AS torchvision
+    order_key, CASE WHEN kind <> ALL(:without) THEN spec #>> '{backbone_from,file}' END AS file,
+    CASE WHEN kind <> ALL(:without) THEN spec #>> '{backbone_from,torchvision}' END AS torchvision
 """
 
 # The sizes by a loose scan of ix_jobs_queue, which then gives the first jobs of each in their order. A job keeps its
@@ -72,7 +73,8 @@ def read(session: Session, *, lease_seconds: float) -> Rows:
 
 
 def _candidates(session: Session, now: datetime) -> list[Candidate]:
-    found = session.execute(_CANDIDATES, {"now": now, "limit": CANDIDATES_PER_SIZE})
+    without = [kind for kind in KINDS if kind not in TAKERS]
+    found = session.execute(_CANDIDATES, {"now": now, "limit": CANDIDATES_PER_SIZE, "without": without})
     return [
         Candidate(
             row.id,

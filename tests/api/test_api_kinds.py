@@ -10,7 +10,7 @@ import pytest
 from api_kit import PRETRAIN, faults_of
 
 from barlow_lab.specs import BackboneSpec, parse_spec
-from service.api.plan import memory, parameters, steps
+from service.api.plan import memory, parameters
 
 IMAGES = {"data": {"name": "textures"}, "images": {"size": 32, "resize": 32}}
 UNTRAINED = {"backbone_from": {"random": 0}, "backbone": {"name": "tiny"}}
@@ -100,12 +100,12 @@ def test_the_plan_knows_the_steps_of_what_trains(api: httpx.Client) -> None:
     assert (linear["steps_per_epoch"], linear["steps"]) == (3, 300)
     semi = planned(api, SEMI)  # 50 of 500 images of each of 8 classes
     assert (semi["steps_per_epoch"], semi["steps"]) == (6, 120)
-    assert steps(parse_spec({**SEMI, "labels": {"list": "ours"}}), 4000, 8) == (None, None)
-    assert steps(parse_spec({**SEMI, "labels": {"percent": 100}}), 4000, None) == (62, 1240)
-    assert steps(parse_spec(SEMI), 4000, None) == (None, None)
-    assert steps(parse_spec(DETECTION), None) == (None, 24_000)
-    assert steps(parse_spec(DETECTION), 2000) == (125, 24_000)
-    assert steps(parse_spec({"kind": "svm", **IMAGES, **UNTRAINED}), 4000, 8) == (None, None)
+    assert parse_spec({**SEMI, "labels": {"list": "ours"}}).planned_steps(4000, 8) == (None, None)
+    assert parse_spec({**SEMI, "labels": {"percent": 100}}).planned_steps(4000, None) == (62, 1240)
+    assert parse_spec(SEMI).planned_steps(4000, None) == (None, None)
+    assert parse_spec(DETECTION).planned_steps(None, None) == (None, 24_000)
+    assert parse_spec(DETECTION).planned_steps(2000, None) == (125, 24_000)
+    assert parse_spec({"kind": "svm", **IMAGES, **UNTRAINED}).planned_steps(4000, 8) == (None, None)
 
 
 def test_memory_is_of_what_each_kind_trains() -> None:

@@ -47,6 +47,8 @@ def test_memory_follows_its_formula() -> None:
         parse_spec({**PRETRAIN, "batch_size": 100, "resources": {"slots": 2}, "precision": "bf16"}), spec.backbone
     )
     assert half.activations == pytest.approx(need.activations / 2, abs=2)
+    double = memory(parse_spec({**PRETRAIN, "precision": "fp64", "optimizer": {"name": "adamw"}}), spec.backbone)
+    assert double.optimizer == 2 * need.optimizer, "running averages are of the parameters' type"
     small = memory(parse_spec({**PRETRAIN, "backbone": {"name": "resnet18", "stem": "small"}}), SMALL_RESNET)
     large = memory(parse_spec({**PRETRAIN, "backbone": {"name": "resnet18"}}), BackboneSpec(name="resnet18"))
     projector = 2 * 100 * 4 * (2 * 128 + 64)

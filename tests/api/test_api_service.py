@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
-from barlow_lab.specs.parsing import KINDS
+from barlow_lab.specs.kinds import KINDS
 from service.api import problems
 from service.api.app import create_app
 from service.api.idempotency import FORGET_AT_ONE_IN, _number

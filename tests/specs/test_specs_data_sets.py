@@ -15,8 +15,8 @@ from barlow_lab.specs.data_sets import (
     unchecked,
     without_labels,
 )
+from barlow_lab.specs.kinds import KINDS
 from barlow_lab.specs.known_data_sets import KNOWN, where_from
-from barlow_lab.specs.parsing import KINDS
 
 EVERY_FORMAT = """
 imagenet:

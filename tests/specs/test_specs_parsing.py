@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from barlow_lab.specs import Fault, KnnSpec, LinearSpec, PretrainSpec, SpecError, parse_spec
 from barlow_lab.specs.common import RULES
 from barlow_lab.specs.data_sets import DataSource
-from barlow_lab.specs.parsing import KINDS
+from barlow_lab.specs.kinds import KINDS
 
 
 def pretrain(**fields: Any) -> dict[str, Any]:

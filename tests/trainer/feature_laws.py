@@ -16,7 +16,7 @@ from knn_cases import Case, case, peak_bytes, places
 from test_evaluation_svm import machines_of, objects
 
 from barlow_lab.specs import PretrainSpec, parse_spec
-from barlow_lab.specs.evaluation import EvaluationImages
+from barlow_lab.specs.kinds.evaluation import EvaluationImages
 from trainer.data.registry import open_data_set
 from trainer.evaluation import knn, run_evaluation
 from trainer.evaluation.features import extract

@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-from barlow_lab.specs.classification import AugmentSpec
+from barlow_lab.specs.augment import AugmentSpec
 from barlow_lab.specs.views import ViewSpec
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError, UnreadableImage

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 
-from barlow_lab.specs.evaluation import EvaluationImages
+from barlow_lab.specs.kinds.evaluation import EvaluationImages
 from barlow_lab.specs.views import ViewsSpec
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError

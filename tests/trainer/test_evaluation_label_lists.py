@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from barlow_lab.specs.classification import LabelsSpec
 from barlow_lab.specs.data_sets import ImageFolderSource, parse_source
+from barlow_lab.specs.kinds.semi_supervised import LabelsSpec
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError
 from trainer.data.registry import open_data_set

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from barlow_lab.specs.classification import LabelsSpec
 from barlow_lab.specs.data_sets import parse_source
+from barlow_lab.specs.kinds.semi_supervised import LabelsSpec
 from trainer.data.errors import DataError
 from trainer.data.registry import open_data_set
 from trainer.evaluation.label_lists import choose_labels

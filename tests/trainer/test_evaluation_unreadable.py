@@ -13,7 +13,7 @@ from torch import nn
 
 from barlow_lab.journal import read_events
 from barlow_lab.specs.data_sets import ImageFolderSource
-from barlow_lab.specs.evaluation import EvaluationImages
+from barlow_lab.specs.kinds.evaluation import EvaluationImages
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.loading.evaluation import LONGEST, centre_crop, evaluation_batches

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from barlow_lab.specs import LinearSpec, SemiSupervisedSpec
-from barlow_lab.specs.classification import AugmentSpec
+from barlow_lab.specs.augment import AugmentSpec
 from barlow_lab.specs.common import ranks_fault
 from trainer.data.datasets import ImageDataSet
 from trainer.data.loading.labelled import LabelledBatch, LabelledBatches

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from barlow_lab.specs.classification import EvaluationPrecision
+from barlow_lab.specs.kinds.evaluation import EvaluationPrecision
 from trainer.failures import Diverged
 from trainer.optim.build import load_optimizer
 from trainer.optim.eager import Sgd

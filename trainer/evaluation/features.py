@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from barlow_lab.specs.evaluation import EvaluationImages
+from barlow_lab.specs.kinds.evaluation import EvaluationImages
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import NothingReadable
 from trainer.data.loading.evaluation import evaluation_batches

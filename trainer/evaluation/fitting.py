@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
 
-from barlow_lab.specs import DetectionSpec, LinearSpec, SemiSupervisedSpec, digest
+from barlow_lab.specs import BackboneJudged, digest
 from barlow_lab.specs.protocols import ScheduleSpec
 from trainer.data.errors import DataError
 from trainer.evaluation.descent import Descent
@@ -115,7 +115,7 @@ class Fitting(Generic[B]):
     after every `test_every` steps and at the end.
     """
 
-    spec: LinearSpec | SemiSupervisedSpec | DetectionSpec
+    spec: BackboneJudged
     fit: Fit[B]
     plan: Plan
     schedule: ScheduleSpec

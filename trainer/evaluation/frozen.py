@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from barlow_lab.specs.evaluation import EvaluationSpec
+from barlow_lab.specs import EvaluationSpec
 from trainer.evaluation.backbone import FrozenBackbone, open_backbone
 from trainer.evaluation.features import Features, extract
 from trainer.evaluation.splits import D, Splits, open_splits

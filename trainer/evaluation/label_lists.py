@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from barlow_lab.foreign_text import shown
 from barlow_lab.given_files import read_text
-from barlow_lab.specs.classification import LabelsSpec
 from barlow_lab.specs.data_sets import DataSource
+from barlow_lab.specs.kinds.semi_supervised import LabelsSpec
 from barlow_lab.specs.known_data_sets import KNOWN
 from trainer.data.classes import in_words
 from trainer.data.datasets import ImageDataSet, whole_of

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
-from barlow_lab.specs import BackboneJudged, DetectionSpec, KnnSpec, LinearSpec, SemiSupervisedSpec, SvmSpec
+from barlow_lab.outcome import Outcome
+from barlow_lab.specs import BackboneJudged
 from trainer.runtime.context import Context
 
-KNN_PROTOCOL = "knn/1"
+
+def evaluate(spec: BackboneJudged, context: Context) -> Outcome:
+    """What a job ends with that judges the backbone that `spec` names.
+
+    Raises:
+        BadSpec, DataError, Diverged: see `run_evaluation`.
+    """
+    result = run_evaluation(spec, context)
+    if result is None:
+        reason = context.stop.reason
+        return Outcome("stopped", f"stopped: {reason}", step=context.step, reason=reason)
+    headline = result["headline"]
+    measured = f"{spec.kind}: {headline} {result['scores'][headline]['last']:.1f} %"
+    said = f"{measured} of {result['data']['test_images']:,} test images"
+    return Outcome("ok", said, step=context.step, result=result)
 
 
 def run_evaluation(spec: BackboneJudged, context: Context) -> dict[str, Any] | None:
@@ -22,38 +38,6 @@ def run_evaluation(spec: BackboneJudged, context: Context) -> dict[str, Any] | N
         DataError: the data cannot be used.
         Diverged: the training's rate is too high.
     """
-    judged = _judge(spec, context)
-    if judged is None:
-        return None
-    if isinstance(spec, KnnSpec):
-        return {"protocol": KNN_PROTOCOL, "departures": {}, **judged}
-    assert isinstance(spec, LinearSpec | SemiSupervisedSpec | SvmSpec | DetectionSpec)
-    return {"protocol": spec.protocol_name, "departures": spec.departures(), **judged}
-
-
-def _judge(spec: BackboneJudged, context: Context) -> dict[str, Any] | None:
-    # Each one late: none needs what the others import.
-    if isinstance(spec, KnnSpec):
-        from trainer.evaluation.knn import run_knn
-
-        return run_knn(spec, context)
-    if isinstance(spec, SvmSpec):
-        from trainer.evaluation.svm import run_svm
-
-        return run_svm(spec, context)
-    if isinstance(spec, LinearSpec) and spec.protocol == "cached-features":
-        from trainer.evaluation.linear_cached import run_linear_cached
-
-        return run_linear_cached(spec, context)
-    if isinstance(spec, LinearSpec):
-        from trainer.evaluation.linear import run_linear
-
-        return run_linear(spec, context)
-    if isinstance(spec, SemiSupervisedSpec):
-        from trainer.evaluation.semi_supervised import run_semi_supervised
-
-        return run_semi_supervised(spec, context)
-    from trainer.evaluation.detection.running import run_detection
-
-    assert isinstance(spec, DetectionSpec)
-    return run_detection(spec, context)
+    module, _, name = spec.judged_by.partition(":")
+    judged = getattr(importlib.import_module(module), name)(spec, context)
+    return None if judged is None else {"protocol": spec.protocol_name, "departures": spec.departures(), **judged}

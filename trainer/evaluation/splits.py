@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
-from barlow_lab.specs.evaluation import BackboneJudged, EvaluationSpec
+from barlow_lab.specs import BackboneJudged, EvaluationSpec
 from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from barlow_lab.specs.evaluation import EvaluationImages
+from barlow_lab.specs.kinds.evaluation import EvaluationImages
 from trainer.data.datasets import ImageDataSet
 from trainer.data.loading.evaluation import evaluation_batches
 from trainer.diagnostics.nothing_to_learn import Extremes

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from barlow_lab.specs.pretrain import Precision
+from barlow_lab.specs.common import Precision
 
 PARAMETER_DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,

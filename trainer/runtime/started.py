@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 
-from barlow_lab.specs import Spec, digest
+from barlow_lab.specs import digest
 from barlow_lab.specs.data_sets import has_image_files
+from barlow_lab.specs.kinds import KindSpec
 from trainer.data.decoding.jpeg import jpeg_decoder
 from trainer.runtime import checkpoints, collectives
 from trainer.runtime.context import Context
 
 
-def journal_started(context: Context, spec: Spec, *, resume_step: int, **facts: Any) -> None:
+def journal_started(context: Context, spec: KindSpec, *, resume_step: int, **facts: Any) -> None:
     """Journal versions, devices and the ranks' processes; every rank calls it.
 
     `ranks` names each process by pid and start time (clock ticks since boot, /proc/<pid>/stat): a pid alone may be

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Select, String, cast, or_, select
 from sqlalchemy.orm import Session
 
 from barlow_lab.specs.common import Name
-from barlow_lab.specs.parsing import KINDS
+from barlow_lab.specs.kinds import KINDS
 from service.api import examples
 from service.api.auth import Caller, CallerDep
 from service.api.comparison import compare, line_up

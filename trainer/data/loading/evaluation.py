@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from barlow_lab.specs.evaluation import EvaluationImages
+from barlow_lab.specs.kinds.evaluation import EvaluationImages
 from trainer.data.datasets import Images
 from trainer.data.errors import UnreadableImage
 from trainer.data.loading.pool import Job, ahead, pieces

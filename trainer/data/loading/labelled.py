@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from barlow_lab.specs.classification import AugmentSpec
+from barlow_lab.specs.augment import AugmentSpec
 from barlow_lab.specs.views import ViewSpec
 from trainer.data.datasets import ImageDataSet
 from trainer.data.loading.order import global_batches

@@ -7,11 +7,22 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from barlow_lab.specs.catalogue import detector_fault, network_of
-from barlow_lab.specs.classification import EvaluationPrecision
-from barlow_lab.specs.common import ranks_fault, refuse
-from barlow_lab.specs.evaluation import BackboneJudged
+from barlow_lab.specs.catalogue import Annotations, DataSetEntry, detector_fault, network_of
+from barlow_lab.specs.common import Precision, ranks_fault, refuse
+from barlow_lab.specs.faults import Fault, no_whole_batch
+from barlow_lab.specs.kinds.base import Example
+from barlow_lab.specs.kinds.evaluation import BackboneJudged, EvaluationPrecision
 from barlow_lab.specs.protocols import FollowsProtocol, Protocol, ScheduleSpec
+from barlow_lab.specs.slot_memory import (
+    SGD_WORDS,
+    VIEW_WORDS,
+    BackboneSizes,
+    OnTop,
+    SlotMemory,
+    activation_bytes,
+    formula,
+    parameter_bytes,
+)
 
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 
@@ -29,10 +40,43 @@ _CHANGED = (
 
 _OVERLAPS = ("ap", "ap50", "ap75")
 
+_LAYER_4 = 1 / 18
+"""Of the activations of a 224 px view, with the ImageNet stem: those of layer 4, which sees 14 x 14 cells there, as
+many as a region of a detector has."""
+_MASK_WIDTH = 256
+"""Channels of a mask head (trainer.models.detectors)."""
+
 
 class DetectionSpec(FollowsProtocol, BackboneJudged):
     """Faster R-CNN or Mask R-CNN with layers 1 to 3 of a ResNet as trunk and layer 4 as head of each region."""
 
+    learns_from: ClassVar[tuple[Annotations, ...]] = ("boxes",)
+    headlines: ClassVar[Mapping[str, str]] = {"detection_box_ap": "box AP", "detection_mask_ap": "mask AP"}
+    example: ClassVar[Example] = Example(
+        "A detector with masks that starts from an untrained ResNet, on images of a few objects each",
+        {
+            "kind": "detection",
+            "name": "untrained-detector",
+            "data": {"name": "scenes"},
+            "backbone_from": {"random": 0},
+            "backbone": {"name": "tiny_resnet", "stem": "small"},
+            "protocol": "coco-mask-rcnn-c4",
+            # The protocol's schedule is for images of 800 px and eight GPUs.
+            "steps": 200,
+            "warmup_steps": 20,
+            "train_sides": [128],
+            "test_side": 128,
+            "anchor_sizes": [32, 64],
+        },
+        name_in_experiment="masks",
+    )
+    memory_formula: ClassVar[str] = formula(
+        "gradients: parameters x b.",
+        SGD_WORDS,
+        VIEW_WORDS,
+        "activations, an estimate: batch_size / slots x (a view's, with largest train_side x longest_side in place of "
+        "size^2, + rois_per_image x 1/18 of a 224 px view's, which is about what layer 4 keeps of one region).",
+    )
     PROTOCOLS: ClassVar[Mapping[str, Protocol]] = {
         "voc-faster-rcnn-c4": Protocol(
             2,
@@ -111,3 +155,46 @@ class DetectionSpec(FollowsProtocol, BackboneJudged):
             )
         refuse(faults)
         return self
+
+    @property
+    def products(self) -> Precision:
+        return self.precision
+
+    @property
+    def judged_by(self) -> str:
+        return "trainer.evaluation.detection.running:run_detection"
+
+    def planned_steps(self, images: int | None, classes: int | None) -> tuple[int | None, int | None]:
+        return None if images is None else min(images, self.data.limit or images) // self.batch_size, self.steps
+
+    def put_on_top(self, features: int, classes: int | None) -> OnTop:
+        if classes is None:
+            return OnTop(head=None)
+        # trainer.models.detectors: proposals on the maps of layer 3, half as wide as layer 4 throughout the ResNet
+        # family; a batch normalisation after layer 4; classes and boxes of a region; masks.
+        narrow, sorts, anchors = features // 2, classes + 1, len(self.anchor_sizes) * len(self.anchor_ratios)
+        proposals = 9 * narrow * narrow + narrow + 5 * anchors * (narrow + 1)
+        regions = 2 * features + 5 * sorts * (features + 1)
+        masks = 4 * features * _MASK_WIDTH + _MASK_WIDTH + sorts * (_MASK_WIDTH + 1) if self.masks else 0
+        return OnTop(head=proposals + regions + masks)
+
+    def memory(self, sizes: BackboneSizes, classes: int | None, images: int | None) -> SlotMemory:
+        trained = (sizes.parameters + self.put_on_top(sizes.features, classes).total) * parameter_bytes(self.precision)
+        image = sizes.view_bytes(max(self.train_sides) * self.longest_side)
+        image += self.rois_per_image * _LAYER_4 * sizes.bytes_of_224_imagenet
+        image *= activation_bytes(self.precision) / 4
+        activations = round(-(-self.batch_size // self.resources.slots) * image)
+        return SlotMemory(weights=trained, gradients=trained, optimizer=trained, activations=activations)
+
+    def faults_of_annotations(self, entry: DataSetEntry) -> list[Fault]:
+        if not self.masks or "masks" in entry.annotations:
+            return []
+        said = f"{self.data.name} has no masks; leave masks out, or take a data set in COCO's format"
+        return [Fault("/masks", said)]
+
+    def faults_of_size(self, images: int, classes: int | None, counted: str) -> list[Fault]:
+        return no_whole_batch(self.batch_size, images, counted)
+
+    def faults_of_source(self, network: str) -> list[Fault]:
+        said = detector_fault(network)
+        return [] if said is None else [Fault("/backbone_from/job", said)]

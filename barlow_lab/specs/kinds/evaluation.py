@@ -1,13 +1,25 @@
-"""What every evaluation spec shares, and the evaluations that train nothing: nearest neighbours."""
+"""What every evaluation shares, and what those share that judge one feature vector an image."""
 
 from __future__ import annotations
 
-from typing import Literal
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from barlow_lab.specs.catalogue import image_size_fault, network_of
-from barlow_lab.specs.common import BackboneFrom, BackboneSpec, JobSpec, Name, SpecModel, refuse
+from barlow_lab.specs.common import BackboneFrom, BackboneSpec, Name, SpecModel, ranks_fault, refuse
+from barlow_lab.specs.faults import Fault, SplitUse
+from barlow_lab.specs.kinds.base import KindSpec
+from barlow_lab.specs.slot_memory import BackboneSizes, OnTop, SlotMemory, activation_bytes, parameter_bytes
+
+EvaluationPrecision = Literal["fp32", "bf16", "fp64"]
+"""fp64 is for tests."""
+
+FROZEN_WORDS = "activations: nothing is kept for backward; batch_size / slots x one twentieth of a view's."
+_FROZEN = 20
+"""A pass without a gradient keeps so much less than one with."""
 
 
 class EvaluationImages(SpecModel):
@@ -47,8 +59,11 @@ def _resized(size: int) -> int:
     return round(size * 8 / 7)
 
 
-class BackboneJudged(JobSpec):
+class BackboneJudged(KindSpec):
     """Fields that every evaluation shares. `data.split` is the labelled training split."""
+
+    run_by: ClassVar[str] = "trainer.evaluation.running:evaluate"
+    takes_backbone: ClassVar[bool] = True
 
     backbone_from: BackboneFrom
     backbone: BackboneSpec | None = Field(
@@ -60,6 +75,52 @@ class BackboneJudged(JobSpec):
     def score_names(self) -> tuple[str, ...]:
         """Scores that the result may have; a data set of few classes has less of them."""
         return "top1", "top5"
+
+    @property
+    @abstractmethod
+    def judged_by(self) -> str:
+        """MODULE:FUNCTION of the trainer that judges: (spec, Context) -> the result without its protocol, or None."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this version knows its protocol: a stored spec may name a former one."""
+        return True
+
+    @property
+    def protocol_name(self) -> str:
+        """Kind, protocol and version, as a result quotes it; of a kind with one protocol the kind's name is enough."""
+        return f"{self.kind}/1"
+
+    @property
+    def protocol_version(self) -> int:
+        """Of this version; it rises when the same fields come to give another result."""
+        return 1
+
+    def refused_version(self, begun: int) -> str | None:
+        """Why a run that began under version `begun` of the protocol cannot go on, with the remedy; None: it can."""
+        return None
+
+    def departures(self) -> dict[str, dict[str, Any]]:
+        """Fields that are not the protocol's: {field: {"protocol": its value, "here": the value}}."""
+        return {}
+
+    @property
+    def labels_in_words(self) -> str | None:
+        """Which of the labels it learns from; None: all of them."""
+        return None
+
+    @property
+    def labels_percent(self) -> float:
+        """How many of the labels it learns from, which orders evaluations of a kind; 0 where it does not say."""
+        return 0.0
+
+    @property
+    def backbone_from_elsewhere(self) -> BackboneFrom | None:
+        return self.backbone_from
+
+    @property
+    def splits(self) -> Sequence[SplitUse]:
+        return SplitUse("/data/split", self.data.split), SplitUse("/test_split", self.test_split)
 
     @model_validator(mode="after")
     def _architecture(self) -> BackboneJudged:
@@ -74,7 +135,7 @@ class BackboneJudged(JobSpec):
     @model_validator(mode="after")
     def _published(self) -> BackboneJudged:
         known = self.score_names
-        said = f"{self.kind} has no score of this name; use {', '.join(known)}"  # type: ignore[attr-defined]
+        said = f"{self.kind} has no score of this name; use {', '.join(known)}"
         told = self.run.published.scores if self.run.published is not None else {}
         refuse({("run", "published", "scores", name): said for name in told if name not in known})
         return self
@@ -106,12 +167,38 @@ class EvaluationSpec(BackboneJudged):
             refuse({("images", "size"): said})
         return self
 
+    def faults_of_source(self, network: str) -> list[Fault]:
+        said = image_size_fault(network, self.images.size)
+        return [] if said is None else [Fault("/images/size", said)]
 
-class KnnSpec(EvaluationSpec):
-    """Weighted k-nearest-neighbour vote by cosine similarity of frozen features."""
+    def planned_steps(self, images: int | None, classes: int | None) -> tuple[int | None, int | None]:
+        return None, None
 
-    kind: Literal["knn"] = "knn"
-    k: int = Field(20, ge=1, description="Neighbours that vote; published rows use 20 and 200")
-    temperature: float = Field(
-        0.07, gt=0.0, description="A neighbour of similarity s votes with weight exp(s / T); published rows: 0.07, 0.1"
-    )
+    def put_on_top(self, features: int, classes: int | None) -> OnTop:
+        return OnTop()
+
+    def frozen_memory(self, sizes: BackboneSizes, classes: int | None, *, features: int) -> SlotMemory:
+        """With a frozen backbone, whatever is put on it trained, and so many bytes of features kept."""
+        on_top, parameter = self.put_on_top(sizes.features, classes).total, parameter_bytes(self.products)
+        view = sizes.view_bytes(self.images.size**2) * activation_bytes(self.products) / 4
+        return SlotMemory(
+            weights=(sizes.parameters + on_top) * parameter,
+            gradients=on_top * parameter,
+            optimizer=on_top * parameter,
+            activations=round(-(-self.batch_size // self.resources.slots) * view / _FROZEN),
+            features=features,
+        )
+
+    def classifier(self, features: int, classes: int | None) -> OnTop:
+        """A linear classifier with a bias on so many features."""
+        return OnTop(head=None if classes is None else features * classes + classes)
+
+    def batch_fault(self) -> str | None:
+        """What is wrong with the batch of a training on images, as far as it is known before the data are."""
+        batch, limit = self.batch_size, self.data.limit
+        if limit is not None and batch > limit:
+            return (
+                f"batch_size {batch} is above data.limit {limit}: the last partial batch is dropped, so there would be "
+                f"no step at all; use at most {limit}"
+            )
+        return ranks_fault(batch, self.resources.slots)

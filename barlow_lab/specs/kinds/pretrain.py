@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from barlow_lab.specs.catalogue import image_size_fault
-from barlow_lab.specs.common import BackboneSpec, DataSpec, JobSpec, SpecModel, ranks_fault, refuse
+from barlow_lab.specs.catalogue import DataSetEntry, image_size_fault
+from barlow_lab.specs.common import BackboneSpec, DataSpec, Precision, SpecModel, ranks_fault, refuse
+from barlow_lab.specs.faults import Fault, SplitUse, no_whole_batch
+from barlow_lab.specs.kinds.base import BackboneMade, Example, KindSpec
 from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveSpec
 from barlow_lab.specs.objectives.own import judged
+from barlow_lab.specs.slot_memory import (
+    VIEW_WORDS,
+    BackboneSizes,
+    OnTop,
+    SlotMemory,
+    activation_bytes,
+    formula,
+    parameter_bytes,
+)
 from barlow_lab.specs.views import ViewsSpec
-
-Precision = Literal["fp32", "bf16", "fp16", "fp64"]
 
 
 def _leaves_a_pair(width: Any) -> Any:
@@ -106,8 +117,44 @@ class PretrainDataSpec(DataSpec):
     )
 
 
-class PretrainSpec(JobSpec):
+class PretrainSpec(KindSpec):
     """Pretrain a backbone."""
+
+    run_by: ClassVar[str] = "trainer.pretraining:pretrain"
+    makes_backbone: ClassVar[bool] = True
+    headlines: ClassVar[Mapping[str, str]] = {
+        "loss": "loss",
+        "effective_rank": "effective rank",
+        "knn_top1": "kNN top-1",
+        "probe_top1": "linear top-1",
+    }
+    example: ClassVar[Example] = Example(
+        "Pretrain a backbone; what is left out is the paper's value",
+        {
+            "kind": "pretrain",
+            "name": "textures-tiny",
+            "data": {"name": "textures"},
+            "views": {"preset": "small_images", "size": 32},
+            "backbone": {"name": "tiny"},
+            "projector": {"widths": [128, 128, 128]},
+            "objective": {"name": "barlow_twins", "lambda": 0.01},
+            "optimizer": {"name": "adamw", "learning_rate": 0.003, "reference_batch_size": None},
+            "epochs": 30,
+            "batch_size": 128,
+        },
+        name_in_experiment="pretrain",
+        changes_in_experiment={"backbone": {"name": "tiny_resnet", "stem": "small"}},  # a detector judges it, too
+    )
+    memory_formula: ClassVar[str] = formula(
+        "gradients: parameters x b. optimizer: parameters x b for each running average, one for lars and sgd, two for "
+        "adamw.",
+        VIEW_WORDS,
+        "activations: 2 views x micro_batch (else batch_size) / slots x (a view's + b' x (2 x hidden widths + last "
+        "width)), 1 view where the objective has a momentum copy embed the other, and with micro_batch the embeddings "
+        "of the whole batch and their gradient. features, of objectives that cluster all images: images x d x 4. "
+        "objective: b x d^2 for a direct loss, that / 8 or the slots if more for a sharded one, b x ((batch / slots)^2 "
+        "+ 2 x batch x d with several slots) for a dual one, and b x parameters for a momentum copy.",
+    )
 
     kind: Literal["pretrain"] = "pretrain"
     data: PretrainDataSpec
@@ -219,3 +266,82 @@ class PretrainSpec(JobSpec):
     def steps_per_epoch(self, images: int) -> int:
         """Whole batches in one epoch; the last partial batch is dropped."""
         return min(images, self.data.limit or images) // self.batch_size
+
+    @property
+    def backbone_made(self) -> BackboneMade | None:
+        return BackboneMade(self.backbone, self.views.size)
+
+    @property
+    def in_words(self) -> str | None:
+        length = f"{self.max_steps:,} steps" if self.max_steps else f"{self.epochs:,} epochs"
+        return f"{self.backbone.name} by {self.objective.name} on {self.data.name}, {length} at most"
+
+    @property
+    def products(self) -> Precision:
+        return self.precision
+
+    def as_written_out(self) -> PretrainSpec:
+        # A preset is a way to write views.a and views.b, which are in the spec in full.
+        views = self.views.model_copy(update={"preset": ViewsSpec.model_fields["preset"].default})
+        return self.model_copy(update={"views": views})
+
+    def planned_steps(self, images: int | None, classes: int | None) -> tuple[int | None, int | None]:
+        return (None, None) if images is None else (self.steps_per_epoch(images), self.total_steps(images))
+
+    def put_on_top(self, features: int, classes: int | None) -> OnTop:
+        widths = [features, *self.projector.widths]
+        return OnTop(projector=sum(a * b for a, b in pairwise(widths)) + sum(2 * hidden for hidden in widths[1:-1]))
+
+    def memory(self, sizes: BackboneSizes, classes: int | None, images: int | None) -> SlotMemory:
+        *hidden, last = self.projector.widths
+        slots = self.resources.slots
+        parameter, activation = parameter_bytes(self.precision), activation_bytes(self.precision)
+        parameters = sizes.parameters + self.put_on_top(sizes.features, classes).total
+        view = sizes.view_bytes(self.views.size**2) * activation / 4
+        piece = (self.micro_batch or self.batch_size) / slots
+        views = 1 if self.objective.momentum_copy else 2
+        activations = views * piece * (view + activation * (2 * sum(hidden) + last))
+        if self.micro_batch is not None:
+            activations += 2 * 2 * -(-self.batch_size // slots) * last * parameter
+        held = self.objective.numbers_held(samples=self.batch_size, features=last, ranks=slots)
+        if self.objective.momentum_copy:
+            held += parameters
+        kept = 0
+        if self.objective.holds_all_images and images is not None:
+            kept = min(images, self.data.limit or images)
+        return SlotMemory(
+            weights=parameters * parameter,
+            gradients=parameters * parameter,
+            optimizer=parameters * parameter * (2 if self.optimizer.name == "adamw" else 1),
+            activations=round(activations),
+            features=4 * last * kept,
+            objective=parameter * held,
+        )
+
+    @property
+    def splits(self) -> Sequence[SplitUse]:
+        return (SplitUse("/data/split", self.data.split, labelled=False),)
+
+    @property
+    def reads_folder_whole(self) -> bool:
+        return self.data.format == "images"
+
+    def faults_of_annotations(self, entry: DataSetEntry) -> list[Fault]:
+        """Of the probes."""
+        probes, name = self.run.record.probes, self.data.name
+        if probes is None:
+            return []
+        if "class" not in entry.annotations:
+            said = f"the probes need one class an image, and {name} has none; leave them out"
+            return [Fault("/run/record/probes", said)]
+        splits = {"split": probes.split, "test_split": probes.test_split}
+        uses = [SplitUse(f"/run/record/probes/{field}", split) for field, split in splits.items()]
+        faults = [fault for use in uses for fault in use.faults(name, entry)]
+        images = entry.splits.get(probes.split)
+        if images is not None and probes.k > images:
+            said = f"{probes.k:,} neighbours, and split {probes.split!r} of {name} has {images:,} images; use fewer"
+            faults.append(Fault("/run/record/probes/k", said))
+        return faults
+
+    def faults_of_size(self, images: int, classes: int | None, counted: str) -> list[Fault]:
+        return no_whole_batch(self.batch_size, images, counted)

@@ -1,0 +1,104 @@
+"""A kind tells by itself what is asked of it: whoever asks names none."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from barlow_lab.specs import parse_spec
+from barlow_lab.specs.data_set_uses import kinds_in_order
+from barlow_lab.specs.kinds import KINDS, MAKERS, TAKERS
+from service.api import examples
+
+ROOT = Path(__file__).resolve().parents[2]
+CLASSES = {model.__name__ for model in KINDS.values()}
+OWN_FILES = (
+    "barlow_lab/specs/kinds/",
+    "trainer/pretraining.py",
+    *(f"trainer/evaluation/{name}.py" for name in ("knn", "linear", "linear_cached", "semi_supervised", "svm")),
+    "trainer/evaluation/detection/",
+)
+"""Of the kinds themselves; the first has the list of them."""
+NAMED = {
+    "barlow_lab/specs/__init__.py": "what a user imports",
+    "service/local/demo.py": "the jobs of its recipe, by their names",
+    "service/local/agreement.py": "metrics of probes",
+    "trainer/probes.py": "metrics of probes",
+}
+
+
+def namings(source: str) -> Iterator[str]:
+    """A kind's name, alone or before a metric's, as a value; and a test or an import of its spec."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if node.value in KINDS or node.value.startswith(tuple(f"{kind}_" for kind in KINDS)):
+                yield f"{node.lineno}: {node.value!r}"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+            tested = {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}
+            yield from (f"{node.lineno}: isinstance of {name}" for name in tested & CLASSES)
+
+
+def test_nobody_asks_which_kind_it_is() -> None:
+    found = {
+        str(path.relative_to(ROOT)): list(namings(path.read_text()))
+        for room in ("barlow_lab", "service", "worker", "trainer")
+        for path in (ROOT / room).rglob("*.py")
+    }
+    named = {path: said for path, said in found.items() if said and not path.startswith(OWN_FILES)}
+    assert {path: said for path, said in named.items() if path not in NAMED} == {}
+    asking = (path for room in ("service", "worker") for path in (ROOT / room).rglob("*.py"))
+    assert [str(path) for path in asking if any(name in path.read_text() for name in CLASSES)] == []
+
+
+def test_what_a_kind_is_called_and_what_it_makes_and_takes_stands_in_the_list() -> None:
+    assert list(KINDS) == ["pretrain", "linear", "knn", "semi_supervised", "svm", "detection"]
+    assert MAKERS == ("pretrain",)
+    assert TAKERS == ("linear", "knn", "semi_supervised", "svm", "detection")
+    for kind, model in KINDS.items():
+        spec = parse_spec(model.example.value)
+        assert (type(spec), spec.kind) == (model, kind)
+        assert (spec.backbone_made is not None, spec.backbone_from_elsewhere is not None) == (
+            kind in MAKERS,
+            kind in TAKERS,
+        )
+
+
+def test_examples_and_kinds_of_a_data_set_stand_in_their_order() -> None:
+    assert list(examples.JOBS) == ["pretrain", "linear", "semi_supervised", "knn", "svm", "detection"]
+    assert list(examples.EXPERIMENT["jobs"]) == ["pretrain", "knn", "linear", "ten-percent", "svm", "masks"]
+    assert kinds_in_order() == ["pretrain", "knn", "linear", "semi_supervised", "svm", "detection"]
+
+
+JUDGED: dict[str, Any] = {"data": "textures", "backbone_from": {"job": "p"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "trains"),
+    [
+        ({"kind": "pretrain", "data": "textures", "precision": "bf16"}, True),
+        ({"kind": "linear", **JUDGED, "precision": "bf16"}, True),
+        ({"kind": "linear", **JUDGED, "precision": "bf16", "protocol": "cached-features"}, False),
+        ({"kind": "semi_supervised", **JUDGED, "precision": "bf16", "labels": {"percent": 10}}, True),
+        ({"kind": "detection", **JUDGED, "precision": "bf16"}, True),
+        ({"kind": "knn", **JUDGED}, False),
+        ({"kind": "svm", **JUDGED}, False),
+    ],
+)
+def test_what_trains_no_network_starts_over_and_is_exact(spec: dict[str, Any], trains: bool) -> None:
+    parsed = parse_spec(spec)
+    assert (parsed.trains_network, parsed.goes_on, parsed.products) == (trains, trains, "bf16" if trains else "fp32")
+
+
+def test_each_formula_says_what_its_kind_has_and_nothing_of_others() -> None:
+    words = {kind: model.memory_formula for kind, model in KINDS.items()}
+    assert len(set(words.values())) == len(words)
+    for said in words.values():
+        assert said.startswith("bytes on each slot. weights: ")
+        assert said.endswith("leave about 2 GB.")
+    assert [kind for kind, said in words.items() if "objective: " in said] == ["pretrain"]
+    assert [kind for kind, said in words.items() if "feature width" in said] == ["linear", "knn", "svm"]
