@@ -122,7 +122,7 @@ def _defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
     model = KINDS.get(spec["kind"])
     if model is None:
         return {}
-    given: dict[str, Any] = {"data": spec["data"]["name"]}
+    given: dict[str, Any] = {"data": open_stored(spec).data.name}
     for field, choice in (("views", "preset"), ("optimizer", "name"), ("objective", "name")):
         if isinstance(spec.get(field), dict) and choice in spec[field]:
             given[field] = {choice: spec[field][choice]}

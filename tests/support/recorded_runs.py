@@ -80,9 +80,9 @@ class RecordedRun:
             session.execute(delete(Checkpoint).where(Checkpoint.job_id == self.id, Checkpoint.kind == "backbone"))
 
 
-def judge(lab: Lab, source: UUID, select: str) -> UUID:
-    """An evaluation of a checkpoint (`step N`) or the backbone (`last`) of a job."""
-    spec = {"kind": "knn", "data": {"name": "digits"}, "backbone_from": {"job": "recorded", "select": select}}
+def judge(lab: Lab, source: UUID, select: str, kind: str = "knn") -> UUID:
+    """A job of `kind` that takes a checkpoint (`step N`) or the backbone (`last`) of another."""
+    spec = {"kind": kind, "data": {"name": "digits"}, "backbone_from": {"job": "recorded", "select": select}}
     with lab.sessions.begin() as session:
         experiment = jobs.ensure_experiment(session, "lab")
         facts: dict[str, Any] = {"name": None, "after": [], "source_job_id": source, "actor": "test", "user": None}

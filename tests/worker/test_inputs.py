@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import later_kind
 import pytest
 from lab import Lab
 from sqlalchemy.orm import Session
@@ -54,9 +55,9 @@ class Source:
             facts = {"name": None, "after": [], "source_job_id": source, "actor": "test", "user": None}
             return jobs.submit(session, experiment_id=experiment.id, spec=parse_spec(spec), **facts)
 
-    def resolve(self, select: str) -> dict:
+    def resolve(self, select: str, kind: str = "knn") -> dict:
         backbone_from = {"job": "pretrain", "select": select}
-        job = self.post({"kind": "knn", "data": {"name": "digits"}, "backbone_from": backbone_from}, self.id)
+        job = self.post({"kind": kind, "data": {"name": "digits"}, "backbone_from": backbone_from}, self.id)
         with self.lab.sessions() as session:
             return resolve(session, job, self.lab.settings)
 
@@ -75,6 +76,12 @@ def test_last_is_the_published_backbone_and_a_step_is_its_checkpoint(source: Sou
     folder = source.run / "attempts/0001/checkpoints/step-00000014"
     checkpoint = {"checkpoint": str(folder), "sha256": sha256_of(folder / "state.pt")}
     assert source.resolve("step 14") == {"backbone": checkpoint, "data": data}
+
+
+def test_a_kind_of_a_later_version_is_asked_for_its_source(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    later_kind.add(monkeypatch)
+    for select in ("last", "step 14"):
+        assert source.resolve(select, "continued") == source.resolve(select)
 
 
 @pytest.mark.parametrize("select", ["last", "step 21"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import later_kind
 import pytest
 from lab import Lab
 from recorded_runs import RecordedRun, judge
@@ -183,9 +184,11 @@ def test_of_an_ended_job_too(lab: Lab) -> None:
     assert run.there() == _names(1, 1, 3)
 
 
-def test_an_open_evaluation_keeps_its_step_and_no_other(lab: Lab) -> None:
+@pytest.mark.parametrize("kind", ["knn", "continued"])
+def test_an_open_job_keeps_the_step_it_takes_and_no_other(lab: Lab, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    later_kind.add(monkeypatch)
     run, janitor = RecordedRun(lab, keep_last=1), _janitor(lab)
-    judging = judge(lab, run.id, "step 2")
+    judging = judge(lab, run.id, "step 2", kind)
     judge(lab, run.id, "last")
     run.write(1, 2, 3)
     run.record()

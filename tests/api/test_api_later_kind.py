@@ -1,0 +1,43 @@
+"""A pretraining that takes its backbone from another job is known by what it says, not by what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import later_kind
+import pytest
+from api_kit import KNN, PRETRAIN, faults_of
+
+
+@pytest.fixture(autouse=True)
+def _later(monkeypatch: pytest.MonkeyPatch) -> None:
+    later_kind.add(monkeypatch)
+
+
+def continued(**source: Any) -> dict[str, Any]:
+    return {**PRETRAIN, "kind": "continued", "backbone_from": source}
+
+
+def test_it_waits_for_the_job_that_it_goes_on_from_and_is_judged_itself(api: httpx.Client) -> None:
+    source = api.post("/jobs", json={**PRETRAIN, "name": "source"}).json()
+    made = api.post("/jobs", json={**continued(job="source"), "name": "more"})
+    assert made.status_code == 201, made.text
+    assert (made.json()["state"], source["name"] in made.json()["reason"]["words"]) == ("waiting", True)
+    judging = {key: value for key, value in KNN.items() if key != "images"} | {"backbone_from": {"job": "more"}}
+    judged = api.post("/jobs", json=judging)
+    assert judged.status_code == 201, judged.text
+    assert judged.json()["spec"]["images"]["size"] == PRETRAIN["views"]["size"], (
+        "that of the views that it is trained on"
+    )
+    together = {"source": PRETRAIN, "more": continued(job="source"), "judge": {**judging}}
+    assert api.post("/experiments", json={"name": "e", "jobs": together}).status_code == 201
+
+
+def test_what_it_cannot_go_on_from_is_refused(api: httpx.Client, add_node: Callable[..., None]) -> None:
+    add_node("gpu-1", 1)
+    assert "no job 'nothing'" in faults_of(api.post("/jobs", json=continued(job="nothing")))["/backbone_from/job"]
+    api.post("/jobs", json={**KNN, "backbone_from": {"pixels": True}, "name": "judged"})
+    refused = api.post("/jobs", json=continued(job="judged"))
+    assert "is a knn job and makes no backbone; name a pretrain job" in faults_of(refused)["/backbone_from/job"]
