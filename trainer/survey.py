@@ -26,7 +26,7 @@ from barlow_lab.specs.catalogue import DataSetEntry
 from barlow_lab.specs.common import NAME_PATTERN
 from barlow_lab.specs.data_sets import DataSource, ImageFolderSource, annotations_of, load_data_sets, unchecked
 from trainer.data.binary_files import BinaryImages
-from trainer.data.classes import alike
+from trainer.data.classes import alike, different
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
 from trainer.data.errors import DataError
 from trainer.data.folder_names import at_odds
@@ -81,6 +81,13 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
     for images in found.values():
         for said in alike(images.classes):
             note(f"data set {name!r}: {said}")
+    with_classes = sorted(
+        (split for split, images in found.items() if images.classes), key=lambda split: split != "train"
+    )
+    for split in with_classes[1:]:
+        pair = with_classes[0], split
+        if unlike := different(name, pair, (found[pair[0]].classes, found[split].classes)):
+            note(f"{unlike} (a job that learns from one and is judged on the other is refused)")
     for pair in itertools.pairwise(found):
         for said in at_odds(pair, (found[pair[0]], found[pair[1]])):
             note(f"data set {name!r}: {said}")

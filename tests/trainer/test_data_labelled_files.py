@@ -70,6 +70,8 @@ def test_the_fingerprint_of_a_list_is_of_names_sizes_and_classes(lists):
 @pytest.mark.parametrize(("line", "message"), [
     ("a/abbey/one.jpg", r"train.csv, line 1: 'a/abbey/one.jpg' is no image; a line is the path"),
     ("a/abbey/one.jpg -1", "line 1: .* is no image"),
+    ("file,class\na/abbey/one.jpg,0", "line 1: 'file,class' is no image; .* without a heading, commas or quotes$"),
+    ("a/abbey/one.jpg,0", "line 1: .* is no image; .* without a heading, commas or quotes$"),
     ("a/abbey/one.jpg 12345678901234567890", "line 1: .* is no image"),
     ("../one.jpg 0", "names ../one.jpg, which is outside the folder of the images, .*/images; put it there, or name a"),
     ("/etc/one.jpg 0", "names /etc/one.jpg, which is outside the folder of the images"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import runs
 from PIL import Image
 
 from barlow_lab.specs import parse_spec
-from barlow_lab.specs.data_sets import ImageFolderSource
+from barlow_lab.specs.data_sets import CocoFiles, CocoSource, ImageFolderSource
 from trainer.data.classes import alike, different, uneven
 from trainer.data.datasets import ArrayDataSet
 from trainer.data.errors import DataError
@@ -65,6 +66,29 @@ def test_classes_that_one_split_alone_has_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as refused:
         run(tmp_path / "run", entry)
     assert str(refused.value) == said
+    source = ImageFolderSource(format="image_folder", root=tmp_path / "data")
+    (note,) = survey("mine", source, lambda said: None).notes
+    assert note == f"{said} (a job that learns from one and is judged on the other is refused)"
+
+
+def test_categories_in_another_order_are_noted_where_every_job_refuses_them(tmp_path: Path) -> None:
+    splits = {}
+    for number, (split, names) in enumerate({"test": "ba", "train": "ab", "val": "ab"}.items()):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (9, 8), (90, 70 * number, 0)).save(tmp_path / split / "0.png")
+        value = {
+            "images": [{"id": 0, "file_name": "0.png", "width": 9, "height": 8}],
+            "annotations": [{"id": 0, "image_id": 0, "category_id": 1, "bbox": [1, 1, 4, 4]}],
+            "categories": [{"id": place, "name": name} for place, name in enumerate(names)],
+        }
+        (tmp_path / f"{split}.json").write_text(json.dumps(value))
+        splits[split] = CocoFiles(images=split, annotations=f"{split}.json")
+    notes = survey("mine", CocoSource(format="coco", root=tmp_path, splits=splits), lambda said: None).notes
+    assert [said for said in notes if "different" in said] == [
+        "splits train and test of mine have different classes: the names are the same in another order, 'a' stands in "
+        "train where 'b' stands in test; give each class the same number in both (a job that learns from one and is "
+        "judged on the other is refused)"
+    ]
 
 
 def test_classes_that_differ_in_their_unicode_form_alone_are_told_apart(tmp_path: Path) -> None:

@@ -187,6 +187,14 @@ def test_a_file_names_images_with_or_without_folders(tmp_path, text):
         ("\n \n", "names no image"),
         (b"\xff\xfe\x00", "cannot be read: list.txt: it is no text in UTF-8; save it as that"),
         ("a\\0.jpg\n", r"a\\0.jpg: not in the data set; write / between folders in place of "),
+        (
+            "filename,label\na/0.jpg,a\n",
+            r"filename,label, a/0.jpg,a: not in the data set; a line is the name of one image",
+        ),
+        (
+            '"a/0.jpg";0\n',
+            r"not in the data set; .* without a heading, quotes, commas or semicolons, so write a table's col",
+        ),
     ],
 )
 def test_a_list_that_does_not_name_each_image_once_is_refused(tmp_path, text, said):

@@ -7,6 +7,8 @@ import itertools
 import os
 import pickle
 import struct
+import sys
+import types
 import zipfile
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -294,6 +296,25 @@ def test_objects_beside_the_weights_are_refused_with_the_remedy(tmp_path: Path) 
     path = saved(tmp_path, {"model": weights(), "args": argparse.Namespace(lr=1)})
     with pytest.raises(ValueError, match=r"holds argparse.Namespace beside tensors.*save its state_dict alone"):
         loaded(path)
+
+
+@pytest.mark.parametrize("former", [False, True])
+def test_a_learner_of_fastai_is_called_so_and_its_remedy_gives_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, former: bool
+) -> None:
+    module = types.ModuleType("fastai.learner")
+    monkeypatch.setitem(sys.modules, "fastai", types.ModuleType("fastai"))
+    monkeypatch.setitem(sys.modules, "fastai.learner", module)
+    module.Learner = type("Learner", (), {"__module__": "fastai.learner"})  # type: ignore[attr-defined]
+    learner = module.Learner()
+    learner.model = nn.Sequential(nn.Sequential(*source().children()), nn.Linear(2, 2))
+    path = tmp_path / "export.pkl"
+    torch.save(learner, path, pickle_protocol=2, _use_new_zipfile_serialization=not former)
+    with pytest.raises(ValueError, match=r"export.pkl is a Learner that fastai exported \(it holds fastai") as refused:
+        loaded(path)
+    assert "`torch.save(load_learner('export.pkl').model[0].state_dict(), 'body.pth')`" in str(refused.value)
+    body = saved(tmp_path, learner.model[0].state_dict())
+    assert torch.equal(features(loaded(body)), features(source()))
 
 
 @pytest.mark.parametrize("former", [False, True])

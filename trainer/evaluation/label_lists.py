@@ -31,6 +31,10 @@ from trainer.evaluation.other_splits import OtherSplits
 
 NAMED = 5
 """Names that an error gives."""
+NO_TABLE = (
+    "a line is the name of one image, perhaps a blank and its class behind it, without a heading, quotes, commas or "
+    "semicolons, so write a table's column of names alone"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +204,8 @@ def listed(
     meant = {line: each for line, each in found.items() if each is not None and each.place != SEVERAL}
     absent = [line for line in lines if found[line] is None]
     backslash = f"; {BACKSLASHES}" if any("\\" in line for line in absent) else ""
-    _refuse(file, lines, names, absent, f"not in the data set{backslash}")
+    table = f"; {NO_TABLE}" if any(mark in line for line in absent for mark in ",;") else ""
+    _refuse(file, lines, names, absent, f"not in the data set{backslash}{table}")
     several = "the name of several images; put more of its folders before it"
     _refuse(file, lines, names, [line for line in lines if line not in meant], several)
     if others is not None:

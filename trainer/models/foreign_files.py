@@ -120,12 +120,19 @@ def _read(path: Path) -> Any:
     except OSError:
         raise
     except Exception as error:  # of a damaged file torch's reader may say anything
-        raise ValueError(f"{path.name} {_refusal(error)}") from error
+        raise ValueError(f"{path.name} {_refusal(error, path)}") from error
 
 
-def _refusal(error: Exception) -> str:
+def _refusal(error: Exception, path: Path) -> str:
     """Why a file is not read. An UnpicklingError's own words advise to execute it."""
     what = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    if what is not None and what[1].startswith("fastai."):
+        return (
+            f"is a Learner that fastai exported (it holds {shown(what[1])}), no weights alone, and is not opened: that "
+            "could execute anything; where it is trusted, save the body of its network with fastai, "
+            f"`torch.save(load_learner({path.name!r}).model[0].state_dict(), 'body.pth')`, `.model` where there is "
+            "no head behind a body"
+        )
     if what is not None:
         return (
             f"holds {what[1]} beside tensors, numbers and texts, and is not opened: that could execute anything; "

@@ -98,7 +98,9 @@ def _read(path: Path, classes: int | None, tick: Callable[[], None]) -> tuple[Na
             if not parts:
                 continue
             if len(parts) != 2 or not _NUMBER.fullmatch(parts[1]):
-                raise DataError(f"{path}, line {number}: {printable(line.strip())[:100]!r} is no image; {FORMAT}")
+                no_table = ", without a heading, commas or quotes" if re.search(rb"[,;]", line) else ""
+                told = f"{printable(line.strip())[:100]!r} is no image; {FORMAT}{no_table}"
+                raise DataError(f"{path}, line {number}: {told}")
             label = int(float(parts[1]))
             if classes is not None and label >= classes and beyond is None:
                 beyond = f"{path}, line {number}: class {label} of {classes}; classes count from 0"
