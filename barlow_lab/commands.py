@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from barlow_lab.streams import ready_streams
 
+_OWNER, _EVERYBODY = 0o700, 0o777
 _NOT_TAKEN = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 
@@ -21,6 +22,7 @@ def run_command(name: str, main: Callable[[], int | None], *, needs_folder: bool
     left. And where the command `needs` the folder that it is started in and that is gone.
     """
     ready_streams()
+    keep_own_rights()
     if needs_folder and (word := missing_folder()):
         sys.exit(f"{name}: {word}")
     try:
@@ -38,6 +40,12 @@ def run_command(name: str, main: Callable[[], int | None], *, needs_folder: bool
     finally:
         _give_up_what_is_left()
     sys.exit(status)
+
+
+def keep_own_rights() -> None:
+    """Take from this process' umask what it takes from the owner: a program that cannot read what it has written, or
+    enter what it has made, ends in the middle of its work. Others get no more by it."""
+    os.umask(os.umask(_EVERYBODY) & ~_OWNER)
 
 
 def _give_up_what_is_left() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 ENCODE = "python3 -c \"import getpass, urllib.parse as u; print(u.quote(getpass.getpass(), safe=''))\""
 """The command that asks for a password and prints it percent-encoded."""
@@ -45,6 +45,30 @@ def check_address(url: str, schemes: tuple[str, ...]) -> None:
             "host or port is none. Write them percent-encoded (@ is %40, / is %2F, ? is %3F, # is %23, % is %25, ; is "
             f"%3B, [ is %5B, ] is %5D, a blank is %20); this asks for a password and prints it so: {ENCODE}"
         )
+
+
+def refuse_secret(url: str) -> None:
+    """Refuse an HTTP address that people are shown, if more stands in it than where a server is.
+
+    Raises:
+        ValueError: holds no part of the address, and the remedy.
+    """
+    if re.search(r"[@?#\s]", url):
+        raise ValueError(
+            "it is shown to people, and is to have no user name, password, query or blank in it: https://HOST:PORT, or "
+            "https://HOST:PORT/PATH"
+        )
+
+
+def without_user(url: str) -> tuple[str, str | None, str | None]:
+    """An HTTP address that check_address takes without its user name and password, and these two in clear."""
+    scheme, _, rest = url.partition("://")
+    authority = re.split("[/?]", rest, maxsplit=1)[0]
+    user, there, _ = authority.rpartition("@")
+    if not there:
+        return url, None, None
+    name, _, password = user.partition(":")
+    return f"{scheme}://{rest[len(user) + 1 :]}", unquote(name), unquote(password)
 
 
 def _is_text(decoded: bytes) -> bool:

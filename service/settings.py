@@ -18,7 +18,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from service.addresses import check_address
+from service.addresses import check_address, refuse_secret
 from service.web.origins import origin_of, read_hosts, read_origins
 
 SECRETS_DIR = Path("/run/secrets")
@@ -179,6 +179,13 @@ class Settings(FromEnvironment):
         if url is not None:
             text = url.get_secret_value() if isinstance(url, SecretStr) else url
             check_address(text, _SCHEMES[info.field_name or ""])
+        return url
+
+    @field_validator("public_url", "mlflow_public_url")
+    @classmethod
+    def _an_address_for_people_holds_no_secret(cls, url: str | None) -> str | None:
+        if url is not None:
+            refuse_secret(url)
         return url
 
     @field_validator("allowed_hosts")

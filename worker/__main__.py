@@ -10,6 +10,7 @@ import logging
 import resource
 
 from barlow_lab import kernel
+from barlow_lab.commands import keep_own_rights
 from barlow_lab.streams import ready_streams
 from service import logs, marks, surroundings
 from service.settings import read_settings
@@ -20,6 +21,7 @@ log = logging.getLogger("worker")
 def main() -> int:
     """Run the worker; returns the exit status: 0 after a drain, 2 if it could not start."""
     ready_streams()
+    keep_own_rights()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logs.to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
     if marks.sees_hidden():

@@ -12,6 +12,7 @@ import socket
 
 import uvicorn
 
+from barlow_lab.commands import keep_own_rights
 from barlow_lab.streams import ready_streams
 from service import logs, surroundings
 from service.api.app import create_app
@@ -24,6 +25,7 @@ from service.web.listening import bind
 def main() -> None:
     """Listen, print the address, serve until a signal. Exit code 1: it cannot listen where it is to."""
     ready_streams()
+    keep_own_rights()
     logs.to_stderr("%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     surroundings.disown_all()
     settings = read_settings()

@@ -9,6 +9,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from barlow_lab.specs import open_stored
+from service.addresses import without_user
 from service.api.auth import Caller
 from service.api.ownership import may_change
 from service.api.schemas import JobDetail, JobLinks, JobView, JobWarning, LastMetric, Progress, Reason, Recording
@@ -122,7 +123,8 @@ def last_metrics(session: Session, job_id: uuid.UUID) -> dict[str, LastMetric]:
 def mlflow_base(settings: Settings) -> str | None:
     """MLflow's address, as a browser reaches it, without a slash at its end; None: there is none."""
     base = settings.mlflow_public_url or settings.mlflow_url
-    return None if base is None else base.rstrip("/")
+    # The worker's address may have a password in it, which is none of its readers'.
+    return None if base is None else without_user(base)[0].rstrip("/")
 
 
 def mlflow_page(settings: Settings, experiment_id: str | None, run_id: str | None = None) -> str | None:

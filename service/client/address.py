@@ -60,9 +60,11 @@ def address(url: str | None, data: Path) -> str:
     """`url`, or else the address of the stack whose `barlow up` runs on the directory `data`.
 
     Raises:
-        Unreachable: there is none.
+        Unreachable: there is none, or it holds a password.
     """
-    return url or _written(data / _FILE).api
+    found = url or _written(data / _FILE).api
+    token_store.canonical(found)
+    return found
 
 
 def _is_own_stack(found: str, written: _Written) -> bool:

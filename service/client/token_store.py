@@ -10,12 +10,14 @@ from pathlib import Path
 import httpx
 
 from barlow_lab import private_folders
-from barlow_lab.given_files import open_regular, parse_json, read_at_most
+from barlow_lab.given_files import Refused, open_regular, parse_json, read_at_most
+from service.addresses import refuse_secret
 from service.client.api import ApiError, Unreachable
 from service.loopback import is_loopback
 
 VARIABLE = "BARLOW_TOKEN"
 """A token in the environment wins over a stored one."""
+_FOLDER = "XDG_CONFIG_HOME"
 MAX_BYTES = 1 << 20
 """Of the file of tokens, each of which has some hundred."""
 
@@ -61,19 +63,41 @@ def forget(url: str) -> bool:
 
 
 def file() -> Path:
-    """Where the tokens are."""
-    configured = os.environ.get("XDG_CONFIG_HOME", "")
+    """Where the tokens are.
+
+    Raises:
+        ApiError: no variable says where, and this account has no home.
+    """
+    configured = os.environ.get(_FOLDER, "")
     # The XDG specification: a relative path is invalid and to be ignored.
-    folder = Path(configured) if os.path.isabs(configured) else Path.home() / ".config"
+    try:
+        folder = Path(configured) if os.path.isabs(configured) else Path.home() / ".config"
+    except RuntimeError:
+        raise ApiError(f"this account has no home to keep tokens in; set {_FOLDER} to a folder of yours") from None
     return folder / "barlow" / "tokens.json"
+
+
+def _unusable(path: Path, error: OSError) -> ApiError:
+    named = _FOLDER if os.path.isabs(os.environ.get(_FOLDER, "")) else "HOME"
+    return ApiError(
+        f"{path}, where tokens are kept, cannot be used: {error.strerror or error}. {named} says where it is: set "
+        f"{_FOLDER} to a folder that is yours"
+    )
 
 
 def canonical(url: str) -> str:
     """One spelling of an address: host in lower case, no default port, no slash at the end.
 
     Raises:
-        Unreachable: it is none.
+        Unreachable: it is none, or holds a password.
     """
+    try:
+        refuse_secret(url)
+    except ValueError as error:
+        raise Unreachable(
+            f"the address of the API (--url or BARLOW_URL) is no good: {error}. A token is kept by `barlow login`, or "
+            f"stands in {VARIABLE}"
+        ) from None
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -94,6 +118,10 @@ def _load() -> dict[str, str]:
             found = parse_json(read_at_most(opened, MAX_BYTES, path).decode("utf-8"))
     except FileNotFoundError:
         return {}
+    except Refused:
+        raise
+    except OSError as error:
+        raise _unusable(path, error) from None
     except ValueError:
         found = None
     if not isinstance(found, dict) or not all(isinstance(token, str) for token in found.values()):
@@ -106,11 +134,18 @@ def _save(tokens: dict[str, str]) -> None:
 
 
 def write_private(path: Path, content: str) -> None:
-    """Write a file that only its owner can read, by rename."""
-    private_folders.make(path.parent)
+    """Write a file that only its owner can read, by rename.
+
+    Raises:
+        ApiError: it cannot be written; names the variable that says where it is.
+    """
     # Beside and renamed: never half a file, and never one with a wider mode.
     part = path.with_name(f"{path.name}.{os.getpid()}")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-        opened.write(content)
-    part.rename(path)
+    try:
+        private_folders.make(path.parent)
+        part.unlink(missing_ok=True)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            opened.write(content)
+        part.rename(path)
+    except OSError as error:
+        raise _unusable(path, error) from None

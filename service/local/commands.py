@@ -73,6 +73,8 @@ def up(
         from service.local.stack import ENDPOINTS, Stack
     except ImportError as error:
         raise _missing_extra(error) from error
+    if word := missing_folder():
+        raise FileNotFoundError(word)
     _stop_on_signals()
     stack = Stack(
         data,

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from barlow_lab.commands import keep_own_rights
 from barlow_lab.streams import ready_streams
 from service import logs, surroundings
 from service.broker import make_celery, send_wake
@@ -43,6 +44,7 @@ logger = logging.getLogger("service.scheduling")
 def main() -> int:
     """Exit code 0 after SIGTERM or SIGINT, 1 when the database or the lock is lost."""
     ready_streams()
+    keep_own_rights()
     logs.to_stderr("%(asctime)s %(levelname)s %(message)s")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

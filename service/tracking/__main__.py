@@ -12,6 +12,7 @@ import uvicorn
 from pydantic import ValidationError
 from uvicorn.supervisors import Multiprocess
 
+from barlow_lab.commands import keep_own_rights
 from barlow_lab.streams import ready_streams
 from service.settings import in_words
 from service.tracking import surroundings
@@ -23,6 +24,7 @@ from service.web.listening import bind
 def main() -> None:
     """Bring MLflow's database up to date, listen, serve until a signal. Exit code 1: it cannot."""
     ready_streams()
+    keep_own_rights()
     try:
         settings = TrackingSettings()
         surroundings.move_in(settings)

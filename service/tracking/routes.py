@@ -33,6 +33,8 @@ CLOSED: Access = frozenset()
 HEALTH = "/health"
 """Whether the process answers; asks for nothing, for container engines."""
 
+GRAPHQL = "/graphql"
+
 _ROUTES: list[tuple[Access, str]] = [
     # Pages, and what they are made of.
     (READ, "GET /"),
@@ -43,8 +45,8 @@ _ROUTES: list[tuple[Access, str]] = [
     (CLOSED, "POST /api/3.0/mlflow/ui-telemetry"),
     (CLOSED, "GET /build/{*}"),  # the folder of the pages under another name
     # Everything that it can be asked reads, its mutations, too; a test holds that against the schema.
-    (READ, "GET /graphql"),
-    (READ, "POST /graphql"),
+    (READ, f"GET {GRAPHQL}"),
+    (READ, f"POST {GRAPHQL}"),
     # Experiments.
     (READ, "GET /api/2.0/mlflow/experiments/get"),
     (READ, "GET /api/2.0/mlflow/experiments/get-by-name"),

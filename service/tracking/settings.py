@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from service.addresses import check_address
+from service.addresses import check_address, refuse_secret
 from service.settings import POSTGRES, FromEnvironment, long_token
 from service.web.origins import Names, read_hosts
 
@@ -42,6 +42,13 @@ class TrackingSettings(FromEnvironment):
     @classmethod
     def _an_address_is_read_one_way(cls, url: SecretStr) -> SecretStr:
         check_address(url.get_secret_value(), POSTGRES)
+        return url
+
+    @field_validator("api_url", "mlflow_public_url")
+    @classmethod
+    def _an_address_for_people_holds_no_secret(cls, url: str | None) -> str | None:
+        if url is not None:
+            refuse_secret(url)
         return url
 
     @field_validator("mlflow_token")

@@ -247,3 +247,40 @@ def test_login_warns_before_a_token_goes_over_plain_http(
 def test_what_no_header_can_carry_is_refused(token: str) -> None:
     with pytest.raises(Unauthorized, match="barlow login"):
         Client("http://barlow", token)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://me:hunter2@127.0.0.1:9", "http://me:hun@ter2/x@127.0.0.1:9", "http://hunter2@127.0.0.1:9"),
+        *("me:hunter2@lab", "https://me:hunter2@[::1", "http://me:hunter2@lab:99999999", "http://lab/?token=hunter2"),
+    ],
+)
+@pytest.mark.parametrize("command", ["jobs", "login", "logout", "open", "token list"])
+def test_an_address_with_a_password_is_refused_and_not_shown(
+    command: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors and remedies show the address; a token has places of its own."""
+    monkeypatch.setenv("BARLOW_URL", url)
+    done = CliRunner().invoke(app, command.split())
+    assert done.exit_code == 1
+    assert "(--url or BARLOW_URL) is no good" in done.output
+    assert "`barlow login`, or stands in BARLOW_TOKEN" in " ".join(done.output.split())
+    assert "ter2" not in done.output
+
+
+@pytest.mark.parametrize("variable", ["XDG_CONFIG_HOME", "HOME"])
+@pytest.mark.parametrize("place", ["/dev/null", "a file", "a file in it", "/proc"])
+def test_a_place_for_tokens_that_is_none_is_named_with_its_variable(
+    variable: str, place: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    (tmp_path / "barlow").touch()
+    (tmp_path / ".config").mkdir()
+    (tmp_path / ".config/barlow").touch()
+    monkeypatch.setenv(variable, {"a file": str(tmp_path / "barlow"), "a file in it": str(tmp_path)}.get(place, place))
+    done = CliRunner().invoke(app, ["login", "--url", address], input=ADMIN)
+    assert done.exit_code == 1
+    said = " ".join(done.output.split())
+    assert "tokens.json, where tokens are kept, cannot be used: " in said
+    assert f"{variable} says where it is: set XDG_CONFIG_HOME to a folder that is yours" in said

@@ -14,7 +14,10 @@ from pydantic import ValidationError
 from sqlalchemy import make_url
 
 from service.addresses import check_address
+from service.api.presentation import mlflow_base
 from service.settings import Settings
+from service.tracking.settings import TrackingSettings
+from worker.recorder.mlflow_run import make_client
 
 SCHEMES = ("postgresql",)
 HOST = "postgresql://barlow:{}@db.example:5432/lab"
@@ -109,3 +112,26 @@ def test_each_program_says_it_in_a_line(module: str) -> None:
     assert done.stderr.startswith("BARLOW_DATABASE_URL: it cannot be read: ")
     assert "cret" not in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["public_url", "mlflow_public_url", "api_url"])
+@pytest.mark.parametrize("url", ["http://me:hunter2@lab", "http://me:hun@ter2@lab", "http://lab/?key=hunter2"])
+def test_an_address_that_people_are_shown_holds_no_password(name: str, url: str) -> None:
+    tracking = {"mlflow_database_url": "postgresql://unused", "mlflow_artifacts_dir": ".", "mlflow_token": "x" * 32}
+    for settings, others in ((Settings, {"database_url": "postgresql://unused"}), (TrackingSettings, tracking)):
+        if name in settings.model_fields:
+            with pytest.raises(ValidationError, match="it is shown to people, and is to have no user name") as caught:
+                settings(**{**others, name: url})  # type: ignore[arg-type]
+            assert "ter2" not in str(caught.value)
+
+
+def test_the_password_of_the_workers_mlflow_is_in_no_link_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(database_url="postgresql://unused", mlflow_url="http://lab:hun%40ter2@127.0.0.1:9/mlflow/")  # type: ignore[arg-type]
+    assert mlflow_base(settings) == "http://127.0.0.1:9/mlflow"
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "x")
+    client = make_client(settings.mlflow_url, "the token")
+    assert (os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]) == ("lab", "hun@ter2")
+    with pytest.raises(Exception, match="Connection refused") as caught:
+        client.search_experiments()
+    assert "ter2" not in str(caught.value)

@@ -71,7 +71,11 @@ def test_a_module_of_ours_by_its_name(tmp_path: Path, module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["barlow jobs", "barlow spec spec.yaml", "barlow demo", "barlow-train s --run-dir r"]
+    "command",
+    [
+        *("barlow jobs", "barlow spec spec.yaml", "barlow demo", "barlow-train s --run-dir r"),
+        *("barlow up", "barlow up --data /nonexistent/lab", "barlow login", "barlow open", "barlow token list"),
+    ],
 )
 def test_a_folder_that_is_gone_is_said(tmp_path: Path, command: str) -> None:
     """Whoever removed it in another terminal sees its name in the prompt still."""

@@ -44,6 +44,53 @@ def test_a_search_is_of_bounded_cost(tracking: Tracking) -> None:
     assert tracking.ask("GET", "/api/2.0/mlflow/experiments/search", "reader", params={"filter": joined(40)}).is_error
 
 
+_OUTPUT = '{test(inputString: "x") {output}}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"query": "{a" * 5000 + "}" * 5000},
+        {"query": '{test(inputString: "}}}' + "[" * 300 + "]" * 300 + '") {output}}'},
+        {"query": "{test(inputString: " + "[" * 300 + "]" * 300 + ") {output}}"},
+        {"query": "query($a: " + "[" * 500 + "Int" + "]" * 500 + ") {test(inputString: $a) {output}}"},
+        {"query": '{test(inputString: "x") {' + "output " * 900 + "}}"},
+        {"query": "{"},
+        {"query": None},
+        {"query": 5},
+        {},
+        [],
+        [{"query": _OUTPUT}],
+        json.dumps({"query": _OUTPUT}),
+        {"query": _OUTPUT, "variables": "x"},
+        {"query": _OUTPUT, "variables": [1]},
+    ],
+    ids=lambda body: json.dumps(body)[:40],
+)
+def test_what_is_no_graphql_is_refused_before_mlflow_breaks_at_it(tracking: Tracking, body: Any) -> None:
+    for role in ("reader", "admin"):
+        refused = tracking.ask("POST", "/graphql", role, json=body)
+        assert refused.status_code == 400, refused.text
+        assert refused.json()["message"]
+    answered = tracking.ask("POST", "/graphql", "reader", json={"query": _OUTPUT, "variables": None})
+    assert answered.json()["data"] == {"test": {"output": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/graphql"), ("POST", "/graphql"), ("POST", "/graphql?query={a}")]
+)
+def test_nor_is_no_question_at_all(tracking: Tracking, method: str, path: str) -> None:
+    assert tracking.ask(method, path, "reader").status_code == 400
+
+
+def test_a_body_is_nested_so_deep(tracking: Tracking) -> None:
+    """What reads it next goes less deep: it is called from further down."""
+    for depth in (100, 930, 30_000):
+        content = b'{"max_results": 1, "x": ' + b"[" * depth + b"]" * depth + b"}"
+        for path in ("/api/2.0/mlflow/experiments/search", "/graphql"):
+            assert tracking.ask("POST", path, "reader", content=content).status_code == 400
+
+
 @pytest.mark.parametrize(
     "body",
     [

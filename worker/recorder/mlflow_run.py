@@ -20,6 +20,7 @@ from PIL import Image
 
 from barlow_lab.given_files import read_bytes
 from service import surroundings
+from service.addresses import without_user
 from service.loopback import NotOurs, require_ours
 from service.mlflow_layout import LAYOUT_TAG
 from service.recording import JOB_TAG
@@ -77,7 +78,10 @@ def make_client(url: str, token: str | None = None, *, same_account: bool = Fals
         MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
         GIT_PYTHON_REFRESH="quiet",
     )
-    if token is not None:
+    url, user, password = without_user(url)  # MLflow's errors show it
+    if password is not None:
+        os.environ.update(MLFLOW_TRACKING_USERNAME=user or "", MLFLOW_TRACKING_PASSWORD=password)
+    elif token is not None:
         # Not as a token alone: what ~/.mlflow/credentials of the account says would be sent in its place.
         os.environ.update(MLFLOW_TRACKING_USERNAME="barlow", MLFLOW_TRACKING_PASSWORD=token)
     from mlflow import MlflowClient
