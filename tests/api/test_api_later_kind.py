@@ -1,4 +1,4 @@
-"""A pretraining that takes its backbone from another job is known by what it says, not by what it lacks."""
+"""Kinds that a test adds are known by what they say: a pretraining from a job's backbone, an evaluation of one file."""
 
 from __future__ import annotations
 
@@ -41,3 +41,16 @@ def test_what_it_cannot_go_on_from_is_refused(api: httpx.Client, add_node: Calla
     api.post("/jobs", json={**KNN, "backbone_from": {"pixels": True}, "name": "judged"})
     refused = api.post("/jobs", json=continued(job="judged"))
     assert "is a knn job and makes no backbone; name a pretrain job" in faults_of(refused)["/backbone_from/job"]
+
+
+def test_an_evaluation_of_one_file_is_planned_submitted_and_shown(api: httpx.Client) -> None:
+    judging = {**KNN, "kind": "nearest_mean", "backbone_from": {"random": 0}, "backbone": {"name": "tiny"}}
+    plan = api.post("/jobs?validate_only=true", json=judging).json()
+    assert (plan["kind"], plan["steps"], plan["memory"]["features"]) == ("nearest_mean", None, 4000 * 128 * 4)
+    made = api.post("/jobs", json=judging).json()
+    assert (made["kind"], made["goes_on"], made["state"]) == ("nearest_mean", False, "queued")
+    assert [job["id"] for job in api.get("/jobs?kind=nearest_mean").json()["items"]] == [made["id"]]
+    wrong = {**judging, "data": "scenes", "k": 3}
+    assert faults_of(api.post("/jobs", json=wrong))["/k"] == "unknown field"
+    del wrong["k"]
+    assert "nearest_mean learns from one class an image" in faults_of(api.post("/jobs", json=wrong))["/data/name"]
