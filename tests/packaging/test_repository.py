@@ -40,6 +40,13 @@ def test_a_command_says_its_version(module: str) -> None:
     assert said.stdout == f"barlow-lab {PROJECT['version']}\n"
 
 
+@pytest.mark.parametrize("page", sorted(page.name for page in (ROOT / "docs").glob("a*.md")))
+def test_a_page_for_those_who_change_it_names_files_that_are_there(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    named = set(re.findall(r"`((?:barlow_lab|service|trainer|worker|tests|recipes)/[\w/.-]+)`", text))
+    assert [path for path in named if not (ROOT / path).exists() and "NAME" not in path] == []
+
+
 @pytest.mark.parametrize(
     "page",
     [
