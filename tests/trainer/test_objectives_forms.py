@@ -1,4 +1,4 @@
-"""The three forms of the objective are one function: float64, against the document's own statement of it.
+"""The three forms of the objective are one function: float64, against the paper's own statement of it.
 
 The same on several ranks: test_runtime_ranks.py.
 """

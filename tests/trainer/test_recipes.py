@@ -134,7 +134,7 @@ def test_an_evaluation_s_file_is_its_protocol_without_a_departure_on_a_backbone_
     assert spec.departures() == {}
     assert spec.backbone_from.file == "barlowtwins/resnet50.pth"
     assert spec.backbone.name == "resnet50"
-    assert "Document and circulating code differ" in (RECIPES / f"{name}.yaml").read_text("utf-8") or (
+    assert "Paper and circulating code differ" in (RECIPES / f"{name}.yaml").read_text("utf-8") or (
         name == "segmentation-coco"
     )
 

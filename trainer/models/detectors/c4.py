@@ -2,7 +2,7 @@
 
 Stem and layers 1 to 3 of the backbone make the maps; anchors of every size and ratio stand on each cell of them;
 layer 4, and a batch normalisation after it, read each region (He et al. 2019, the configuration for pretrained
-backbones that the document follows). Nothing is frozen.
+backbones that Barlow Twins follows). Nothing is frozen.
 
 COCO's crowds are not trained on, and regions on them are background; VOC's difficult objects are trained on as any
 other: both as in detectron2.
