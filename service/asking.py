@@ -76,7 +76,7 @@ def _look(request: httpx.Request) -> None:
             connection = info["return_value"]
             try:
                 _require_ours(connection)
-            except AnotherAccounts:
+            except httpx.ConnectError:
                 connection.close()
                 raise
 
@@ -89,7 +89,7 @@ async def _look_async(request: httpx.Request) -> None:
             connection = info["return_value"]
             try:
                 await asyncio.to_thread(_require_ours, connection)
-            except AnotherAccounts:
+            except httpx.ConnectError:
                 await connection.aclose()
                 raise
 
@@ -106,6 +106,8 @@ def _require_ours(connection: Any) -> None:
         require_ours(host, port)
     except NotOurs as error:
         raise AnotherAccounts(str(error)) from None
+    except ConnectionError as error:
+        raise httpx.ConnectError(str(error)) from None
 
 
 def _proxy(url: httpx.URL) -> tuple[str, httpx.URL | None]:

@@ -58,7 +58,7 @@ def listeners(port: int) -> set[int] | None:
 
 
 class NotOurs(ConnectionError):
-    """Where a server of this account is expected, another account listens, or nobody any more."""
+    """Where a server of this account is expected, another account listens."""
 
 
 def is_of(account: int, port: int) -> bool:
@@ -75,13 +75,14 @@ def require_ours(host: str, port: int) -> None:
 
     Raises:
         NotOurs: says whose the port is, and the remedy.
+        ConnectionError: nobody listens there any more.
     """
     if not is_loopback(host) or is_of(os.geteuid(), port):
         return
-    remedy = "nothing secret is sent there; start `barlow up` again"
     if others := others_at(port):
+        remedy = "nothing secret is sent there; start `barlow up` again"
         raise NotOurs(f"port {port} of {host} is taken{others}, and {remedy}")
-    raise NotOurs(f"nobody listens at port {port} of {host} any more, and {remedy} unless it runs")
+    raise ConnectionError(f"nobody listens at port {port} of {host} any more")
 
 
 def others_at(port: int) -> str:

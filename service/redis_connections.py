@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 
-from service.loopback import NotOurs, require_ours
+from service.loopback import require_ours
 
 
 class OurConnection(redis.Connection):
@@ -20,7 +20,7 @@ class OurConnection(redis.Connection):
         """
         try:
             require_ours(self.host, self.port)
-        except NotOurs as error:
+        except ConnectionError as error:
             raise redis.ConnectionError(str(error)) from None
         super().on_connect_check_health(*arguments, **options)
 

@@ -18,7 +18,7 @@ from service.client import token_store
 from service.client.address import DATA, connect
 from service.client.api import ApiError, Client
 from service.client.terminal import say
-from service.loopback import NotOurs, require_ours
+from service.loopback import require_ours
 
 Url = Annotated[Optional[str], typer.Option(envvar="BARLOW_URL", help="Address of the API")]  # noqa: UP045 - typer
 Data = Annotated[Path, typer.Option(help="Directory of `barlow up`, for its address")]
@@ -62,7 +62,7 @@ def link(client: Client, page: str, *, job: uuid.UUID | None = None, experiment:
     """A link that lets a browser in and leads to `page`, which is a job's or an experiment's in MLflow."""
     try:
         return _entry(client, job=job, experiment=experiment).url
-    except (ApiError, NotOurs):  # an API of before, or one that is too busy: its page is where it was
+    except (ApiError, ConnectionError):  # an API of before, or one that is too busy: its page is where it was
         return page
 
 
@@ -70,7 +70,7 @@ def _entry(client: Client, *, job: uuid.UUID | None = None, experiment: str | No
     """A link that lets a browser in, which cannot ask whose the server is that it leads to.
 
     Raises:
-        NotOurs: at its port listens no MLflow of the stack that the client is of.
+        ConnectionError: at its port listens no MLflow of the stack that the client is of.
     """
     entry = client.entry(job=job, experiment=experiment)
     if client.same_account:

@@ -331,6 +331,6 @@ def _taken(name: str, wanted: int, port: int) -> str:
 
 
 def _is_ready(api_url: str) -> bool:
-    with contextlib.suppress(httpx.HTTPError), asking.client(api_url, timeout=10) as client:
+    with contextlib.suppress(httpx.HTTPError), asking.client(api_url, same_account=True, timeout=10) as client:
         return client.get("/readyz").status_code == 200
     return False

@@ -22,7 +22,7 @@ from service.client import browser, own_stack
 from service.client.address import connect
 from service.client.api import ApiError, Unauthorized, Unreachable
 from service.command import app
-from service.loopback import NotOurs, listeners
+from service.loopback import NotOurs, listeners, require_ours
 from service.settings import Settings
 
 
@@ -214,6 +214,17 @@ def test_nobody_is_led_to_a_page_of_another_account(folder: Path) -> None:
         with pytest.raises(NotOurs, match=f"by another account \\(user id {OTHER}\\)"):
             browser._entry(client)
         assert browser.link(client, "page") == "page"
+
+
+def test_a_server_that_goes_just_now_is_asked_again_and_sent_nothing() -> None:
+    """As an API that is started again: of a connection that it had not taken yet nobody hears any more."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        require_ours("127.0.0.1", port)
+    with pytest.raises(ConnectionError, match=f"nobody listens at port {port} of 127.0.0.1 any more") as caught:
+        require_ours("127.0.0.1", port)
+    assert not isinstance(caught.value, NotOurs)
+    require_ours("192.0.2.1", port)
 
 
 def test_whose_a_listener_is_the_kernel_says() -> None:
