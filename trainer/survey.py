@@ -28,7 +28,7 @@ from barlow_lab.specs.data_sets import DataSource, ImageFolderSource, annotation
 from trainer.data.binary_files import BinaryImages
 from trainer.data.classes import alike, different
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
-from trainer.data.errors import DataError
+from trainer.data.errors import DataError, SplitNotThere
 from trainer.data.folder_names import at_odds
 from trainer.data.formats.opening import splits_of
 from trainer.data.formats.system_names import system_name
@@ -55,6 +55,7 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
     found: dict[str, Images] = {}
     faults: list[str] = []
     refused: dict[str, str] = {}
+    absent: list[str] = []
     notes: list[str] = []
 
     def note(said: str) -> None:
@@ -69,6 +70,8 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
                 found[split] = open_images(
                     name, split, source=source, tick=_Ticks(f"{name}, split {split}", say), warn=note
                 )
+            except SplitNotThere as error:
+                absent.append(str(error))
             except DataError as error:
                 refused[split] = str(error)
     except OSError as error:
@@ -78,6 +81,10 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
         for said in unused_images(source, found, tick=_Ticks(f"{name}, beside its splits", say)):
             note(f"data set {name!r}: {said}")
         notes = notes[of_splits:] + notes[:of_splits]  # as there may be too many, first what of no other note tells
+    for said in absent:
+        note(f"data set {name!r}: {said}")
+    if not found:
+        faults += absent
     for images in found.values():
         for said in alike(images.classes):
             note(f"data set {name!r}: {said}")

@@ -29,7 +29,9 @@ class SplitUse:
             return []
         splits = ", ".join(f"{name} ({count:,} images)" for name, count in entry.splits.items())
         if self.split not in entry.splits:
-            return [Fault(self.pointer, f"{data_set} has no split {self.split!r}; it has {splits}")]
+            # What reads the set has noted which files of a split are missing, where the others are there.
+            why = next((f": {note}" for note in entry.notes if f"split {self.split!r} is not in " in note), "")
+            return [Fault(self.pointer, f"{data_set} has no split {self.split!r}; it has {splits}{why}")]
         if self.labelled and self.split in entry.unlabelled:
             said = f"split {self.split!r} of {data_set} has no labels: it is for pretraining alone; it has {splits}"
             return [Fault(self.pointer, said)]

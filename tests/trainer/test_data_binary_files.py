@@ -8,6 +8,7 @@ import pytest
 import runs
 
 from barlow_lab.specs.data_sets import CifarSource, Stl10Source, parse_source
+from barlow_lab.specs.faults import SplitUse
 from trainer.data.errors import DataError
 from trainer.data.looking import told_of
 from trainer.data.registry import open_data_set, open_images
@@ -285,3 +286,38 @@ def test_noise_and_records_of_one_colour_have_no_order(cifar10, monkeypatch):
     assert [one.partition(",")[0] for one in heard(cifar10, "test")[1]] == [
         "50 of 100 images are of one colour throughout"
     ]
+
+
+def test_splits_that_are_there_count_without_those_that_are_not(cifar10, stl10):
+    """Each fixture is the same folder: CIFAR-10 and STL-10 have no file's name in common."""
+    gone = {"cifar10": ("test_batch.bin", "test"), "stl10": ("unlabeled_X.bin", "unlabeled")}
+    for form, (file, split) in gone.items():
+        (cifar10 / file).unlink()
+        entry = survey("mine", parse_source({"format": form, "root": str(stl10)}), lambda said: None)
+        assert entry.fault is None
+        assert split not in entry.splits
+        assert "train" in entry.splits
+        (note,) = [note for note in entry.notes if "is not in" in note]
+        assert f"split {split!r} is not in {stl10} for want of {file}; unpack " in note
+        with pytest.raises(DataError, match=rf"is not in .* for want of {file}; unpack .* there: train"):
+            heard(stl10, split, form)
+    (cifar10 / "data_batch_3.bin").unlink()
+    assert "data_batch_3.bin" in survey("mine", parse_source({"format": "cifar10", "root": str(stl10)}), print).fault
+
+
+def test_a_file_of_records_that_is_of_no_split_is_told(cifar10):
+    (cifar10 / "data_batch_6.bin").write_bytes((cifar10 / "data_batch_1.bin").read_bytes())
+    notes = survey("mine", parse_source({"format": "cifar10", "root": str(cifar10)}), lambda said: None).notes
+    assert [note for note in notes if "data_batch_6.bin" in note] == [
+        "data set 'mine': files of no split, not used: 1 (data_batch_6.bin); a split of cifar10 is of the files that "
+        "are published with it alone: put records into these"
+    ]
+
+
+def test_a_job_that_needs_a_split_whose_files_are_missing_is_refused_with_their_names(stl10):
+    (stl10 / "unlabeled_X.bin").unlink()
+    entry = survey("mine", parse_source({"format": "stl10", "root": str(stl10)}), lambda said: None)
+    (fault,) = SplitUse("/data/split", "unlabeled", labelled=False).faults("mine", entry)
+    assert fault.message.startswith("mine has no split 'unlabeled'; it has train (2 images), test (2 images): ")
+    assert "for want of unlabeled_X.bin; unpack stl10_binary.tar.gz again" in fault.message
+    assert SplitUse("/data/split", "train").faults("mine", entry) == []

@@ -204,3 +204,15 @@ def test_files_of_one_size_are_no_copies_and_few_of_many_are_read(tmp_path, monk
         shutil.copy(tmp_path / f"train/a/{number}.bmp", tmp_path / f"train/b/{number}.bmp")
     (found,) = told(tmp_path)
     assert " of 16 images that were compared, of 40 that may, have name, size and content of another" in found
+
+
+def test_a_folder_of_thumbnails_is_told_and_a_class_of_thumbs_is_none(tmp_path):
+    for number in range(6):
+        photo(tmp_path / f"train/cat/{number}.png", number)
+        photo(tmp_path / f"train/thumbs/up{number}.png", 50 + number)
+    assert told(tmp_path) == []
+    for number in range(6):
+        photo(tmp_path / f"train/cat/thumbnails/{number}.png", 100 + number, 8)
+    for labelled in (True, False):
+        (found,) = told(tmp_path, labelled=labelled)
+        assert "of 18 images lie in folders that are called as those of thumbnails are" in found

@@ -8,6 +8,7 @@ import pytest
 from test_data_image_folder import put
 
 from barlow_lab.specs.data_sets import parse_source
+from trainer.data.errors import DataError
 from trainer.data.formats import beginnings, json_stream
 from trainer.data.formats.unused import unused_images
 from trainer.data.registry import open_images
@@ -231,3 +232,53 @@ def test_of_many_files_that_are_no_images_a_sample_is_looked_into(tmp_path, monk
     assert "not used: 1 (7/1.jpg_original)" in found
     assert f"not looked into: {800 - len(opened) + 1} x .npy" in others
     assert len(opened) <= beginnings.ENOUGH + 1
+
+
+LEFTOVERS = [
+    ".IMG_1.jpg.icloud", ".x.jpg.AbC123", "x.jpg.part", "y.JPG.crdownload", ".~lock.x.jpg#", "x.jpg~", "z.png.tmp",
+    "a.heic.partial", ".syncthing.b.png.tmp", "c.jpg.nextcloud", "d.jpeg.bak2", ".e.jpg.swp",
+]  # fmt: skip
+
+
+def test_what_is_left_of_copies_or_lies_in_a_cloud_is_told_by_every_format(tmp_path):
+    for split in ("train", "val"):
+        put(tmp_path / split / "c/1.png")
+        for name in LEFTOVERS:
+            (tmp_path / split / "c" / name).write_bytes(b"bplist00")
+    (tmp_path / "train/.cache").mkdir()
+    (tmp_path / "train/.cache/f.jpg.part").touch()
+    (tmp_path / "train/c/.g.heic").touch()
+    (tmp_path / "train.txt").write_text("train/c/1.png 0\n")
+    words = "files that stand for images and are none by their names"
+    for form in ("image_folder", "images"):
+        heard = []
+        source = parse_source({"format": form, "root": str(tmp_path), "splits": {"train": "train"}})
+        open_images("own", "train", source=source, warn=heard.append)
+        assert f"{words}, as what is left" in heard[0]
+        assert "not used: 13 (" in heard[0]
+        assert "hidden images, not used: 1 (" in heard[0]
+        unused = unused_images(source, {"train": open_images("own", "train", source=source)}, tick=lambda: None)
+        assert any(words in said and "not used: 12 (val/c/" in said for said in unused)
+    lists = {"format": "file_list", "root": str(tmp_path), "splits": {"train": "train.txt"}}
+    assert any(words in said and "not used: 25 (" in said for said in told(lists, "train"))
+
+
+def test_files_beside_images_that_describe_them_are_none_that_stand_for_them(tmp_path):
+    put(tmp_path / "train/c/1.png")
+    put(tmp_path / "train/c/part.jpg.png")
+    for name in ("1.png.json", "1.png.xmp", "1.jpg.txt", "old.tmp", ".hidden.txt", ".jpgs"):
+        (tmp_path / "train/c" / name).touch()
+    heard = []
+    source = parse_source({"format": "image_folder", "root": str(tmp_path)})
+    assert len(open_images("own", "train", source=source, warn=heard.append)) == 2
+    assert not any("stand for images" in said for said in heard)
+
+
+def test_a_split_of_arrays_says_what_is_not_read(tmp_path):
+    (tmp_path / "train").mkdir()
+    for number in range(3):
+        (tmp_path / f"train/{number}.npy").touch()
+    for form in ("image_folder", "images"):
+        source = parse_source({"format": form, "root": str(tmp_path)})
+        with pytest.raises(DataError, match=r"files passed over: 3 x \.npy; .*arrays are not read: write each image"):
+            open_images("own", "train", source=source)

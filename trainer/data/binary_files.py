@@ -6,7 +6,7 @@ import hashlib
 import os
 import weakref
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from barlow_lab.given_files import open_descriptor, read_text
 from trainer.data.decoding.reading import is_almost_black
-from trainer.data.errors import DataError
+from trainer.data.errors import DataError, SplitNotThere
 from trainer.data.image_files import identity
 
 MAX_NAMES_BYTES = 1 << 20
@@ -175,6 +175,24 @@ def other_than_published(images: BinaryImages, split: str, published: int) -> st
             "your own, it was cut short or joined: unpack the archive again"
         )
     return None
+
+
+def refuse_if_others_are_there(
+    root: Path, split: str, missing: Sequence[str], files: Mapping[str, Sequence[str]], archive: str
+) -> None:
+    """Refuse a split for the files of it that are `missing`, if all of another one's are there: `files` are those of
+    each, from the `archive`.
+
+    Raises:
+        SplitNotThere: they are.
+    """
+    of_it = [name for name in missing if name in files[split]]
+    whole = [other for other, names in files.items() if all((root / name).is_file() for name in names)]
+    if whole and len(of_it) == len(missing):
+        raise SplitNotThere(
+            f"split {split!r} is not in {root} for want of {', '.join(of_it)}; unpack {archive} again, or take what "
+            f"is there: {', '.join(whole)}"
+        )
 
 
 def check_labels(labels: NDArray[np.int64], classes: int, file: Path, *, first: int = 0) -> None:

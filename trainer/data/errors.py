@@ -5,6 +5,10 @@ class DataError(ValueError):
     """Data that cannot be used as asked; the message names the fault and the remedy (outcome `bad_data`)."""
 
 
+class SplitNotThere(DataError):
+    """A split whose files are not there, of a data set that has others: no fault of it as a whole."""
+
+
 class NothingReadable(DataError):
     """Not one image of a split can be read; raised after the ranks have agreed on it, so on all of them or none."""
 

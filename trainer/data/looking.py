@@ -19,6 +19,7 @@ from trainer.data.image_files import FileImages
 from trainer.data.layouts import told_of_order
 from trainer.data.mask_files import masks_of_others
 from trainer.data.overlap import again
+from trainer.data.thumbnails import smaller_copies
 
 LOOKED_AT = 32
 
@@ -113,7 +114,8 @@ def told_of(images: Images, tick: Callable[[], None]) -> list[str]:
     labels = images.labels() if isinstance(images, ImageDataSet) else None
     told, masks = masks_of_others(images, tick, labelled=labels is not None)
     copied = copies_within(images, labels, masks, tick)  # masks are often alike, as where nothing is to be marked
-    return [*told, *([copied] if copied else [])]
+    small = smaller_copies(images, tick)
+    return [*told, *(said for said in (copied, small) if said)]
 
 
 def _told_of_records(images: BinaryImages, tick: Callable[[], None]) -> list[str]:

@@ -6,17 +6,29 @@ The python version of the archives holds pickles, which run what is in them when
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from barlow_lab.given_files import read_bytes
 from barlow_lab.specs.data_sets import CifarSource
-from trainer.data.binary_files import LabelledBinaryImages, Layout, check_labels, class_names, other_than_published
+from trainer.data.binary_files import (
+    LabelledBinaryImages,
+    Layout,
+    check_labels,
+    class_names,
+    other_than_published,
+    refuse_if_others_are_there,
+)
 from trainer.data.errors import DataError
 
 SIDE = 32
+FILES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "cifar10": {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)},
+    "cifar100": {"train": ("train.bin",), "test": ("test.bin",)},
+}
+"""Of each split."""
 MAX_BYTES = 1 << 28
 """Of one file: the largest published one has 154 MB."""
 
@@ -28,14 +40,14 @@ def open_cifar(
     one does not hold as many images as the published one.
 
     Raises:
+        SplitNotThere: of the split files are not there, and those of another one are.
         DataError: the folder holds another version, a file is cut short, or a class is out of range.
         OSError: a file cannot be read.
     """
     ten = source.format == "cifar10"
-    parts = [f"data_batch_{number}.bin" for number in range(1, 6)] if ten else ["train.bin"]
-    files = [source.root / name for name in (parts if split == "train" else ["test_batch.bin" if ten else "test.bin"])]
+    files = [source.root / name for name in FILES[source.format][split]]
     labels_file = source.root / ("batches.meta.txt" if ten else "fine_label_names.txt")
-    _refuse_another_version(source, [*files, labels_file])
+    _refuse_another_version(source, split, [*files, labels_file])
     classes = class_names(labels_file, 10 if ten else 100)
     layout = Layout(SIDE, "rows", header=1 if ten else 2)
     labels = []
@@ -51,11 +63,12 @@ def open_cifar(
     return images
 
 
-def _refuse_another_version(source: CifarSource, files: list[Path]) -> None:
+def _refuse_another_version(source: CifarSource, split: str, files: list[Path]) -> None:
     missing = [file.name for file in files if not file.is_file()]
     if not missing:
         return
     archive = "cifar-10-binary.tar.gz" if source.format == "cifar10" else "cifar-100-binary.tar.gz"
+    refuse_if_others_are_there(source.root, split, missing, FILES[source.format], archive)
     pickled = any((source.root / name).exists() for name in ("batches.meta", "meta"))
     said = "it holds the python version, whose pickles are not read: they can run code" if pickled else "not in it"
     raise DataError(

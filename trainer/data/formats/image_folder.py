@@ -24,6 +24,7 @@ from barlow_lab.specs.data_sets import ImageFolderSource
 from trainer.data.errors import DataError
 from trainer.data.formats.image_tree import entries, entry_ending, images_below, is_folder
 from trainer.data.formats.images_of_tests import ImagesOfTests, is_called_as_test
+from trainer.data.formats.leftovers import is_leftover
 from trainer.data.formats.passed_over import ENDINGS, PassedOver
 from trainer.data.image_files import FileImages, printable, said
 
@@ -173,11 +174,16 @@ def _classes(name: str, root: Path, split: str, passed: PassedOver, tick: Callab
             classes.append(below)
         elif entry_ending(entry) in ENDINGS:
             passed.loose.add(below)
+        elif is_leftover(entry.name):
+            passed.leftovers.add(below)
         else:
             passed.file(entry_ending(entry))
     if not classes:
         loose = passed.loose.count
-        stand = f"{loose:,} images stand in {folder} itself" if loose else f"{folder} is empty"
+        is_held = passed.others or passed.leftovers.count or passed.hidden.count
+        others = "; ".join(passed.words(str(folder), notes=True)) if is_held else ""
+        held = f"no image is in {folder} ({others})" if others else f"{folder} is empty"
+        stand = f"{loose:,} images stand in {folder} itself" if loose else held
         raise DataError(
             f"data set {name!r}: {stand}, and no class folder is in it ({LAYOUT}); if it is a class itself, say "
             f"`splits: {{train: .}}` for class folders right below the root; {unlabelled}"

@@ -10,7 +10,8 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
-from trainer.data.formats.passed_over import ENDINGS, PassedOver
+from trainer.data.formats.leftovers import is_leftover
+from trainer.data.formats.passed_over import ENDINGS, OTHER_IMAGES, PassedOver
 from trainer.data.formats.system_names import system_name
 from trainer.data.image_files import identity
 
@@ -40,6 +41,8 @@ def images_below(
                 waiting.append(name)
             elif is_folder(entry):
                 links.append(name)
+            elif is_leftover(entry.name):
+                passed.leftovers.add(name)
             elif entry_ending(entry) not in ENDINGS:
                 passed.file(entry_ending(entry))
             elif (status := _status(entry, passed)) is not None:
@@ -67,8 +70,8 @@ def entries(
                 yield name, entry
             elif entry.is_dir(follow_symlinks=False):
                 _count_hidden(folder, name, passed, tick)
-            elif entry_ending(entry) in ENDINGS:
-                passed.hidden.add(name)
+            else:
+                _count_hidden_file(entry, name, passed)
 
 
 def is_folder(entry: os.DirEntry[bytes]) -> bool:
@@ -117,6 +120,13 @@ def _holds(folder: bytes, path: bytes) -> bool:
     return os.path.commonpath([folder, path]) == folder
 
 
+def _count_hidden_file(entry: os.DirEntry[bytes], name: bytes, passed: PassedOver) -> None:
+    if entry_ending(entry) in ENDINGS or entry_ending(entry) in OTHER_IMAGES:
+        passed.hidden.add(name)
+    elif is_leftover(entry.name):
+        passed.leftovers.add(name)
+
+
 def _count_hidden(folder: bytes, hidden: bytes, passed: PassedOver, tick: Callable[[], None]) -> None:
     waiting = [hidden]
     while waiting:
@@ -132,7 +142,7 @@ def _count_hidden(folder: bytes, hidden: bytes, passed: PassedOver, tick: Callab
                         passed.system[kind] += 1
                     elif entry.is_dir(follow_symlinks=False):
                         waiting.append(name)
-                    elif entry_ending(entry) in ENDINGS:
-                        passed.hidden.add(name)
+                    else:
+                        _count_hidden_file(entry, name, passed)
         except OSError:
             passed.closed.add(below)

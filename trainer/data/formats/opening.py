@@ -70,6 +70,19 @@ def splits_of(source: DataSource) -> list[str] | None:
     return list(source.splits) or None
 
 
+def record_files(source: DataSource) -> frozenset[str]:
+    """Names of the files of a data set whose images are records, of all of its splits; none of another."""
+    if isinstance(source, CifarSource):
+        from trainer.data.formats.cifar import FILES as of_cifar
+
+        return frozenset(name for names in of_cifar[source.format].values() for name in names)
+    if isinstance(source, Stl10Source):
+        from trainer.data.formats.stl10 import FILES as of_stl10
+
+        return frozenset(name for names in of_stl10.values() for name in names)
+    return frozenset()
+
+
 def files_of(source: DataSource, split: str, images: Images | None, tick: Tick) -> Iterator[bytes]:
     """Paths of the files that a split's list or annotations name: of `images` if it is open, else what they say.
 

@@ -13,6 +13,27 @@ from trainer.data.image_files import said
 ENDINGS = (b"jpg", b"jpeg", b"png", b"webp", b"bmp", b"gif", b"tif", b"tiff", b"ppm", b"pgm", b"pbm")
 """Endings of image files, in any case. They decide what is an image; its content decides how it is decoded."""
 
+OTHER_IMAGES = frozenset(
+    b"heic heif avif jxl jp2 jfif jpe dng cr2 cr3 nef arw orf rw2 raf dcm exr hdr tga psd svg ico".split()
+)
+"""Endings of images that are not read."""
+
+_ARRAYS = {
+    ".npy",
+    ".npz",
+    ".h<number>",
+    ".hdf<number>",
+    ".mat",
+    ".pt",
+    ".pth",
+    ".pkl",
+    ".tfrecord",
+    ".parquet",
+    ".lmdb",
+    ".mdb",
+}
+_ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".xz", ".bz<number>", ".rar", ".<number>z", ".zst"}
+
 NOTES = {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".md", ".rst", ".log"}
 """Endings of what describes images, as Tiny-ImageNet's boxes in each class folder: by itself it is no news."""
 
@@ -56,6 +77,8 @@ class PassedOver:
     """Images in a folder of class folders."""
     hidden: Named = field(default_factory=Named)
     """Images whose name, or that of a folder of theirs, begins with a dot."""
+    leftovers: Named = field(default_factory=Named)
+    """What stands for images and is none, by trainer.data.formats.leftovers."""
     hidden_looked_at: int = 0
     """Files and folders in hidden folders."""
     hidden_cut: bool = False
@@ -92,6 +115,12 @@ class PassedOver:
             told.append(
                 f"hidden images: none among {self.hidden_looked_at:,} files in hidden folders, and there are more"
             )
+        if self.leftovers.count:
+            told.append(
+                "files that stand for images and are none by their names, as what is left of a copy or a download, "
+                f"what lies in a cloud, or a backup, not used: {self.leftovers.count:,} {self.leftovers.names()}; copy "
+                "or download them to their end, if they are meant"
+            )
         if self.closed.count:
             told.append(f"folders that may not be looked into: {self.closed.count:,} {self.closed.names()}")
         if self.links.count:
@@ -101,7 +130,18 @@ class PassedOver:
         if self.system:
             told.append(f"system folders and files, passed over: {counted(self.system)}")
         if self.others and (notes or self.others.keys() - NOTES):
-            told.append(f"files passed over: {counted(self.others)}; endings of images are {endings()}")
+            told.append(
+                f"files passed over: {counted(self.others)}; endings of images are {endings()}{self._of_others()}"
+            )
+        return told
+
+    def _of_others(self) -> str:
+        """What to do about arrays and archives."""
+        told = ""
+        if self.others.keys() & _ARRAYS:
+            told += "; arrays are not read: write each image into a PNG or TIFF file of its own"
+        if self.others.keys() & _ARCHIVES:
+            told += "; archives are not read: unpack them"
         return told
 
 

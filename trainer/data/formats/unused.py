@@ -20,14 +20,10 @@ from trainer.data.datasets import Images, whole_of
 from trainer.data.errors import DataError
 from trainer.data.formats.beginnings import Beginnings
 from trainer.data.formats.image_tree import ending_of, entries, entry_ending, images_below, is_folder
-from trainer.data.formats.opening import files_of, folders_of, splits_of
-from trainer.data.formats.passed_over import ENDINGS, NOTES, Named, PassedOver
+from trainer.data.formats.leftovers import is_leftover
+from trainer.data.formats.opening import files_of, folders_of, record_files, splits_of
+from trainer.data.formats.passed_over import ENDINGS, NOTES, OTHER_IMAGES, Named, PassedOver
 from trainer.data.image_files import FileImages, identity, said
-
-OTHER_IMAGES = frozenset(
-    b"heic heif avif jxl jp2 jfif jpe dng cr2 cr3 nef arw orf rw2 raf dcm exr hdr tga psd svg ico".split()
-)
-"""Endings of images that are not read."""
 
 _NOTES = frozenset(ending[1:].encode() for ending in NOTES)
 
@@ -84,6 +80,8 @@ class _Walk:
         self._identities: NDArray[np.int64] | None = None
         """Of the files of splits, once they are asked for."""
         self._unused = Named()
+        self._records = Named()
+        """Files beside those of a data set of binary files that are called as these are."""
         self._folders: Counter[bytes] = Counter()
         self._by_content = Beginnings(self._root)
         self._looked_at = 0
@@ -154,7 +152,7 @@ class _Walk:
                 self._link(name, waiting)
             elif entry_ending(entry) in OTHER_IMAGES:
                 self._passed.file(entry_ending(entry))
-            elif entry_ending(entry) not in _NOTES:
+            elif entry_ending(entry) not in _NOTES or entry.name.startswith(b"."):
                 found.append(entry.name)
         hashes = np.array([hash(real + b"/" + name) for name in found], dtype=np.int64)
         # Not np.isin, which sorts all of `used` for every folder.
@@ -165,7 +163,12 @@ class _Walk:
         unknown = []
         for place in np.flatnonzero(~named).tolist():
             path = os.path.join(below, found[place])
-            if ending_of(path) not in ENDINGS:
+            if is_leftover(found[place]):
+                if not self._is_linked(path):
+                    self._passed.leftovers.add(path)
+            elif self._is_of_other_records(path):
+                self._records.add(path)
+            elif ending_of(path) not in ENDINGS:
                 unknown.append(path)
             elif not self._is_linked(path):
                 self._unused.add(path)
@@ -216,6 +219,11 @@ class _Walk:
         elif self._cut:
             told.append(f"images of no split: none among {self._looked_at:,} files and folders, and there are more")
         told += self._by_content.words(cut=self._cut)
+        if self._records.count:
+            told.append(
+                f"files of no split, not used: {self._records.count:,} {self._records.names()}; a split of "
+                f"{self._source.format} is of the files that are published with it alone: put records into these"
+            )
         return told + self._passed.words(str(self._source.root))
 
     def _told_of(self, below: bytes, real: bytes) -> bool | None:
@@ -230,6 +238,11 @@ class _Walk:
         if name in self._opened:
             return True
         return False if re.fullmatch(NAME_PATTERN, name) and is_split(os.path.join(self._root, below)) else None
+
+    def _is_of_other_records(self, path: bytes) -> bool:
+        """Whether it is called as files of binary data sets are, in the root of one."""
+        names = record_files(self._source)
+        return bool(names) and path.endswith(b".bin") and b"/" not in path and os.fsdecode(path) not in names
 
     def _link(self, name: bytes, waiting: list[bytes]) -> None:
         real = os.path.realpath(os.path.join(self._root, name))
