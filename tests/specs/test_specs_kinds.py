@@ -12,6 +12,7 @@ import pytest
 from barlow_lab.specs import parse_spec
 from barlow_lab.specs.data_set_uses import kinds_in_order
 from barlow_lab.specs.kinds import KINDS, MAKERS, TAKERS
+from service import evaluations, mlflow_layout
 from service.api import examples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,3 +103,21 @@ def test_each_formula_says_what_its_kind_has_and_nothing_of_others() -> None:
         assert said.endswith("leave about 2 GB.")
     assert [kind for kind, said in words.items() if "objective: " in said] == ["pretrain"]
     assert [kind for kind, said in words.items() if "feature width" in said] == ["linear", "knn", "svm"]
+
+
+def test_fields_that_are_spelt_as_text_are_fields() -> None:
+    """Where SQL reads a stored spec, or a dict of it is gone through, no type checker sees another name."""
+    specs = [parse_spec(model.example.value).resolved() for model in KINDS.values()]
+    fields = {field for spec in specs for field in spec}
+    for named in (evaluations._NOT_MEASURED, mlflow_layout._HOW, mlflow_layout._FIRST):
+        assert set(named) <= fields
+    taken = [spec["backbone_from"] for spec in specs if spec["kind"] in TAKERS]
+    for text, held in (
+        ("spec #>> '{backbone_from,file}'", all("file" in source for source in taken)),
+        ("spec #>> '{backbone_from,torchvision}'", all("torchvision" in source for source in taken)),
+        ("spec -> 'data' ->> 'name'", all(isinstance(spec["data"]["name"], str) for spec in specs)),
+        ("spec -> 'run' ->> 'preemptible'", all(isinstance(spec["run"]["preemptible"], bool) for spec in specs)),
+    ):
+        read = [(ROOT / "service" / file).read_text() for file in ("scheduling/rows.py", "database/tables.py")]
+        assert held, text
+        assert any(text in source for source in read), text
