@@ -17,8 +17,8 @@ from barlow_lab.specs.kinds import (
     Spec,
     SvmSpec,
 )
-from barlow_lab.specs.kinds.pretrain import AdamwSpec, LarsSpec, OptimizerSpec, SgdSpec
 from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveBase, ObjectiveSpec, VicregSpec
+from barlow_lab.specs.optimizers import AdamwSpec, LarsSpec, OptimizerSpec, SgdSpec
 from barlow_lab.specs.parsing import SpecError, parse_spec
 from barlow_lab.specs.stored import open_stored
 from barlow_lab.specs.views import ViewSpec, ViewsSpec

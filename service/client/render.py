@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from barlow_lab.specs import Fault, SpecError, parse_spec
+from barlow_lab.specs.kinds import MAKERS
 from barlow_lab.specs.parsing import MAX_FAULTS, and_more
 from barlow_lab.spelling import one_reading
 from service.api.schemas import DataSets, DataSetView, JobBrief, JobDetail, JobView, Nodes
@@ -122,8 +123,8 @@ def job(console: Console, job: JobDetail, url: str, mlflow: str | None) -> None:
         console.print(Text(f"warning: {warning.message}{again}", style="yellow"), soft_wrap=True)
     if job.more_warnings:
         console.print(f"and {job.more_warnings:,} other warnings: barlow logs {job.id}")
-    # Where the result has scores, they are the metrics.
-    if job.last_metrics and "scores" not in (job.result or {}):
+    # Of a job that makes no backbone the metrics are the numbers of its result.
+    if job.last_metrics and (job.kind in MAKERS or not job.result):
         metrics = plain_table("metric", "step", "value")
         for key, point in job.last_metrics.items():
             metrics.add_row(key, str(point.step), value_words(point.value))

@@ -14,6 +14,7 @@ from barlow_lab.specs.faults import Fault, SplitUse, no_whole_batch
 from barlow_lab.specs.kinds.base import BackboneMade, Example, KindSpec
 from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveSpec
 from barlow_lab.specs.objectives.own import judged
+from barlow_lab.specs.optimizers import LarsSpec, OptimizerSpec
 from barlow_lab.specs.slot_memory import (
     VIEW_WORDS,
     BackboneSizes,
@@ -50,60 +51,6 @@ class ProjectorSpec(SpecModel):
     widths: list[Annotated[int, Field(ge=2, le=65536), BeforeValidator(_leaves_a_pair)]] = Field(
         default_factory=lambda: [8192, 8192, 8192], min_length=1, max_length=8
     )
-
-
-class _OptimizerSpec(SpecModel):
-    reference_batch_size: int | None = Field(
-        256,
-        ge=1,
-        description="Rates hold for this batch size and scale linearly with batch_size; null: absolute rates",
-    )
-    warmup_epochs: float | None = Field(
-        None,
-        ge=0.0,
-        description="Linear warm-up from 0; left out: 10 epochs, or a tenth of a run shorter than 100",
-    )
-    final_fraction: float = Field(0.001, ge=0.0, le=1.0, description="Rate at the end of the cosine / peak rate")
-
-
-class LarsSpec(_OptimizerSpec):
-    """LARS of the reference implementation.
-
-    The published bias rate 0.0048 and weight decay 1.5e-6 hide the 32 ranks of the paper's run in their gradient
-    (1/W of the true one): in true-gradient units they are 0.0048 / 32 and 1.5e-6 * 32.
-    """
-
-    name: Literal["lars"] = "lars"
-    learning_rate: float = Field(0.2, gt=0.0, description="Rate of weight matrices and convolutions")
-    bias_learning_rate: float = Field(0.0048 / 32, gt=0.0, description="Rate of biases and normalisation parameters")
-    momentum: float = Field(0.9, ge=0.0, lt=1.0)
-    weight_decay: float = Field(1.5e-6 * 32, ge=0.0)
-    trust_coefficient: float = Field(0.001, gt=0.0)
-
-
-class SgdSpec(_OptimizerSpec):
-    """SGD with momentum; weight decay on weight matrices and convolutions only."""
-
-    name: Literal["sgd"]
-    learning_rate: float = Field(0.05, gt=0.0)
-    momentum: float = Field(0.9, ge=0.0, lt=1.0)
-    nesterov: bool = False
-    weight_decay: float = Field(1e-4, ge=0.0)
-
-
-class AdamwSpec(_OptimizerSpec):
-    """AdamW; weight decay on weight matrices and convolutions only."""
-
-    name: Literal["adamw"]
-    learning_rate: float = Field(1e-3, gt=0.0)
-    betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (
-        0.9,
-        0.999,
-    )
-    weight_decay: float = Field(0.01, ge=0.0)
-
-
-OptimizerSpec = Annotated[LarsSpec | SgdSpec | AdamwSpec, Field(discriminator="name")]
 
 
 class PretrainDataSpec(DataSpec):
@@ -312,7 +259,7 @@ class PretrainSpec(KindSpec):
         return SlotMemory(
             weights=parameters * parameter,
             gradients=parameters * parameter,
-            optimizer=parameters * parameter * (2 if self.optimizer.name == "adamw" else 1),
+            optimizer=parameters * parameter * self.optimizer.running_averages,
             activations=round(activations),
             features=4 * last * kept,
             objective=parameter * held,
