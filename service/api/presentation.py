@@ -174,6 +174,7 @@ def _links(settings: Settings, job: Job, home: str | None) -> JobLinks:
         logs=f"{own}/logs",
         metrics=f"{own}/metrics",
         correlations=f"{own}/correlations",
+        images=f"{own}/images",
         checkpoints=f"{own}/checkpoints",
         mlflow=mlflow_page(settings, home, job.mlflow_run_id) if job.mlflow_run_id else None,
         retry_of=None if job.retry_of is None else f"{ROOT}/jobs/{job.retry_of}",

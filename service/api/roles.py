@@ -28,6 +28,8 @@ LEAST_ROLE = {
     "GET /jobs/{job_id}/correlations": Role.READER,
     "GET /jobs/{job_id}/correlations/{step}.png": Role.READER,
     "GET /jobs/{job_id}/correlations/{step}.npz": Role.READER,
+    "GET /jobs/{job_id}/images": Role.READER,
+    "GET /jobs/{job_id}/images/{key}/{step}.png": Role.READER,
     "GET /jobs/{job_id}/checkpoints": Role.READER,
     "GET /jobs/{job_id}/checkpoints/{checkpoint_id}/download": Role.READER,
     "GET /jobs/{job_id}/events": Role.READER,

@@ -61,6 +61,7 @@ class JobLinks(BaseModel):
     logs: str
     metrics: str
     correlations: str
+    images: str
     checkpoints: str
     mlflow: str | None
     retry_of: str | None = Field(description="The job that this one is the retry of")
@@ -149,55 +150,6 @@ class EventView(BaseModel):
     kind: str
     actor: str
     payload: dict[str, Any]
-
-
-class MetricView(BaseModel):
-    """One point of one metric."""
-
-    key: str
-    step: int
-    value: float
-    at: datetime
-    attempt: int
-
-
-class CorrelationLinks(BaseModel):
-    """The heatmap, and the arrays behind it."""
-
-    png: str
-    npz: str
-
-
-class CorrelationView(BaseModel):
-    """One cross-correlation record."""
-
-    step: int
-    epoch: int | None
-    dim: int
-    summary: dict[str, Any]
-    at: datetime
-    attempt: int
-    links: CorrelationLinks
-
-
-class CheckpointView(BaseModel):
-    """One checkpoint, or the exported backbone.
-
-    `kind` is why it is kept: `milestone` before `best` before `last`; a deleted one keeps the last it had. `score` is
-    what `run.checkpoint.best_by` names.
-    """
-
-    id: int
-    attempt: int
-    step: int
-    epoch: int | None
-    kind: str
-    score: float | None
-    sha256: str
-    bytes: int
-    created_at: datetime
-    deleted_at: datetime | None
-    download: str | None
 
 
 class JobBrief(BaseModel):

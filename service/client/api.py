@@ -21,13 +21,13 @@ from service.api.browser_views import Entry
 from service.api.comparison_schemas import Comparison
 from service.api.page_views import Page
 from service.api.problem_views import ProblemDetails
+from service.api.record_views import MetricView
 from service.api.schemas import (
     DataSets,
     EventView,
     ExperimentDetail,
     JobDetail,
     JobView,
-    MetricView,
     Nodes,
     Plan,
     Recipes,

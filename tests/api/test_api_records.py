@@ -15,7 +15,7 @@ import pytest
 from api_kit import PRETRAIN
 from sqlalchemy.orm import Session
 
-from service.database.tables import Checkpoint, Correlation, Experiment, Job, Metric, Watermark
+from service.database.tables import Checkpoint, Correlation, Experiment, Image, Job, Metric, Watermark
 from service.recording import HOME, MLFLOW, RUN_ID
 from service.settings import Settings
 
@@ -83,6 +83,36 @@ def test_a_correlation_record_is_served_as_picture_and_arrays(
         assert api.get(f"/jobs/{job['id']}/correlations/{absent}").status_code == 404
 
 
+def test_every_picture_is_listed_and_served(
+    api: httpx.Client, session: Session, job: dict[str, Any], folder: Path
+) -> None:
+    own = uuid.UUID(job["id"])
+    for name in ("views", "heatmap-5", "heatmap-10", "detections-7"):
+        (folder / f"{name}.png").write_bytes(f"picture {name}".encode())
+    for step in (5, 10):
+        facts = {"epoch": 1, "dim": 2, "summary": {}, "at": NOW, "attempt": 1, "file": f"heatmap-{step}.npz"}
+        session.add(Correlation(job_id=own, step=step, image=f"attempts/0001/heatmap-{step}.png", **facts))
+    for key, step, file in (("views", 0, "views"), ("a b?ü", 7, "detections-7")):
+        session.add(Image(job_id=own, key=key, step=step, file=f"attempts/0001/{file}.png", at=NOW, attempt=1))
+    session.commit()
+    seen, token = [], None
+    while token is not None or not seen:
+        more = {"page_token": token} if token else {}
+        page = api.get(f"http://barlow{job['links']['images']}", params={"page_size": 1, **more}).json()
+        seen += page["items"]
+        token = page["next_page_token"]
+    places = [(one["key"], one["step"]) for one in seen]
+    assert places == [("a b?ü", 7), ("correlation", 5), ("correlation", 10), ("views", 0)]
+    contents = ["detections-7", "heatmap-5", "heatmap-10", "views"]
+    for one, content in zip(seen, contents, strict=True):
+        answer = api.get(f"http://barlow{one['links']['png']}")
+        assert (answer.text, answer.headers["content-type"]) == (f"picture {content}", "image/png")
+    listed = api.get(f"/jobs/{own}/images?key=views&key=correlation").json()["items"]
+    assert [one["step"] for one in listed] == [5, 10, 0]
+    for absent in ("views/1.png", "correlation/6.png", "correlation/x.png", "other/0.png", f"views/{2**64}.png"):
+        assert api.get(f"/jobs/{own}/images/{absent}").status_code == 404
+
+
 @pytest.mark.parametrize("trick", ["../../secret", "/etc/passwd", "attempts/0001/link", "../{other}/secret", "", "."])
 def test_no_row_leads_out_of_its_run_directory(
     api: httpx.Client, session: Session, database: Settings, job: dict[str, Any], folder: Path, trick: str
@@ -108,6 +138,7 @@ def test_no_row_leads_out_of_its_run_directory(
     for path in (
         f"/jobs/{job['id']}/correlations/1.png",
         f"/jobs/{job['id']}/correlations/1.npz",
+        f"/jobs/{job['id']}/images/correlation/1.png",
         f"/jobs/{job['id']}/checkpoints/{checkpoint['id']}/download",
     ):
         response = api.get(path)

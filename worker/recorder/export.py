@@ -10,7 +10,6 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from sqlalchemy import func, literal, select, tuple_
 from sqlalchemy.orm import Session
 
 from barlow_lab.given_files import checked
-from service.database.tables import Correlation, Image, Job, Metric
+from service.database.pictures import pictures_of
+from service.database.tables import Job, Metric
 from service.ledger.states import JobState
 from service.mlflow_layout import VIEWS, description, metric_name, params, picture_name
 from worker.recorder.facts import Facts
@@ -75,16 +75,9 @@ class Export:
 
     def images(self, last_step: int) -> bool:
         """Heatmaps and other pictures up to `last_step`; False: the turn is over, some are left."""
-        rows: list[tuple[str, int, datetime, str]] = []
-        for statement in (
-            select(literal("correlation"), Correlation.step, Correlation.at, Correlation.image).where(
-                Correlation.job_id == self._job.id, Correlation.step <= last_step
-            ),
-            select(Image.key, Image.step, Image.at, Image.file).where(
-                Image.job_id == self._job.id, Image.step <= last_step
-            ),
-        ):
-            rows += [(key, step, at, file) for key, step, at, file in self._session.execute(statement)]
+        seen = pictures_of(self._job.id)
+        chosen = select(seen.c.key, seen.c.step, seen.c.at, seen.c.file).where(seen.c.step <= last_step)
+        rows = [(key, step, at, file) for key, step, at, file in self._session.execute(chosen)]
         if len(rows) == self._position.value.get("images", 0):
             return True
         rows.sort()

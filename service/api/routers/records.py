@@ -1,9 +1,10 @@
-"""What a job has recorded: metrics, correlation records, checkpoints."""
+"""What a job has recorded: metrics, correlation records, pictures, checkpoints."""
 
 from __future__ import annotations
 
 import base64
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import FileResponse
@@ -16,7 +17,15 @@ from service.api.page_views import Page
 from service.api.pages import LARGEST_PAGE, PageSize, PageToken, read_token, write_token
 from service.api.presentation import ROOT
 from service.api.problems import Problem, responses
-from service.api.schemas import CheckpointView, CorrelationLinks, CorrelationView, MetricView
+from service.api.record_views import (
+    CheckpointView,
+    CorrelationLinks,
+    CorrelationView,
+    ImageLinks,
+    ImageView,
+    MetricView,
+)
+from service.database.pictures import pictures_of
 from service.database.tables import Checkpoint, Correlation, Job, Metric
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["records"])
@@ -92,6 +101,62 @@ def get_correlation_arrays(job: JobDep, step: Step, session: SessionDep, setting
     record = _correlation(session, job, step)
     path = confined_file(settings, job.id, record.file)
     return FileResponse(path, media_type="application/octet-stream", filename=f"{job.name}-step-{step}.npz")
+
+
+@router.get("/images", operation_id="list_images", responses=responses("not-found", "invalid-parameters"))
+def list_images(
+    job: JobDep,
+    session: SessionDep,
+    key: Annotated[list[str] | None, Query(description="Only these pictures")] = None,
+    page_size: PageSize = 50,
+    page_token: PageToken = None,
+) -> Page[ImageView]:
+    """List every picture of a job: by key, then by step. The heatmaps are among them, as `correlation`."""
+    seen = pictures_of(job.id)
+    query = select(seen)
+    if key:
+        query = query.where(seen.c.key.in_(key))
+    after = read_token(page_token, str, int)
+    if after is not None:
+        query = query.where(tuple_(seen.c.key, seen.c.step) > tuple_(*after))
+    size = min(page_size, LARGEST_PAGE)
+    pictures = session.execute(query.order_by(seen.c.key, seen.c.step).limit(size + 1)).all()
+    shown = pictures[:size]
+    own = f"{ROOT}/jobs/{job.id}/images"
+    return Page[ImageView](
+        items=[
+            ImageView(
+                key=one.key,
+                step=one.step,
+                at=one.at,
+                attempt=one.attempt,
+                links=ImageLinks(png=f"{own}/{quote(one.key, safe='')}/{one.step}.png"),
+            )
+            for one in shown
+        ],
+        next_page_token=write_token(shown[-1].key, shown[-1].step) if len(pictures) > size else None,
+    )
+
+
+@router.get(
+    "/images/{key}/{step}.png",
+    operation_id="get_image",
+    response_class=FileResponse,
+    responses={200: {"content": {"image/png": {}}, "description": "The picture"}, **responses("not-found")},
+)
+def get_image(
+    job: JobDep,
+    key: Annotated[str, Path(description="As the list has it")],
+    step: Step,
+    session: SessionDep,
+    settings: SettingsDep,
+) -> FileResponse:
+    """One picture."""
+    seen = pictures_of(job.id)
+    file = session.scalar(select(seen.c.file).where(seen.c.key == key, seen.c.step == step))
+    if file is None:
+        raise Problem("not-found", f"job {job.id} has no picture {key!r} of step {step}; /images lists what it has")
+    return FileResponse(confined_file(settings, job.id, file), media_type="image/png")
 
 
 @router.get("/checkpoints", operation_id="list_checkpoints", responses=responses("not-found", "invalid-parameters"))
