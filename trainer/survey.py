@@ -15,7 +15,7 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from barlow_lab import kernel
@@ -41,6 +41,8 @@ SAY_SECONDS = 10.0
 
 LONGEST_NOTE = 1000
 MOST_NOTES = 20
+MOST_UNLIKE = 2
+"""Splits with other classes than the first, each of which has a note: others have one together."""
 NAMED = 4
 """Folders of many that a note names."""
 
@@ -88,13 +90,8 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
     for images in found.values():
         for said in alike(images.classes):
             note(f"data set {name!r}: {said}")
-    with_classes = sorted(
-        (split for split, images in found.items() if images.classes), key=lambda split: split != "train"
-    )
-    for split in with_classes[1:]:
-        pair = with_classes[0], split
-        if unlike := different(name, pair, (found[pair[0]].classes, found[split].classes)):
-            note(f"{unlike} (a job that learns from one and is judged on the other is refused)")
+    for said in _unlike(name, found):
+        note(said)
     for pair in itertools.pairwise(found):
         for said in at_odds(pair, (found[pair[0]], found[pair[1]])):
             note(f"data set {name!r}: {said}")
@@ -156,6 +153,18 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
             "notes": _most_of(notes),
         }
     )
+
+
+def _unlike(name: str, found: Mapping[str, Images]) -> list[str]:
+    """What is said of splits whose classes are not those of the split for training, or else of the first."""
+    splits = sorted((split for split, each in found.items() if each.classes), key=lambda split: split != "train")
+    said = []
+    for split in splits[1:]:
+        if unlike := different(name, (splits[0], split), (found[splits[0]].classes, found[split].classes)):
+            said.append(f"{unlike} (a job that learns from one and is judged on the other is refused)")
+    if (more := len(said) - MOST_UNLIKE) > 0:
+        said[MOST_UNLIKE:] = [f"data set {name!r}: {more:,} splits more have other classes than {splits[0]}"]
+    return said
 
 
 def _no_splits(name: str, root: Path, refused: dict[str, str]) -> list[str]:

@@ -62,6 +62,7 @@ RNG = np.random.default_rng(0)
 GREY = RNG.integers(100, 250, (7, 12, 16), np.uint8)
 DEEP = RNG.integers(0, 65536, (4, 12, 16), np.uint16)
 COLOURS = RNG.integers(100, 250, (4, 12, 16, 3), np.uint8)
+OF_FILE = '><TiffData><UUID FileName="z0.ome.tif">urn:uuid:1</UUID></TiffData></Pixels>'
 OF_IMAGEJ = "ImageJ=1.54f\nimages={}\nslices={}\nloop=false\n"
 
 
@@ -76,6 +77,7 @@ OF_IMAGEJ = "ImageJ=1.54f\nimages={}\nslices={}\nloop=false\n"
     (stack(COLOURS, '{"shape": [2, 2, 12, 16, 3]}'), 4, 4),
     (stack(GREY[:6], ome({"X": 16, "Y": 12, "Z": 3, "C": 2, "T": 1})), 6, 6),
     (stack(COLOURS, ome({"X": 16, "Y": 12, "Z": 4, "C": 3, "T": 1})), 4, 4),
+    (stack(GREY, ome({"Z": 7}).replace("/></I", f"{OF_FILE}</I")), 7, 7),
     (stack(GREY, tags=[(33629, 5, (1.0,) * 7)]), 7, 7),
     (stack(GREY, tags=[(32997, 4, 7)]), 7, 7),
     # Fewer are there than are said, as of a file that is cut short, or of a page that was saved with its stack's words.
@@ -102,7 +104,7 @@ def test_planes_behind_the_only_directory_are_counted(file, here, said):
     stack(GREY[:1], "{" + '"a": {' * 5000),
     stack(GREY[:1], "images=7, said somebody"),
     # Planes in files of their own, as OME-TIFF may have them.
-    stack(GREY[:1], ome({"Z": 5}).replace("/></I", '><TiffData><UUID FileName="z0.tif">urn:1</UUID></TiffData></I')),
+    stack(GREY[:1], ome({"Z": 5}).replace("/></I", f"{OF_FILE}</I")),
     stack(GREY[:1], '<OME><BinaryOnly MetadataFile="all.companion.ome" UUID="urn:uuid:1"/></OME>'),
     # What lies behind a single image may be anything.
     stack(GREY),

@@ -71,6 +71,16 @@ def test_classes_that_one_split_alone_has_are_named(tmp_path: Path) -> None:
     assert note == f"{said} (a job that learns from one and is judged on the other is refused)"
 
 
+def test_of_many_splits_with_other_classes_the_first_are_named(tmp_path: Path) -> None:
+    tree(tmp_path, {"train": "ab", **{f"more-{number}": f"a{number}" for number in range(5)}})
+    notes = survey("mine", ImageFolderSource(format="image_folder", root=tmp_path), lambda said: None).notes
+    assert [note[:44] for note in notes] == [
+        "splits train and more-0 of mine have differe",
+        "splits train and more-1 of mine have differe",
+        "data set 'mine': 3 splits more have other cl",
+    ]
+
+
 def test_categories_in_another_order_are_noted_where_every_job_refuses_them(tmp_path: Path) -> None:
     splits = {}
     for number, (split, names) in enumerate({"test": "ba", "train": "ab", "val": "ab"}.items()):

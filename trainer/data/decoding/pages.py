@@ -30,7 +30,8 @@ _OF_FORMER_TIFFFILE = re.compile(r"shape=\(([0-9, ]*[0-9]),?\s*\)")
 _MOST_AXES = 16
 _PIXELS_OF_OME = re.compile(r"<(?:\w+:)?Pixels\b([^<>]*)>")
 _SIZES_OF_OME = re.compile(r"\bSize([ZCT])\s*=\s*[\"']([0-9]{1,9})[\"']")
-_IN_OTHER_FILES = re.compile(r"<(?:\w+:)?BinaryOnly\b|\bFileName\s*=")
+_IN_OTHER_FILES = re.compile(r"<(?:\w+:)?BinaryOnly\b|<(?:\w+:)?UUID\s+FileName\s*=")
+"""By OME-XML planes are, or may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,11 @@ class Pages:
 def pages_of(image: TiffImageFile, encoded: bytes) -> Pages:
     """The pages of a TIFF or BigTIFF, whose file is `encoded`."""
     directories = directories_of_tiff(encoded)
-    said = min(_planes(image), MOST_PAGES)
+    description = _description(image)
+    said = min(_planes(image, description), MOST_PAGES)
     behind = _planes_behind(image, len(encoded)) if directories == 1 < said else 1
     here = max(directories, min(_number(image, _DEPTH), MOST_PAGES), min(said, behind))
-    return Pages(here, max(here, said))
+    return Pages(here, here if _IN_OTHER_FILES.search(description) else max(here, said))
 
 
 def directories_of_tiff(encoded: bytes) -> int:
@@ -83,17 +85,21 @@ def directories_of_tiff(encoded: bytes) -> int:
     return max(1, pages)
 
 
-def _planes(image: TiffImageFile) -> int:
-    """How many planes a file says that it has, each as large as the first."""
-    of_metamorph, description = (image.tag_v2.get(tag) for tag in (_PLANES_OF_METAMORPH, _DESCRIPTION))
-    if isinstance(of_metamorph, tuple):
-        return len(of_metamorph)
+def _description(image: TiffImageFile) -> str:
+    description = image.tag_v2.get(_DESCRIPTION)
     if isinstance(description, bytes):
         description = description.decode("utf-8", "replace")
-    if isinstance(description, str):
-        for begins, planes in _DESCRIPTIONS:
-            if description.lstrip("\ufeff \t\r\n").startswith(begins):
-                return max(1, planes(description, image.width * image.height, _number(image, _SAMPLES)))
+    return description.lstrip("\ufeff \t\r\n") if isinstance(description, str) else ""
+
+
+def _planes(image: TiffImageFile, description: str) -> int:
+    """How many planes a file says that it has, or is one of, each as large as the first."""
+    of_metamorph = image.tag_v2.get(_PLANES_OF_METAMORPH)
+    if isinstance(of_metamorph, tuple):
+        return len(of_metamorph)
+    for begins, planes in _DESCRIPTIONS:
+        if description.startswith(begins):
+            return max(1, planes(description, image.width * image.height, _number(image, _SAMPLES)))
     return 1
 
 
@@ -116,9 +122,7 @@ def _planes_of_tifffile(description: str, pixels: int, samples: int) -> int:
 
 
 def _planes_of_ome(description: str, pixels: int, samples: int) -> int:
-    """By OME-XML, of a file that holds all of them: a channel of colours counts as three there."""
-    if _IN_OTHER_FILES.search(description):
-        return 1
+    """By OME-XML: a channel of colours counts as three there."""
     planes = 0
     for attributes in _PIXELS_OF_OME.findall(description):
         sizes = {axis: int(number) for axis, number in _SIZES_OF_OME.findall(attributes)}
