@@ -24,6 +24,7 @@ from trainer.runtime.compiling import CompileChoice, Form, Network, choose
 from trainer.runtime.gradients import Gradients
 from trainer.runtime.momentum_network import MomentumNetwork
 from trainer.runtime.precision import PARAMETER_DTYPES, StepGuard, autocast, memory_format
+from trainer.runtime.transfer import on_device
 
 DIVERGED_REMEDY = (
     "the parameters were left as they were before it. Lower optimizer.learning_rate, lengthen the warm-up, or use fp32"
@@ -100,7 +101,7 @@ class TrainState:
         rate = set_rates(self._optimizer, self._schedule, done=step - 1)
         if self.objective.needs_indices:
             assert indices is not None
-            self.objective.before_step(step, self._on_device(indices))
+            self.objective.before_step(step, on_device(indices, self._device))
         statistics_before = self._statistics.flat.clone()
         scale = self._guard.scale
         self._gradients.clear()
@@ -166,10 +167,6 @@ class TrainState:
         pixels = normalise(images, self._dtype)
         with autocast(self._spec.precision, self._device):
             return network(pixels.contiguous(memory_format=self._memory_format))
-
-    def _on_device(self, indices: np.ndarray) -> Tensor:
-        on_host = torch.from_numpy(indices)
-        return on_host.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else on_host
 
     def _written(self, pixels: Tensor) -> Tensor:
         embeddings: Tensor = self.model["projector"](self.model["backbone"](pixels))

@@ -17,7 +17,7 @@ from barlow_lab.specs.kinds import (
     Spec,
     SvmSpec,
 )
-from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveBase, ObjectiveSpec, VicregSpec
+from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveBase, ObjectiveSpec, PclSpec, VicregSpec
 from barlow_lab.specs.optimizers import AdamwSpec, LarsSpec, OptimizerSpec, SgdSpec
 from barlow_lab.specs.parsing import SpecError, parse_spec
 from barlow_lab.specs.stored import open_stored
@@ -26,7 +26,7 @@ from barlow_lab.specs.views import ViewSpec, ViewsSpec
 __all__ = [
     "AdamwSpec", "AugmentSpec", "BackboneFrom", "BackboneJudged", "BackboneSpec", "BarlowTwinsSpec", "DataSpec",
     "DetectionSpec", "EvaluationSpec", "Fault", "JobSpec", "KnnSpec", "LarsSpec", "LinearSpec", "ObjectiveBase",
-    "ObjectiveSpec", "OptimizerSpec", "PretrainSpec", "ResourcesSpec", "RunSpec", "SemiSupervisedSpec", "SgdSpec",
-    "Spec", "SpecError", "SvmSpec", "VicregSpec", "ViewSpec", "ViewsSpec", "canonical_json", "digest",
+    "ObjectiveSpec", "OptimizerSpec", "PclSpec", "PretrainSpec", "ResourcesSpec", "RunSpec", "SemiSupervisedSpec",
+    "SgdSpec", "Spec", "SpecError", "SvmSpec", "VicregSpec", "ViewSpec", "ViewsSpec", "canonical_json", "digest",
     "load_spec_file", "open_stored", "parse_spec",
 ]  # fmt: skip

@@ -56,5 +56,11 @@ def test_memory_follows_its_formula() -> None:
     pieces = memory(parse_spec({**PRETRAIN, "micro_batch": 10}), spec.backbone)
     whole = memory(parse_spec(PRETRAIN), spec.backbone)
     assert pieces.activations == pytest.approx(whole.activations / 10 + 4 * 100 * 64 * 4, abs=2)
+    objective = {"name": "pcl", "queue": 400, "clusters": [5, 50], "negatives": 9}
+    pcl = parse_spec({**PRETRAIN, "batch_size": 100, "resources": {"slots": 2}, "objective": objective})
+    held = memory(pcl, spec.backbone, images=1000)
+    assert held.objective == 4 * (455 * 64 + 2 * 50 * (400 + 5 + 10) + total)
+    assert held.features == 12 * 64 * 1000
+    assert held.activations == pytest.approx(need.activations / 2, abs=2)
     judged = memory(parse_spec({**KNN, "backbone_from": {"job": "x"}}), BackboneSpec(name="tiny"))
     assert (judged.gradients, judged.optimizer, judged.objective) == (0, 0, 0)

@@ -138,6 +138,7 @@ def test_every_change_of_the_science_changes_the_digest() -> None:
         {"views": {"b": {"flip": 0.1}}}, {"views": {"both": {"flip": 0.1}}}, {"backbone": {"name": "tiny"}},
         {"backbone": {"stem": "small"}}, {"projector": {"widths": [8192, 8192]}}, {"objective": {"lambda": 0.005}},
         {"objective": {"name": "vicreg"}}, {"objective": {"name": "vicreg", "covariance": 2.0}},
+        {"objective": {"name": "pcl"}},
         {"optimizer": {"name": "sgd"}}, {"optimizer": {"name": "adamw"}}, {"optimizer": {"momentum": 0.8}},
         {"optimizer": {"name": "sgd", "learning_rate": 0.2}}, {"optimizer": {"reference_batch_size": None}},
     ]  # fmt: skip

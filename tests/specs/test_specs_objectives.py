@@ -57,8 +57,8 @@ def test_a_stored_objective_is_opened_as_what_it_is() -> None:
 def test_a_wrong_name_lists_the_names_of_its_own_field() -> None:
     found = faults({"objective": {"name": "vicreq"}, "optimizer": {"name": "adam"}})
     assert found == {
-        "/objective/name": "unknown name 'vicreq'; use one of barlow_twins, vicreg; did you mean 'vicreg'? (one of "
-        "your own has to be installed here, registered under the group barlow_lab.objectives)",
+        "/objective/name": "unknown name 'vicreq'; use one of barlow_twins, vicreg, pcl; did you mean 'vicreg'? (one "
+        "of your own has to be installed here, registered under the group barlow_lab.objectives)",
         "/optimizer/name": "unknown name 'adam'; use one of lars, sgd, adamw; did you mean 'adamw'?",
     }
 
@@ -89,8 +89,47 @@ def test_weights_that_leave_nothing_are_refused() -> None:
         ({"form": "sharded"}, 1024, 1024**2 // LEAST_SHARDS),
         ({"name": "vicreg"}, 1024, 1024**2),
         ({"name": "vicreg"}, 65536, 65536**2 // LEAST_SHARDS),
+        (
+            {"name": "pcl", "queue": 4096, "clusters": [10, 50], "negatives": 30},
+            128,
+            (4096 + 60) * 128 + 2 * 2048 * (4096 + 10 + 31),
+        ),
     ],
 )
 def test_the_memory_that_it_takes(objective: dict[str, Any], features: int, held: int) -> None:
     assert given(**objective).objective.numbers_held(samples=2048, features=features, ranks=1) == held
     assert 1024**2 <= BUDGET < 65536**2
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer", "said"),
+    [
+        ({"objective": {"queue": 1000}}, "/objective/queue", "use 768 or 1024, or another batch_size"),
+        ({"objective": {"queue": 100}}, "/objective/queue", "whole batches of 256; use 256, or another batch_size"),
+        (
+            {"objective": {"queue": 2560}},
+            "/objective/queue",
+            "above the 2000 images of the run: an image would be told",
+        ),
+        ({"objective": {"queue": 2560}}, "/objective/queue", "use at most 1792, a multiple of batch_size 256"),
+        ({"objective": {"clusters": [10, 2001]}}, "/objective/clusters", "2001 clusters of 2000 images would leave"),
+        ({"objective": {"clusters": []}}, "/objective/clusters", "at least 1 item"),
+        ({"objective": {"warmup_epochs": 50}}, "/objective/warmup_epochs", "leaves none of 50 with prototypes"),
+        ({"micro_batch": 128}, "/micro_batch", "objective pcl takes whole batches: its loss is no function"),
+    ],
+)
+def test_what_pcl_needs_of_the_run(changes: dict[str, Any], pointer: str, said: str) -> None:
+    plain = {"name": "pcl", "queue": 512, "clusters": [10]}
+    whole = {"data": {"name": "digits", "limit": 2000}, "batch_size": 256, "epochs": 50, "objective": plain}
+    parse_spec({**BASE, **whole})
+    found = faults({**whole, **changes, "objective": {**plain, **changes.get("objective", {})}})
+    assert found.keys() == {pointer}
+    assert said in found[pointer]
+
+
+def test_what_pcl_needs_is_told_at_submit_where_the_data_set_is_counted() -> None:
+    spec = parse_spec({**BASE, "batch_size": 256, "objective": {"name": "pcl", "queue": 512, "clusters": [10, 300]}})
+    assert spec.faults_of_size(512, 10, "the split") == []
+    found = {fault.pointer: fault.message for fault in spec.faults_of_size(299, 10, "the split")}
+    assert found.keys() == {"/objective/queue", "/objective/clusters"}
+    assert found["/objective/clusters"].endswith("a tenth of the images or less (the split)")

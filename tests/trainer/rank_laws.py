@@ -9,10 +9,11 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from barlow_lab.specs import PretrainSpec, VicregSpec
+from barlow_lab.specs import PclSpec, PretrainSpec, VicregSpec
 from barlow_lab.specs.loss_form import LossForm
+from trainer.objectives import k_means
 from trainer.objectives.barlow_twins import barlow_twins
-from trainer.objectives.base import build_objective
+from trainer.objectives.base import ImageEmbeddings, Pauses, Run, build_objective
 from trainer.optim.schedules import Schedule
 from trainer.runtime import collectives, process_group
 from trainer.runtime.batch_norm import synchronise_batch_norm
@@ -113,6 +114,27 @@ def vicreg(rank: int, ranks: int) -> dict[str, Tensor]:
     return {"loss": terms.loss.detach(), **terms.parts, **gradients}
 
 
+def pcl(rank: int, ranks: int) -> dict[str, Tensor]:
+    """Its terms and the gradient of every query, from clusters that every rank has found, and its state afterwards."""
+    generator = torch.Generator().manual_seed(4)
+    images = torch.randn(40, 24, generator=generator, dtype=torch.float64)
+    views = images[:GLOBAL_BATCH] + 0.3 * torch.randn(2, GLOBAL_BATCH, 24, generator=generator, dtype=torch.float64)
+    loss = build_objective(PclSpec(name="pcl", queue=32, clusters=[3, 9], negatives=4, warmup_epochs=0))
+    loss.begin(Run(GLOBAL_BATCH, 24, epochs=2, seed=0, device=torch.device("cpu"), dtype=torch.float64))
+    embeddings = ImageEmbeddings(images, torch.arange(40), 40)
+    k_means.DISTANCES = 60  # several blocks, for every rank some
+    loss.before_epoch(0, embeddings, Pauses(lambda: None, lambda: None))
+    z_a, z_b = (share(view, rank, ranks).clone().requires_grad_() for view in views)
+    loss.before_step(2, share(torch.arange(GLOBAL_BATCH), rank, ranks))
+    terms = loss(z_a, z_b)
+    (2 * terms.loss).backward()
+    loss.after_step(torch.tensor(True))
+    state = loss.state_dict()
+    clusterings = {f"{name} {place}": one[name] for place, one in enumerate(state["prototypes"]) for name in one}
+    gradient = collectives.all_gather_rows(z_a.grad)
+    return {"loss": terms.loss.detach(), **terms.parts, "a.grad": gradient, "queue": state["queue"], **clusterings}
+
+
 def training(
     optimizer: dict[str, Any],
     rank: int,
@@ -121,6 +143,7 @@ def training(
     backbone: str = "tiny",
     side: int = 16,
     objective: str = "barlow_twins",
+    **of_objective: Any,
 ) -> dict[str, Tensor]:
     """All parameters and buffers after a few whole steps in float64."""
     spec = PretrainSpec.model_validate(
@@ -129,7 +152,7 @@ def training(
             "views": {"size": side},
             "backbone": {"name": backbone},
             "projector": {"widths": [24, 24]},
-            "objective": {"name": objective},
+            "objective": {"name": objective, **of_objective},
             "optimizer": {"reference_batch_size": None, **optimizer},
             "batch_size": GLOBAL_BATCH,
             "micro_batch": GLOBAL_BATCH // pieces if pieces > 1 else None,
@@ -142,11 +165,14 @@ def training(
     for step in range(1, STEPS + 1):
         views = torch.randint(0, 256, (2, GLOBAL_BATCH, 3, side, side), generator=generator, dtype=torch.uint8)
         views[1] = (views[0].float() * 0.8 + views[1].float() * 0.2).to(torch.uint8)
-        update = state.update(*(share_of_pieces(view, pieces, rank, ranks) for view in views), step)
+        places = share_of_pieces(torch.arange(GLOBAL_BATCH), pieces, rank, ranks).numpy()
+        update = state.update(*(share_of_pieces(view, pieces, rank, ranks) for view in views), step, places)
         out[f"loss {step}"] = update.terms.loss.detach()
         out[f"norm {step}"] = update.gradient_norm
     state.raise_if_diverged()
-    return {**out, **{k: v.double() for k, v in state.state_dict()["model"].items()}}
+    saved = state.state_dict()
+    networks = saved["model"] | {f"momentum {name}": one for name, one in saved.get("momentum_network", {}).items()}
+    return {**out, **{k: v.double() for k, v in networks.items()}}
 
 
 def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
@@ -160,9 +186,13 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         "uneven_batch_norm": uneven_batch_norm(rank, ranks),
         "objective": objective(rank, ranks),
         "vicreg": vicreg(rank, ranks),
+        "pcl": pcl(rank, ranks),
         **{name: training(optimizer, rank, ranks) for name, optimizer in OPTIMIZERS.items()},
         "pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2),
         "vicreg in pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2, objective="vicreg"),
+        "momentum copy": training(
+            OPTIMIZERS["lars"], rank, ranks, objective="pcl", queue=2 * GLOBAL_BATCH, momentum=0.9
+        ),
         # A network that torchvision builds with dropout, which would draw on every rank what it draws on one.
         "dropout": training(OPTIMIZERS["lars"], rank, ranks, backbone="squeezenet1_1", side=32),
         "rows": {"gathered": collectives.all_gather_rows(rows[cut[rank] : cut[rank + 1]])},

@@ -1,10 +1,13 @@
 """Every objective that is no default in the loop: what it records, and that a run of it goes on to the same end."""
 
+import pytest
 import runs
 
+from trainer.failures import BadSpec
 from trainer.pretraining import pretrain
 
 VICREG = {"objective": {"name": "vicreg"}}
+PCL = {"objective": {"name": "pcl", "queue": 96, "clusters": [4, 9], "negatives": 5, "warmup_epochs": 1, "restarts": 2}}
 PARTS = {"loss", "invariance", "variance", "covariance", "feature_std_mean"}
 
 
@@ -19,8 +22,29 @@ def test_vicreg_records_its_own_terms_and_learns(tmp_path):
     assert all("off_diagonal_excess" not in record["summary"] for record in records)
 
 
-def test_vicreg_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    spec = runs.spec(**VICREG)
+def test_pcl_records_its_own_terms_and_prototypes_after_the_warm_up(tmp_path):
+    spec = runs.spec(**PCL, optimizer={"name": "adamw", "learning_rate": 3e-3, "reference_batch_size": None})
+    assert pretrain(spec, runs.context(tmp_path)).outcome == "ok"
+    points = [event.data["values"] for event in runs.events(tmp_path) if event.kind == "metrics"]
+    points = [values for values in points if "loss" in values]
+    beside = {"loss", "grad_norm", "learning_rate", "instances", "instances_top1"}
+    prototypes = {"prototypes", "prototypes_top1"}
+    assert [values.keys() - runs.CLOCKED for values in points] == [beside] * 5 + [beside | prototypes] * 15
+    assert points[-1]["prototypes"] < points[5]["prototypes"]
+
+
+def test_pcl_is_refused_where_there_are_fewer_images_than_it_needs(tmp_path):
+    """Of a split without a limit that is known only when it is open."""
+    objective = {**PCL["objective"], "queue": 32 * 100, "clusters": [5, 2000]}
+    with pytest.raises(BadSpec) as caught:
+        pretrain(runs.spec(data="digits", objective=objective), runs.context(tmp_path))
+    assert "objective.queue: a queue of 3200 keys is above the" in str(caught.value)
+    assert "objective.clusters: 2000 clusters of" in str(caught.value)
+
+
+@pytest.mark.parametrize("objective", [VICREG, PCL], ids=["vicreg", "pcl"])
+def test_stopped_it_goes_on_to_the_same_bits(objective, tmp_path, monkeypatch):
+    spec = runs.spec(**objective)
     assert pretrain(spec, runs.context(tmp_path / "whole")).outcome == "ok"
     stopped = runs.context(tmp_path / "run")
     with monkeypatch.context() as patch:
@@ -30,6 +54,6 @@ def test_vicreg_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     assert runs.resume_step(tmp_path / "run", 2) == 7
     assert end.outcome == "ok"
     assert runs.series(tmp_path / "run") == runs.series(tmp_path / "whole")
-    for part in ("model", "optimizer"):
-        whole = runs.checkpoint(tmp_path / "whole", 1, 20)[part]
-        assert runs.same(runs.checkpoint(tmp_path / "run", 2, 20)[part], whole)
+    whole, found = runs.checkpoint(tmp_path / "whole", 1, 20), runs.checkpoint(tmp_path / "run", 2, 20)
+    for part in whole.keys() - {"metrics"}:
+        assert runs.same(found[part], whole[part]), part

@@ -18,6 +18,7 @@ from trainer import pretraining
 from trainer.data.loading.training import TrainingBatches
 from trainer.data.registry import open_data_set
 from trainer.data.views.photometry import finish
+from trainer.objectives.base import ImageEmbeddings, Pauses
 from trainer.optim.schedules import Schedule
 from trainer.train_state import TrainState, Update
 
@@ -75,6 +76,9 @@ class _Watch:
             self.armed = False
 
 
+PCL = {"name": "pcl", "queue": 24, "clusters": [3, 5], "negatives": 2, "warmup_epochs": 0}
+PLACES = np.arange(12)
+
 STEPS = [
     {"optimizer": {"name": "lars"}},
     {"optimizer": {"name": "sgd"}},
@@ -82,6 +86,8 @@ STEPS = [
     {"precision": "fp16", "micro_batch": 6},
     {"objective": {"form": "direct"}},
     {"objective": {"name": "vicreg"}},
+    {"objective": PCL},
+    {"objective": PCL, "precision": "fp16"},
     {"objective": {"form": "dual"}, "projector": {"widths": [24, 32]}},
 ]
 
@@ -89,10 +95,18 @@ STEPS = [
 @pytest.mark.parametrize("changes", STEPS, ids=str)
 def test_a_step_reads_nothing(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     state = built(**changes)
+    _before_epoch(state)
     watch = _Watch(monkeypatch)
     with watch.over():
-        updates = [state.update(*views(step), step) for step in (1, 2)]
+        updates = [state.update(*views(step), step, PLACES) for step in (1, 2)]
     assert int(updates[-1].first_bad_step) == 0
+
+
+def _before_epoch(state: TrainState) -> None:
+    embeddings = torch.randn(12, 16, generator=torch.Generator().manual_seed(0)).to(state._device)
+    images = ImageEmbeddings(embeddings, torch.arange(12, device=state._device), 12)
+    if state.objective.wants_images(0):
+        state.objective.before_epoch(0, images, Pauses(lambda: None, lambda: None))
 
 
 def test_the_loop_reads_nothing_between_recordings(tmp_path, monkeypatch: pytest.MonkeyPatch):
@@ -141,11 +155,12 @@ def test_on_a_gpu_no_step_waits_for_it(changes: dict[str, Any]):
         batch_size=12, seed=0, rank=0, world_size=1, threads=1, pinned=True,
     )  # fmt: skip
     batches = list(loader.iterate(0, 5))
-    state.update(*finish(batches[0], device), 1)  # allocations and libraries are set up in the first step
+    _before_epoch(state)
+    state.update(*finish(batches[0], device), 1, PLACES)  # allocations and libraries are set up in the first step
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        updates = [state.update(*finish(batch, device), batch.step) for batch in batches[1:]]
+        updates = [state.update(*finish(batch, device), batch.step, PLACES) for batch in batches[1:]]
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert int(updates[-1].first_bad_step) == 0

@@ -19,6 +19,8 @@ class Purpose(IntEnum):
     REGIONS = 7
     SVM = 8
     SVM_FOLDS = 9
+    CLUSTERS = 10
+    PROTOTYPES = 11
 
 
 def bits(purpose: Purpose, seed: int, *where: int) -> np.random.Philox:

@@ -9,8 +9,8 @@ is that rank's *share* of dL/dp, and the true gradient is the SUM of the shares 
 With it the backward of a sum over ranks, S = sum_r s_r, depends on who uses S:
 
 - every rank computes the same thing from S (the correlation matrix, and L from it): each holds the whole dL/dS
-  already and dS/ds_r = 1, so the backward is the identity. Reducing again would count L W times. The objective does
-  so in its own backward (trainer.objectives.barlow_twins).
+  already and dS/ds_r = 1, so the backward is the identity. Reducing again would count L W times. Objectives
+  do so in their own backward (trainer.objectives.barlow_twins), or by `sum_over_ranks`.
 - each rank uses S for its own rows (batch statistics): each holds a share of dL/dS, so the backward sums the shares.
   Synchronised batch normalisation does that in its own backward.
 """
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -30,11 +31,32 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """This process's place among them, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
 def all_reduce_(tensor: Tensor) -> Tensor:
     """Sum over ranks in place, outside autograd. The bits are the same on every rank."""
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
+
+
+def sum_over_ranks(share: Tensor) -> Tensor:
+    """The sum over ranks, from which every rank computes the same: the backward is the identity."""
+    total: Tensor = _SumOverRanks.apply(share)
+    return total
+
+
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, share: Tensor) -> Tensor:
+        return all_reduce_(share.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0]
 
 
 def all_reduce_max_(tensor: Tensor) -> Tensor:

@@ -98,9 +98,10 @@ class PretrainSpec(KindSpec):
         VIEW_WORDS,
         "activations: 2 views x micro_batch (else batch_size) / slots x (a view's + b' x (2 x hidden widths + last "
         "width)), 1 view where the objective has a momentum copy embed the other, and with micro_batch the embeddings "
-        "of the whole batch and their gradient. features, of objectives that cluster all images: images x d x 4. "
+        "of the whole batch and their gradient. features, of objectives that cluster all images: images x d x 12. "
         "objective: b x d^2 for a direct loss, that / 8 or the slots if more for a sharded one, b x ((batch / slots)^2 "
-        "+ 2 x batch x d with several slots) for a dual one, and b x parameters for a momentum copy.",
+        "+ 2 x batch x d with several slots) for a dual one, b x ((queue + all clusters) x d + 2 x batch / slots x "
+        "(queue + the prototypes that are compared)) for pcl, and b x parameters for a momentum copy.",
     )
 
     kind: Literal["pretrain"] = "pretrain"
@@ -261,7 +262,7 @@ class PretrainSpec(KindSpec):
             gradients=parameters * parameter,
             optimizer=parameters * parameter * self.optimizer.running_averages,
             activations=round(activations),
-            features=4 * last * kept,
+            features=12 * last * kept,
             objective=parameter * held,
         )
 
@@ -291,4 +292,6 @@ class PretrainSpec(KindSpec):
         return faults
 
     def faults_of_size(self, images: int, classes: int | None, counted: str) -> list[Fault]:
-        return no_whole_batch(self.batch_size, images, counted)
+        of_objective = self.objective_faults(images).items()
+        found = [Fault(f"/objective/{field}", f"{said} ({counted})") for field, said in of_objective]
+        return [*no_whole_batch(self.batch_size, images, counted), *found]
