@@ -155,7 +155,7 @@ def _open_batches(spec: PretrainSpec, context: Context) -> tuple[Images, Trainin
         source=source,
         limit=spec.data.limit,
         tick=partial(context.working, "loading data"),
-        warn=context.warn,
+        warn=context.listener,
     )
     warn_of_data(spec.data.name, source, {spec.data.split: dataset}, context, "loading data")
     if context.journal is not None and (said := folders_left(dataset, partial(context.working, "loading data"))):

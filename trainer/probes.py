@@ -22,6 +22,7 @@ from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError, NothingReadable
 from trainer.data.folder_names import at_odds
+from trainer.data.hearing import nobody
 from trainer.data.overlap import PRETRAINED_ON, shared
 from trainer.data.registry import open_data_set
 from trainer.evaluation.features import extract, labels_on
@@ -227,8 +228,9 @@ def _open_splits(
             context.warn(said)
 
     try:
+        heard = nobody if context.listener is nobody else once
         train, test = (
-            open_data_set(name, split, source=context.data_source(name), limit=asked.limit, tick=tick, warn=once)
+            open_data_set(name, split, source=context.data_source(name), limit=asked.limit, tick=tick, warn=heard)
             for split in splits
         )
     except DataError as error:

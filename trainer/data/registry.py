@@ -28,6 +28,7 @@ from trainer.data.formats.opening import Tick, Warn, open_source
 from trainer.data.formats.unlabelled_folder import UnlabelledFolder
 from trainer.data.generated.digits import open_digits
 from trainer.data.generated.textures import open_textures
+from trainer.data.hearing import nobody
 
 Opener = Callable[[str, Tick], Images]
 """Opens one split, given its name."""
@@ -87,7 +88,7 @@ def open_images(
     source: DataSource | None = None,
     limit: int | None = None,
     tick: Tick = lambda: None,
-    warn: Warn = lambda message: None,
+    warn: Warn = nobody,
 ) -> Images:
     """Open one split of any data set; `tick` hears of every unit of work. `limit` keeps its first images only, or, of a
     folder without labels, where these would be those of its first folders, some of all that are drawn by their paths.
@@ -124,7 +125,7 @@ def open_data_set(
     source: DataSource | None = None,
     limit: int | None = None,
     tick: Tick = lambda: None,
-    warn: Warn = lambda message: None,
+    warn: Warn = nobody,
 ) -> ImageDataSet:
     """Open one split whose images have one class each; the arguments are those of `open_images`.
 
@@ -148,7 +149,7 @@ def open_annotated(
     source: DataSource | None = None,
     limit: int | None = None,
     tick: Tick = lambda: None,
-    warn: Warn = lambda message: None,
+    warn: Warn = nobody,
 ) -> AnnotatedDataSet:
     """Open one split whose images have objects in boxes; the arguments are those of `open_images`.
 
@@ -171,7 +172,7 @@ def open_multi_label(
     source: DataSource | None = None,
     limit: int | None = None,
     tick: Tick = lambda: None,
-    warn: Warn = lambda message: None,
+    warn: Warn = nobody,
 ) -> ImageDataSet | AnnotatedDataSet:
     """Open one split whose images have a class each, or objects of any; the arguments are those of `open_images`.
 

@@ -12,6 +12,7 @@ from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError
 from trainer.data.folder_names import at_odds
+from trainer.data.hearing import nobody
 from trainer.data.overlap import shared
 from trainer.data.registry import open_data_set
 from trainer.evaluation.seen_images import PretrainedOn, seen_of
@@ -110,7 +111,7 @@ def open_splits(
         name,
         source=context.data_source(name),
         tick=partial(context.working, PHASE),
-        warn=once,
+        warn=nobody if context.listener is nobody else once,
     )
     train, test = opened(spec.data.split, limit=spec.data.limit), opened(spec.test_split)
     opened_splits = {spec.data.split: train, spec.test_split: test}

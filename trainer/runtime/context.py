@@ -17,6 +17,7 @@ from torch import Tensor
 from barlow_lab.foreign_text import shown
 from barlow_lab.journal import Journal
 from barlow_lab.specs.data_sets import DataSource, parse_source
+from trainer.data.hearing import nobody
 from trainer.runtime import collectives
 from trainer.runtime.retention import Retention
 from trainer.runtime.stopping import StopRequests
@@ -108,6 +109,11 @@ class Context:
         if self.journal is not None:
             self.journal.append("warning", step=self.step, message=message, **data)
             self.say(f"warning: {message}")
+
+    @property
+    def listener(self) -> Callable[[str], None]:
+        """Who is told of doubts about data: nobody of all ranks but the first, so that they look for none."""
+        return nobody if self.journal is None else self.warn
 
     def say(self, line: str) -> None:
         """One line on rank 0's standard output, whatever names of others are in it; nobody needs to read it."""

@@ -29,6 +29,7 @@ from trainer.data.formats.json_stream import Item, JsonLists
 from trainer.data.formats.mask_extents import Extents
 from trainer.data.formats.records import Categories, field, places_of, whole
 from trainer.data.formats.run_lengths import uncompressed, whole_numbers
+from trainer.data.hearing import nobody
 from trainer.data.ignored import CROWDS
 from trainer.data.image_files import Names
 
@@ -58,7 +59,7 @@ def open_coco(
     """
     files = source.splits[split]
     path = source.root / files.annotations
-    found = _Instances(path, tick)
+    found = _Instances(path, tick, with_extents=warn is not nobody)
     order = np.argsort(found.ids, kind="stable")
     names = Names()
     for place in order.tolist():
@@ -91,7 +92,7 @@ def open_coco(
         whose=path.name,
         form="left, top, width, height",
         others=OF_SIDES,
-        extents=found.extents.boxes()[by_image],
+        extents=found.extents.boxes()[by_image] if found.extents is not None else None,
     )
     tell_of_boxes(given, warn)
     tell_of_ignored(objects, found.categories.names, path.name, CROWDS, warn)
@@ -106,9 +107,9 @@ def open_coco(
 
 
 class _Instances:
-    """What the file holds, in its order."""
+    """What the file holds, in its order; extents of masks if they are asked for."""
 
-    def __init__(self, path: Path, tick: Callable[[], None]) -> None:
+    def __init__(self, path: Path, tick: Callable[[], None], *, with_extents: bool) -> None:
         self._where = path.name
         self.names, self._ids = Names(), array("q")
         self.sizes = array("l")
@@ -116,7 +117,7 @@ class _Instances:
         self.boxes, self.crowds = array("f"), array("b")
         self.starts, self.lengths = array("q"), array("q")
         self.segmented = False
-        self.extents = Extents()
+        self.extents = Extents() if with_extents else None
         self.categories = Categories(self._where)
         file = JsonLists(path, tick)
         for item in file.items("images", "annotations", "categories"):
@@ -153,7 +154,8 @@ class _Instances:
         self.lengths.append(item.length)
         segmentation = item.value.get("segmentation")
         self.segmented = self.segmented or bool(segmentation)
-        self.extents.add(segmentation)
+        if self.extents is not None:
+            self.extents.add(segmentation)
 
     def _crowd(self, item: Item) -> bool:
         given = item.value.get("iscrowd")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.hearing import nobody
 from trainer.data.image_files import Names, said
 
 MOST_OF_FRACTIONS = 1.01
@@ -94,6 +95,8 @@ class Given:
 
 def tell_of_boxes(given: Given, warn: Callable[[str], None]) -> None:
     """Warn of what is doubtful of the boxes of a split."""
+    if warn is nobody:
+        return
     _tell_of_fractions(given, warn)
     _tell_of_twice(given, warn)
     if not _tell_of_masks_elsewhere(given, warn):

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from barlow_lab.specs.data_sets import ImageFolderSource, ImagesSource
+from trainer.data.hearing import nobody
 from trainer.data.image_files import said
 
 _OF_A_TEST = (b"test", b"val", b"valid", b"validation", b"eval")
@@ -60,6 +61,8 @@ class ImagesOfTests:
 
     def warn(self, name: str, paths: Iterable[bytes], warn: Callable[[str], None]) -> None:
         """Count those among `paths`, below the folder of the split of the data set `name`, and warn of them."""
+        if warn is nobody:
+            return
         held: Counter[tuple[str, str]] = Counter()
         deeper: Counter[bytes] = Counter()
         for path in paths:

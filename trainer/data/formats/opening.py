@@ -24,6 +24,7 @@ from barlow_lab.specs.known_data_sets import where_from
 from trainer.data.datasets import Images
 from trainer.data.decoding.reading import Reading
 from trainer.data.errors import DataError
+from trainer.data.hearing import nobody
 from trainer.data.image_files import FileImages
 from trainer.data.overlap import again
 
@@ -55,7 +56,7 @@ def open_source(name: str, source: DataSource, split: str, *, tick: Tick, warn: 
         raise DataError(f"data set {name!r} cannot be read: {error.strerror or error}: {place}") from error
     if isinstance(images, FileImages):
         whose = f"data set {name!r}, split {split!r}"
-        if said := again(images, images.identities):
+        if warn is not nobody and (said := again(images, images.identities)):
             warn(f"{whose}: {said}")
         images.read_as(Reading(source.value_range, whose=whose, count=len(images), warn=warn))
     return images
@@ -158,7 +159,7 @@ def _open(name: str, source: DataSource, split: str, tick: Tick, warn: Warn) -> 
 
 
 def _of(name: str, warn: Warn) -> Warn:
-    return lambda said: warn(f"data set {name!r}: {said}")
+    return warn if warn is nobody else lambda said: warn(f"data set {name!r}: {said}")
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
