@@ -15,13 +15,13 @@ AT_STEP = 4
 _update = TrainState.update
 
 
-def failing_update(self: TrainState, view_a: object, view_b: object, step: int) -> Update:
+def failing_update(self: TrainState, view_a: object, view_b: object, step: int, *more: object) -> Update:
     """At AT_STEP rank 1 cannot read its data, and rank 0 is stuck for ever."""
     if step == AT_STEP and dist.get_rank() == 1:
         raise DataError("image 7 cannot be loaded")
     if step == AT_STEP:
         time.sleep(600)
-    return _update(self, view_a, view_b, step)  # type: ignore[arg-type]
+    return _update(self, view_a, view_b, step, *more)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
