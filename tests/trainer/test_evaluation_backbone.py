@@ -13,7 +13,7 @@ import pytest
 import runs
 import torch
 import torchvision
-from test_models_foreign import HEAD, PROJECTOR, TINY, prefixed, saved, source, weights
+from foreign_weights import HEAD, PROJECTOR, TINY, prefixed, saved, source, weights
 from torch import nn
 
 from barlow_lab import run_folder as folders
