@@ -41,6 +41,8 @@ def told(root, *, labelled=True):
         ("c/image_{}.png", "c/mask_{}.png"),
         ("c/{}_sat.png", "c/{}_mask.png"),
         ("c/{}.png", "c/Annotations/{}.png"),
+        ("img/{}.png", "masks_machine/{}.png"),
+        ("input/{}.png", "target/{}.png"),
     ],
 )
 def test_masks_that_pair_with_images_are_told(tmp_path, image, of_it):
@@ -97,6 +99,20 @@ def test_masks_in_folders_of_their_own_are_told_whatever_they_are_called(tmp_pat
         (found,) = told(tmp_path, labelled=labelled)
         assert found.startswith("30 of 35 images lie in folders that are called as those of masks are, and look like ")
         assert ", as 16 of 16 that were looked at do, first " in found
+
+
+def test_masks_in_colours_that_a_lossy_format_has_blurred_are_told(tmp_path):
+    draw = np.random.default_rng(0)
+    for number in range(8):
+        photo(tmp_path / f"train/c/{number}.jpg", number, 256)
+        levels = np.zeros((256, 256, 3), dtype=np.uint8)
+        for top, left in draw.integers(0, 170, (3, 2)):
+            levels[top : top + 80, left : left + 80] = draw.integers(0, 256, 3)
+        Image.fromarray(levels).save(tmp_path / f"train/c/{number}_L.jpg")
+    (found,) = told(tmp_path)
+    assert found.startswith(
+        "8 of 16 images that were looked at, of 16 in all, look like masks of others by their pixels"
+    )
 
 
 def cut_out(path, seed, side=48):

@@ -16,9 +16,11 @@ from trainer.data.image_files import FileImages, read_image
 MOST_COLOURS = 16
 """Colours that a mask may have,"""
 OF_MASK = 0.9
-"""and the share of it that they make up at least: the rest are edges, as a lossy format leaves them."""
+"""and the share of it that they make up at least: the rest are edges, as a lossy format leaves them;"""
+PERHAPS = 0.5
+"""or they alone so much, and with what is near to those of them that are no edges as much as that;"""
 OF_IMAGE = 0.01
-"""The share that they make up less of an image than of a mask of it, at least: one of a microscope is black, too."""
+"""the share that they make up less of an image than of a mask of it, at least: one of a microscope is black, too."""
 SIDE = 512
 """Pixels of a row, and of a column, that are looked at, evenly spaced: of a photograph a hundredth says as much."""
 FEWEST_PIXELS = 256
@@ -58,7 +60,7 @@ def colours_of(levels: NDArray[np.uint8]) -> Colours:
     packed = _packed(levels[::down, ::across])
     values, counts = np.unique(packed, return_counts=True)
     share = float(np.sort(counts)[-MOST_COLOURS:].sum() / packed.size)
-    if share < OF_MASK or height * width < FEWEST_PIXELS or min(height, width) < 2:
+    if share < PERHAPS or height * width < FEWEST_PIXELS or min(height, width) < 2:
         return Colours(height, width, share, is_mask=False, main=frozenset())
     main = values[counts >= OF_COLOUR * packed.size].tolist()
     # Each pixel with those to its right and below.
@@ -66,7 +68,11 @@ def colours_of(levels: NDArray[np.uint8]) -> Colours:
         _packed(levels[top : height - 1 + top : down, left : width - 1 + left : across])
         for top, left in ((0, 0), (0, 1), (1, 0))
     ]
-    return Colours(height, width, share, is_mask=_textured(three, main) <= TEXTURED, main=frozenset(main))
+    here, right, below = three
+    far = [_far(pixels, main) for pixels in three]
+    is_few = share >= OF_MASK or (len(main) <= MOST_COLOURS and far[0].mean() <= 1 - OF_MASK)
+    textured = np.logical_and.reduce([*far, here != right, here != below])
+    return Colours(height, width, share, is_mask=bool(is_few and textured.mean() <= TEXTURED), main=frozenset(main))
 
 
 def _packed(levels: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -75,17 +81,15 @@ def _packed(levels: NDArray[np.uint8]) -> NDArray[np.int32]:
     return packed
 
 
-def _textured(three: list[NDArray[np.int32]], main: list[int]) -> float:
-    """The share of pixels that are far from the main colours, as are the two beside them, and differ from both."""
-    here, right, below = three
-    found = (here != right) & (here != below)
-    for colour in main:
-        for pixels in three:
-            far = np.zeros(here.shape, dtype=np.bool_)
-            for shift in (16, 8, 0):
-                far |= np.abs((pixels >> shift & 255) - (colour >> shift & 255)) > NEAR
-            found &= far
-    return float(found.mean())
+def _far(packed: NDArray[np.int32], colours: list[int]) -> NDArray[np.bool_]:
+    """Which pixels are near none of the colours."""
+    found = np.ones(packed.shape, dtype=np.bool_)
+    for colour in colours:
+        far = np.zeros(packed.shape, dtype=np.bool_)
+        for shift in (16, 8, 0):
+            far |= np.abs((packed >> shift & 255) - (colour >> shift & 255)) > NEAR
+        found &= far
+    return found
 
 
 class Seen:

@@ -7,16 +7,29 @@ import re
 from collections.abc import Iterator
 
 _WORDS = (
-    rb"masks?|segs?|segmented|segmentations?|segmentation_?(?:class|object)|labels?|labelled|labeled|label_?ids|"
-    rb"instance_?ids|gt|gts|gtfine|ground[ _-]?truths?|annots?|annos?|annotations?|annotated|trimaps?|mattes?|manual"
+    rb"masks?|segs?|segmented|segmentations?|segmentation_?(?:class|object)[a-z]*|labels?|labelled|labeled|label_?ids|"
+    rb"instance_?ids|gt|gts|gtfine|ground[ _-]?truths?|annots?|annos?|annotations?|annotated|trimaps?|mattes?|manual|"
+    rb"targets?"
 )
 """What people call masks, in the names of files and of folders,"""
-_IN_WORDS = (b"mask", b"seg", b"label", b"instance", b"gt", b"truth", b"anno", b"trimap", b"matte", b"manual")
+_IN_WORDS = (
+    b"mask",
+    b"seg",
+    b"label",
+    b"instance",
+    b"gt",
+    b"truth",
+    b"anno",
+    b"trimap",
+    b"matte",
+    b"manual",
+    b"target",
+)
 """one of which is in each of these,"""
-_OF_IMAGES = rb"image|images|img|imgs|im|ims|rgb|sat|orig|original|originals|leftimg|jpegimages"
+_OF_IMAGES = rb"image|images|img|imgs|im|ims|rgb|sat|orig|original|originals|leftimg|jpegimages|inputs?"
 """and images beside them."""
 _BETWEEN = rb"[ _.\-]"
-_MASK_FOLDER = re.compile(rb"(?:.*%b)?(?:%b)(?:%b*[0-9]+)?" % (_BETWEEN, _WORDS, _BETWEEN), re.IGNORECASE)
+_MASK_FOLDER = re.compile(rb"(?:.*%b)?(?:%b)(?:[0-9]+|%b.*)?" % (_BETWEEN, _WORDS, _BETWEEN), re.IGNORECASE)
 _MASK_NAME = re.compile(
     rb"(?P<before>.+?)(?:%b+(?:%b))+(?:%b*[0-9]+)?|(?:%b)%b+(?P<after>.+)"
     % (_BETWEEN, _WORDS, _BETWEEN, _WORDS, _BETWEEN),
