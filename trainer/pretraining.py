@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -33,17 +31,19 @@ from trainer.models.exported import backbone_digest, save_backbone
 from trainer.models.projector import rank_warning
 from trainer.objectives.base import Objective
 from trainer.optim.schedules import schedule_of
-from trainer.plan import Plan
 from trainer.probes import Probes
 from trainer.runtime import checkpoints, collectives
 from trainer.runtime.checkpoint_writer import CheckpointWriter
 from trainer.runtime.context import LOADING_SECONDS, Context
-from trainer.runtime.data_facts import journal_data, other_data
+from trainer.runtime.data_facts import journal_data
 from trainer.runtime.data_warnings import warn_of_data
 from trainer.runtime.resuming import agree_on_checkpoint
 from trainer.runtime.started import journal_started
 from trainer.skipped_images import SkippedImages
 from trainer.train_state import TrainState, Update
+from trainer.training.pace import Pace
+from trainer.training.plan import Plan
+from trainer.training.saving import begin_checkpoint, take_over
 
 
 def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
@@ -96,8 +96,8 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
         return _stopped(context, done)
     if image_pass.due(done) and not image_pass.make(series, done):
         return _stopped(context, done)
-    pace = _Pace(plan, spec.batch_size, done)
-    pace.report(context, series, done)
+    pace = Pace(context, plan, images_per_step=spec.batch_size, first_step=done)
+    pace.report(done, series.last.get("loss"), always=True)
     with CheckpointWriter(context.device) as writer:
         for batch in batches.iterate(done, steps):
             writer.look()
@@ -113,7 +113,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
                 series.flush()
                 state.raise_if_diverged()
                 _record_correlation(state.objective, context, plan, series, step, update, views, nothing)
-            pace.report(context, series, batch.step)
+            pace.report(batch.step, series.last.get("loss"), always=plan.ends_epoch(batch.step))
             # A stop has cut the probe short, or the pass over the images.
             halted = probes is not None and probes.due(batch.step) and not probes.record(state, series, batch.step)
             halted = halted or (image_pass.due(batch.step) and not image_pass.make(series, batch.step))
@@ -129,7 +129,12 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
                 beside |= image_pass.state_dict()
                 if probes is not None:
                     beside |= probes.state_dict()
-                _begin_checkpoint(writer, spec, context, plan, state, series, beside, batch.step)
+                if context.journal is not None:
+                    now = {**state.state_dict(), **beside}
+                    newest = series.last
+                    begin_checkpoint(
+                        writer, context, plan, spec, now, step=batch.step, metrics=newest, form=state.choice
+                    )
             if stopping:
                 return _stopped(context, batch.step)
     return _export(spec, context, plan, state, series, dataset, unreadable=len(skipped.names), nothing=nothing.last)
@@ -209,24 +214,14 @@ def _resume(
     Raises:
         DataError: the data set of `fingerprint` is not the one that the checkpoint was trained on.
     """
-    context.progress("resuming")
-    manifest = checkpoints.read_manifest(folder)
-    here = {"versions": checkpoints.versions(), "world_size": context.world_size, "threads": context.threads}
-    there = {"versions": manifest.versions, "world_size": manifest.world_size, "threads": manifest.threads}
-    for name in ("compiled", "activation_budget"):
-        here[name], there[name] = getattr(state.choice, name), getattr(manifest, name)
-    if here != there:
-        context.warn("resumed under other conditions; the last bits may differ", before=there, now=here)
-    saved = checkpoints.read_state(folder, context.device)
-    if saved.get("data", fingerprint) != fingerprint:
-        raise DataError(other_data(context, spec.data.name, folder))
+    step, saved = take_over(context, folder, data=spec.data.name, fingerprint=fingerprint, form=state.choice)
     state.load_state_dict(saved)
     series.last = saved["metrics"]
     skipped.remember(saved.get("unreadable", []))
     image_pass.load_state_dict(saved)
     if probes is not None:
         probes.load_state_dict(saved)
-    return manifest.step
+    return step
 
 
 def _record_metrics(series: MetricSeries, plan: Plan, step: int, update: Update) -> None:
@@ -272,34 +267,6 @@ def _record_correlation(
         tick=tick,
     )
     context.journal.append("correlation", step=step, epoch=epoch, **record)
-
-
-def _begin_checkpoint(
-    writer: CheckpointWriter,
-    spec: PretrainSpec,
-    context: Context,
-    plan: Plan,
-    state: TrainState,
-    series: MetricSeries,
-    beside: Mapping[str, Any],
-    step: int,
-) -> None:
-    if context.journal is None:
-        return
-    metrics = dict(series.last)
-    write = partial(
-        checkpoints.write_checkpoint,
-        context,
-        step=step,
-        epoch=plan.epoch(step),
-        spec=spec.resolved(),
-        spec_digest=digest(spec),
-        policy=spec.run.checkpoint,
-        milestone=plan.milestone(step),
-        metrics=metrics,
-        form=state.choice,
-    )
-    writer.begin({**state.state_dict(), "metrics": metrics, **beside}, write)
 
 
 def _export(
@@ -357,28 +324,3 @@ def _export(
         context.journal.append("checkpoint", step=plan.steps, epoch=plan.epochs, checkpoint="backbone", path=BACKBONE)
     said = f"trained for {plan.steps} steps" + ("" if nothing is None else f"; at the end {nothing}")
     return Outcome("ok", said, step=plan.steps, result=result, backbone=BACKBONE)
-
-
-class _Pace:
-    """Progress events with speed and time to go, from this attempt's own steps."""
-
-    def __init__(self, plan: Plan, batch_size: int, first_step: int) -> None:
-        self._plan = plan
-        self._batch_size = batch_size
-        self._first_step = first_step
-        self._since = time.monotonic()
-
-    def report(self, context: Context, series: MetricSeries, step: int) -> None:
-        plan, taken = self._plan, step - self._first_step
-        per_step = (time.monotonic() - self._since) / taken if taken else None
-        context.progress(
-            "training",
-            step=step,
-            steps=plan.steps,
-            epoch=plan.epoch(max(step, 1)),
-            epochs=plan.epochs,
-            always=step == self._first_step or plan.ends_epoch(step),
-            images_per_second=self._batch_size / per_step if per_step else None,
-            eta_seconds=(plan.steps - step) * per_step if per_step else None,
-            loss=series.last.get("loss"),
-        )

@@ -32,13 +32,13 @@ from trainer.evaluation.scoring import top
 from trainer.evaluation.units import Stopped, UnitsWithinStep
 from trainer.failures import BadSpec, Diverged
 from trainer.metric_series import MetricSeries
-from trainer.plan import Plan
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
 from trainer.runtime.data_warnings import warn_of_split
 from trainer.runtime.precision import PARAMETER_DTYPES, exact_products
 from trainer.runtime.resuming import counted_metrics
 from trainer.train_state import TrainState
+from trainer.training.plan import Plan
 
 PHASE = "probe"
 PLACE = "run.record.probes"

@@ -18,9 +18,9 @@ from trainer.data.generated import textures
 from trainer.data.registry import open_data_set
 from trainer.failures import BadSpec
 from trainer.models.exported import load_backbone
-from trainer.plan import Plan
 from trainer.pretraining import pretrain
 from trainer.runtime import checkpoints
+from trainer.training.plan import Plan
 
 STEPS = 20
 METRICS = {

@@ -22,14 +22,14 @@ def test_a_probe_made_anew_by_two_attempts_is_told_once(tmp_path: Path, monkeypa
     def stopped(probes: Probes, *_: object) -> dict[str, float]:
         raise Stopped
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **more: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(Probes, "_look", stopped)
         assert pretrain(spec, runs.context(tmp_path, 1)).outcome == "stopped"
     with monkeypatch.context() as patch:
-        patch.setattr("trainer.pretraining._Pace.report", killed)
+        patch.setattr("trainer.training.pace.Pace.report", killed)
         with pytest.raises(KeyboardInterrupt):
             pretrain(spec, runs.context(tmp_path, 2))
     assert pretrain(spec, runs.context(tmp_path, 3)).outcome == "ok"

@@ -10,11 +10,11 @@ import torch
 
 from barlow_lab.specs import PretrainSpec
 from barlow_lab.specs.common import CheckpointSpec
-from trainer.plan import Plan
 from trainer.pretraining import pretrain
 from trainer.runtime import checkpoints, retention
 from trainer.runtime.context import Context
 from trainer.runtime.retention import Retention
+from trainer.training.plan import Plan
 
 
 def _spec(**policy) -> PretrainSpec:

@@ -27,11 +27,11 @@ from trainer.evaluation.units import Units
 from trainer.failures import BadSpec
 from trainer.models.exported import backbone_digest
 from trainer.models.seeding import drawn_from
-from trainer.plan import Plan
 from trainer.runtime import collectives
 from trainer.runtime.context import LOADING_SECONDS, Context
 from trainer.runtime.precision import PARAMETER_DTYPES, autocast, memory_format
 from trainer.skipped_images import SkippedImages
+from trainer.training.plan import Plan
 
 REFERENCE_BATCH = 256
 """The rates of the protocols are for so many images."""

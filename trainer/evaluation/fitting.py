@@ -12,24 +12,21 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
 
 from barlow_lab.specs import BackboneJudged, digest
 from barlow_lab.specs.protocols import ScheduleSpec
-from trainer.data.errors import DataError
 from trainer.evaluation.descent import Descent
 from trainer.evaluation.units import Stopped, Units
-from trainer.failures import BadSpec
-from trainer.plan import Plan
-from trainer.runtime import checkpoints
 from trainer.runtime.checkpoint_writer import CheckpointWriter
 from trainer.runtime.context import Context
-from trainer.runtime.data_facts import other_data
 from trainer.runtime.resuming import agree_on_checkpoint, counted_metrics
 from trainer.runtime.started import journal_started
+from trainer.training.pace import Pace
+from trainer.training.plan import Plan
+from trainer.training.saving import begin_checkpoint, take_over
 
 B = TypeVar("B")
 
@@ -154,7 +151,8 @@ class _Run(Generic[B]):
         self._begun_at = context.step = self._resume()
         self._saved = (self._begun_at, self.scores.last_step)
         journal_started(context, fitting.spec, resume_step=self._begun_at, steps=fitting.plan.steps)
-        self._pace = _Pace(fitting, self._begun_at)
+        images = fitting.images_per_step
+        self._pace = Pace(context, fitting.plan, images_per_step=images, first_step=self._begun_at)
 
     def to_the_end(self, writer: CheckpointWriter) -> None:
         plan, done = self._plan, self._begun_at
@@ -170,7 +168,7 @@ class _Run(Generic[B]):
                 self._context.step = step
                 if plan.metrics_due(step):
                     self._record(step, values)
-                self._pace.report(self._context, step, self._latest)
+                self._pace.report(step, self._latest.get("loss"))
                 if self._test_due(step):
                     self._test(step)
                 if plan.checkpoint_due(step):
@@ -190,24 +188,11 @@ class _Run(Generic[B]):
             "fit": self._fit.state_dict(),
             "descent": self._fit.descent.state_dict(),
             "scores": self.scores.state_dict(),
-            "metrics": dict(self._latest),
             "data": self._fit.fingerprint,
             "protocol_version": fitting.spec.protocol_version,
         }
-        if context.journal is None:
-            return
-        write = partial(
-            checkpoints.write_checkpoint,
-            context,
-            step=step,
-            epoch=self._plan.epoch(step),
-            spec=fitting.spec.resolved(),
-            spec_digest=digest(fitting.spec),
-            policy=fitting.spec.run.checkpoint,
-            milestone=self._plan.milestone(step),
-            metrics=dict(self._latest),
-        )
-        writer.begin(state, write)
+        if context.journal is not None:
+            begin_checkpoint(writer, context, self._plan, fitting.spec, state, step=step, metrics=self._latest)
 
     def _test_due(self, step: int) -> bool:
         return step == self._plan.steps or step % self._fitting.test_every == 0
@@ -242,48 +227,17 @@ class _Run(Generic[B]):
         folder = agree_on_checkpoint(context, digest(self._fitting.spec))
         if folder is None:
             return 0
-        context.progress("resuming")
-        manifest = checkpoints.read_manifest(folder)
-        here = {"versions": checkpoints.versions(), "world_size": context.world_size, "threads": context.threads}
-        there = {"versions": manifest.versions, "world_size": manifest.world_size, "threads": manifest.threads}
-        if here != there:
-            context.warn("resumed under other conditions; the last bits may differ", before=there, now=here)
-        saved = checkpoints.read_state(folder, context.device)
-        # The checkpoints of before are all of the first versions.
-        if said := self._fitting.spec.refused_version(saved.get("protocol_version", 1)):
-            raise BadSpec(said)
-        if saved["data"] != self._fit.fingerprint:
-            raise DataError(other_data(context, self._fitting.spec.data.name, folder))
+        spec = self._fitting.spec
+        step, saved = take_over(
+            context,
+            folder,
+            data=spec.data.name,
+            fingerprint=self._fit.fingerprint,
+            # The checkpoints of before are all of the first versions.
+            refused=lambda saved: spec.refused_version(saved.get("protocol_version", 1)),
+        )
         self._fit.load_state_dict(saved["fit"])
         self._fit.descent.load_state_dict(saved["descent"])
         self.scores.load_state_dict(saved["scores"])
         self._latest = saved["metrics"]
-        return manifest.step
-
-
-class _Pace:
-    """Progress with speed and time to go, from this attempt's own steps. Tests count for the time to go alone."""
-
-    def __init__(self, fitting: Fitting[Any], first_step: int) -> None:
-        self._fitting = fitting
-        self._first_step = first_step
-        self._since = time.monotonic()
-        self._left_out = 0.0
-
-    def leave_out(self, seconds: float) -> None:
-        """So long no step was made."""
-        self._left_out += seconds
-
-    def report(self, context: Context, step: int, latest: Mapping[str, float]) -> None:
-        plan, taken = self._fitting.plan, step - self._first_step
-        elapsed = time.monotonic() - self._since
-        context.progress(
-            "training",
-            step=step,
-            steps=plan.steps,
-            epoch=plan.epoch(step),
-            epochs=plan.epochs,
-            images_per_second=self._fitting.images_per_step * taken / max(elapsed - self._left_out, 1e-9),
-            eta_seconds=(plan.steps - step) * elapsed / taken,
-            loss=latest.get("loss"),
-        )
+        return step

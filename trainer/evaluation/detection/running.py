@@ -23,9 +23,9 @@ from trainer.evaluation.splits import Splits, open_splits
 from trainer.failures import BadSpec
 from trainer.models.detectors.c4 import C4Detector, DetectorForm
 from trainer.models.exported import backbone_digest
-from trainer.plan import Plan
 from trainer.runtime.context import LOADING_SECONDS, Context
 from trainer.runtime.precision import PRODUCT_DTYPES
+from trainer.training.plan import Plan
 
 
 def run_detection(spec: DetectionSpec, context: Context) -> dict[str, Any] | None:
