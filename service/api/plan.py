@@ -27,7 +27,7 @@ def memory(spec: Spec, backbone: BackboneSpec, classes: int | None = None, image
     """Estimated bytes on each slot with a backbone of the catalogue. `classes` and `images` are those of the data set,
     where they are known."""
     need = spec.memory(_sizes(backbone), classes, images)
-    return Memory(**asdict(need), total=need.total, formula=spec.memory_formula)
+    return Memory(**asdict(need), total=need.total, formula=spec.memory_words)
 
 
 def fits(spec: Spec, fleet: Fleet, need: Memory | None) -> list[Fit]:

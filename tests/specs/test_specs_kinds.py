@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from barlow_lab.specs import parse_spec
+from barlow_lab.specs import BarlowTwinsSpec, parse_spec
 from barlow_lab.specs.data_set_uses import kinds_in_order
 from barlow_lab.specs.kinds import KINDS, MAKERS, TAKERS
 from service import evaluations, mlflow_layout
@@ -102,6 +102,9 @@ def test_each_formula_says_what_its_kind_has_and_nothing_of_others() -> None:
         assert said.startswith("bytes on each slot. weights: ")
         assert said.endswith("leave about 2 GB.")
     assert [kind for kind, said in words.items() if "objective: " in said] == ["pretrain"]
+    pretrain = parse_spec(KINDS["pretrain"].example.value)
+    assert pretrain.memory_words.startswith(words["pretrain"])
+    assert pretrain.memory_words.endswith(f" barlow_twins holds {BarlowTwinsSpec.memory_words}.")
     assert [kind for kind, said in words.items() if "feature width" in said] == ["linear", "knn", "svm"]
 
 

@@ -30,6 +30,7 @@ from trainer.runtime.collectives import all_gather
 
 class UniformitySpec(ObjectiveBase):
     implementation: ClassVar[str] = "MODULE:Uniformity"
+    memory_words: ClassVar[str] = "b x batch^2"
     name: Literal["uniformity"]
     temperature: float = Field(2.0, gt=0.0)
     width_needed: int = 2
@@ -66,7 +67,14 @@ class NoObjective(UniformitySpec):
     implementation: ClassVar[str] = "builtins:repr"
     name: Literal["no_objective"]
 
+class Wordless(ObjectiveBase):
+    implementation: ClassVar[str] = "MODULE:Uniformity"
+    name: Literal["wordless"]
+    def numbers_held(self, *, samples, features, ranks):
+        return 0
+
 class Homeless(ObjectiveBase):
+    memory_words: ClassVar[str] = "nothing"
     name: Literal["homeless"]
     def numbers_held(self, *, samples, features, ranks):
         return 0
@@ -214,6 +222,7 @@ def test_a_name_of_the_house_stays_the_house_s(install: Install) -> None:
             "Unsure",
             "cannot be asked (ValueError: numbers_held gives 682.6666666666666, not a number of numbers)",
         ),
+        ("wordless", "Wordless", "does not say its `memory_words`"),
         ("homeless", "Homeless", "does not say its `implementation`, MODULE:CLASS"),
     ],
 )

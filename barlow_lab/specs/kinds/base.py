@@ -101,13 +101,18 @@ class KindSpec(JobSpec, ABC):
     """What has to be known of each image, one of these; empty: nothing, it learns from images alone."""
     example: ClassVar[Example]
     memory_formula: ClassVar[str]
-    """How `memory` counts, in words."""
+    """How `memory` counts, in words: what holds for every job of the kind."""
 
     if TYPE_CHECKING:
 
         @property
         def kind(self) -> str:
             """Its name: the field that each has."""
+
+    @property
+    def memory_words(self) -> str:
+        """How `memory` counts this job, in words."""
+        return self.memory_formula
 
     @property
     def trains_network(self) -> bool:

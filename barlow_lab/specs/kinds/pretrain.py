@@ -98,10 +98,8 @@ class PretrainSpec(KindSpec):
         VIEW_WORDS,
         "activations: 2 views x micro_batch (else batch_size) / slots x (a view's + b' x (2 x hidden widths + last "
         "width)), 1 view where the objective has a momentum copy embed the other, and with micro_batch the embeddings "
-        "of the whole batch and their gradient. features, of objectives that cluster all images: images x d x 12. "
-        "objective: b x d^2 for a direct loss, that / 8 or the slots if more for a sharded one, b x ((batch / slots)^2 "
-        "+ 2 x batch x d with several slots) for a dual one, b x ((queue + all clusters) x d + 2 x batch / slots x "
-        "(queue + the prototypes that are compared)) for pcl, and b x parameters for a momentum copy.",
+        "of the whole batch and their gradient. features, of objectives that hold those of all images: images x d x "
+        "12. objective: b x parameters for a momentum copy, and what it holds itself.",
     )
 
     kind: Literal["pretrain"] = "pretrain"
@@ -239,6 +237,11 @@ class PretrainSpec(KindSpec):
     def put_on_top(self, features: int, classes: int | None) -> OnTop:
         widths = [features, *self.projector.widths]
         return OnTop(projector=sum(a * b for a, b in pairwise(widths)) + sum(2 * hidden for hidden in widths[1:-1]))
+
+    @property
+    def memory_words(self) -> str:
+        """Those of every pretraining, and those of its objective."""
+        return f"{self.memory_formula} {self.objective.name} holds {self.objective.memory_words}."
 
     def memory(self, sizes: BackboneSizes, classes: int | None, images: int | None) -> SlotMemory:
         *hidden, last = self.projector.widths

@@ -14,6 +14,10 @@ class BarlowTwinsSpec(ObjectiveBase):
     """Barlow Twins: sum (1 - C_ii)^2 + lambda * sum over i != j of C_ij^2 (Zbontar et al. 2021, equation 1)."""
 
     implementation: ClassVar[str] = "trainer.objectives.barlow_twins:BarlowTwins"
+    memory_words: ClassVar[str] = (
+        "b x d^2 for a direct loss, that / 8 or the slots if more for a sharded one, b x ((batch / slots)^2 + "
+        "2 x batch x d with several slots) for a dual one"
+    )
 
     name: Literal["barlow_twins"] = "barlow_twins"
     lambda_: float = Field(0.0051, gt=0.0, alias="lambda")

@@ -16,6 +16,8 @@ class ObjectiveBase(SpecModel, ABC):
 
     name: str
 
+    memory_words: ClassVar[str]
+    """How `numbers_held` counts, in words: b is the size of a number, batch the global one, d the last width."""
     momentum_copy: ClassVar[bool] = False
     """Whether a momentum copy of the network embeds view b, and the gradient goes through view a alone."""
     holds_all_images: ClassVar[bool] = False

@@ -56,6 +56,8 @@ def own_objective(name: str) -> type[ObjectiveBase] | None:
     if getattr(found, "__abstractmethods__", None):
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise FaultyObjective(refusal(name, entry.value, f"does not define {missing}"))
+    if not isinstance(getattr(found, "memory_words", None), str):
+        raise FaultyObjective(refusal(name, entry.value, "does not say its `memory_words`"))
     if not isinstance(getattr(found, "implementation", None), str) or ":" not in found.implementation:
         raise FaultyObjective(refusal(name, entry.value, "does not say its `implementation`, MODULE:CLASS"))
     return found
@@ -116,6 +118,8 @@ def _beside(other: type[ObjectiveBase], model: type[ObjectiveBase]) -> TypeAdapt
 
 class ObjectiveElsewhere(ObjectiveBase):
     """A stored one that is not installed here any more: its name, and no more is asked of it."""
+
+    memory_words = "what is not known here"
 
     name: str
 

@@ -19,6 +19,9 @@ class PclSpec(ObjectiveBase):
     """
 
     implementation: ClassVar[str] = "trainer.objectives.pcl:Pcl"
+    memory_words: ClassVar[str] = (
+        "b x ((queue + all clusters) x d + 2 x batch / slots x (queue + the prototypes that are compared))"
+    )
     momentum_copy: ClassVar[bool] = True
     holds_all_images: ClassVar[bool] = True
     whole_batches: ClassVar[str | None] = (
