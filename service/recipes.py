@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from barlow_lab.given_files import checked, read_text
-from barlow_lab.specs import SpecError, load_spec_file, parse_spec
+from barlow_lab.specs import Spec, SpecError, load_spec_file, parse_experiment, parse_spec
 from barlow_lab.specs.common import PublishedSpec
 from barlow_lab.specs.files import MAX_BYTES
 from service.settings import Settings
@@ -26,13 +26,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One file. `kinds` are those of its jobs by name, `published` what was published of them; a single job has the
-    name "". `fault` is why it cannot be submitted, None if it can."""
+    """One file. `kinds` are those of its jobs by name, `becomes` how many jobs they are with what varies written out,
+    `published` what was published of these; a single job has the name "". `fault` is why it cannot be submitted, None
+    if it can."""
 
     name: str
     path: Path
     description: str
     kinds: dict[str, str]
+    becomes: int
     published: dict[str, PublishedSpec]
     fault: str | None
 
@@ -85,15 +87,17 @@ def _read(path: Path, _changed: int) -> Recipe:
     try:
         text = text_of(path)
         body = load_spec_file(path)
-        jobs: dict[str, Any] = body["jobs"] if isinstance(body, dict) and "jobs" in body else {"": body}
-        specs = {name: parse_spec(job) for name, job in jobs.items()}
-    except (SpecError, AttributeError, OSError) as error:  # the second where `jobs` is no object
-        return Recipe(path.stem, path, _description(text), {}, {}, str(error))
+        whole = isinstance(body, dict) and "jobs" in body
+        specs: Mapping[str, Spec] = parse_experiment(body).jobs if whole else {"": parse_spec(body)}
+        jobs: dict[str, Any] = body["jobs"] if whole else {"": body}
+    except (SpecError, OSError) as error:
+        return Recipe(path.stem, path, _description(text), {}, 0, {}, str(error))
     return Recipe(
         name=path.stem,
         path=path,
         description=_description(text),
-        kinds={name: spec.kind for name, spec in specs.items()},
+        kinds={name: job["kind"] for name, job in jobs.items()},
+        becomes=len(specs),
         published={name: spec.run.published for name, spec in specs.items() if spec.run.published is not None},
         fault=None,
     )

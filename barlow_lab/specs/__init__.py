@@ -3,6 +3,7 @@
 from barlow_lab.specs.augment import AugmentSpec
 from barlow_lab.specs.common import BackboneFrom, BackboneSpec, DataSpec, ResourcesSpec, RunSpec
 from barlow_lab.specs.digest import canonical_json, digest
+from barlow_lab.specs.experiment import ExperimentSpec, parse_experiment
 from barlow_lab.specs.faults import Fault
 from barlow_lab.specs.files import load_spec_file
 from barlow_lab.specs.kinds import (
@@ -25,8 +26,8 @@ from barlow_lab.specs.views import ViewSpec, ViewsSpec
 
 __all__ = [
     "AdamwSpec", "AugmentSpec", "BackboneFrom", "BackboneJudged", "BackboneSpec", "BarlowTwinsSpec", "DataSpec",
-    "DetectionSpec", "EvaluationSpec", "Fault", "JobSpec", "KnnSpec", "LarsSpec", "LinearSpec", "ObjectiveBase",
-    "ObjectiveSpec", "OptimizerSpec", "PclSpec", "PretrainSpec", "ResourcesSpec", "RunSpec", "SemiSupervisedSpec",
-    "SgdSpec", "Spec", "SpecError", "SvmSpec", "VicregSpec", "ViewSpec", "ViewsSpec", "canonical_json", "digest",
-    "load_spec_file", "open_stored", "parse_spec",
+    "DetectionSpec", "EvaluationSpec", "ExperimentSpec", "Fault", "JobSpec", "KnnSpec", "LarsSpec", "LinearSpec",
+    "ObjectiveBase", "ObjectiveSpec", "OptimizerSpec", "PclSpec", "PretrainSpec", "ResourcesSpec", "RunSpec",
+    "SemiSupervisedSpec", "SgdSpec", "Spec", "SpecError", "SvmSpec", "VicregSpec", "ViewSpec", "ViewsSpec",
+    "canonical_json", "digest", "load_spec_file", "open_stored", "parse_experiment", "parse_spec",
 ]  # fmt: skip

@@ -46,6 +46,21 @@ def load_spec_file(path: Path, *, from_shell: bool = False) -> Any:
     raise SpecError([Fault("", f"{path.name} cannot be read: {said}")])
 
 
+def read_value(text: str) -> Any:
+    """A value of YAML, as in a file.
+
+    Raises:
+        SpecError: it is none.
+    """
+    try:
+        return _read_yaml(text)
+    except RecursionError:
+        said = "it is nested too deeply"
+    except (yaml.YAMLError, ValueError) as error:
+        said = " ".join(str(error).split())
+    raise SpecError([Fault("", f"{text[:100]!r} cannot be read: {said}")])
+
+
 def _read_json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=_unique, parse_constant=_refused_constant)
 

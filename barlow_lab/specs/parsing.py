@@ -25,6 +25,10 @@ _NAIVE_ACCUMULATION = {
 """What others call the sum of the gradients of small batches."""
 
 
+OF_EXPERIMENTS = ("grid", "zip", "seeds")
+"""What varies in an experiment or in a job of one: seeds vary fastest, and stand last in a name."""
+
+
 def _tags(model: type[BaseModel], field: str) -> tuple[str, ...]:
     """The names among which a field of `model` chooses, the default first; none: it is no such field."""
     models = _models_in(model.model_fields[field].annotation) if field in model.model_fields else []
@@ -107,6 +111,9 @@ def faults(error: ValidationError, model: type[BaseModel], *, at_most: int = MAX
         if item["type"] == "extra_forbidden":
             known = _field_names(model, loc[:-1])
             message = f"unknown field{_nearest(str(path[-1]), known) or _of_another(model, path)}"
+            if len(path) == 1 and path[0] in OF_EXPERIMENTS:
+                said = "one job does not vary; make an experiment of it"
+                message = f"{said}: {{name: ..., jobs: {{NAME: this spec}}, {path[0]}: ...}}"
             if path[-1] in _NAIVE_ACCUMULATION:
                 message = (
                     "the summed gradient of small batches is another objective: each of them correlates its own "

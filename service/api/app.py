@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from barlow_lab.specs.kinds import KINDS
+from barlow_lab.specs.variation import variation_schema
 from service.api import auth, browsers, documentation, problems
 from service.api.deps import OPENINGS, TURNS
 from service.api.figures import Figures, MeasureRequests
@@ -142,7 +143,9 @@ def _document(app: FastAPI) -> None:
                         "type": "object",
                         "minProperties": 1,
                         "additionalProperties": {"$ref": "#/components/schemas/Spec"},
+                        "description": "Specs by name, each with seeds, grid and zip of its own if it is to vary alone",
                     },
+                    **variation_schema(),
                 },
             }
             for path in document["paths"].values():

@@ -6,25 +6,21 @@ It takes a body's time and no session, so what is heavy about a body holds nobod
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from barlow_lab.specs import Fault, Spec, SpecError, parse_spec
-from barlow_lab.specs.common import NAME_RULE, Name
-from barlow_lab.specs.parsing import MAX_FAULTS, pointer_of
+from barlow_lab.specs.edges import named_in, order
+from barlow_lab.specs.expansion import Unrepeated, Variant, expand
+from barlow_lab.specs.parsing import MAX_FAULTS
 from barlow_lab.spelling import one_reading
 from service.api.bodies import parse_json
-from service.api.references import named_in, order
 
 MAX_REFERENCES = 5_000
 """Jobs that all jobs of one experiment name together, by run.after and backbone_from: each is looked up and locked."""
 ROUNDS = 4
 """How often a spec with faults is read again without them, to find what it names."""
 
-_NAME: TypeAdapter[str] = TypeAdapter(Name)
 _ABSENT = object()
 
 
@@ -72,7 +68,8 @@ class JobBody:
 
 @dataclass(slots=True)
 class ExperimentBody:
-    """An experiment: each job's spec, None where it has faults; what can be read of those that have some; all faults.
+    """An experiment with what varies written out: each job's spec, None where it has faults; what can be read of those
+    that have some; all faults.
 
     `order` holds the names so that each stands after those it waits for.
     """
@@ -80,9 +77,11 @@ class ExperimentBody:
     body: Any
     found: Found
     name: str
-    specs: dict[str, Spec | None]
-    rests: dict[str, Spec]
-    order: list[str]
+    variants: dict[str, Variant]
+    specs: dict[str, Spec | None] = field(default_factory=dict)
+    rests: dict[str, Spec] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    unrepeated: Unrepeated = field(default_factory=Unrepeated)
 
     @property
     def valid(self) -> dict[str, Spec]:
@@ -93,6 +92,10 @@ class ExperimentBody:
     def names_something(self) -> bool:
         """Whether a body with faults has parts that could be looked up."""
         return bool(self.rests or self.valid)
+
+    def below(self, job: str, faults: list[Fault]) -> list[Fault]:
+        """Faults of a job's spec as faults of the body, without those that others of the same job had before."""
+        return self.unrepeated.of(self.variants[job].placed(faults))
 
 
 def read_job(raw: bytes) -> JobBody:
@@ -115,58 +118,45 @@ def read_experiment(raw: bytes, most_jobs: int) -> ExperimentBody:
     Raises:
         Problem: as for `read_job`.
     """
-    body, found = parse_json(raw), Found()
-    if not isinstance(body, dict):
-        found.add([Fault("", "an experiment is an object {name, jobs: {name: spec}}")])
-        return ExperimentBody(body, found, "", {}, {}, [])
-    unknown = [field for field in body if field not in ("name", "jobs")]
-    found.add([Fault(f"/{field[:100]}", "unknown field; an experiment has name and jobs") for field in unknown])
-    name, jobs = body.get("name"), body.get("jobs")
-    if not _is_name(name):
-        found.add([Fault("/name", NAME_RULE)])
-    read = ExperimentBody(body, found, str(name), {}, {}, [])
-    if not isinstance(jobs, dict) or not jobs:
-        found.add([Fault("/jobs", "an object {name: spec} with at least one job is expected here")])
-    elif len(jobs) > most_jobs:
-        said = f"{len(jobs):,} jobs, and one body brings up to {most_jobs:,} (BARLOW_MAX_EXPERIMENT_JOBS of the API)"
-        found.add([Fault("/jobs", f"{said}; add the others by POST /api/v1/jobs?experiment=NAME, or make several")])
-    else:
-        with one_reading():
-            _read_jobs(jobs, read)
-        read.order, circle = order(read.valid)
-        found.add(circle)
-        count = sum(1 for spec in read.valid.values() for _ in named_in(spec))
-        if count > MAX_REFERENCES:
-            said = f"{count:,} names stand in run.after and backbone_from, and one body brings up to {MAX_REFERENCES:,}"
-            found.add([Fault("/jobs", f"{said}; name only what is waited for directly, or make several experiments")])
-            read.specs, read.rests = {}, {}
+    body = parse_json(raw)
+    or_else = (
+        " (BARLOW_MAX_EXPERIMENT_JOBS of the API); add the others by POST /api/v1/jobs?experiment=NAME, or make several"
+    )
+    with one_reading():
+        expansion = expand(body, most_jobs, or_else=or_else)
+        read = ExperimentBody(body, Found(), expansion.name, expansion.variants)
+        read.found.add(expansion.faults)
+        _read_jobs(read)
+    read.order, circle = order(read.valid)
+    if circle is not None:
+        read.found.add(read.below(circle[0], [circle[1]]))
+    count = sum(1 for spec in read.valid.values() for _ in named_in(spec))
+    if count > MAX_REFERENCES:
+        said = f"{count:,} names stand in run.after and backbone_from, and one body brings up to {MAX_REFERENCES:,}"
+        read.found.add([Fault("/jobs", f"{said}; name only what is waited for directly, or make several experiments")])
+        read.specs, read.rests = {}, {}
     return read
 
 
-def below(job: str, faults: list[Fault]) -> list[Fault]:
-    """Faults of a spec, as faults of the experiment that holds it."""
-    above = pointer_of(["jobs", job])
-    return [Fault(above + fault.pointer, fault.message) for fault in faults]
-
-
-def _read_jobs(raw: Mapping[str, Any], read: ExperimentBody) -> None:
-    for job, value in raw.items():
-        well_named = _is_name(job)
-        faults = [] if well_named else [Fault("", NAME_RULE)]
-        if isinstance(value, dict):
-            if value.get("name", job) != job:
-                faults.append(Fault("/name", f"the job is called {job[:100]!r} here; leave name out of its spec"))
-            value = {**value, "name": job if well_named else None}
+def _read_jobs(read: ExperimentBody) -> None:
+    looked_at: set[str] = set()
+    left_out: dict[str, int] = {}
+    for name, variant in read.variants.items():
+        faults, more = list[Fault](), 0
         spec: Spec | None = None
-        left_out = 0
         try:
-            spec = parse_spec(value)
+            spec = parse_spec(variant.value)
         except SpecError as error:
-            faults, left_out = faults + error.faults, error.left_out
-        read.specs[job] = None if faults else spec
-        if faults and not read.found.full and (rest := spec or _without(value, SpecError(faults, left_out))):
-            read.rests[job] = rest
-        read.found.add(below(job, faults), left_out)
+            faults, more = error.faults, error.left_out
+        wrong = bool(faults or variant.faults)
+        read.specs[name] = None if wrong else spec
+        if wrong and not read.found.full and variant.job not in looked_at:  # others of the same job name the same
+            looked_at.add(variant.job)
+            if rest := spec or _without(variant.value, SpecError(faults, more)):
+                read.rests[name] = rest
+        told = left_out.get(variant.job, 0)
+        read.found.add(read.unrepeated.of(variant.faults) + read.below(name, faults), max(0, more - told))
+        left_out[variant.job] = max(more, told)
 
 
 def _without(value: Any, error: SpecError) -> Spec | None:
@@ -197,11 +187,3 @@ def _remove(value: Any, pointer: str) -> bool:
         holder, name = value, part.replace("~1", "/").replace("~0", "~")
         value = value.get(name)
     return holder is not None and holder.pop(name, _ABSENT) is not _ABSENT
-
-
-def _is_name(value: Any) -> bool:
-    try:
-        _NAME.validate_python(value, strict=True)
-    except ValidationError:
-        return False
-    return True

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import graphlib
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from barlow_lab.specs import Fault, Spec, open_stored
+from barlow_lab.specs.edges import named_in
 from barlow_lab.specs.kinds import MAKERS, BackboneMade
 from barlow_lab.spelling import nearest
 from service.api.deps import read_uuid
@@ -19,7 +19,6 @@ from service.database.tables import Checkpoint, Job
 from service.ledger.states import JobState
 
 Name = str
-_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +29,6 @@ class References:
     after: list[uuid.UUID | Name]
     made: BackboneMade | None = None
     """The source's backbone."""
-
-
-def named_in(spec: Spec) -> Iterator[tuple[str, str]]:
-    """Each reference of a spec with its pointer."""
-    if (wanted := spec.backbone_from_elsewhere) is not None and wanted.job is not None:
-        yield "/backbone_from/job", wanted.job
-    for i, name in enumerate(spec.run.after):
-        yield f"/run/after/{i}", name
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,20 +130,6 @@ def resolve(known: Known, spec: Spec) -> tuple[References, list[Fault]]:
         else:
             after.append(found)
     return References(source, after, made), faults
-
-
-def order(jobs: Mapping[Name, Spec]) -> tuple[list[Name], list[Fault]]:
-    """Names so that each stands after those it waits for, or the circle that forbids it."""
-    waits = {name: {other for _, other in named_in(spec) if other in jobs} for name, spec in jobs.items()}
-    try:
-        return list(graphlib.TopologicalSorter(waits).static_order()), []
-    except graphlib.CycleError as error:
-        circle: list[Name] = list(reversed(error.args[1]))
-        pointer = next(pointer for pointer, other in named_in(jobs[circle[0]]) if other == circle[1])
-        said = " waits for ".join(circle[:_SHOWN])
-        if len(circle) > _SHOWN:
-            said += f" waits for ... ({len(circle) - 1:,} jobs in all)"
-        return [], [Fault(f"/jobs/{circle[0]}{pointer}", f"{said}: none of them could ever start; break the circle")]
 
 
 def _unknown(known: Known, name: str) -> str:

@@ -18,7 +18,7 @@ from service.api.auth import Caller
 from service.api.fleet import Fleet, faults_in, faults_of_names, load_fleet
 from service.api.presentation import job_view
 from service.api.problems import Problem, invalid_spec
-from service.api.reading import ExperimentBody, JobBody, below
+from service.api.reading import ExperimentBody, JobBody
 from service.api.references import References, look_up, resolve
 from service.api.schemas import Plan
 from service.api.weights_faults import FleetWeights
@@ -75,11 +75,11 @@ def submit_experiment(session: Session, settings: Settings, body: ExperimentBody
         for job, spec in valid.items():
             references[job], faults = resolve(known, spec)
             faults += priority_faults(spec, caller, settings) + weights.faults(spec)
-            found.add(below(job, faults + faults_in(spec, fleet)))
+            found.add(body.below(job, faults + faults_in(spec, fleet)))
         for job, rest in body.rests.items():
             _, faults = resolve(known, rest)
             faults += priority_faults(rest, caller, settings) + weights.faults(rest)
-            found.add_others(below(job, faults + faults_of_names(rest, fleet)))
+            found.add_others(body.below(job, faults + faults_of_names(rest, fleet)))
     if found:
         raise invalid_spec(found.faults, found.left_out)
     take_room(session, caller, settings, len(valid))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -14,11 +14,12 @@ import yaml
 from typer.core import TyperGroup
 
 from barlow_lab.commands import is_of_output, missing_folder
-from barlow_lab.specs import SpecError, digest, load_spec_file, parse_spec
+from barlow_lab.specs import Spec, SpecError, digest, load_spec_file, parse_experiment, parse_spec
 from barlow_lab.specs.image_size import sized_offline
 from service.client import browser, progress, render, render_comparison
 from service.client.address import DATA, connect
 from service.client.api import ApiError, Client
+from service.client.changes import changed
 from service.client.terminal import console, say, say_error
 from service.ledger.states import JobState
 
@@ -85,6 +86,15 @@ Url = Annotated[Optional[str], typer.Option(envvar="BARLOW_URL", help="Address o
 Data = Annotated[Path, typer.Option(help="Directory of `barlow up`, for its address")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id, beginning or end of it, NAME, or EXPERIMENT/NAME")]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="One or more jobs, as for `show`")]
+Changes = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="In place of what the file says, as optimizer.learning_rate=0.3; of an experiment's pretrainings, or "
+        "jobs.NAME.PATH; may be repeated",
+    ),
+]
 SpecFile = Annotated[Path, typer.Argument(metavar="FILE", help="YAML or JSON; with `jobs:` in it, an experiment")]
 
 
@@ -96,14 +106,15 @@ def submit(
         Optional[str],  # noqa: UP045
         typer.Option(help="Experiment of the job; of an experiment file: another name for it"),
     ] = None,
+    change: Changes = None,
     url: Url = None,
     data: Data = DATA,
 ) -> None:
     """Submit a job, or all jobs of an experiment.
 
-    Example: barlow submit recipes/demo.yaml --experiment my-demo --watch
+    Example: barlow submit recipes/demo.yaml --experiment my-demo --set seeds=3 --watch
     """
-    body = load_spec_file(file, from_shell=True)
+    body = changed(load_spec_file(file, from_shell=True), change or [])
     with connect(url, data) as client:
         if isinstance(body, dict) and "jobs" in body:
             made = client.submit_experiment({**body, "name": experiment} if experiment else body)
@@ -264,15 +275,19 @@ def rebuild_mlflow(
 
 
 @app.command()
-def spec(file: SpecFile) -> None:
+def spec(file: SpecFile, change: Changes = None) -> None:
     """Validate a spec without a server: print it with every default written out, and its digest.
+
+    Of an experiment, every job that it becomes by its seeds, grid and zip.
 
     Exit code 1 when it has faults; all of them are named. An image size that is left out is settled at submit: here it
     is known where the source job is in the same file, or the data set is built in.
     """
-    body = load_spec_file(file, from_shell=True)
+    body = changed(load_spec_file(file, from_shell=True), change or [])
     whole = isinstance(body, dict) and "jobs" in body
-    specs = {name: parse_spec(value) for name, value in render.specs_in(body).items()}
+    specs: Mapping[str, Spec] = parse_experiment(body).jobs if whole else {"": parse_spec(body)}
+    if whole and len(specs) > len(body["jobs"]):
+        say(f"# {len(specs):,} jobs, of {len(body['jobs']):,} that vary")
     for name, spec in specs.items():
         resolved, settled = sized_offline(spec, specs)
         if whole:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,10 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from barlow_lab.specs import Fault, SpecError, parse_spec
+from barlow_lab.specs import SpecError
 from barlow_lab.specs.kinds import MAKERS
-from barlow_lab.specs.parsing import MAX_FAULTS, and_more
-from barlow_lab.spelling import one_reading
+from barlow_lab.specs.parsing import and_more
 from service.api.schemas import DataSets, DataSetView, JobBrief, JobDetail, JobView, Nodes
 from service.ledger.states import JobState
 
@@ -36,30 +35,6 @@ def faults(error: SpecError) -> str:
     if error.left_out:
         lines.append(and_more(error.left_out))
     return "the spec has faults:" + "".join(f"\n  {line}" for line in lines)
-
-
-def specs_in(body: Any) -> Mapping[str, Any]:
-    """The specs of a file by name, one without a name for a bare spec.
-
-    Raises:
-        SpecError: with the faults of all of them.
-    """
-    if not isinstance(body, dict) or "jobs" not in body:
-        return {"": body}
-    if not isinstance(body["jobs"], dict) or not body["jobs"]:
-        raise SpecError([Fault("/jobs", "an object {name: spec} with at least one job is expected here")])
-    found, left_out = list[Fault](), 0
-    with one_reading():
-        for name, value in body["jobs"].items():
-            try:
-                parse_spec(value)
-            except SpecError as error:
-                found += [Fault(f"/jobs/{name}{fault.pointer}", fault.message) for fault in error.faults]
-                left_out += error.left_out + max(0, len(found) - MAX_FAULTS)
-                del found[MAX_FAULTS:]
-    if found:
-        raise SpecError(found, left_out)
-    return body["jobs"]
 
 
 def submitted(console: Console, experiment: str, jobs: Sequence[JobView | JobBrief]) -> None:

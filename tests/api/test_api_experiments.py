@@ -117,3 +117,41 @@ def test_experiments_are_paged(api: httpx.Client) -> None:
     second = api.get("/experiments", params={"page_size": 2, "page_token": first["next_page_token"]}).json()
     assert [e["name"] for e in first["items"] + second["items"]] == ["e2", "e1", "e0"]
     assert second["next_page_token"] is None
+
+
+def test_a_grid_becomes_jobs_each_with_its_own_evaluation(api: httpx.Client) -> None:
+    body = {
+        "name": "sweep",
+        "seeds": 2,
+        "grid": {"objective.lambda": [0.01, 0.02]},
+        "jobs": {"knn": {**KNN, "backbone_from": {"job": "pretrain"}}, "pretrain": PRETRAIN},
+    }
+    made = api.post("/experiments", json=body, headers={"Idempotency-Key": "once"})
+    assert made.status_code == 201, made.text
+    again = api.post("/experiments", json=body, headers={"Idempotency-Key": "once"})
+    assert again.json() == made.json()
+    jobs = {job["name"]: api.get(f"/jobs/{job['id']}").json() for job in made.json()["jobs"]}
+    assert len(jobs) == 8
+    source = jobs["pretrain-lambda_0.02-seed_1"]
+    assert jobs["knn-lambda_0.02-seed_1"]["source_job"] == source["id"]
+    assert (source["spec"]["objective"]["lambda"], source["spec"]["seed"]) == (0.02, 1)
+    found = api.get("/jobs", params={"label": "lambda=0.02", "kind": "knn"}).json()["items"]
+    assert {job["name"] for job in found} == {"knn-lambda_0.02-seed_0", "knn-lambda_0.02-seed_1"}
+
+
+def test_faults_of_a_grid_are_told_once_and_it_is_counted_before_it_is_made(api: httpx.Client) -> None:
+    jobs = {
+        "pretrain": {**PRETRAIN, "data": {"name": "digits", "split": "dev"}},
+        "knn": {**KNN, "backbone_from": {"job": "pretrian"}},
+    }
+    answer = api.post(
+        "/experiments", json={"name": "sweep", "jobs": jobs, "grid": {"batch_size": [64, 1], "epochs": [1, 2]}}
+    )
+    said = faults_of(answer)
+    assert set(said) == {"/jobs/pretrain/data/split", "/jobs/knn/backbone_from/job", "/grid/batch_size/1"}
+    jobs = {"pretrain": PRETRAIN, "knn": {**KNN, "backbone_from": {"job": "pretrain"}}}
+    grid = {field: list(range(1, 1001)) for field in ("epochs", "batch_size", "max_steps")}
+    said = faults_of(api.post("/experiments", json={"name": "sweep", "jobs": jobs, "grid": grid}))
+    assert "it becomes 2,000,000,000 jobs" in said["/jobs"]
+    assert "one body brings up to 500 (BARLOW_MAX_EXPERIMENT_JOBS" in said["/jobs"]
+    assert api.get("/experiments").json()["items"] == []

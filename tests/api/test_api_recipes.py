@@ -30,6 +30,7 @@ def test_every_recipe_is_listed_with_what_was_published_and_can_be_submitted(api
     assert paper["what"] == "experiment of pretrain: pretrain, linear: linear"
     assert [row["job"] for row in paper["published"]] == ["linear"]
     assert items["digits"]["published"] == []
+    assert items["textures-lambda"]["what"] == "experiment of pretrain: pretrain, knn: knn, which become 18 jobs"
 
 
 @pytest.mark.parametrize("name", ["svm-voc07", "imagenet-batch-128"])

@@ -69,6 +69,53 @@ def test_spec_resolves_offline(barlow: Any, monkeypatch: pytest.MonkeyPatch) -> 
     assert len([doc for doc in yaml.safe_load_all(whole.output) if doc]) == 2
 
 
+def test_spec_prints_what_an_experiment_becomes(barlow: Any) -> None:
+    jobs = {"pretrain": PRETRAIN, "knn": {**KNN, "backbone_from": {"job": "pretrain"}}}
+    file = write("grid.yaml", {"name": "x", "jobs": jobs, "grid": {"objective.lambda": [0.1, 0.2]}})
+    done = barlow("spec", file, "--set", "seeds=2", "--set", "jobs.knn.k=5", "--set", "epochs=7")
+    assert done.output.startswith("# 8 jobs, of 2 that vary\n")
+    found = {spec["name"]: spec for spec in yaml.safe_load_all(done.output) if spec}
+    assert found["knn-lambda_0.2-seed_1"]["backbone_from"]["job"] == "pretrain-lambda_0.2-seed_1"
+    assert (found["pretrain-lambda_0.2-seed_1"]["epochs"], found["knn-lambda_0.1-seed_0"]["k"]) == (7, 5)
+
+
+def test_a_value_is_set_on_the_command_line(barlow: Any, client: Client) -> None:
+    recipe = write("recipe.yaml", RECIPE)
+    done = barlow(
+        "submit", recipe, "--experiment", "set", "--set", "optimizer.learning_rate=3e-1", "--set", "name=other"
+    )
+    assert done.exit_code == 0, done.output
+    (job,) = client.experiment("set").jobs
+    assert (job.name, client.job(job.id).spec["optimizer"]["learning_rate"]) == ("other", 0.3)
+    wrong = barlow("submit", recipe, "--set", "optimizer.learnin_rate=3")
+    assert "/optimizer/learnin_rate: unknown field; did you mean 'learning_rate'?" in wrong.stderr
+    whole = write("all.yaml", {"name": "set-all", "jobs": {"a.b": PRETRAIN, "a": PRETRAIN}})
+    done = barlow("submit", whole, "--set", "jobs.a.b.epochs=9", "--set", "grid.batch_size=[32, 64]")
+    assert done.exit_code == 0, done.output
+    specs = [client.job(job.id).spec for job in client.experiment("set-all").jobs]
+    assert sorted((spec["name"], spec["epochs"] == 9) for spec in specs) == [
+        ("a-batch_size_32", False), ("a-batch_size_64", False),
+        ("a.b-batch_size_32", True), ("a.b-batch_size_64", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("epochs", "PATH=VALUE is expected"),
+        ("optimizer..x=1", "with dots"),
+        ("epochs=[", "cannot be read"),
+        ("batch_size.x=1", "batch_size is no object"),
+        ("jobs.c.epochs=1", "did you mean"),
+        ("jobs.a=1", "jobs.a.seed"),
+    ],
+)
+def test_a_value_that_cannot_be_set_is_told_with_the_remedy(barlow: Any, change: str, said: str) -> None:
+    done = barlow("spec", write("all.yaml", {"name": "x", "jobs": {"a": PRETRAIN, "cc": PRETRAIN}}), "--set", change)
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.split())
+
+
 def test_spec_names_every_fault(barlow: Any) -> None:
     done = barlow("spec", write("bad.yaml", {**PRETRAIN, "epoch": 3, "batch_size": 0}))
     assert done.exit_code == 1

@@ -126,6 +126,7 @@ def test_the_files_are_all_named_by_their_row() -> None:
         "demo",
         "digits",
         "suite",
+        "textures-lambda",
         "textures-pcl",
         "textures-vicreg",
     } | {name for name, _ in PUBLISHED}

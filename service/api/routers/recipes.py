@@ -43,6 +43,7 @@ def get_recipe(
 
 def _view(recipe: recipes.Recipe) -> RecipeView:
     jobs = ", ".join(f"{job}: {kind}" for job, kind in recipe.kinds.items() if job)
+    jobs += f", which become {recipe.becomes:,} jobs" if recipe.becomes > len(recipe.kinds) else ""
     return RecipeView(
         name=recipe.name,
         what=f"experiment of {jobs}" if recipe.is_experiment else recipe.kinds[""],
