@@ -77,7 +77,7 @@ def every_route(app: FastAPI) -> list[tuple[str, str]]:
 def written_out(template: str) -> str:
     """A path of this template; nothing is there."""
     numbers = ("step", "index", "checkpoint_id")
-    for name in (*numbers, "job_id", "experiment_id", "node", "name", "code", "asset"):
+    for name in (*numbers, "job_id", "experiment_id", "node", "name", "code", "asset", "key"):
         template = template.replace("{" + name + "}", "7" if name in numbers else "nobody")
     assert "{" not in template, f"a new path parameter: {template}"
     return "http://barlow" + template
