@@ -19,7 +19,7 @@ endif
 # What would have pip or Python put and find things elsewhere; where packages come from stays the shell's to say.
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN PIP_NO_DEPS PYTHONHOME PYTHONPATH
 
-.PHONY: install demo test test-rooms test-one-of-each-fault test-faults test-other-faults test-long soak bench lint sbom audit lock up down test-compose clean
+.PHONY: install demo test test-rooms test-one-of-each-fault test-faults test-other-faults test-long soak bench lint wheel sbom audit lock up down test-compose clean
 
 install: $(VENV)/installed
 
@@ -78,6 +78,15 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports $(ARROWS)
+
+# What a release is: dist/barlow_lab-VERSION-py3-none-any.whl. It is made anew, so that no file of a former one is left in
+# it, with the setuptools that is installed here.
+DIST := dist
+WHEEL := $(VENV)/build/wheel
+wheel: install
+	@rm -rf $(WHEEL) && mkdir -p $(WHEEL)
+	@printf '[build]\nbuild_base = %s\n[egg_info]\negg_base = %s\n' "$$(cd $(WHEEL) && pwd)" "$$(cd $(WHEEL) && pwd)" >$(WHEEL)/setup.cfg
+	DIST_EXTRA_CONFIG="$$(cd $(WHEEL) && pwd)/setup.cfg" $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --wheel-dir '$(DIST)' .
 
 # What is installed here, each distribution with its version, as CycloneDX; the same bytes each time.
 SBOM := $(VENV)/sbom.cdx.json
