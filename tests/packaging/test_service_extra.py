@@ -70,7 +70,7 @@ def test_the_api_starts_and_is_ready_for_requests(service_only: Path, database: 
             assert listed == {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
     finally:
         api.terminate()
-        api.wait(20)
+        api.communicate(timeout=20)
 
 
 def test_the_command_teaches_the_remedy_where_the_local_stack_is_missing(service_only: Path, tmp_path: Path) -> None:

@@ -42,10 +42,11 @@ class Scheduler:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self.heard:
-                self.lines.append(line)
-                self.heard.notify_all()
+        with self.process.stderr as log:
+            for line in log:
+                with self.heard:
+                    self.lines.append(line)
+                    self.heard.notify_all()
 
     def wait_for(self, words: str) -> None:
         with self.heard:

@@ -74,7 +74,7 @@ def run_server(settings: Settings, folder: Path, port: int = 0) -> Iterator[str]
         yield line.split()[-1]
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.communicate(timeout=20)
 
 
 class InProcess(httpx.BaseTransport):

@@ -339,6 +339,7 @@ def test_a_process_dies_with_its_parent_and_tells_its_stacks(tmp_path):
     while _runs(pid):
         assert time.monotonic() < deadline, "the child outlived its parent"
         time.sleep(0.05)
+    process.communicate()
 
 
 def _runs(pid: int) -> bool:
