@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from barlow_lab.specs import BackboneJudged, open_stored
 from barlow_lab.specs.kinds import KINDS
+from barlow_lab.specs.protocols import shown_protocol
 from service.database.tables import Job
 from service.evaluations import backbone_of, data_of, protocol_of
 
@@ -112,7 +113,7 @@ def description(job: Job, source: str | None) -> str:
     spec = open_stored(job.spec)
     what = spec.in_words or job.kind
     if (protocol := protocol_told(job)) is not None and isinstance(spec, BackboneJudged):
-        what = f"{protocol} of {backbone_of(spec, source)} on {data_of(spec)}"
+        what = f"{shown_protocol(protocol)} of {backbone_of(spec, source)} on {data_of(spec)}"
     return " · ".join(words for words in (headline(job), what) if words)
 
 

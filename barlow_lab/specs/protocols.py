@@ -8,6 +8,7 @@ A protocol's version rises when the same fields come to give another result.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -59,6 +60,17 @@ class ScheduleSpec(SpecModel):
         return self
 
 
+_FORMER = "document"
+"""What the protocols of the Barlow Twins paper were first called: so they stay in digests, stored results, groups."""
+PAPER = "paper"
+"""What they are called in a spec that a person writes, and where a person reads."""
+
+
+def shown_protocol(told: str) -> str:
+    """A protocol as people read it, of what a result quotes: `linear-paper/1` for `linear-document/1`."""
+    return re.sub(rf"(^|-){_FORMER}(/|$)", rf"\1{PAPER}\2", told)
+
+
 class FollowsProtocol(SpecModel):
     """Mixed into a spec with a field `protocol`: fills what the user left out from PROTOCOLS[protocol]."""
 
@@ -69,6 +81,8 @@ class FollowsProtocol(SpecModel):
     def _from_protocol(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        if value.get("protocol") == PAPER and _FORMER in cls.PROTOCOLS:
+            value = {**value, "protocol": _FORMER}
         name = value.get("protocol", cls.model_fields["protocol"].default)
         known = cls.PROTOCOLS.get(name) if isinstance(name, str) else None
         if known is None:
@@ -96,7 +110,7 @@ class FollowsProtocol(SpecModel):
         oldest = followed.version if followed.goes_on_from is None else followed.goes_on_from
         if oldest <= begun <= followed.version:
             return None
-        name = self.protocol_name
+        name = shown_protocol(self.protocol_name)
         was = f"{name.rpartition('/')[0]}/{begun}"
         changed = f" ({followed.changed})" if begun < followed.version and followed.changed else ""
         return (

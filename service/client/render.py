@@ -15,6 +15,7 @@ from rich.text import Text
 from barlow_lab.specs import SpecError
 from barlow_lab.specs.kinds import MAKERS
 from barlow_lab.specs.parsing import and_more
+from barlow_lab.specs.protocols import shown_protocol
 from service.api.schemas import DataSets, DataSetView, JobBrief, JobDetail, JobView, Nodes
 from service.ledger.states import JobState
 
@@ -139,7 +140,9 @@ def _outcome(console: Console, job: JobView) -> None:
 def _scores(console: Console, name: str, result: dict[str, Any]) -> None:
     """An evaluation's result: the protocol, every score with the headline first, the rest of it below."""
     data = result["data"]
-    console.print(Text(f"{name}: {result['protocol']}, {data['test_images']:,} test images of {data['name']}"))
+    console.print(
+        Text(f"{name}: {shown_protocol(result['protocol'])}, {data['test_images']:,} test images of {data['name']}")
+    )
     table = plain_table("", "last, %", "best, %")
     for score in sorted(result["scores"], key=lambda score: (score != result["headline"], score)):
         at = result["scores"][score]

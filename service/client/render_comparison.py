@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from barlow_lab.specs.kinds import MAKERS
+from barlow_lab.specs.protocols import shown_protocol
 from service.api.comparison_schemas import Cell, Comparison, Difference, Evaluated, ScoreRow
 from service.api.schemas import Recipes
 from service.client.render import plain_table, print_table, value_words
@@ -90,7 +91,7 @@ def recipes(console: Console, found: Recipes) -> None:
 
 
 def _title(row: ScoreRow) -> str:
-    return f"{row.protocol} on {row.data}{f' ({row.variant})' if row.variant else ''}"
+    return f"{shown_protocol(row.protocol)} on {row.data}{f' ({row.variant})' if row.variant else ''}"
 
 
 def _lined_up(
@@ -136,7 +137,7 @@ def _evaluations(judged: Sequence[Evaluated | None]) -> list[Difference]:
         return Difference(name=name, values=[words(one) if one is not None else None for one in judged])
 
     rows = [
-        row("protocol", lambda one: one.protocol),
+        row("protocol", lambda one: shown_protocol(one.protocol)),
         row("data", lambda one: one.data),
         row("backbone", lambda one: one.backbone),
         row("headline", lambda one: one.headline),
@@ -165,7 +166,7 @@ def _remarks(console: Console, compared: Comparison) -> None:
         if one.departures:
             fields = sorted(one.departures.items())
             said = "; ".join(f"{f} {value_words(v['here'])}, not {value_words(v['protocol'])}" for f, v in fields)
-            alike.setdefault(f"not quite {one.protocol}: {said}", []).append(names[one.job])
+            alike.setdefault(f"not quite {shown_protocol(one.protocol)}: {said}", []).append(names[one.job])
     for said, jobs in alike.items():
         console.print(Text(f"{', '.join(jobs)}: {said}"))
     for source in dict.fromkeys(one.published_in for one in compared.evaluations if one.published_in):

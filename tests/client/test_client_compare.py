@@ -66,12 +66,12 @@ def lines(answer: Result) -> list[list[str]]:
 
 def test_an_experiment_is_lined_up_by_whose_backbone_it_was(barlow: Any, row: str) -> None:
     said = lines(barlow("compare", "--experiment", row))
-    assert ["linear-document/1", "on", "textures"] in said
+    assert ["linear-paper/1", "on", "textures"] in said
     assert ["top1", "70.0", "(71.5)", "30.0", "73.2"] in said
     assert ["less", "published", "-3.2", "-43.2"] in said
     assert ["top5", "91.0", "91.0"] in said
     assert said.index(["top1", "70.0", "(71.5)", "30.0", "73.2"]) < said.index(["top5", "91.0", "91.0"])
-    assert any(" ".join(line).endswith(": not quite linear-document/1: epochs 90, not 100") for line in said)
+    assert any(" ".join(line).endswith(": not quite linear-paper/1: epochs 90, not 100") for line in said)
     assert sum("not quite" in " ".join(line) for line in said) == 1, "once for all that left it alike"
     assert said.count(["published:", "Table", "9", "of", "[them]"]) == 1
     assert ["not", "in", "it:", "knn", "(knn,", "waiting)"] in said
@@ -159,7 +159,7 @@ def test_nothing_measured_yet_is_said(barlow: Any, client: Client) -> None:
 
 def test_show_tells_the_protocol_every_score_and_where_it_was_left(barlow: Any, row: str) -> None:
     said = lines(barlow("show", f"{row}/linear"))
-    assert ["linear:", "linear-document/1,", "1,000", "test", "images", "of", "textures"] in said
+    assert ["linear:", "linear-paper/1,", "1,000", "test", "images", "of", "textures"] in said
     assert ["top1", "70.04", "71.50"] in said
     assert ["not", "the", "protocol's:", "epochs", "90", "in", "place", "of", "100"] in said
 

@@ -13,6 +13,7 @@ import yaml
 from running_stack import Up, wait_until
 from typer.testing import CliRunner
 
+from barlow_lab.specs.protocols import shown_protocol
 from service.api.schemas import JobDetail
 from service.client.api import Client
 from service.command import app
@@ -148,7 +149,7 @@ def test_one_post_judges_trained_beside_untrained_by_every_protocol(stack: Up, m
     printed = CliRunner().invoke(app, ["compare", "--experiment", "suite"])
     assert printed.exit_code == 0
     for protocol in PROTOCOLS.values():
-        assert f"{protocol} on " in printed.output
+        assert f"{shown_protocol(protocol)} on " in printed.output
     assert "published: A table of somebody" in printed.output
 
 

@@ -76,7 +76,7 @@ def test_a_run_of_a_later_version_is_refused(tmp_path: Path, monkeypatch: pytest
     data = labelled_runs.tree(tmp_path / "data")
     begun(tmp_path / "run", data, "linear")
     of_before(monkeypatch, protocol_version=7)
-    with pytest.raises(BadSpec, match=r"began under linear-document/7, and here .* one of linear-document/1: submit"):
+    with pytest.raises(BadSpec, match=r"began under linear-paper/7, and here .* one of linear-paper/1: submit"):
         labelled_runs.run(tmp_path / "run", data, "linear", attempt=2)
 
 

@@ -1,4 +1,4 @@
-"""Linear evaluation on augmented images: protocols `linear-document`, `linear-places205`, `linear-inaturalist2018`.
+"""Linear evaluation on augmented images: protocols `linear-paper`, `linear-places205`, `linear-inaturalist2018`.
 
 Zbontar et al. 2021, B.1 and C.1: the backbone is frozen, in evaluation mode; a linear classifier is trained on its
 features of a random crop of each image (resized to images.size, flipped at random) by SGD with momentum, cross-entropy,

@@ -1,4 +1,4 @@
-"""Semi-supervised training: protocols `semi-supervised-document` and `semi-supervised-cosine`.
+"""Semi-supervised training: protocols `semi-supervised-paper` and `semi-supervised-cosine`.
 
 Source: Zbontar et al. 2021, B.2.
 

@@ -77,7 +77,14 @@ class LinearSpec(FollowsProtocol, EvaluationSpec):
     }  # fmt: skip
 
     kind: Literal["linear"] = "linear"
-    protocol: Literal["document", "cached-features", "places205", "inaturalist2018"] = "document"
+    protocol: Literal["document", "cached-features", "places205", "inaturalist2018"] = Field(
+        "document",
+        description="`paper` is that of the Barlow Twins paper, and `document` its former name",
+        json_schema_extra={
+            "enum": ["paper", "document", "cached-features", "places205", "inaturalist2018"],
+            "default": "paper",
+        },
+    )
     epochs: int = Field(100, ge=1, le=10_000)
     learning_rate: float = Field(0.3, gt=0.0, description="Peak rate for a batch of 256")
     momentum: float = Field(0.9, ge=0.0, lt=1.0)

@@ -93,7 +93,11 @@ class SemiSupervisedSpec(FollowsProtocol, EvaluationSpec):
     }
 
     kind: Literal["semi_supervised"] = "semi_supervised"
-    protocol: Literal["document", "cosine"] = "document"
+    protocol: Literal["document", "cosine"] = Field(
+        "document",
+        description="`paper` is that of the Barlow Twins paper, and `document` its former name",
+        json_schema_extra={"enum": ["paper", "document", "cosine"], "default": "paper"},
+    )
     labels: LabelsSpec
     epochs: int = Field(20, ge=1, le=10_000)
     backbone_learning_rate: float = Field(0.002, ge=0.0, description="Peak rate of the backbone for a batch of 256")
