@@ -22,6 +22,7 @@ from service.api.comparison_schemas import (
     ScoreRow,
 )
 from service.api.presentation import last_metrics
+from service.api.seed_groups import seed_groups
 from service.database.tables import Experiment, Job
 from service.evaluations import backbone_of, data_of, measure_of, source_of
 from service.ledger.states import JobState
@@ -46,7 +47,8 @@ def compare(session: Session, jobs: Sequence[Job]) -> Comparison:
 
 
 def line_up(session: Session, jobs: Sequence[Job]) -> Comparison:
-    """The evaluations among the jobs lined up: rows by what was measured, columns by whose backbone it was of.
+    """The evaluations among the jobs lined up: rows by what was measured, columns by whose backbone it was of, one for
+    pretrainings that differ in their seed alone.
 
     Rows stand in the order of the kinds, columns with trained backbones first and raw pixels last.
     """
@@ -56,7 +58,8 @@ def line_up(session: Session, jobs: Sequence[Job]) -> Comparison:
     called = _backbones(session, judged)
     found = [(job, _evaluated(job, called[job.id])) for job in judged]
     by_source = sorted(found, key=lambda pair: _SOURCES.index(source_of(_opened(pair[0]))))
-    backbones = list(dict.fromkeys(one.backbone for _, one in by_source))
+    columns, groups = seed_groups(session, judged, called)
+    backbones = list(dict.fromkeys(columns[job.id] for job, _ in by_source))
     return Comparison(
         jobs=[
             ComparedJob(
@@ -71,7 +74,8 @@ def line_up(session: Session, jobs: Sequence[Job]) -> Comparison:
         ],
         evaluations=[one for _, one in found],
         backbones=backbones,
-        scores=_rows(sorted(found, key=lambda pair: _place(pair[0])), backbones),
+        groups=groups,
+        scores=_rows(sorted(found, key=lambda pair: _place(pair[0])), backbones, columns),
         spec=[],
         metrics=[],
         results=[],
@@ -137,7 +141,9 @@ def _opened(job: Job) -> BackboneJudged:
     return spec
 
 
-def _rows(found: Sequence[tuple[Job, Evaluated]], backbones: Sequence[str]) -> list[ScoreRow]:
+def _rows(
+    found: Sequence[tuple[Job, Evaluated]], backbones: Sequence[str], columns: Mapping[uuid.UUID, str]
+) -> list[ScoreRow]:
     measured: dict[str, list[tuple[Job, Evaluated]]] = {}
     for job, one in found:
         what = canonical_json([one.protocol, measure_of(job.spec), _seen(job)])
@@ -154,7 +160,9 @@ def _rows(found: Sequence[tuple[Job, Evaluated]], backbones: Sequence[str]) -> l
                     variant=variant,
                     score=score.name,
                     headline=score.name == first.headline,
-                    cells=[_cell([one for _, one in group if one.backbone == name], score.name) for name in backbones],
+                    cells=[
+                        _cell([pair for pair in group if columns[pair[0].id] == name], score.name) for name in backbones
+                    ],
                     published=told.pop() if len(told) == 1 else None,
                 )
             )
@@ -165,18 +173,25 @@ def _score(one: Evaluated, name: str) -> EvaluationScore | None:
     return next((score for score in one.scores if score.name == name), None)
 
 
-def _cell(measured: Sequence[Evaluated], name: str) -> Cell | None:
-    scores = {one.job: score for one in measured if (score := _score(one, name))}
+def _cell(measured: Sequence[tuple[Job, Evaluated]], name: str) -> Cell | None:
+    scores = [(job, score) for job, one in measured if (score := _score(one, name))]
     if not scores:
         return None
-    last = [score.last for score in scores.values()]
-    told = {score.published for score in scores.values()} - {None}
+    # Evaluations of one pretraining are no further seeds of it.
+    several = len({job.source_job_id for job, _ in scores}) > 1
+    alike: dict[uuid.UUID | None, list[EvaluationScore]] = {}
+    for job, score in scores:
+        alike.setdefault(job.source_job_id if several else job.id, []).append(score)
+    last = [statistics.fmean(score.last for score in group) for group in alike.values()]
+    best = [statistics.fmean(score.best for score in group) for group in alike.values()]
+    told = {score.published for _, score in scores} - {None}
     return Cell(
         last=statistics.fmean(last),
-        best=statistics.fmean(score.best for score in scores.values()),
+        best=statistics.fmean(best),
         deviation=statistics.stdev(last) if len(last) > 1 else None,
+        n=len(last),
         published=told.pop() if len(told) == 1 else None,
-        jobs=list(scores),
+        jobs=[job.id for job, _ in scores],
     )
 
 

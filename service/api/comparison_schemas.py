@@ -50,11 +50,15 @@ class Evaluated(BaseModel):
 
 
 class Cell(BaseModel):
-    """One score of one backbone: the mean over the jobs that measured it in the same way, say with several seeds."""
+    """One score of one backbone, or of one by several seeds: the mean over what was measured in the same way.
+
+    Of several pretrainings it is the mean over these, of each that over its jobs; of one, over the jobs.
+    """
 
     last: float
     best: float
-    deviation: float | None = Field(description="Sample standard deviation of `last`; null for a single job")
+    deviation: float | None = Field(description="Sample standard deviation of `last`; null for a single one")
+    n: int = Field(description="Pretrainings, or jobs of a single one, that the mean is over")
     published: float | None = Field(description="What run.published of its jobs says, where they agree")
     jobs: list[UUID]
 
@@ -71,12 +75,21 @@ class ScoreRow(BaseModel):
     published: float | None = Field(description="What all say that say something; null also where they do not agree")
 
 
+class SeedGroup(BaseModel):
+    """Pretrainings of an experiment that differ in their seed alone: one of `backbones`."""
+
+    backbone: str = Field(description="The column")
+    jobs: list[UUID] = Field(description="The pretrainings")
+    seeds: list[int] = Field(description="Of each")
+
+
 class Comparison(BaseModel):
     """Jobs side by side."""
 
     jobs: list[ComparedJob]
     evaluations: list[Evaluated] = Field(description="Results of the evaluations among them")
     backbones: list[str] = Field(description="The backbones that were judged: columns of `scores`")
+    groups: list[SeedGroup] = Field(description="Which of these columns are several seeds")
     scores: list[ScoreRow] = Field(description="The same results lined up: what was measured by whose backbone")
     spec: list[Difference] = Field(
         description="Fields of the specs that differ, by JSON pointer; this and what follows for named jobs alone"

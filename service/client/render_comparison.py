@@ -16,10 +16,13 @@ from service.api.schemas import Recipes
 from service.client.render import plain_table, print_table, value_words
 from service.ledger.states import JobState
 
-_LEGEND = (
-    "percent, of the last test; in brackets the best one's, where it is another; ±: standard deviation of several jobs"
-)
+_LEGEND = "percent, of the last test; in brackets the best one's, if another; ±: standard deviation of n seeds or jobs"
 _LESS = "    less published"
+_PUBLISHED = "published"
+_MOST_NAMED = 30
+"""Jobs without a result."""
+_APART = 2
+"""Blanks between columns."""
 _SHOWN_ABOVE = ("/protocol", "/departures", "/headline", "/scores")
 """What of a result stands in the table of scores."""
 
@@ -29,23 +32,34 @@ def experiment(console: Console, compared: Comparison) -> None:
     if not compared.scores:
         console.print("no evaluation of it has succeeded yet")
     titles = list(dict.fromkeys(_title(row) for row in compared.scores))
-    widths = [
-        _width([backbone], [row.cells[i] for row in compared.scores]) for i, backbone in enumerate(compared.backbones)
-    ]
     first = max([len(_LESS), *(len(row.score) + 2 for row in compared.scores)])
+    published = any(row.published is not None for row in compared.scores)
+    room = console.width - first - _APART - (len(_PUBLISHED) if published else 0)
+    widths = [
+        _width([backbone], [row.cells[i] for row in compared.scores], room - _APART)
+        for i, backbone in enumerate(compared.backbones)
+    ]
     for number, title in enumerate(titles):
         rows = [row for row in compared.scores if _title(row) == title]
         console.print(Text(f"{chr(10) if number else ''}{title}", style="bold"))
-        console.print(
-            _lined_up(rows, compared.backbones, first, widths, any(r.published is not None for r in compared.scores))
-        )
+        told = any(row.published is not None for row in rows)
+        for columns in _abreast(widths, room):
+            shown = [row.model_copy(update={"cells": [row.cells[i] for i in columns]}) for row in rows]
+            names = [compared.backbones[i] for i in columns]
+            console.print(_lined_up(shown, names, first, [widths[i] for i in columns], told))
     if compared.scores:
         console.print(Text(_LEGEND, style="dim"))
     _remarks(console, compared)
     judged = {one.job for one in compared.evaluations}
-    for job in compared.jobs:
-        if job.id not in judged and (job.state != JobState.SUCCEEDED or job.kind not in MAKERS):
-            console.print(Text(f"not in it: {job.name} ({job.kind}, {job.state})"))
+    others = [
+        job
+        for job in compared.jobs
+        if job.id not in judged and (job.state != JobState.SUCCEEDED or job.kind not in MAKERS)
+    ]
+    for job in others[:_MOST_NAMED]:
+        console.print(Text(f"not in it: {job.name} ({job.kind}, {job.state})"))
+    if len(others) > _MOST_NAMED:
+        console.print(Text(f"not in it: {len(others) - _MOST_NAMED:,} others, which `barlow jobs` lists"))
 
 
 def jobs(console: Console, compared: Comparison) -> None:
@@ -90,6 +104,19 @@ def recipes(console: Console, found: Recipes) -> None:
     console.print("print one with `barlow recipes NAME`, and redirect it to a file of yours to change and submit")
 
 
+def _abreast(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Columns by number, as many in one table as the terminal has room for."""
+    tables: list[list[int]] = []
+    left = 0
+    for i, width in enumerate(widths):
+        left -= width + _APART
+        if left < 0 or not tables:
+            tables.append([])
+            left = room - width - _APART
+        tables[-1].append(i)
+    return tables
+
+
 def _title(row: ScoreRow) -> str:
     return f"{shown_protocol(row.protocol)} on {row.data}{f' ({row.variant})' if row.variant else ''}"
 
@@ -98,12 +125,12 @@ def _lined_up(
     rows: Sequence[ScoreRow], backbones: Sequence[str], first: int, widths: Sequence[int], published: bool
 ) -> Table:
     """The scores of one protocol on one data set; columns as wide as in the other tables."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, _APART, 0, 0))
     table.add_column("", no_wrap=True, width=first, overflow="fold")
     for backbone, width in zip(backbones, widths, strict=True):
         table.add_column(backbone, min_width=width, width=width, vertical="bottom", overflow="fold")
     if published:
-        table.add_column("published", no_wrap=True, overflow="fold")
+        table.add_column(_PUBLISHED, no_wrap=True, overflow="fold")
     for row in rows:
         told = [] if row.published is None else [f"{row.published:g}"]
         style = "bold" if row.headline else ""
@@ -117,16 +144,17 @@ def _lined_up(
     return table
 
 
-def _width(names: Sequence[str], cells: Sequence[Cell | None]) -> int:
-    """Of a column: its cells on one line, its title over as many as it takes."""
-    return max([len(word) for name in names for word in name.split()] + [len(_cell(cell)) for cell in cells])
+def _width(names: Sequence[str], cells: Sequence[Cell | None], room: int) -> int:
+    """Of a column: its cells on one line, its title over as many as it takes, with a long word folded for `room`."""
+    words = [min(len(word), room) for name in names for word in name.split()]
+    return max(words + [len(_cell(cell)) for cell in cells])
 
 
 def _cell(cell: Cell | None) -> str:
     if cell is None:
         return "-"
     last, best = f"{cell.last:.1f}", f"{cell.best:.1f}"
-    spread = f" ± {cell.deviation:.1f}" if cell.deviation is not None else ""
+    spread = f" ± {cell.deviation:.1f} n={cell.n}" if cell.deviation is not None else ""
     return last + spread + (f" ({best})" if best != last else "")
 
 

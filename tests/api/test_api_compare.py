@@ -66,7 +66,7 @@ def test_an_experiment_lines_up_trained_beside_untrained(api: httpx.Client, sess
     assert (top1["headline"], top1["published"], top1["data"], top1["variant"]) == (True, 73.2, "textures", "")
     assert [cell["last"] for cell in top1["cells"]] == [70.0, 30.0]
     assert top1["cells"][0] == {
-        "last": 70.0, "best": 71.5, "deviation": None, "published": 73.2, "jobs": [ids["linear"]],
+        "last": 70.0, "best": 71.5, "deviation": None, "n": 1, "published": 73.2, "jobs": [ids["linear"]],
     }  # fmt: skip
     assert top1["cells"][1]["published"] is None, "a number that was published of another backbone"
     assert rows["linear-document/1", "top5"]["published"] is None
@@ -97,6 +97,42 @@ def test_seeds_are_one_cell_with_their_spread_and_another_k_is_another_row(api: 
     assert cell["deviation"] == pytest.approx(8**0.5)
     assert (first["variant"], second["variant"]) == ("k 20, temperature 0.07", "k 200, temperature 0.1")
     assert second["cells"][0]["last"] == 50.0
+
+
+def test_pretrainings_that_differ_in_their_seed_are_one_column(api: httpx.Client, session: Session) -> None:
+    jobs = {
+        "knn": {"kind": "knn", **TEXTURES, **TRAINED, "seeds": 2},
+        "floor": {"kind": "knn", **TEXTURES, **UNTRAINED},
+        "pretrain": PRETRAIN,
+    }
+    body = {"name": "row", "jobs": jobs, "seeds": 2, "grid": {"objective.lambda": [0.01, 0.02]}}
+    ids = {job["name"]: job["id"] for job in api.post("/experiments", json=body).json()["jobs"]}
+    for pretrained, judged, value in ((0, 0, 60.0), (0, 1, 62.0), (1, 0, 64.0), (1, 1, 66.0)):
+        name = f"knn-lambda_0.01-experiment.seed_{pretrained}-seed_{judged}"
+        succeed(session, ids[name], "top1", top1=(value, value))
+    succeed(session, ids["knn-lambda_0.02-experiment.seed_0-seed_0"], "top1", top1=(50.0, 50.0))
+    succeed(session, ids["floor"], "top1", top1=(30.0, 30.0))
+    answer = api.get("/compare", params={"experiment": "row"}).json()
+    group, alone, floor = answer["backbones"]
+    assert (group, alone) == ("pretrain-lambda_0.01, 2 seeds", "pretrain-lambda_0.02-seed_0")
+    assert floor.startswith("untrained")
+    first, second, third = answer["scores"][0]["cells"]
+    assert (first["last"], first["n"], len(first["jobs"])) == (63.0, 2, 4), (
+        "a mean of two pretrainings, not of four jobs"
+    )
+    assert first["deviation"] == pytest.approx(8**0.5)
+    assert [(cell["n"], cell["deviation"]) for cell in (second, third)] == [(1, None), (1, None)]
+    names = [f"pretrain-lambda_0.01-seed_{seed}" for seed in (0, 1)]
+    (told,) = answer["groups"]
+    assert (told["backbone"], sorted(told["seeds"])) == (group, [0, 1])
+    assert sorted(told["jobs"]) == sorted(ids[name] for name in names)
+    by_hand = {"a": {**PRETRAIN, "seed": 3}, "b": {**PRETRAIN, "seed": 4}, "c": {**PRETRAIN, "seed": 4, "epochs": 9}}
+    judging = {f"knn-{name}": {"kind": "knn", **TEXTURES, "backbone_from": {"job": name}} for name in by_hand}
+    made = api.post("/experiments", json={"name": "hand", "jobs": {**by_hand, **judging}}).json()["jobs"]
+    for job in made:
+        if job["kind"] == "knn":
+            succeed(session, job["id"], "top1", top1=(50.0, 50.0))
+    assert api.get("/compare", params={"experiment": "hand"}).json()["backbones"] == ["a, b", "c"]
 
 
 def test_backbones_of_one_name_are_columns_of_their_own_beside_their_own_published_numbers(

@@ -121,6 +121,35 @@ def test_in_a_narrow_terminal_no_number_is_cut(client: Client, row: str) -> None
         assert any(line.split() == ["top1", "70.0", "(71.5)", "30.0", "73.2"] for line in table), table
 
 
+def test_many_backbones_stand_in_as_many_tables_as_the_terminal_needs(
+    barlow: Any, client: Client, session: Session
+) -> None:
+    jobs = {"pretrain": PRETRAIN, "knn": {**KNN, "backbone_from": {"job": "pretrain"}}}
+    grid = {"objective.lambda": [0.01, 0.02, 0.03, 0.04]}
+    made = client.submit_experiment({"name": "wide", "jobs": jobs, "grid": grid, "seeds": 2}).jobs
+    for number, job in enumerate(job for job in made if job.kind == "knn"):
+        row = session.get_one(Job, job.id)
+        scores = {"top1": {"last": 50.0 + number, "best": 50.0 + number}}
+        row.state, row.result = "succeeded", {
+            "protocol": "knn/1", "departures": {}, "headline": "top1", "scores": scores, "data": DATA,
+        }  # fmt: skip
+    session.commit()
+    compared = client.compare_experiment("wide")
+    for width in (40, 60, 80, 1000):
+        out = io.StringIO()
+        render_comparison.experiment(Console(file=out, width=width, soft_wrap=True), compared)
+        text = out.getvalue()
+        assert text.count("±") == 4 + 1, "each number once, and the legend"
+        numbers = [line for line in text.splitlines() if line.startswith("  top1")]
+        assert all(len(line.rstrip()) <= width for line in numbers), numbers
+        assert len(numbers) == {40: 4, 60: 4, 80: 2, 1000: 1}[width]
+    (line,) = (line for line in barlow("compare", "--experiment", "wide").output.splitlines() if "top1" in line)
+    assert [word.strip() for word in line.split("  ") if word.strip()] == [
+        "top1",
+        *(f"{50.5 + 2 * i} ± 0.7 n=2" for i in range(4)),
+    ]
+
+
 def test_a_number_is_taken_from_what_was_published_of_its_own_backbone(
     barlow: Any, client: Client, session: Session
 ) -> None:

@@ -1,0 +1,75 @@
+"""Pretrainings of an experiment that differ in their seed alone: one column of a comparison, mean and deviation over
+them."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from barlow_lab.specs import BackboneJudged, canonical_json, open_stored
+from barlow_lab.specs.variant_names import seed_suffix
+from service.api.comparison_schemas import SeedGroup
+from service.database.tables import Job
+
+_NOT_COMPARED = {"name", "run", "resources", "seed"}
+_LONGEST_TITLE = 60
+
+
+def seed_groups(
+    session: Session, judged: Sequence[Job], called: Mapping[uuid.UUID, str]
+) -> tuple[dict[uuid.UUID, str], list[SeedGroup]]:
+    """The column of each evaluation by its id, and the groups among the columns.
+
+    Args:
+        judged: the evaluations.
+        called: what the backbone of each is called, another name for another one; the column of one in no group.
+    """
+    ids = {job.source_job_id for job in judged if job.source_job_id is not None}
+    sources: dict[uuid.UUID | None, Job] = (
+        {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(ids)))} if ids else {}
+    )
+    groups: dict[str, list[Job]] = {}
+    for job in judged:
+        if job.source_job_id is not None:
+            groups.setdefault(_all_but_the_seed(sources[job.source_job_id], job), []).append(job)
+    columns = dict(called)
+    found = []
+    members = [group for group in groups.values() if len({_seed(sources[job.source_job_id]) for job in group}) > 1]
+    titles = [_title(group, sources, called) for group in members]
+    taken = Counter([*titles, *set(called.values())])
+    for group, title in zip(members, titles, strict=True):
+        column = title if taken[title] == 1 else ", ".join(dict.fromkeys(called[job.id] for job in group))
+        columns |= dict.fromkeys((job.id for job in group), column)
+        of = {source.id: _seed(source) for source in (sources[job.source_job_id] for job in group)}
+        found.append(SeedGroup(backbone=column, jobs=list(of), seeds=list(of.values())))
+    return columns, found
+
+
+def _all_but_the_seed(source: Job, job: Job) -> str:
+    """Equal for evaluations of pretrainings that differ in their seed alone, and saw the same images."""
+    judged = open_stored(job.spec)
+    select_ = judged.backbone_from.select if isinstance(judged, BackboneJudged) else ""
+    spec = {key: value for key, value in source.spec.items() if key not in _NOT_COMPARED}
+    data = (source.result or {}).get("data") or {}
+    return canonical_json([str(source.experiment_id), spec, data.get("fingerprint"), select_])
+
+
+def _seed(source: Job) -> int:
+    return open_stored(source.spec).seed
+
+
+def _title(group: Sequence[Job], sources: Mapping[uuid.UUID | None, Job], called: Mapping[uuid.UUID, str]) -> str:
+    """`pretrain, 3 seeds`: the names without their seeds, where they are those of an experiment's seeds."""
+    stems, names = set(), list(dict.fromkeys(called[job.id] for job in group))
+    for job in group:
+        source = sources[job.source_job_id]
+        name = source.name or ""
+        stems.add(called[job.id].replace(name, name.removesuffix(seed_suffix(_seed(source)))))
+    if len(stems) == 1:
+        return f"{stems.pop()}, {len(names)} seeds"
+    whole = ", ".join(names)
+    return whole if len(whole) <= _LONGEST_TITLE else f"{names[0]} and {len(names) - 1} more seeds"
