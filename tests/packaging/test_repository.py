@@ -45,20 +45,3 @@ def test_a_page_for_those_who_change_it_names_files_that_are_there(page: str) ->
     text = (ROOT / "docs" / page).read_text()
     named = set(re.findall(r"`((?:barlow_lab|service|trainer|worker|tests|recipes)/[\w/.-]+)`", text))
     assert [path for path in named if not (ROOT / path).exists() and "NAME" not in path] == []
-
-
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        "SECURITY.md",
-        "CHANGELOG.md",
-        *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
-    ],
-)
-def test_links_of_a_page_lead_to_files(page: str) -> None:
-    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
-    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
-    missing = [target for target in targets if target and not ((ROOT / page).parent / target).exists()]
-    assert missing == []
