@@ -22,12 +22,14 @@ from barlow_lab.specs.files import MAX_VALUES
 from barlow_lab.specs.kinds import KINDS
 from barlow_lab.specs.parsing import OF_EXPERIMENTS, pointer_of
 from barlow_lab.specs.variant_names import names_of, word_of_value, words_of_fields
-from barlow_lab.specs.variation import Axis, Path, Varied, read_axes, set_at, text_of, varied_twice
+from barlow_lab.specs.variation import Axis, Path, Varied, number, read_axes, set_at, text_of, varied_twice
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _LABEL_KEY: TypeAdapter[str] = TypeAdapter(LabelKey)
 _LABEL: TypeAdapter[str] = TypeAdapter(Label)
 _SOURCE: Path = ("backbone_from", "job")
+_MOST_AXES = 40
+"""Of one job: what counts combinations stays quick."""
 _MOST_AWAITED = 100
 """Names that a spec's run.after may hold."""
 
@@ -203,6 +205,10 @@ class _Expander:
             self.out.faults.append(Fault(pointer_of(["jobs", name]), said))
             inherited = []
         axes = list(dict.fromkeys([*inherited, *own]))
+        if len(axes) > _MOST_AXES:
+            said = f"{len(axes):,} lists vary it, with those of what it takes its backbone from; up to {_MOST_AXES} may"
+            self.out.faults.append(Fault(pointer_of(["jobs", name]), said))
+            axes = []
         return sorted(axes, key=lambda axis: axis.fields[0].path == ("seed",))
 
     def _is_small_enough(self) -> bool:
@@ -211,7 +217,7 @@ class _Expander:
         total = sum(counts.values())
         if total > self.most:
             most_of = max(counts, key=lambda name: counts[name])
-            said = f"it becomes {total:,} jobs ({counts[most_of]:,} of {most_of[:100]})"
+            said = f"it becomes {number(total)} jobs ({number(counts[most_of])} of {most_of[:100]})"
             self.out.faults.append(Fault("/jobs", f"{said}, and one body brings up to {self.most:,}{self.or_else}"))
             return False
         values = sum(counts[name] * self._size(name) for name in self.jobs if counts[name] > 1)

@@ -17,6 +17,7 @@ from barlow_lab.specs.parsing import LONGEST_PART, OF_EXPERIMENTS, pointer_of
 MOST_PATHS = 20
 """Fields that an experiment, or one job of it, varies by itself."""
 Path = tuple[str, ...]
+_LARGEST_SHOWN = 10**15
 
 _FIXED = {
     "name": "jobs are named by what varies",
@@ -117,6 +118,11 @@ def path_of(text: str) -> Path:
     return path
 
 
+def number(count: int) -> str:
+    """A count in a message, however large it is."""
+    return f"{count:,}" if count < _LARGEST_SHOWN else f"over {_LARGEST_SHOWN:.0e}"
+
+
 def variation_schema() -> dict[str, Any]:
     """The JSON schemas of the fields that vary."""
     lists = {"type": "object", "minProperties": 1, "additionalProperties": {"type": "array", "minItems": 1}}
@@ -145,7 +151,7 @@ def text_of(value: Any) -> str:
 def _seeds(value: Any, most: int) -> tuple[list[Varied], list[Fault]]:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         if value > most:
-            return [], [Fault("/seeds", f"{value:,} seeds are more jobs than the {most:,} that there may be")]
+            return [], [Fault("/seeds", f"{number(value)} seeds are more jobs than the {most:,} that there may be")]
         return [Varied(("seed",), range(value), ("seeds",))], []
     if isinstance(value, list) and value:
         return [Varied(("seed",), value, ("seeds",))], _repeated(("seeds",), value)
