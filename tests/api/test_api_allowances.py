@@ -107,7 +107,7 @@ def test_priority_is_bounded_by_the_role(ana: dict[str, Any]) -> None:
     }  # fmt: skip
 
 
-def test_a_job_with_more_priority_than_one_may_ask_for_stays_and_is_retried_by_an_admin(
+def test_a_job_of_more_priority_than_one_may_ask_for_is_retried_by_an_admin(
     ana: dict[str, Any], session: Session
 ) -> None:
     """As what an earlier version took: it is shown, paused and resumed; only a new job of it needs an admin."""

@@ -135,7 +135,7 @@ def test_pretrainings_that_differ_in_their_seed_are_one_column(api: httpx.Client
     assert api.get("/compare", params={"experiment": "hand"}).json()["backbones"] == ["a, b", "c"]
 
 
-def test_backbones_of_one_name_are_columns_of_their_own_beside_their_own_published_numbers(
+def test_backbones_of_one_name_have_their_own_columns_and_published_numbers(
     api: httpx.Client, session: Session
 ) -> None:
     ids = {}
@@ -168,7 +168,7 @@ def test_untrained_networks_of_one_name_with_other_stems_are_not_one(api: httpx.
     ]  # fmt: skip
 
 
-def test_a_part_of_the_labels_other_splits_and_a_checkpoint_of_a_step_are_told_apart(
+def test_part_of_the_labels_other_splits_and_a_step_s_checkpoint_are_told_apart(
     api: httpx.Client, session: Session
 ) -> None:
     semi = {"kind": "semi_supervised", **TEXTURES, **TRAINED, "batch_size": 8}

@@ -66,7 +66,7 @@ def test_a_job_without_a_run_says_so_and_one_with_a_run_has_a_link(barlow: Any, 
     assert re.search(rf"^MLflow: {LINK}$", barlow("show", "shown").output, re.MULTILINE)
 
 
-def test_a_browser_gets_a_page_that_only_its_owner_reads_and_no_code_on_its_command_line(
+def test_a_browser_gets_a_page_that_its_owner_reads_and_no_code_on_a_command_line(
     barlow: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config_home: Path
 ) -> None:
     told = tmp_path / "told"

@@ -154,7 +154,7 @@ def test_the_images_of_others_are_those_that_the_settings_name(env_file: Path) -
         assert services[name]["image"] == named[f"{name.upper()}_IMAGE"]
 
 
-def test_digests_are_written_once_renewed_by_the_next_run_and_untouched_where_no_registry_answers(
+def test_digests_are_written_once_renewed_later_and_kept_where_no_registry_answers(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / ".env"
@@ -209,7 +209,7 @@ def test_every_service_runs_without_rights_and_comes_back(env_file: Path) -> Non
         assert service["restart"] == ("on-failure:5" if name in ONE_SHOT else "unless-stopped"), name
 
 
-def test_the_superuser_is_known_to_what_makes_the_databases_and_the_owner_to_what_migrates(env_file: Path) -> None:
+def test_only_what_makes_databases_knows_the_superuser_and_what_migrates_the_owner(env_file: Path) -> None:
     found = _config(env_file)["services"]
     passwords = dict(line.split("=", 1) for line in env_file.read_text().splitlines())
 

@@ -32,9 +32,7 @@ def test_two_workers_share_the_queue_and_no_job_runs_twice(two: Deployment, orac
     assert {attempt.node for job_id in jobs for attempt in two.attempts(job_id)} == {"node-1", "node-2"}
 
 
-def test_a_worker_that_vanishes_is_noticed_within_its_lease_and_its_jobs_go_on_at_the_other(
-    two: Deployment, oracle: Oracle
-) -> None:
+def test_a_worker_that_vanishes_is_noticed_in_its_lease_and_the_other_goes_on(two: Deployment, oracle: Oracle) -> None:
     spec = pretrain(epochs=60)
     oracle.prepare(spec)
     # Four slots in all: two jobs on each node.

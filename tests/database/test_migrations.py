@@ -142,7 +142,7 @@ def test_a_database_of_the_release_before_tokens_gets_them_and_keeps_its_jobs(em
     engine.dispose()
 
 
-def test_tokens_of_the_release_before_users_are_users_and_jobs_belong_to_who_submitted_them(empty: Settings) -> None:
+def test_tokens_of_the_release_before_users_are_users_and_keep_their_jobs(empty: Settings) -> None:
     upgrade(empty, "0004")
     engine = make_engine(empty)
     spec = json.dumps({"data": {"name": "digits"}, "run": {"priority": 0}})

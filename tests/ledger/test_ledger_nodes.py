@@ -94,7 +94,7 @@ def test_slots_that_are_not_empty_stay_out_of_use(lab: Lab) -> None:
     assert [slot.attempt_id for slot in lab.slots()] == [None, lab.attempt(job_id).id]
 
 
-def test_slots_of_a_lost_attempt_stay_in_quarantine_when_the_new_worker_finds_them_full(lab: Lab) -> None:
+def test_slots_of_a_lost_attempt_stay_in_quarantine_if_a_new_worker_finds_them_full(lab: Lab) -> None:
     lab.node(report=devices("a"))
     attempt = lab.start(lab.submit())
     lab.unseen("gpu-1")

@@ -132,7 +132,7 @@ def test_a_job_paused_while_it_waits_waits_again_or_is_released(lab: Lab) -> Non
     assert lab.resume(second).state == JobState.QUEUED
 
 
-def test_a_job_whose_dependency_failed_meanwhile_is_cancelled_when_it_is_resumed_and_so_are_those_behind_it(
+def test_a_resumed_job_of_a_failed_dependency_is_cancelled_with_those_behind_it(
     lab: Lab,
 ) -> None:
     lab.node()

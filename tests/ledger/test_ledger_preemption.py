@@ -17,7 +17,7 @@ def preempt(lab: Lab, victim: uuid.UUID, by: uuid.UUID) -> bool:
         return reservations.request_preemption(session, lab.attempt(victim).id, by=lab.job(by))
 
 
-def test_a_running_job_is_told_once_and_queued_again_behind_the_one_it_made_room_for(lab: Lab) -> None:
+def test_a_running_job_is_told_once_and_queued_behind_the_one_it_made_room_for(lab: Lab) -> None:
     lab.node(slots=1)
     victim = lab.submit(preemptible=True)
     attempt = lab.start(victim)

@@ -40,7 +40,7 @@ def _stack_mark(stack: Path) -> marks.Mark:
 
 
 @needs_root
-def test_a_mark_on_a_process_of_another_account_keeps_no_stack_from_starting_or_ending(tmp_path: Path) -> None:
+def test_a_mark_on_another_account_s_process_keeps_no_stack_from_start_or_end(tmp_path: Path) -> None:
     with foreign_process(marks.STACK, _stack_mark(tmp_path)) as forger:
         run_script(without_rights(), LEFT_ALONE.format(stack=str(tmp_path), forger=forger.pid))
         assert forger.poll() is None

@@ -177,7 +177,7 @@ def test_the_next_start_gets_the_port_beside_what_is_left_of_connections() -> No
         assert again.port == port
 
 
-def test_a_part_of_the_stack_keeps_the_ports_to_its_own_end_and_nothing_that_it_starts_does(tmp_path: Path) -> None:
+def test_a_part_of_the_stack_keeps_its_ports_and_nothing_that_it_starts_does(tmp_path: Path) -> None:
     """As the worker, which lets its ranks end first where `barlow up` was killed, and records meanwhile."""
     log = tmp_path / "log"
     program = "import subprocess, time; subprocess.run(['ls', '-l', '/proc/self/fd']); print('.', flush=True)"

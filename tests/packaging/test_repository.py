@@ -32,6 +32,13 @@ def test_a_commit_is_held_to_what_ci_holds_it_to() -> None:
     assert hooks == [line.removeprefix("\t$(BIN)/").removesuffix(" $(ARROWS)") for line in recipe[1].splitlines()]
 
 
+def test_names_of_tests_are_shorter_than_80_characters() -> None:
+    texts = (path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    names = [name for text in texts for name in re.findall(r"^ *(?:async )?def (test_\w+)", text, re.MULTILINE)]
+    assert len(names) > 1000
+    assert [name for name in names if len(name) >= 80] == []
+
+
 @pytest.mark.parametrize("module", ["service.command", "trainer"])
 def test_a_command_says_its_version(module: str) -> None:
     said = subprocess.run(

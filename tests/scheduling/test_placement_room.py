@@ -205,7 +205,7 @@ def test_what_one_preemption_leaves_over_spares_another() -> None:
     assert [preemption.job_id for preemption in decision.preemptions] == [urgent[0].job_id, urgent[4].job_id]
 
 
-def test_preemption_takes_over_the_reservation_of_a_later_job_but_not_of_an_earlier_one() -> None:
+def test_preemption_takes_over_a_later_job_s_reservation_but_no_earlier_one_s() -> None:
     hosts = Hosts("a")
     hosts.run("a", 4, preemptible=True, priority=1)
     large, urgent = job(4, waited=LONG, reserved_node="a"), job(2, priority=5)

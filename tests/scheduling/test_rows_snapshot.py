@@ -8,7 +8,7 @@ from lab import Lab
 from sqlalchemy import event
 
 
-def test_a_node_that_registers_while_the_scheduler_looks_is_seen_whole_or_not_at_all(lab: Lab) -> None:
+def test_a_node_that_registers_while_the_scheduler_looks_is_seen_whole_or_not(lab: Lab) -> None:
     lab.node("gpu-1")
     job_id = lab.submit()
     other = Lab(lab.settings)

@@ -24,7 +24,7 @@ def test_what_happens_once_in_a_lease_must_fit_it_twice(late: str) -> None:
 @pytest.mark.parametrize(
     "token", ["", "barlow_" + 24 * "x", 31 * "x", 40 * "x" + " ", "x" * 20 + " " + "x" * 20, 40 * "é"]
 )
-def test_a_token_that_can_be_guessed_or_sent_badly_is_refused_with_the_command_that_makes_a_good_one(
+def test_a_token_that_is_guessed_or_sent_badly_is_refused_with_the_remedy(
     token: str,
 ) -> None:
     with pytest.raises(ValidationError) as caught:

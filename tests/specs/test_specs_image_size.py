@@ -35,7 +35,7 @@ def test_a_size_is_left_out_only_where_neither_it_nor_the_resize_is_said(images:
     assert not names_no_size(sized)
 
 
-def test_the_source_s_views_come_before_the_data_set_s_images_which_never_ask_for_more_than_the_usual_size() -> None:
+def test_the_source_s_views_come_before_images_which_never_raise_the_usual_size() -> None:
     assert with_size(knn(), trained_at=None, data_side=8).images.resized == 9
     for side, size in ((None, 224), (4, 8), (96, 96), (1024, 224)):
         assert with_size(knn(), trained_at=None, data_side=side).images.size == size

@@ -144,7 +144,7 @@ def test_damage_of_stl_10_is_named_with_its_file(stl10, file, change, message):
         stl(stl10, "train")
 
 
-def test_a_file_that_is_cut_short_under_a_run_is_the_disk_s_fault_and_files_are_closed_with_the_data_set(stl10):
+def test_a_file_cut_short_is_the_disk_s_fault_and_the_data_set_closes_its_files(stl10):
     gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     data = stl(stl10, "train")
@@ -173,7 +173,7 @@ def of_published_length(monkeypatch):
         monkeypatch.setattr(f"trainer.data.formats.{module}.other_than_published", lambda *_: None)
 
 
-def test_files_of_other_lengths_than_the_published_ones_are_told_with_the_number_expected(cifar10, stl10):
+def test_files_of_other_lengths_than_published_are_told_with_the_number_expected(cifar10, stl10):
     _, (said,) = heard(cifar10)
     assert said.startswith("data set 'mine': split 'train': data_batch_1.bin holds 3, data_batch_2.bin holds 3, ")
     assert "data_batch_5.bin holds 3 images, and the published file 10,000. If it is not a set of your own" in said
@@ -314,7 +314,7 @@ def test_a_file_of_records_that_is_of_no_split_is_told(cifar10):
     ]
 
 
-def test_a_job_that_needs_a_split_whose_files_are_missing_is_refused_with_their_names(stl10):
+def test_a_job_that_needs_a_split_of_missing_files_is_refused_with_their_names(stl10):
     (stl10 / "unlabeled_X.bin").unlink()
     entry = survey("mine", parse_source({"format": "stl10", "root": str(stl10)}), lambda said: None)
     (fault,) = SplitUse("/data/split", "unlabeled", labelled=False).faults("mine", entry)

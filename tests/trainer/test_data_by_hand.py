@@ -126,7 +126,7 @@ def test_a_second_folder_for_one_data_set_is_refused_at_once(monkeypatch, capsys
     assert "--data own is given twice; give each folder a name of its own" in capsys.readouterr().err
 
 
-def test_a_folder_for_a_built_in_set_is_refused_and_a_set_without_a_folder_names_the_options(tmp_path):
+def test_a_folder_for_a_built_in_set_is_refused_and_a_missing_one_is_asked_for(tmp_path):
     with pytest.raises(BadSpec, match="--data digits: this data set is built in"):
         by_hand.data_sources({"digits": str(tmp_path)}, None)
     with pytest.raises(DataError, match=r"unknown data set 'own'; known: digits, textures, scenes .*--data own=DIR"):
@@ -176,7 +176,7 @@ def test_a_datasets_yaml_that_cannot_be_read_is_refused_with_all_its_faults(tmp_
 DIGITS = {"kind": "knn", "data": {"name": "digits", "limit": 40}, "backbone_from": {"pixels": True}, "k": 1}
 
 
-def test_an_image_size_that_is_left_out_is_that_of_the_data_set_and_stands_in_the_run(tmp_path):
+def test_an_image_size_left_out_is_the_data_set_s_and_stands_in_the_run(tmp_path):
     (tmp_path / "knn.json").write_text(json.dumps(DIGITS))
     done = by_command(tmp_path, "knn.json", "--run-dir", "run")
     assert done.returncode == 0, done.stderr
@@ -184,7 +184,7 @@ def test_an_image_size_that_is_left_out_is_that_of_the_data_set_and_stands_in_th
     assert runs.outcome_of(tmp_path / "run")["result"]["images"] == {"size": 8, "resized": 9, "resize_to": "short_side"}
 
 
-def test_by_hand_the_run_that_is_there_decides_the_image_size_then_the_backbone_then_the_data_set(tmp_path):
+def test_by_hand_run_then_backbone_then_data_set_decide_the_image_size(tmp_path):
     spec = parse_spec({**DIGITS, "backbone_from": {"job": "pretrain"}})
     side = partial(by_hand.image_side, tmp_path / "run", spec)
     assert side(None, {}) == 8

@@ -138,9 +138,7 @@ def test_a_large_blank_image_needs_runs_of_several_characters():
     ([[x for turn in range(1000) for x in (65536 * (turn % 2), turn)]], "outline of more than 4,194,304 pixels"),
     ({"size": [20, 30], "counts": "o" * 2_000_000}, "a number that is too large"),
 ])  # fmt: skip
-def test_a_mask_that_is_none_costs_its_object_where_masks_are_asked_for_and_nothing_elsewhere(
-    tmp_path, segmentation, message
-):
+def test_a_mask_that_is_none_costs_its_object_only_where_masks_are_asked_for(tmp_path, segmentation, message):
     annotations = [
         instance(1, 7, 1, [0, 0, 2, 2]),
         instance(2, 42, 13, [0, 0, 2, 2], segmentation),
@@ -202,7 +200,7 @@ def test_an_image_of_more_masks_than_memory_is_unreadable_before_they_are_laid_o
     ("MAX_PIXELS_OF_MASKS", 2 * HEIGHT * WIDTH, "3 of 30 x 20 pixels, and all of an image may have 1,200 together"),
     ("MAX_OUTLINE_OF_IMAGE", 128, "polygons with an outline of more than 128 pixels together"),
 ])  # fmt: skip
-def test_an_image_whose_masks_cost_too_much_is_replaced_and_left_out_by_name_and_counted_once(
+def test_an_image_of_too_costly_masks_is_replaced_left_out_by_name_and_counted(
     tmp_path, monkeypatch, bound, most, cause
 ):
     annotations = [instance(number, (42, 42, 42, 7, 100)[number], 1, [0, 0, 9, 9]) for number in range(5)]

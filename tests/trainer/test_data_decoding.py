@@ -233,7 +233,7 @@ def test_whatever_the_damage_it_is_an_image_or_an_unreadable_one(kind, changes):
     assert found.shape[2] == 3
 
 
-def test_a_photograph_of_more_than_a_hundred_megapixels_is_reduced_and_more_than_the_limit_refused(monkeypatch):
+def test_a_photograph_above_a_hundred_megapixels_is_reduced_above_the_limit_refused(monkeypatch):
     """By smaller limits; 100 megapixels are far within the real ones."""
     assert decoder.MAX_PIXELS > 200_000_000
     monkeypatch.setattr(decoder, "LARGE_PIXELS", 1000)
@@ -303,7 +303,7 @@ def test_the_fast_decoder_is_torchcodec_s_and_without_it_pillow_gives_the_same(m
     np.testing.assert_array_equal(decode(PLAIN["baseline"], "x"), expected)
 
 
-def test_a_fast_decoder_that_is_not_there_or_has_other_pixels_is_not_taken_and_says_why(monkeypatch):
+def test_a_fast_decoder_that_is_missing_or_has_other_pixels_is_not_taken(monkeypatch):
     by_pillow = f"pillow {version('pillow')}"
     monkeypatch.setattr("torchcodec.decoders.decode_jpeg", lambda encoded: torch.zeros(3, 37, 53, dtype=torch.uint8))
     other = jpeg_decoder.__wrapped__()

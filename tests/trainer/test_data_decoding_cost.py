@@ -130,7 +130,7 @@ def test_what_encoders_write_is_decoded_as_ever(kind):
     np.testing.assert_array_equal(decode(GOOD[kind], "x"), decode_by_pillow(GOOD[kind], "x"))
 
 
-def test_scans_are_counted_up_to_the_end_of_the_image_and_not_in_what_stands_beside_it():
+def test_scans_are_counted_to_the_end_of_the_image_and_not_in_what_is_beside_it():
     thumbnails = b"\xff\xe1\xff\xff" + (b"\xff\xda" * 40_000)[:65_533]
     large = with_scans(40, side=8000)
     refuse_costly(large)

@@ -78,7 +78,7 @@ def test_the_fingerprint_is_of_names_and_sizes(tree):
     assert changed() == 5
 
 
-def test_the_fingerprint_of_a_tree_without_system_folders_is_that_of_earlier_versions(tree):
+def test_the_fingerprint_of_a_tree_without_system_folders_is_as_in_earlier_versions(tree):
     digest = hashlib.sha256()
     for name in ("B", "a", "b"):
         files = sorted(
@@ -227,7 +227,7 @@ def test_every_file_ticks(tree):
     assert len(ticks) == 7 + 1 + 1  # and the folder b/sub
 
 
-def test_a_file_that_has_gone_is_one_image_but_a_disk_that_has_gone_is_the_hosts_fault(tree, monkeypatch):
+def test_a_file_that_has_gone_is_one_image_but_a_gone_disk_is_the_host_s_fault(tree, monkeypatch):
     data = opened(tree)
     (tree / "train/B/z.gif").unlink()
     with pytest.raises(UnreadableImage, match=r"B/z\.gif cannot be read: No such file"):
@@ -323,7 +323,7 @@ def of_splits(root, **splits):
     return ImageFolderSource(format="image_folder", root=root, splits=splits)
 
 
-def test_a_split_that_holds_another_s_folder_or_one_of_a_test_by_its_name_is_told_of(tmp_path):
+def test_a_split_that_holds_another_s_folder_or_a_test_s_by_name_is_told_of(tmp_path):
     for name in ("a/1.png", "b/1.png", "val/a/1.png", "val/a/2.png", "Test/1.png", "c/val/1.png", "c/more/1.png"):
         put(tmp_path / name)
     plain = ImageFolderSource(format="image_folder", root=tmp_path, splits={"train": "."})

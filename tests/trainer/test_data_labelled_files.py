@@ -171,7 +171,7 @@ def test_numbers_from_one_have_as_many_classes_as_are_expected(lists):
             of_numbers(lists, wrong, classes=3)
 
 
-def test_an_image_that_is_taken_away_later_is_unreadable_and_a_root_that_is_not_there_says_where_it_comes_from(lists):
+def test_an_image_taken_away_is_unreadable_and_a_missing_root_tells_its_origin(lists):
     data = of_list(lists)
     (lists / "images/a/abbey/one.jpg").unlink()
     with pytest.raises(UnreadableImage, match=r"a/abbey/one.jpg cannot be read: No such file"):

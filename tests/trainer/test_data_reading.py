@@ -43,7 +43,7 @@ def opened(root, value_range="dtype", warn=lambda said: None, **source):
     return open_images("own", "train", source=source, warn=warn)
 
 
-def test_every_format_of_files_is_read_by_its_value_range_and_that_is_another_data_set(tmp_path):
+def test_every_format_is_read_by_its_value_range_and_that_is_another_data_set(tmp_path):
     root = folder(tmp_path, twelve(4))
     (root / "list.txt").write_text("".join(f"{number:02d}.tif 0\n" for number in range(4)))
     coco = {"images": [{"id": n, "file_name": f"{n:02d}.tif", "height": 8, "width": 8} for n in range(4)],
@@ -84,7 +84,7 @@ def test_a_value_range_that_is_none_and_one_of_a_format_without_files(tmp_path):
             load_data_sets(file)
 
 
-def test_black_images_and_dropped_bands_are_told_with_numbers_at_the_first_and_as_more_are_read(tmp_path):
+def test_black_images_and_dropped_bands_are_counted_at_the_first_and_later(tmp_path):
     said: list[str] = []
     root = folder(tmp_path, twelve(20))
     images = opened(root, warn=said.append)
@@ -346,7 +346,7 @@ def test_many_threads_take_in_images_and_each_is_counted_once():
     assert not any(map(reading.asks_for, range(64)))
 
 
-def test_the_survey_looks_at_some_images_and_notes_what_is_lost_and_the_side_that_all_have(tmp_path):
+def test_the_survey_looks_at_some_images_for_what_is_lost_and_their_common_side(tmp_path):
     root = folder(tmp_path / "dark", twelve(40))
     entry = survey("own", ImageFolderSource(format="image_folder", root=root), lambda said: None)
     assert entry.fault is None

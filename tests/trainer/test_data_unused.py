@@ -73,9 +73,7 @@ def test_a_split_whose_list_cannot_be_read_is_no_fault_of_the_job(coco, tmp_path
 
 
 @pytest.mark.parametrize("opened", [(), ("train",)])
-def test_annotations_are_read_one_at_a_time_where_only_the_names_of_images_are_wanted(
-    coco, tmp_path, monkeypatch, opened
-):
+def test_annotations_are_read_one_at_a_time_where_only_image_names_are_wanted(coco, tmp_path, monkeypatch, opened):
     monkeypatch.setattr(json_stream, "PIECE", 64)
     monkeypatch.setattr(json_stream, "MAX_VALUE", 1000)
     text = instances("1.png", *(f"{number}.png" for number in range(2, 200)))
@@ -86,7 +84,7 @@ def test_annotations_are_read_one_at_a_time_where_only_the_names_of_images_are_w
     assert others == []
 
 
-def test_a_name_that_is_no_path_in_a_list_that_the_job_does_not_open_is_no_fault_of_the_job(coco, tmp_path):
+def test_a_name_that_is_no_path_in_a_list_not_opened_is_no_fault_of_the_job(coco, tmp_path):
     (tmp_path / "val.json").write_text(instances("1.png", "a\0b/x.jpg"))
     count, reason = told(coco, "train")
     assert "images of no split, not used: " in count
@@ -121,7 +119,7 @@ def test_of_lists_voc_and_inaturalist_what_they_do_not_name(tmp_path):
     ]  # fmt: skip
 
 
-def test_of_class_folders_what_is_beside_the_splits_and_loose_in_those_that_are_not_open(tmp_path):
+def test_of_class_folders_what_is_beside_splits_and_loose_in_those_not_open(tmp_path):
     for name in ("train/a/1.png", "test/a/1.png", "test/2.png", "extra/a/1.png", "0.png", "@eaDir/0.png/t.jpg"):
         put(tmp_path / name)
     tree = {"format": "image_folder", "root": str(tmp_path), "splits": {"train": "train", "test": "test"}}
@@ -176,7 +174,7 @@ def test_a_walk_ends_when_its_time_is_over(tmp_path, monkeypatch):
     assert "not used: 30 (" in said
 
 
-def test_images_without_an_ending_are_known_by_their_first_bytes_and_those_of_a_list_are_used(tmp_path, monkeypatch):
+def test_images_without_an_ending_are_known_by_first_bytes_and_used_if_listed(tmp_path, monkeypatch):
     kinds = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
     for name in ("a/1", "a/2", "a/3.", "a/4.png", *kinds):
         put(tmp_path / name, kind=name if name in kinds else "PNG")

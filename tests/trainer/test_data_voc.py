@@ -213,7 +213,7 @@ def test_difficult_is_read_however_it_is_written(tree, said, difficult):
         opened(tree)
 
 
-def test_a_difficult_that_was_not_heeded_before_is_another_data_set_and_others_keep_their_fingerprint(tree):
+def test_a_difficult_not_heeded_before_changes_its_fingerprint_and_no_other(tree):
     def keeps(said):
         put(tree, "0002", [("cat", (1, 1, 2, 2), said)])
         data, names, annotations = opened(tree), Names(), hashlib.sha256()

@@ -112,7 +112,7 @@ def test_precisions(dtype: torch.dtype, products: torch.dtype | None):
     assert detections.masks.shape[1:] == (48, 64)
 
 
-def test_an_image_is_detected_alike_whatever_its_neighbours_and_scaled_to_its_own_pixels():
+def test_an_image_is_detected_alike_beside_any_other_and_in_its_own_pixels():
     detector = _detector().eval()
     image = _example()[0][0]
     small, large = detector.detect(image, (48, 64)), detector.detect(image, (96, 192))
@@ -211,7 +211,7 @@ def test_mask_targets_are_cut_out_by_the_box_at_any_scale():
         assert (found[2] == 0).all()
 
 
-def test_mask_targets_of_many_objects_ask_for_the_masks_of_a_few_at_once_and_only_for_those_that_are_matched():
+def test_mask_targets_of_many_objects_are_made_few_at_once_and_for_matches_alone():
     generator = torch.Generator().manual_seed(2)
     masks = (torch.rand(60, 24, 30, generator=generator) > 0.5).float()
     matched = torch.randint(0, 60, (70,), generator=generator)

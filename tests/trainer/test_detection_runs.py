@@ -199,7 +199,7 @@ def test_a_job_of_boxes_alone_keeps_every_image_whatever_its_masks(tmp_path: Pat
     ]
 
 
-def test_with_masks_a_bad_polygon_is_left_out_and_then_the_object_and_both_are_counted(tmp_path: Path):
+def test_with_masks_a_bad_polygon_or_its_object_is_left_out_and_counted(tmp_path: Path):
     result = _on_files(_coco(tmp_path / "data", BAD_MASKS), tmp_path / "run")
     facts = result["data"]
     assert (facts["train_images"], facts["test_images"], facts["test_objects"]) == (4, 4, 6)

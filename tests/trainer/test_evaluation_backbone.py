@@ -106,7 +106,7 @@ def test_bare_weights_need_an_architecture_and_the_one_that_fits_is_named(tmp_pa
         opened(tmp_path, knn({"file": "w.pth"}, TINY), None)
 
 
-def test_a_published_folder_and_a_checkpoint_folder_by_file_bring_their_own_architecture(tmp_path: Path) -> None:
+def test_published_and_checkpoint_folders_by_file_bring_their_own_architecture(tmp_path: Path) -> None:
     save_backbone(tmp_path / "ours", source(), TINY, details={})
     spec = runs.spec(backbone=TINY.model_dump())
     context = runs.context(tmp_path / "pretraining")
@@ -123,7 +123,7 @@ def test_a_published_folder_and_a_checkpoint_folder_by_file_bring_their_own_arch
             opened(tmp_path, knn({"file": "ours"}, BackboneSpec(name="tiny_resnet")), resolved)
 
 
-def test_the_step_that_a_spec_selects_is_that_of_its_backbone_and_stands_in_the_result(tmp_path: Path) -> None:
+def test_the_step_that_a_spec_selects_is_its_backbone_s_and_in_the_result(tmp_path: Path) -> None:
     spec = runs.spec(backbone=TINY.model_dump())
     folder = write_checkpoint(runs.context(tmp_path / "pretraining"), {"model": prefixed("backbone.")}, step=2, epoch=1,
                               spec=spec.resolved(), spec_digest="d", policy=spec.run.checkpoint, milestone=False,

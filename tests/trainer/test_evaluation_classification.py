@@ -164,7 +164,7 @@ def test_a_frozen_backbone_stays_as_it_was_and_a_change_of_a_bit_is_noticed(colo
         labelled_runs.run(tmp_path / "b", colours, "linear")
 
 
-def test_semi_supervised_trains_and_tests_the_backbone_and_names_the_one_it_began_with(colours, tmp_path, monkeypatch):
+def test_semi_supervised_trains_and_tests_the_backbone_and_names_its_beginning(colours, tmp_path, monkeypatch):
     _, parameters, fit = _recorded(monkeypatch, tmp_path, colours, "semi_supervised", precision="fp32")
     for name, before in fit.at_first.items():
         assert not torch.equal(parameters[-1][name], before), name
@@ -216,7 +216,7 @@ def test_a_list_of_the_host_is_used_and_named(colours, tmp_path):
     assert (result["labels"]["list"], result["labels"]["images"]) == ("few", 6)
 
 
-def test_unreadable_images_are_replaced_in_training_left_out_in_the_test_and_told_once(tmp_path):
+def test_unreadable_images_are_replaced_in_training_left_out_in_tests_and_told_once(tmp_path):
     data = labelled_runs.tree(tmp_path / "tree", train_unreadable=(1, 2, 30), test_unreadable=(0, 7))
     result = labelled_runs.run(tmp_path / "run", data, "linear")
     assert result["data"]["unreadable"] == {"train": 3, "test": 2}

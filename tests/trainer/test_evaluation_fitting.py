@@ -135,9 +135,7 @@ def test_a_run_killed_about_a_test_tells_it_once(whole, colours, tmp_path, monke
 
 
 @pytest.mark.parametrize("test", [1, 3])
-def test_a_test_that_was_interrupted_and_told_by_an_attempt_that_was_killed_is_told_once(
-    whole, colours, tmp_path, monkeypatch, test
-):
+def test_an_interrupted_test_that_a_killed_attempt_has_told_is_told_once(whole, colours, tmp_path, monkeypatch, test):
     step = test * STEPS_PER_EPOCH
     first = labelled_runs.context(tmp_path, colours)
     first.stop = StopAfter(step + test)  # between the batches of that test

@@ -142,7 +142,7 @@ class AsLargeAsImageNet:
         return f"n{index % 1000:08d}/{index}.JPEG"
 
 
-def test_a_percentage_of_imagenet_says_how_many_it_draws_and_how_many_the_published_list_has():
+def test_a_percentage_of_imagenet_tells_its_draw_and_the_published_list_s_size():
     heard = []
     chosen = choose_labels(
         LabelsSpec(percent=1), "imagenet", AsLargeAsImageNet(), None, split="train", warn=heard.append

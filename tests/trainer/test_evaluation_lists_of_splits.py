@@ -70,7 +70,7 @@ def test_a_line_of_another_split_names_no_image_of_this_one(
     assert "(1 of 1 lines; the data set's own names are such as a/" in str(refused.value)
 
 
-def test_a_line_below_the_root_or_behind_the_link_of_another_split_names_no_image_of_this_one(tmp_path: Path) -> None:
+def test_a_line_below_the_root_or_behind_another_split_s_link_names_no_image(tmp_path: Path) -> None:
     root = tree(tmp_path / "mine", "train/a")
     tree(tmp_path / "elsewhere", "a")
     (root / "test").symlink_to("../elsewhere")

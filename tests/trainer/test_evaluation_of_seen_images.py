@@ -106,7 +106,7 @@ def backbone_on(source: dict[str, object], folder: Path, **details: str) -> dict
     return {"path": str(folder / "backbone")}
 
 
-def test_other_images_whose_files_have_the_same_names_and_sizes_are_not_taken_for_them(
+def test_other_images_of_the_same_file_names_and_sizes_are_not_taken_for_them(
     numbered: dict[str, object], tmp_path: Path
 ) -> None:
     both = [open_data_set("mine", split, source=parse_source(numbered)).fingerprint for split in ("train", "test")]

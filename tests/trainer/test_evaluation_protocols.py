@@ -173,7 +173,7 @@ def test_nearest_is_exact_and_ties_go_to_the_lower_index(rows: list[list[int]], 
         assert columns == sorted(sorted(range(9), key=lambda column: (-row[column], column))[:k])
 
 
-def test_a_tie_between_classes_is_won_by_the_lower_number_and_a_class_without_votes_never(tmp_path: Path) -> None:
+def test_the_lower_class_wins_a_tie_and_a_class_without_votes_never_does(tmp_path: Path) -> None:
     one = torch.ones(4, 2)
     train = Labelled(one, torch.tensor([5, 5, 1, 1]))
     test = Labelled(one, torch.tensor([1, 5, 0, 2]))

@@ -134,7 +134,7 @@ def few_positives(count: int) -> tuple[Judged, Judged]:
 
 
 @pytest.mark.parametrize(("count", "folds"), [(3, 3), (2, 2), (1, 1)])
-def test_a_class_with_few_positives_has_as_many_folds_and_a_single_one_takes_the_lowest_cost(
+def test_few_positives_make_as_many_folds_and_a_single_one_the_lowest_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, folds: int
 ) -> None:
     train, test = few_positives(count)

@@ -59,7 +59,7 @@ def test_a_run_of_before_whose_draw_is_another_one_now_is_refused_with_the_reaso
         labelled_runs.run(tmp_path / "run", data, "semi_supervised", attempt=2)
 
 
-def test_a_run_whose_data_set_is_read_otherwise_now_is_refused_with_the_field_and_the_remedy(tmp_path: Path) -> None:
+def test_a_run_whose_data_set_is_read_otherwise_now_is_refused_with_the_field(tmp_path: Path) -> None:
     data = labelled_runs.tree(tmp_path / "data")
     begun(tmp_path / "run", data, "linear")
     context = labelled_runs.context(tmp_path / "run", data, attempt=2)

@@ -119,7 +119,7 @@ def test_ranks_go_on_when_nobody_reads_their_output(tmp_path):
 
 @pytest.mark.parametrize("suspended", [False, True])
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_what_asks_for_a_stop_is_handed_on_once_and_waits_for_a_rank_that_only_begins(asked, suspended):
+def test_a_request_to_stop_is_handed_on_once_and_waits_for_a_rank_that_begins(asked, suspended):
     """Also after Ctrl-Z and fg: the ranks of a launcher that was suspended for longer than it looks away run on."""
     script = (
         "import signal, time; from trainer.runtime import signals; print('begins', flush=True)\n"
@@ -169,7 +169,7 @@ def test_the_first_rank_that_fails_ends_the_others(failure, said):
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupt_after_a_request_to_stop_ends_ranks_that_do_not_end_by_themselves(first):
+def test_an_interrupt_after_a_request_to_stop_ends_ranks_that_do_not_end(first):
     script = (
         "import os, signal, time; from trainer.runtime import signals\n"
         "for number in signals.STOPS: signal.signal(number, lambda *_: os.write(1, b'interrupted\\n'))\n"
@@ -226,7 +226,7 @@ def test_a_reader_that_takes_nothing_keeps_no_rank_alive(tmp_path, how):
 
 
 @pytest.mark.parametrize("how", ["reads", "interrupts"])
-def test_the_last_lines_of_a_run_that_is_done_wait_for_a_slow_reader_until_an_interrupt(how):
+def test_the_last_lines_of_a_done_run_wait_for_a_slow_reader_until_an_interrupt(how):
     launcher = _launcher("import os\nif os.environ['RANK'] == '0': print('x' * 60_000)")
     try:
         out = _narrow(launcher.stdout)
@@ -272,7 +272,7 @@ def _by_hand(folder: Path, **environment: str) -> tuple[Path, subprocess.Popen[b
     return folder / "run", started
 
 
-def test_a_run_listens_on_loopback_alone_writes_a_checkpoint_when_it_is_told_to_stop(tmp_path):
+def test_a_run_listens_on_loopback_alone_and_told_to_stop_writes_a_checkpoint(tmp_path):
     run, launcher = _by_hand(tmp_path, GLOO_SOCKET_IFNAME="nowhere0", NCCL_SOCKET_IFNAME="nowhere0")
     wait_for(run, "metrics", 2)
     every = [psutil.Process(launcher.pid), *psutil.Process(launcher.pid).children()]
@@ -287,7 +287,7 @@ def test_a_run_listens_on_loopback_alone_writes_a_checkpoint_when_it_is_told_to_
     assert re.search(r"^\[0\] stopped: stopped at step \d+: signal$", said.read_text(), re.MULTILINE)
 
 
-def test_a_launcher_that_is_killed_leaves_no_orphan_and_the_next_one_removes_its_folder(tmp_path):
+def test_a_killed_launcher_leaves_no_orphan_and_the_next_removes_its_folder(tmp_path):
     """Also while torch is loaded."""
     _, launcher = _by_hand(tmp_path, TMPDIR=str(tmp_path))
     _wait_until(lambda: len(list(tmp_path.glob("barlow-train-*/rendezvous.rank-*"))) == 2)

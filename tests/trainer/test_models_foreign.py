@@ -183,7 +183,7 @@ def test_a_second_network_is_named_and_the_remedy_takes_it(
     assert taken.others == {}
 
 
-def test_a_second_network_comes_before_the_heads_and_one_of_another_architecture_is_named_too(tmp_path: Path) -> None:
+def test_a_second_network_comes_before_heads_and_another_architecture_is_named(tmp_path: Path) -> None:
     head = {"0.weight": torch.ones(2, 2)}
     large = build_backbone(BackboneSpec(name="tiny"), seed=0).state_dict()
     found = load_foreign(saved(tmp_path, {"head": head, "net": large, "model": weights(), "ema": other()}), TINY, int)

@@ -47,9 +47,7 @@ def pretrained(folder, data):
     return pretrain(spec, context)
 
 
-def test_a_pretraining_on_black_images_says_it_once_and_at_the_end_and_one_that_learns_says_nothing(
-    tmp_path, black, noise
-):
+def test_a_pretraining_on_black_images_says_so_once_and_at_the_end_and_no_other(tmp_path, black, noise):
     end = pretrained(tmp_path / "black", black)
     assert end.outcome == "ok"
     said = told(tmp_path / "black")

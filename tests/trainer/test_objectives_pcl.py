@@ -131,7 +131,7 @@ def test_the_drawn_prototypes_are_those_of_seed_step_and_clustering() -> None:
     assert all(len(set(drawn)) == 10 for drawn in draws)
 
 
-def test_the_queue_takes_in_a_batch_for_the_oldest_and_none_of_a_step_that_is_skipped() -> None:
+def test_the_queue_takes_in_a_batch_for_the_oldest_and_none_of_a_skipped_step() -> None:
     made = objective(batch_size=4, queue=12)
     first = made._queue_qd.clone()
     assert torch.equal(first, objective(batch_size=4, queue=12)._queue_qd)
@@ -151,7 +151,7 @@ def test_the_warm_up_is_a_tenth_of_a_short_run_and_twenty_epochs_of_a_long_one()
         assert [made.wants_images(epoch) for epoch in (left_out - 1, left_out)] == [False, True]
 
 
-def test_images_are_put_into_clusters_by_direction_and_those_that_cannot_be_read_into_none() -> None:
+def test_images_are_clustered_by_direction_and_unreadable_ones_are_in_no_cluster() -> None:
     made = objective(width=2, clusters=[2, 3])
     angles = torch.tensor([0.0, 0.1, 3.0, 3.1])
     lengths = torch.tensor([1.0, 9.0, 5.0, 0.1])

@@ -53,7 +53,7 @@ def test_lars_has_the_bits_of_the_reference_on_the_tensors_of_a_resnet():
         assert torch.equal(optimizer.state[p]["momentum_buffer"], v)
 
 
-def test_in_tensors_that_no_vector_divides_a_step_is_one_in_the_last_place_off_at_most():
+def test_in_tensors_that_no_vector_divides_a_step_is_one_last_place_off_at_most():
     generator = torch.Generator().manual_seed(0)
     for length in (1, 3, 7, 17, 100, 1001):
         p = nn.Parameter(torch.randn(length, generator=generator))

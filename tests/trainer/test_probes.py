@@ -169,7 +169,7 @@ def asked_to_stop_in_probe(context: Context, monkeypatch: pytest.MonkeyPatch, *,
 
 @pytest.mark.parametrize("unit", [1, 6, 7])
 @pytest.mark.parametrize("at_step", [10, 20])
-def test_a_stop_in_the_middle_of_a_probe_is_heeded_and_the_resumed_run_makes_the_probe(
+def test_a_stop_within_a_probe_is_heeded_and_the_resumed_run_makes_the_probe(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_step: int, unit: int
 ) -> None:
     """In the features (3 batches of either split), the classifier or the neighbours."""

@@ -60,7 +60,7 @@ def test_probes_do_not_go_on_with_other_images_and_training_does(tmp_path: Path)
     assert third.result["data"] == {"name": "own", "split": "train", **was["train"]}
 
 
-def test_a_checkpoint_that_does_not_say_of_which_images_its_probes_are_is_gone_on_from(
+def test_a_checkpoint_that_does_not_name_the_images_of_its_probes_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_split(tmp_path / "tree/train", 24)

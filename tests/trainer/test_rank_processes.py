@@ -45,7 +45,7 @@ def _wait_until(said: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_a_rank_gone_before_the_ranks_met_does_not_keep_the_other_which_tells_its_stacks_until_then(tmp_path):
+def test_a_rank_gone_before_they_met_does_not_keep_the_other_which_tells_its_stacks(tmp_path):
     run, go = tmp_path / "run", tmp_path / "go"
     script = (
         "import os, pathlib, signal, time\n"

@@ -104,9 +104,7 @@ def test_every_published_number_is_that_of_its_source() -> None:
 
 
 @pytest.mark.parametrize(("name", "job"), PUBLISHED)
-def test_a_published_number_stands_at_its_evaluation_under_the_name_of_a_score_and_in_the_comment(
-    name: str, job: str
-) -> None:
+def test_a_published_number_stands_under_the_name_of_a_score_and_in_the_comment(name: str, job: str) -> None:
     spec = specs_of(name)[job]
     source, scores = PUBLISHED[name, job]
     assert set(scores) <= SCORES[spec.kind]
@@ -133,7 +131,7 @@ def test_the_files_are_all_named_by_their_row() -> None:
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)
-def test_an_evaluation_s_file_is_its_protocol_without_a_departure_on_a_backbone_from_a_file(name: str) -> None:
+def test_an_evaluation_s_file_is_its_protocol_without_departures(name: str) -> None:
     spec = evaluation(name)
     assert spec.name == name
     assert spec.departures() == {}
@@ -182,7 +180,7 @@ def test_the_projector_widths_differ_in_nothing_else_and_each_is_judged() -> Non
 
 
 @pytest.mark.parametrize("name", DIGESTS)
-def test_a_published_row_keeps_its_digest_and_is_judged_by_the_paper_s_linear_protocol(name: str) -> None:
+def test_a_published_row_keeps_its_digest_and_the_paper_s_linear_protocol(name: str) -> None:
     assert digest(read(name)) == DIGESTS[name]
     linear = specs_of(name)["linear"]
     assert isinstance(linear, LinearSpec)

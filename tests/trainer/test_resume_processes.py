@@ -90,7 +90,7 @@ def _finish_in_this_process(run: Path, attempt: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=pytest.mark.faults) for n in (2, 3))])
-def test_one_rank_killed_while_it_writes_a_checkpoint_and_resumed_equals_the_undisturbed_run(one_rank, tmp_path, seed):
+def test_a_rank_killed_in_a_checkpoint_and_resumed_equals_the_undisturbed_run(one_rank, tmp_path, seed):
     _killed_while_writing(tmp_path, 1, seed)
     _finish_in_this_process(tmp_path / "run", 2)
     _assert_equal(tmp_path / "run", 2, one_rank)
@@ -108,7 +108,7 @@ def test_one_rank_killed_at_a_random_step_and_resumed_equals_the_undisturbed_run
 
 
 @pytest.mark.faults
-def test_a_disk_that_fills_ends_the_attempt_and_the_next_goes_on_from_the_checkpoint_before(one_rank, tmp_path):
+def test_a_full_disk_ends_the_attempt_and_the_next_resumes_the_checkpoint_before(one_rank, tmp_path):
     run = tmp_path / "run"
     filling = ranks.start(command(tmp_path), 1, tmp_path)
     wait_for(run, "checkpoint")

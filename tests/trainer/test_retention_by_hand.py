@@ -132,7 +132,7 @@ def test_killed_in_a_deletion_it_is_finished_at_the_next_start(tmp_path, where):
     assert _there(tmp_path) == _names(2, 2)
 
 
-def test_what_was_half_written_goes_at_the_next_start_and_a_damaged_journal_holds_up_nothing(tmp_path):
+def test_half_written_files_go_at_the_next_start_despite_a_damaged_journal(tmp_path):
     first = _by_hand(tmp_path)
     _write(first, 1, resume_step=0)
     half = first.attempt_folder / "checkpoints/.step-00000002.tmp"

@@ -18,7 +18,7 @@ def journalled(folder, source):
     return event.data, [warning.data["message"] for warning in runs.events(folder, kind="warning")]
 
 
-def test_which_decoder_reads_the_jpegs_is_a_fact_of_the_run_and_losing_the_fast_one_a_warning(tmp_path, monkeypatch):
+def test_a_run_records_its_jpeg_decoder_and_warns_where_the_fast_one_is_lost(tmp_path, monkeypatch):
     make_split(tmp_path / "photos/train", 4)
     source = ImageFolderSource(format="image_folder", root=tmp_path / "photos").model_dump(mode="json")
     facts, warnings = journalled(tmp_path / "fast", source)

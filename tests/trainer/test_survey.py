@@ -99,7 +99,7 @@ def test_thumbnails_of_a_nas_and_forks_of_a_mac_are_no_images_and_are_told_of(tm
         assert "passed over: 1 x @eaDir, 1 x __MACOSX, 1 x lost+found" in note
 
 
-def test_folders_of_photographs_beside_splits_are_one_note_and_their_images_the_first(tmp_path):
+def test_folders_of_photographs_beside_splits_are_one_note_by_their_first_images(tmp_path):
     for split in ("train", "test"):
         make_split(tmp_path / split, 6)
     for month in range(25):
@@ -152,7 +152,7 @@ def test_a_folder_without_labels_has_images_and_no_classes(tmp_path):
     assert (entry.unlabelled, entry.checked, entry.fault) == (["train"], True, None)
 
 
-def test_images_in_a_root_without_splits_or_in_class_folders_right_below_it_are_told_of(tmp_path):
+def test_images_in_a_root_without_splits_or_in_classes_below_it_are_told_of(tmp_path):
     make_split(tmp_path / "by-class", 6)
     entry, _ = of_folder(tmp_path / "by-class")
     assert "say `splits: {train: .}` for class folders right below the root" in entry.fault

@@ -30,7 +30,7 @@ def _made_by(process: subprocess.Popen[str]) -> Path:
     return made
 
 
-def test_what_a_killed_process_has_left_goes_with_the_next_one_and_nothing_else_does(folder: Path) -> None:
+def test_what_a_killed_process_has_left_goes_with_the_next_and_nothing_else_does(folder: Path) -> None:
     started = [
         subprocess.Popen([sys.executable, "-c", MAKE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(2)

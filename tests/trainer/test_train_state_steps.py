@@ -73,7 +73,7 @@ def test_pieces_without_batch_normalisation_give_the_plain_step(
         assert (plain - in_pieces).abs().max() <= 1e-12 * plain.abs().max()
 
 
-def test_pieces_give_the_gradient_of_the_network_that_normalises_each_piece_by_itself():
+def test_pieces_give_the_gradient_of_a_network_that_normalises_each_by_itself():
     state, same = built(micro_batch=4, precision="fp64"), built(precision="fp64")
     both = views(1)
     update = state.update(*both, 1)

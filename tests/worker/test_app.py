@@ -74,7 +74,7 @@ def test_a_message_starts_a_job_at_once_and_term_drains_it(redis: Redis, databas
         worker.end()
 
 
-def test_nobody_ends_or_asks_a_worker_through_the_broker_and_the_end_of_its_terminal_drains_it(
+def test_nobody_ends_a_worker_by_the_broker_and_its_terminal_s_end_drains_it(
     redis: Redis, database: Settings, tmp_path: Path
 ) -> None:
     settings = database.model_copy(update={"redis_url": type(database.redis_url)(redis.url)})
@@ -138,7 +138,7 @@ def _message(body: bytes, **headers: Any) -> str:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("worker", [{"poll_seconds": 0.5, "lease_seconds": 3.0}], indirect=True)
-def test_without_redis_jobs_run_by_polling_and_a_second_worker_of_the_name_is_refused(worker: Worker) -> None:
+def test_without_redis_jobs_run_by_polling_and_a_second_of_the_name_is_refused(worker: Worker) -> None:
     host = worker.host
     worker.registered()
     second = worker.start()

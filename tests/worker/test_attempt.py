@@ -61,7 +61,7 @@ def test_a_pretraining_and_its_evaluation_run_to_the_end(host: Host) -> None:
 
 
 @pytest.mark.faults
-def test_a_trainer_killed_twice_goes_on_in_a_retry_to_the_undisturbed_end_with_every_point_once(host: Host) -> None:
+def test_a_trainer_killed_twice_ends_undisturbed_in_a_retry_with_every_point_once(host: Host) -> None:
     spec = small_pretraining(epochs=12)
     spec["run"] |= {"max_restarts": 1}
     undisturbed = host.post(spec, "undisturbed")
@@ -170,7 +170,7 @@ def test_a_trainer_that_says_nothing_at_its_start_is_ended_and_tried_once_more(
 
 
 @pytest.mark.faults
-def test_ranks_that_do_not_leave_after_their_last_word_are_ended_and_the_word_stands(
+def test_ranks_that_stay_after_their_last_word_are_ended_and_the_word_stands(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stopping, "STALLED_GRACE_SECONDS", 1.0)
@@ -247,7 +247,7 @@ def test_an_end_in_words_that_postgres_does_not_take_is_told_all_the_same(databa
     host.engine.dispose()
 
 
-def test_an_input_that_is_missing_fails_the_job_with_a_remedy_before_anything_starts(host: Host) -> None:
+def test_a_missing_input_fails_the_job_with_a_remedy_before_anything_starts(host: Host) -> None:
     pretraining = host.post(small_pretraining(), "pretrain")
     attempt = host.start(pretraining)
     host.end(attempt, Outcome.OK)

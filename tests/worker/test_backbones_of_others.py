@@ -25,9 +25,7 @@ def host(database: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     yield from at_work(Host(database, backbones_dir=tmp_path))
 
 
-def test_the_result_names_the_file_and_a_wrong_architecture_ends_the_job_with_the_right_one(
-    host: Host, tmp_path: Path
-) -> None:
+def test_the_result_names_the_file_and_a_wrong_architecture_is_told_the_right_one(host: Host, tmp_path: Path) -> None:
     source = build_backbone(BackboneSpec.model_validate(SMALL), seed=4).state_dict()
     (tmp_path / "others").mkdir()
     file = tmp_path / "others" / "checkpoint.pth"

@@ -55,7 +55,7 @@ def test_the_memory_of_an_orphan_does_not_pass_for_the_idle_state_of_its_gpu() -
     assert [at_baseline(gpu, idle + job) for gpu in later] == [False] * 3
 
 
-def test_a_gpu_is_empty_within_256_mib_of_its_baseline_and_one_that_does_not_answer_is_not() -> None:
+def test_a_gpu_is_empty_within_256_mib_of_its_baseline_and_if_it_answers() -> None:
     (gpu,) = with_baselines(GPUS[:1], {GPUS[0].uuid: 1000}, in_use=set())
     assert at_baseline(gpu, 0)
     assert at_baseline(gpu, 1000 + EMPTY_WITHIN_BYTES)

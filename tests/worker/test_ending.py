@@ -51,7 +51,7 @@ def test_outcome(said: str | None, why: str | None, outcome: Outcome, signalled:
         ("drain", Outcome.DRAINED),
     ],
 )
-def test_a_crash_on_the_way_out_is_the_stops_if_ranks_were_signalled_and_their_own_if_not(
+def test_a_crash_on_the_way_out_is_the_stop_s_if_ranks_were_signalled_else_theirs(
     said: str | None, why: str, outcome: Outcome
 ) -> None:
     outcome_json = _said(said) if said else None

@@ -65,7 +65,7 @@ def test_a_gpu_that_is_lost_at_the_start_is_no_slot_and_the_others_are(driver: F
     assert driver.sessions == 0
 
 
-def test_a_driver_that_does_not_work_is_refused_and_one_that_is_not_there_means_cpu_slots(driver: FakeNvml) -> None:
+def test_a_driver_that_does_not_work_is_refused_and_none_means_cpu_slots(driver: FakeNvml) -> None:
     for missing in (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED):
         driver.broken = missing
         assert {device.kind for device in discover("host-1", 2, os.environ)} == {"cpu"}
@@ -110,7 +110,7 @@ def test_each_rank_sees_its_own_gpu_and_no_other(gpu_host: Host) -> None:
 
 
 @pytest.mark.faults
-def test_a_gpu_whose_memory_a_lost_attempt_still_holds_takes_no_job_until_it_is_empty(
+def test_a_gpu_whose_memory_a_lost_attempt_holds_takes_no_job_until_it_is_empty(
     gpu_host: Host, driver: FakeNvml
 ) -> None:
     first = driver.gpus[0]
@@ -138,9 +138,7 @@ def test_a_gpu_whose_memory_a_lost_attempt_still_holds_takes_no_job_until_it_is_
 
 
 @pytest.mark.faults
-def test_a_gpu_that_falls_off_the_bus_fails_one_attempt_and_not_a_job_after_the_other(
-    gpu_host: Host, driver: FakeNvml
-) -> None:
+def test_a_gpu_that_falls_off_the_bus_fails_one_attempt_and_not_job_after_job(gpu_host: Host, driver: FakeNvml) -> None:
     job_id = gpu_host.post(small_pretraining(epochs=2000))
     gpu_host.wait_for_step(job_id, 1)
     first = gpu_host.attempt(job_id)

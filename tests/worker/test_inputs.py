@@ -110,7 +110,7 @@ def _checkpoint(lab: Lab, job_id: uuid.UUID, attempt: int, step: int, manifest: 
     return {"path": str(folder), "sha256": sha256}
 
 
-def test_a_retried_pretraining_is_given_the_checkpoints_of_all_it_was_a_retry_of_newest_step_first(lab: Lab) -> None:
+def test_a_retried_pretraining_is_given_all_former_checkpoints_newest_step_first(lab: Lab) -> None:
     lab.node()
     first = lab.submit("first", max_restarts=0)
     lab.run(first, Outcome.CRASHED)
@@ -142,9 +142,7 @@ def test_a_retried_pretraining_is_given_the_checkpoints_of_all_it_was_a_retry_of
 
 
 @pytest.mark.parametrize("kind", ["semi_supervised", "linear", "detection"])
-def test_a_retried_evaluation_that_trains_is_given_the_checkpoints_of_what_it_is_a_retry_of(
-    source: Source, kind: str
-) -> None:
+def test_a_retried_evaluation_that_trains_is_given_the_former_checkpoints(source: Source, kind: str) -> None:
     labels = {"labels": {"percent": 10}} if kind == "semi_supervised" else {}
     job_id = source.post({"kind": kind, "data": "digits", "backbone_from": {"job": "pretrain"}, **labels}, source.id).id
     left = _checkpoint(source.lab, job_id, 1, 7)

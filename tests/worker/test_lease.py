@@ -33,9 +33,7 @@ def _renewed(host: Host, condition: Callable[[], bool]) -> None:
     host.wait(condition)
 
 
-def test_a_cancel_stands_before_a_pause_and_a_pause_before_a_preemption_and_a_pause_can_be_withdrawn(
-    host: Host, tmp_path: Path
-) -> None:
+def test_cancel_stands_before_pause_before_preemption_and_a_pause_is_withdrawn(host: Host, tmp_path: Path) -> None:
     job_id = host.submit(preemptible=True)
     lease = _lease(host, host.start(job_id), tmp_path)
     lease.start()
@@ -76,9 +74,7 @@ def test_what_the_ranks_do_is_told_once_and_a_ghost_is_told_that_it_is_one(host:
         lease.end()
 
 
-def test_a_lease_that_was_not_renewed_for_longer_than_the_ranks_wait_has_lapsed_for_ever(
-    host: Host, tmp_path: Path
-) -> None:
+def test_a_lease_not_renewed_for_longer_than_ranks_wait_has_lapsed_for_ever(host: Host, tmp_path: Path) -> None:
     lease = _lease(host, host.start(host.submit()), tmp_path, heartbeat_seconds=3600.0, lease_seconds=2.0)
     lease.start()
     try:

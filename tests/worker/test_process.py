@@ -180,7 +180,7 @@ HIDDEN = (
 """A rank that leaves one behind without its environment, its session and its descriptors, and with a hidden memory."""
 
 
-def test_an_account_without_rights_finds_and_ends_what_an_orphan_started_though_it_hides(tmp_path: Path) -> None:
+def test_an_account_without_rights_ends_what_a_hidden_orphan_has_started(tmp_path: Path) -> None:
     """As a worker in a container does. What may read the environment of such a process is root alone."""
     script = (
         "import os, psutil, sys, time, uuid\n"
@@ -242,7 +242,7 @@ def test_orphans_are_ended_with_what_they_started(tmp_path: Path) -> None:
     assert not any(_alive(pid) for pid in orphans)
 
 
-def test_a_later_process_with_the_number_of_the_dead_worker_is_not_the_parent_of_its_orphans(tmp_path: Path) -> None:
+def test_a_later_process_of_a_dead_worker_s_number_is_no_parent_of_its_orphans(tmp_path: Path) -> None:
     orphan = subprocess.Popen(["sleep", "60"])
     born = psutil.Process(orphan.pid).create_time()
     later = _start(tmp_path, PATIENT)

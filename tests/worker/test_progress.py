@@ -18,7 +18,7 @@ def _stalls(watched: Progress, within: float, every: float = 0.02) -> bool:
     return False
 
 
-def test_a_journal_that_does_not_grow_is_a_stall_and_every_line_begins_the_wait_anew(tmp_path: Path) -> None:
+def test_a_journal_that_does_not_grow_is_a_stall_and_each_line_begins_the_wait_anew(tmp_path: Path) -> None:
     journal = tmp_path / "journal.jsonl"
     journal.write_text("{}\n")
     watched = Progress(journal, 1.0)

@@ -80,7 +80,7 @@ def test_any_one_request_may_fail(lab: Lab, database: Settings, mlflow: Mlflow, 
     assert number > 12, "an export makes more requests than this"
 
 
-def test_a_run_that_was_made_behind_a_lost_answer_or_by_another_exporter_is_the_only_one(
+def test_a_run_made_behind_a_lost_answer_or_by_another_exporter_is_the_only_one(
     lab: Lab, database: Settings, mlflow: Mlflow
 ) -> None:
     client = make_client(mlflow.url, mlflow.token)

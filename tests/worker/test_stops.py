@@ -17,7 +17,7 @@ LONG = small_pretraining(epochs=5000, run={"preemptible": True, "checkpoint": {"
 
 
 @pytest.mark.faults
-def test_a_paused_job_goes_on_from_its_checkpoint_and_a_withdrawn_pause_costs_an_attempt_at_most(host: Host) -> None:
+def test_a_paused_job_resumes_and_a_withdrawn_pause_costs_an_attempt_at_most(host: Host) -> None:
     job_id = host.post(LONG)
     host.wait_for_step(job_id, 3)
     host.pause(job_id)
@@ -46,7 +46,7 @@ def test_a_paused_job_goes_on_from_its_checkpoint_and_a_withdrawn_pause_costs_an
     assert [attempt.outcome for attempt in host.attempts_of(job_id)] == ["stopped"] * 3
 
 
-def test_a_preempted_job_is_queued_again_and_one_that_is_cancelled_meanwhile_is_cancelled(host: Host) -> None:
+def test_a_preempted_job_is_queued_again_unless_it_is_cancelled_meanwhile(host: Host) -> None:
     job_id = host.post(LONG)
     host.wait_for_step(job_id, 1)
     larger = host.preempt(job_id)
@@ -63,7 +63,7 @@ def test_a_preempted_job_is_queued_again_and_one_that_is_cancelled_meanwhile_is_
     assert len(host.attempts_of(job_id)) == 2
 
 
-def test_a_pause_before_the_trainer_has_said_a_word_is_obeyed_and_the_job_runs_to_its_end_later(host: Host) -> None:
+def test_a_pause_before_the_trainer_s_first_word_is_obeyed_and_the_job_ends_later(host: Host) -> None:
     job_id = host.post(small_pretraining(epochs=1))
     log = host.folder(job_id) / "trainer.log"
     host.wait(log.exists)  # the ranks are there, and import torch
@@ -75,7 +75,7 @@ def test_a_pause_before_the_trainer_has_said_a_word_is_obeyed_and_the_job_runs_t
     assert {step for key, step in host.points(job_id) if key == "loss"} == set(range(1, 8))
 
 
-def test_what_is_asked_while_inputs_are_resolved_is_obeyed_before_anything_is_started(host: Host) -> None:
+def test_what_is_asked_while_inputs_are_resolved_is_obeyed_before_anything_starts(host: Host) -> None:
     source = host.post(small_pretraining(), "pretrain")
     attempt = host.start(source)
     host.leave_outcome(attempt, Outcome.OK)

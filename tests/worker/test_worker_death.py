@@ -131,9 +131,7 @@ def _stopped() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("by", ["the successor", "the scheduler"])
-def test_an_attempt_whose_worker_was_killed_after_outcome_json_is_completed_and_not_run_again(
-    worker: Worker, by: str
-) -> None:
+def test_an_attempt_whose_worker_died_after_outcome_json_is_completed_not_rerun(worker: Worker, by: str) -> None:
     host = worker.host
     job_id = host.post(small_pretraining(epochs=1))
     host.place()
@@ -168,7 +166,7 @@ def test_an_attempt_whose_worker_was_killed_after_outcome_json_is_completed_and_
 
 
 @pytest.mark.faults
-def test_a_job_without_a_worker_can_be_paused_and_goes_on_from_its_checkpoint_with_the_next_one(
+def test_a_job_without_a_worker_is_paused_and_goes_on_with_the_next_worker(
     worker: Worker,
 ) -> None:
     host = worker.host
@@ -196,7 +194,7 @@ def test_a_job_without_a_worker_can_be_paused_and_goes_on_from_its_checkpoint_wi
 
 
 @pytest.mark.faults
-def test_a_worker_frozen_beyond_the_lease_leaves_no_ranks_changes_nothing_and_works_on_unless_it_was_replaced(
+def test_a_worker_frozen_beyond_its_lease_leaves_no_ranks_and_works_on_if_it_may(
     worker: Worker,
 ) -> None:
     host, first = worker.host, worker.processes[0]
