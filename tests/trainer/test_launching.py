@@ -56,6 +56,15 @@ def _end(launcher: subprocess.Popen[str]) -> tuple[int, str, str]:
         launcher.kill()
 
 
+def _drop(launcher: subprocess.Popen[str]) -> None:
+    """End it with what it still has to say unread."""
+    launcher.kill()
+    launcher.wait()
+    for pipe in (launcher.stdout, launcher.stderr):
+        assert pipe is not None
+        pipe.close()
+
+
 def _said(launcher: subprocess.Popen[str], *lines: str) -> None:
     """Wait until these lines were printed, in whatever order."""
     assert launcher.stdout is not None
@@ -113,7 +122,10 @@ def test_ranks_go_on_when_nobody_reads_their_output(tmp_path):
     launcher = _launcher(script)
     assert launcher.stdout is not None
     launcher.stdout.close()
-    assert launcher.wait(timeout=120) == 0
+    try:
+        assert launcher.wait(timeout=120) == 0
+    finally:
+        _drop(launcher)
     assert sorted(os.listdir(tmp_path)) == ["0", "1"]
 
 
@@ -222,7 +234,7 @@ def test_a_reader_that_takes_nothing_keeps_no_rank_alive(tmp_path, how):
             psutil.Process(launcher.pid).children()[0].kill()
         assert launcher.wait(60) == 1
     finally:
-        launcher.kill()
+        _drop(launcher)
 
 
 @pytest.mark.parametrize("how", ["reads", "interrupts"])
@@ -240,7 +252,7 @@ def test_the_last_lines_of_a_done_run_wait_for_a_slow_reader_until_an_interrupt(
             launcher.send_signal(signal.SIGINT)
             assert launcher.wait(60) == 0
     finally:
-        launcher.kill()
+        _drop(launcher)
 
 
 def test_what_a_rank_leaves_in_its_session_ends_with_it():

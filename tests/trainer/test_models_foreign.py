@@ -229,6 +229,8 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
         loaded(saved(tmp_path, state))
 
 
+# torch warns that it looks at every number of a sparse tensor.
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")
 @pytest.mark.parametrize(
     ("to", "said"),
     [
