@@ -115,6 +115,53 @@ def test_masks_in_colours_that_a_lossy_format_has_blurred_are_told(tmp_path):
     )
 
 
+def cells(seed, side=128, objects=100):
+    """An image of many cells, (side, side) uint8, and the numbers of them as a mask has them."""
+    draw = np.random.default_rng(seed)
+    seeds = draw.integers(0, side, (objects, 2))
+    distances = ((np.indices((side, side))[..., None] - seeds.T[:, None, None]) ** 2).sum(0)
+    numbers = np.where(distances.min(-1) < 50, distances.argmin(-1) + 1, 0)
+    levels = np.concatenate([[20], draw.integers(80, 220, objects)])[numbers] + draw.normal(0, 6, (side, side))
+    return np.clip(levels, 0, 255).astype(np.uint8), numbers
+
+
+COLOURS = np.random.default_rng(9).integers(0, 256, (256, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "of_it", "bits", "as_mask"),
+    [
+        ("{}_img.png", "{}_masks.png", 8, lambda numbers: numbers.astype(np.uint8)),
+        ("{}.png", "{}_cp_masks.png", 8, lambda numbers: numbers.astype(np.uint8)),
+        ("{}.png", "{}_superpixels.png", 8, lambda numbers: COLOURS[numbers]),
+        ("tissue images/{}.png", "label masks/{}.png", 8, lambda numbers: COLOURS[numbers]),
+        ("{}.tif", "{}_labels.tif", 12, lambda numbers: numbers.astype(np.uint16)),
+        ("{}.tif", "{}_labels.tif", 12, lambda numbers: (numbers * 397).astype(np.uint16)),
+    ],
+)
+def test_masks_of_many_objects_are_told(tmp_path, image, of_it, bits, as_mask):
+    for number in range(5):
+        levels, numbers = cells(number)
+        if bits == 12:  # as of a microscope: of 16 bits the high byte has few levels
+            levels = levels.astype(np.uint16) * 16
+        for name, pixels in ((image, levels), (of_it, as_mask(numbers))):
+            path = tmp_path / name.format(100 + number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    (found,) = told(tmp_path, labelled=False)
+    assert found.startswith("5 of 10 images ")
+    assert f"first {of_it.format(100)}, of {image.format(100)}: " in found
+
+
+def test_images_of_many_cells_that_are_called_as_masks_are_none(tmp_path):
+    for number in range(6):
+        for name in ("{}.png", "{}_mask.png", "{}_labels.png"):
+            path = tmp_path / name.format(number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(cells(number + 10 * len(name))[0]).save(path)
+    assert told(tmp_path, labelled=False) == []
+
+
 def cut_out(path, seed, side=48):
     path.parent.mkdir(parents=True, exist_ok=True)
     levels = np.full((side, side, 3), 255, dtype=np.uint8)

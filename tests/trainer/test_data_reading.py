@@ -343,6 +343,7 @@ def test_many_threads_take_in_images_and_each_is_counted_once():
     assert sorted(one.split(" images")[0] for one in said) == ["x: 1 of 1", "x: 64 of 64", "x: 8 of 8"]
     assert len(reading.tally()) == 1
     assert reading.tally()[0].startswith("x: 64 of 64 images read are almost black")
+    assert "Are they masks, whose values are numbers of objects or classes, take them out" in reading.tally()[0]
     assert not any(map(reading.asks_for, range(64)))
 
 

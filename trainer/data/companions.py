@@ -182,7 +182,7 @@ class Companions:
         )
 
     def _is_companion(self, place: int, relation: _Relation) -> bool:
-        if not self._seen.is_mask_of(place, relation.other):
+        if not self._seen.is_mask_of(place, relation.other, in_word=relation.in_word):
             return False
         one, other = self._seen.colours(place), self._seen.colours(relation.other)
         same_size = one is not None and other is not None and (one.height, one.width) == (other.height, other.width)

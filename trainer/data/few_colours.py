@@ -1,4 +1,4 @@
-"""What an image has of a mask: few colours, in areas of one colour each."""
+"""What an image has of a mask: few colours, or areas of one colour each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.decoding.reading import Reading
+from trainer.data.decoding.reading import Reading, is_almost_black
 from trainer.data.errors import UnreadableImage
 from trainer.data.image_files import FileImages, read_image
 
@@ -32,6 +32,12 @@ NEAR = 24
 TEXTURED = 0.03
 """and the share that is far from them and changes from pixel to pixel, at most: more has what was cut out of a
 photograph."""
+FLAT = 0.6
+"""The share of pixels that are as those to their right and below, exactly, of a mask of many objects, at least,"""
+ROUGH = 0.03
+"""and of those that are as none of the four beside them, at most: noise and texture are made of these;"""
+FLATTER = 0.15
+"""and the share of flat ones that it has more than the image that it is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +52,17 @@ class Colours:
     """Whether it may be a mask."""
     main: frozenset[int]
     """Its colours that are no edges."""
+    flat: float
+    """The share of its pixels that are as those beside them,"""
+    is_flat: bool
+    """and whether it is made of such areas, of however many colours, as a mask of many objects is."""
 
-    def of(self, other: Colours) -> bool:
-        """Whether it may be a mask of that one: of its form, which has more colours."""
+    def of(self, other: Colours, *, in_word: bool) -> bool:
+        """Whether it may be a mask of that one: of its form, which has more colours, or is less flat where names say
+        by a word that it is a mask."""
         alike = abs(self.height * other.width - self.width * other.height) <= 0.02 * self.height * other.width
-        return alike and self.is_mask and self.share >= other.share + OF_IMAGE
+        is_few = self.is_mask and self.share >= other.share + OF_IMAGE
+        return alike and (is_few or (in_word and self.is_flat and self.flat >= other.flat + FLATTER))
 
 
 def colours_of(levels: NDArray[np.uint8]) -> Colours:
@@ -60,19 +72,24 @@ def colours_of(levels: NDArray[np.uint8]) -> Colours:
     packed = _packed(levels[::down, ::across])
     values, counts = np.unique(packed, return_counts=True)
     share = float(np.sort(counts)[-MOST_COLOURS:].sum() / packed.size)
-    if share < PERHAPS or height * width < FEWEST_PIXELS or min(height, width) < 2:
-        return Colours(height, width, share, is_mask=False, main=frozenset())
+    if height * width < FEWEST_PIXELS or min(height, width) < 3:
+        return Colours(height, width, share, is_mask=False, main=frozenset(), flat=0.0, is_flat=False)
+    # Each pixel but those of the border with those beside it.
+    here, right, below, left, above = (
+        _packed(levels[1 + top : height - 1 + top : down, 1 + aside : width - 1 + aside : across])
+        for top, aside in ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))
+    )
+    flat = float(((here == right) & (here == below)).mean())
+    rough = float(((here != right) & (here != below) & (here != left) & (here != above)).mean())
     main = values[counts >= OF_COLOUR * packed.size].tolist()
-    # Each pixel with those to its right and below.
-    three = [
-        _packed(levels[top : height - 1 + top : down, left : width - 1 + left : across])
-        for top, left in ((0, 0), (0, 1), (1, 0))
-    ]
-    here, right, below = three
-    far = [_far(pixels, main) for pixels in three]
-    is_few = share >= OF_MASK or (len(main) <= MOST_COLOURS and far[0].mean() <= 1 - OF_MASK)
-    textured = np.logical_and.reduce([*far, here != right, here != below])
-    return Colours(height, width, share, is_mask=bool(is_few and textured.mean() <= TEXTURED), main=frozenset(main))
+    is_mask = False
+    if share >= PERHAPS:
+        far = [_far(pixels, main) for pixels in (packed, here, right, below)]
+        is_few = share >= OF_MASK or (len(main) <= MOST_COLOURS and far[0].mean() <= 1 - OF_MASK)
+        textured = np.logical_and.reduce([*far[1:], here != right, here != below])
+        is_mask = bool(is_few and textured.mean() <= TEXTURED)
+    is_flat = flat >= FLAT and rough <= ROUGH
+    return Colours(height, width, share, is_mask, frozenset(main), flat, is_flat)
 
 
 def _packed(levels: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -90,6 +107,19 @@ def _far(packed: NDArray[np.int32], colours: list[int]) -> NDArray[np.bool_]:
             far |= np.abs((packed >> shift & 255) - (colour >> shift & 255)) > NEAR
         found &= far
     return found
+
+
+def glance(images: FileImages, place: int) -> NDArray[np.uint8]:
+    """The image at the place, (H, W, 3): as it is read by default, or, if that is almost black, as a look at it needs:
+    of 12 bits in 16 a photograph has as few levels as a mask.
+
+    Raises:
+        UnreadableImage, OSError: as `read_image`.
+    """
+    levels = read_image(images.folder, images.below(place), Reading(), place)
+    if is_almost_black(levels):
+        return read_image(images.folder, images.below(place), Reading("percentile"), place)
+    return levels
 
 
 class Seen:
@@ -110,16 +140,15 @@ class Seen:
             self._tick()
             self._colours[place] = None
             with suppress(UnreadableImage):
-                levels = read_image(self._images.folder, self._images.below(place), Reading(), place)
-                self._colours[place] = colours_of(levels)
+                self._colours[place] = colours_of(glance(self._images, place))
         return self._colours[place]
 
     def may_be_mask(self, place: int) -> bool:
         """Whether the image at the place may be a mask."""
         colours = self.colours(place)
-        return colours is not None and colours.is_mask
+        return colours is not None and (colours.is_mask or colours.is_flat)
 
-    def is_mask_of(self, mask: int, image: int) -> bool:
-        """Whether the one looks like a mask of the other."""
+    def is_mask_of(self, mask: int, image: int, *, in_word: bool) -> bool:
+        """Whether the one looks like a mask of the other; `in_word` says that names have a word for masks."""
         one, other = self.colours(mask), self.colours(image)
-        return one is not None and other is not None and one.of(other)
+        return one is not None and other is not None and one.of(other, in_word=in_word)

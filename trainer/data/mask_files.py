@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from trainer.data.companions import Companions
-from trainer.data.few_colours import OF_IMAGE, Seen
+from trainer.data.few_colours import FLATTER, OF_IMAGE, Seen
 from trainer.data.image_files import FileImages, said
 from trainer.data.mask_names import Folders, is_called_mask
 
@@ -78,7 +78,7 @@ def _called_so(images: FileImages, tick: Callable[[], None]) -> tuple[list[tuple
 
 def _told_of_pairs(images: FileImages, pairs: Sequence[tuple[int, int]], seen: Seen) -> str | None:
     drawn = _spaced(pairs)
-    alike = [pair for pair in drawn if seen.is_mask_of(*pair)]
+    alike = [pair for pair in drawn if seen.is_mask_of(*pair, in_word=True)]
     if not alike or 2 * len(alike) < len(drawn):
         return None
     mask, image = (said(images.below(place)) for place in alike[0])
@@ -94,9 +94,12 @@ def _told_of_folders(images: FileImages, alone: Sequence[int], others: Sequence[
     alike = [place for place in drawn if seen.may_be_mask(place)]
     if not alike or 2 * len(alike) < len(drawn):
         return None
-    shares = [[each.share for place in places if (each := seen.colours(place))] for places in (alike, _spaced(others))]
-    if shares[1] and np.median(shares[0]) < np.median(shares[1]) + OF_IMAGE:
-        return None
+    ours, theirs = ([each for place in places if (each := seen.colours(place))] for places in (alike, _spaced(others)))
+    if theirs:
+        fewer = np.median([each.share for each in ours]) - np.median([each.share for each in theirs])
+        flatter = np.median([each.flat for each in ours]) - np.median([each.flat for each in theirs])
+        if fewer < OF_IMAGE and flatter < FLATTER:
+            return None
     return (
         f"{len(alone):,} of {len(images):,} images lie in folders that are called as those of masks are, and look like "
         f"masks by their pixels, as {len(alike)} of {len(drawn)} that were looked at do, first "

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 _WORDS = (
     rb"masks?|segs?|segmented|segmentations?|segmentation_?(?:class|object)[a-z]*|labels?|labelled|labeled|label_?ids|"
     rb"instance_?ids|gt|gts|gtfine|ground[ _-]?truths?|annots?|annos?|annotations?|annotated|trimaps?|mattes?|manual|"
-    rb"targets?"
+    rb"targets?|super_?pixels?"
 )
 """What people call masks, in the names of files and of folders,"""
 _IN_WORDS = (
@@ -24,6 +24,7 @@ _IN_WORDS = (
     b"matte",
     b"manual",
     b"target",
+    b"pixel",
 )
 """one of which is in each of these,"""
 _OF_IMAGES = rb"image|images|img|imgs|im|ims|rgb|sat|orig|original|originals|leftimg|jpegimages|inputs?"

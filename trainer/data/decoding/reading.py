@@ -149,7 +149,8 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
     elif is_almost_black(levels):
         found["dark"] = (
             f"are almost black, first {name}: 99.9 % of its levels are below {DARK} of 255, the highest is "
-            f"{levels.max()}{_advice(value_range)} ({SEE})"
+            f"{levels.max()}{_advice(value_range)}. Are they masks, whose values are numbers of objects or classes, "
+            f"take them out instead ({SEE})"
         )
     elif losses.sixteen or value_range == "percentile":
         used = _levels_of_most(levels)
