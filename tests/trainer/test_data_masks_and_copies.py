@@ -73,6 +73,9 @@ def test_masks_that_pair_with_images_are_told(tmp_path, image, of_it):
         ("c/{}.jpg", "c/{}.jpg.png"),
         ("c/IMG_{}.jpg", "c/IMG_{}_GT.bmp"),
         ("c/town_{}_leftImg8bit.png", "c/town_{}_gtFine_labelIds.png"),
+        ("c/apple_1_{}_crop.png", "c/apple_1_{}_maskcrop.png"),
+        ("c/{}_cam.png", "c/{}_handmasked.png"),
+        ("c/{}-a.jpg", "c/{}-segmented.png"),
     ],
 )
 def test_masks_by_any_name_are_told(tmp_path, image, of_it):
@@ -215,6 +218,7 @@ def test_among_drawings_no_folder_is_one_of_masks(tmp_path):
         ("with_mask/{}.png", "without_mask/{}.png"),
         ("bottles/{}.png", "bottles/{}_label.png"),
         ("unmasked/{}.png", "signage/mask{}.png"),
+        ("c/{}_crop.png", "c/{}_maskcrop.png"),
     ],
 )
 def test_photographs_that_are_called_as_masks_are_none(tmp_path, one, other):

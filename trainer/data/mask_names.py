@@ -39,8 +39,13 @@ _MASK_NAME = re.compile(
 _IMAGE_NAME = re.compile(
     rb"(?P<before>.+?)%b+(?:%b)|(?:%b)%b+(?P<after>.+)" % (_BETWEEN, _OF_IMAGES, _OF_IMAGES, _BETWEEN), re.IGNORECASE
 )
-_TOLD = re.compile(rb"(?:.*[^a-z])?(?:%b|%b)(?:[^a-z].*)?" % (_WORDS, _OF_IMAGES), re.IGNORECASE | re.DOTALL)
-"""A part of a path that says by a word of its own that it is of masks, or of images."""
+_TOLD = re.compile(
+    rb"(?:.*[^a-z])?(?:%b|%b)(?:[^a-z].*)?|.*(?:%b).*"
+    % (_WORDS, _OF_IMAGES, rb"mask|segment|label|annot|trimap|superpix|ground_?truth"),
+    re.IGNORECASE | re.DOTALL,
+)
+"""A part of a path that says by a word of its own that it is of masks, or of images, or by a longer one within another:
+`maskcrop`."""
 _PIECE = re.compile(rb"[0-9]+|[a-z\x80-\xff]+", re.IGNORECASE)
 _DIGITS = bytes(range(ord("0"), ord("9") + 1))
 _LETTERS = bytes(each for each in range(256) if (chr(each).isascii() and chr(each).isalpha()) or each >= 0x80)
