@@ -50,10 +50,13 @@ def check_address(url: str, schemes: tuple[str, ...]) -> None:
 def refuse_secret(url: str) -> None:
     """Refuse an HTTP address that people are shown, if more stands in it than where a server is.
 
+    A password whose @ is written another way stands where a port would, and errors about ports show it.
+
     Raises:
         ValueError: holds no part of the address, and the remedy.
     """
-    if re.search(r"[@?#\s]", url):
+    authority = re.split("[/\\\\]", url.rpartition("://")[2], maxsplit=1)[0]
+    if re.search(r"[@\uFE6B\uFF20?#\s]", url) or "%40" in authority or not re.fullmatch(_HOST, authority):
         raise ValueError(
             "it is shown to people, and is to have no user name, password, query or blank in it: https://HOST:PORT, or "
             "https://HOST:PORT/PATH"

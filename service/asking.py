@@ -12,7 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from service.loopback import NotOurs, leads_here, require_ours
+from service.loopback import NotOurs, leads_here, require_connected_to_ours
 
 _LAST_PORT = 65535
 _HOST = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
@@ -101,9 +101,8 @@ LOOKING: Mapping[str, list[Callable[..., Any]]] = {"request": [_look_async]}
 
 
 def _require_ours(connection: Any) -> None:
-    host, port = connection.get_extra_info("server_addr")[:2]
     try:
-        require_ours(host, port)
+        require_connected_to_ours(connection.get_extra_info("socket"))
     except NotOurs as error:
         raise AnotherAccounts(str(error)) from None
     except ConnectionError as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 
-from service.loopback import require_ours
+from service.loopback import require_connected_to_ours
 
 
 class OurConnection(redis.Connection):
@@ -18,13 +18,15 @@ class OurConnection(redis.Connection):
         Raises:
             redis.ConnectionError: the server is not ours.
         """
+        connected: Any = self._sock
         try:
-            require_ours(self.host, self.port)
+            require_connected_to_ours(connected)
         except ConnectionError as error:
             raise redis.ConnectionError(str(error)) from None
         super().on_connect_check_health(*arguments, **options)
 
 
 def connection_class(*, same_account: bool) -> type[redis.Connection]:
-    """The class of connections to a Redis that is this account's wherever it is on this machine, or to any."""
+    """The class of plain connections (redis://) to a Redis that is this account's wherever it is on this machine, or to
+    any. Those of other schemes have classes of their own, which do TLS, for one."""
     return OurConnection if same_account else redis.Connection

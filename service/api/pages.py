@@ -45,4 +45,5 @@ def _part(part: Any, kind: type) -> Any:
     too_large = isinstance(part, int) and abs(part) >= 2**63
     if type(part) is not kind or too_large or "\x00" in str(part):
         raise ValueError(part)
+    str(part).encode()  # half a surrogate pair, which JSON can spell, is no text to a database
     return part

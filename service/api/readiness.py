@@ -123,9 +123,11 @@ class Parts:
         limits = {"socket_connect_timeout": BROKER_SECONDS, "socket_timeout": BROKER_SECONDS}
         try:
             url = self._settings.redis_url.get_secret_value()
-            kind = connection_class(same_account=self._settings.same_account)
             once = Retry(NoBackoff(), 0)
-            with redis.Redis.from_url(url, retry=once, connection_class=kind, **limits) as connection:
+            # Given for another scheme, it would win over its own: the password would go without TLS.
+            plain = url.startswith("redis://")
+            kind = {"connection_class": connection_class(same_account=self._settings.same_account)} if plain else {}
+            with redis.Redis.from_url(url, retry=once, **kind, **limits) as connection:
                 connection.ping()
         except (RedisError, OSError, ValueError) as error:
             return {"broker": _broker_away(f"not reachable: {type(error).__name__}")}

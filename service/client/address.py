@@ -12,6 +12,7 @@ from barlow_lab.commands import missing_folder
 from barlow_lab.given_files import open_regular, parse_json, read_at_most
 from service.client import own_stack, token_store
 from service.client.api import Client, Unreachable
+from service.loopback import leads_here
 
 DATA = Path(".barlow")
 _FILE = "endpoints.json"
@@ -34,7 +35,7 @@ def connect(url: str | None, data: Path) -> Client:
     Its token is, whichever there is first: BARLOW_TOKEN, that of `barlow login`, that of the stack on `data`.
 
     Raises:
-        Unreachable: there is no address.
+        Unreachable: there is no address, or it holds a password.
         ApiError: others can read a stored token.
     """
     written: _Written | None
@@ -43,6 +44,7 @@ def connect(url: str | None, data: Path) -> Client:
     else:
         written = _written(data / _FILE)
         found = written.api
+    token_store.canonical(found)
     own = written is not None and _is_own_stack(found, written)
     given = token_store.token_for(found, named=bool(url), ours=written is not None and written.ours)
     if given is not None:
@@ -76,8 +78,10 @@ def _is_own_stack(found: str, written: _Written) -> bool:
         its = token_store.canonical(written.api)
     except Unreachable:
         return False
-    parsed = httpx.URL(its)
-    return its == token_store.canonical(found) and (parsed.scheme, parsed.host) == ("http", _HERE)
+    stack, asked = httpx.URL(its), httpx.URL(token_store.canonical(found))
+    # In whatever way it is spelled: it leads to the same port of this machine, which may be another account's by now.
+    same = (asked.scheme, asked.port) == (stack.scheme, stack.port) and leads_here(asked.host)
+    return same and (stack.scheme, stack.host) == ("http", _HERE)
 
 
 def _login(url: str) -> str:

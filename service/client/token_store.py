@@ -100,8 +100,10 @@ def canonical(url: str) -> str:
         ) from None
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise Unreachable(f"{url!r} is not the address of an API: {error}") from None
+    except httpx.InvalidURL:
+        raise Unreachable(
+            "what stands in --url or BARLOW_URL is not the address of an API: write https://HOST:PORT"
+        ) from None
     return f"{parsed.scheme}://{parsed.netloc.decode()}{parsed.path}".rstrip("/")
 
 

@@ -84,10 +84,13 @@ def _keep_by_ipv6(port: int) -> list[socket.socket]:
 
 
 def port_or_free(preferred: int) -> int:
-    """The preferred port if nobody has it, else a free one; 0 asks for a free one. It is not kept."""
+    """The preferred port if nobody has it, by IPv6 neither, else a free one; 0 asks for a free one. It is not kept."""
     for port in (preferred, 0):
-        with contextlib.suppress(OSError), bind(HOST, port) as probe:
-            return int(probe.getsockname()[1])
+        with contextlib.suppress(OSError), bind(HOST, port) as probe, contextlib.ExitStack() as beside:
+            found = int(probe.getsockname()[1])
+            for held in _keep_by_ipv6(found):
+                beside.enter_context(held)
+            return found
     raise RuntimeError(f"no free port on {HOST}")
 
 

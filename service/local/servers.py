@@ -102,7 +102,7 @@ class Postgres:
 
     def _answers(self) -> bool:
         owner = unprivileged_owner()
-        if not is_of(owner[0] if owner else os.geteuid(), self.port):
+        if not is_of(owner[0] if owner else os.geteuid(), HOST, self.port):
             return False
         return psycopg.pq.PGconn.ping(self.url("postgres").encode()) == psycopg.pq.Ping.OK
 

@@ -12,7 +12,7 @@ from service.tracking.acts import act_of
 from service.tracking.callers import ApiAway, Callers, TooManyRefused, Visitor, token_in
 from service.tracking.entrance import LARGEST_FORM, PATHS, Entrance
 from service.tracking.routes import GRAPHQL, HEALTH, READ, Access, Holder, access_to, program_path
-from service.tracking.searches import refuse_costly, refuse_odd_graphql
+from service.tracking.searches import refuse_costly, refuse_odd_graphql, refuse_odd_tokens
 from service.tracking.tags import TAGGED, checked_tag
 from service.tracking.turns import Turns
 from service.web.origins import HARMLESS, Names
@@ -116,6 +116,7 @@ class Gate:
         try:
             if access == READ:
                 refuse_costly(scope["query_string"], body)
+                refuse_odd_tokens(scope["query_string"], body)
                 if scope["path"] == GRAPHQL:
                     refuse_odd_graphql(body)
             written = await self._written_down(scope, body)

@@ -15,6 +15,7 @@ import pytest
 from api_kit import PRETRAIN
 from sqlalchemy.orm import Session
 
+from service.api.pages import write_token
 from service.database.tables import Checkpoint, Correlation, Experiment, Image, Job, Metric, Watermark
 from service.recording import HOME, MLFLOW, RUN_ID
 from service.settings import Settings
@@ -53,6 +54,9 @@ def test_metrics_are_paged_and_filtered(api: httpx.Client, session: Session, job
     assert [(p["key"], p["step"]) for p in seen] == [
         (key, step) for key in ("effective_rank", "loss") for step in range(1, 1251)
     ]
+    half = write_token("\ud800", 1)
+    assert api.get(f"/jobs/{job['id']}/metrics", params={"page_token": half}).status_code == 422
+    assert api.get(f"/jobs/{job['id']}/images", params={"page_token": half}).status_code == 422
     late = api.get(f"/jobs/{job['id']}/metrics", params={"key": "loss", "from_step": 1249}).json()["items"]
     assert [(p["step"], p["value"]) for p in late] == [(1249, 624.5), (1250, 625.0)]
     assert api.get(f"/jobs/{job['id']}/metrics?limit=10001").status_code == 422

@@ -44,6 +44,9 @@ def folder(address: str, tmp_path: Path) -> Path:
     return made
 
 
+SPELLED = "localhost", "127.1", "LocalHost"
+
+
 def whoami(url: str | None, folder: Path) -> str:
     with connect(url, folder) as client:
         return client.whoami().name
@@ -99,6 +102,8 @@ def test_one_of_another_account_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_finds_it_by_the_folder_and_by_the_address_that_stands_there(folder: Path, address: str) -> None:
     assert whoami(None, folder) == whoami(address, folder) == whoami(address + "/", folder) == "bootstrap"
+    for spelled in ("localhost", "LocalHost"):
+        assert whoami(address.replace("127.0.0.1", spelled), folder) == "bootstrap"
     done = CliRunner().invoke(app, ["jobs", "--data", str(folder)])
     assert (done.exit_code, done.stderr) == (0, "")
 
@@ -118,7 +123,7 @@ def test_a_file_of_addresses_that_is_none_holds_nobody(tmp_path: Path, odd: str)
 
 
 def test_it_goes_to_no_other_address(folder: Path, address: str) -> None:
-    for other in (address.replace("127.0.0.1", "localhost"), "http://127.0.0.1:9", "https://lab.example.org"):
+    for other in (address.replace("http:", "https:"), "http://127.0.0.1:9", "https://lab.example.org"):
         with connect(other, folder) as client:
             assert "Authorization" not in client._http.headers
     for named in ("http://192.0.2.1:8000", "http://localhost:8000", "https://127.0.0.1:8000", "http://[::1]:8000"):
@@ -197,12 +202,27 @@ def test_it_goes_to_no_server_of_another_account(folder: Path, monkeypatch: pyte
         (folder / "endpoints.json").write_text(json.dumps({"api": address}))
         assert listeners(other.port) == {OTHER}
         words = f"port {other.port} of 127.0.0.1 is taken by another account \\(user id {OTHER}\\), and nothing secret"
-        for url in (None, address):
+        for url in (None, address, *(address.replace("127.0.0.1", spelled) for spelled in SPELLED)):
             with connect(url, folder) as client:
                 for ask in (client.whoami, lambda client=client: list(client.log("x"))):
                     with pytest.raises(ApiError, match=words):
                         ask()
         assert other.heard() == set()
+
+
+@pytest.mark.parametrize("token", [None, "barlow_mine"], ids=["no token", "a token of the environment"])
+@pytest.mark.parametrize(
+    "form", ["me:hunter@{}", "me:hunter%40{}", "me:hunter＠{}", "{}?token=hunter", "{}/#hunter", "me:hunter"]
+)
+def test_an_address_with_a_password_is_refused_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str | None, form: str
+) -> None:
+    if token:
+        monkeypatch.setenv("BARLOW_TOKEN", token)
+    done = CliRunner().invoke(app, ["jobs", "--url", f"http://{form.format('127.0.0.1:9')}", "--data", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "the address of the API (--url or BARLOW_URL) is no good" in done.stderr
+    assert "hunter" not in done.output
 
 
 @needs_root

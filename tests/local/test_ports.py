@@ -14,11 +14,13 @@ import pytest
 from rights import OTHER, needs_root, run_script, thief
 from running_stack import wait_until
 
+from service.api.readiness import Parts
 from service.local.ports import HOST, keep, port_or_free
 from service.local.process import Child
 from service.local.servers import Redis
 from service.local.stack import Stack
-from service.loopback import listeners
+from service.loopback import NotOurs, listeners, require_connected_to_ours
+from service.settings import Settings
 from service.web.listening import bind
 
 TRIES = f"""
@@ -42,9 +44,12 @@ for chosen in ((), options[:1], options[1:], options):
 FIRST = f"""
 import os, socket, sys
 os.setuid({OTHER})
-with socket.socket() as foe:
+by_ipv6 = "by IPv6 alone" in sys.argv
+with socket.socket(socket.AF_INET6 if by_ipv6 else socket.AF_INET) as foe:
     foe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    foe.bind(("127.0.0.1", 0))
+    if by_ipv6:
+        foe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    foe.bind(("::" if by_ipv6 else "127.0.0.1", 0))
     if "listens" in sys.argv:
         foe.listen()
     print(foe.getsockname()[1], flush=True)
@@ -199,18 +204,41 @@ def test_a_part_of_the_stack_keeps_its_ports_and_nothing_that_it_starts_does(tmp
 
 
 @needs_root
-def test_a_stack_whose_port_is_another_accounts_now_takes_another_one_and_tells(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["api", "redis"])
+@pytest.mark.parametrize("how", ["by IPv4", pytest.param("by IPv6 alone", marks=needs_ipv6)])
+def test_a_stack_whose_port_is_another_accounts_now_takes_another_one_and_tells(
+    tmp_path: Path, name: str, how: str
+) -> None:
     said: list[str] = []
-    with another_account("listens") as (port, _):
-        stack = Stack(tmp_path, api_port=port, mlflow_port=0, report=said.append)
+    with another_account("listens", how) as (port, _):
+        stack = Stack(tmp_path, api_port=0, mlflow_port=0, report=said.append)
+        stack._wanted[name] = port
         stack._take_lock()
         ports = stack._load_state()["ports"]
         stack.stop()
     assert port not in ports.values()
     assert said == [
-        f"port {port} is taken by another account (user id {OTHER}); api gets {ports['api']}. Nothing of yours is to "
-        "ask there for api any more: it would show that account its token"
+        f"port {port} is taken by another account (user id {OTHER}); {name} gets {ports[name]}. Nothing of yours is to "
+        f"ask there for {name} any more: it would show that account its token"
     ]
+
+
+@needs_root
+@needs_ipv6
+def test_a_server_starts_beside_another_account_that_listens_there_by_ipv6_alone(tmp_path: Path) -> None:
+    """It came after the port was chosen, and gets no connection to 127.0.0.1."""
+    with another_account("listens", "by IPv6 alone") as (port, _):
+        server = Redis(tmp_path, "secret", tmp_path / "log")
+        try:
+            server.start(port)
+            settings = Settings(database_url="postgresql://unused", redis_url=server.url, same_account=True)
+            assert Parts(settings)._ask_broker()["broker"].ok
+            with socket.create_connection((HOST, port)) as connection:
+                require_connected_to_ours(connection)
+            with socket.create_connection(("::1", port)) as connection, pytest.raises(NotOurs, match=str(OTHER)):
+                require_connected_to_ours(connection)
+        finally:
+            server.stop()
 
 
 def test_a_stack_keeps_its_ports_from_their_choice_to_its_end(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 import redis as redis_client
@@ -54,6 +56,31 @@ def test_another_account_that_has_taken_its_port_is_sent_no_password() -> None:
             reading.SimpleQueue(queue_of("gpu-1")).get(timeout=10)
         assert not Parts(settings)._ask_broker()["broker"].ok
         assert other.heard() == set()
+
+
+def _first_words(server: socket.socket, heard: list[bytes]) -> None:
+    connection = server.accept()[0]
+    with connection:
+        heard.append(connection.recv(10_000))
+
+
+def test_whether_redis_is_there_is_asked_over_tls_where_the_address_says_so() -> None:
+    """By readiness and by the queue alike: nothing is sent in clear."""
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"rediss://:secret@127.0.0.1:{server.getsockname()[1]}/0?ssl_cert_reqs=required"
+        listening = threading.Thread(target=_first_words, args=(server, heard), daemon=True)
+        listening.start()
+        assert not Parts(Settings(database_url="postgresql://unused", redis_url=url))._ask_broker()["broker"].ok
+        listening.join(20)
+    (hello,) = heard
+    assert hello[0] == 0x16, "the beginning of TLS"
+    assert b"secret" not in hello
+
+
+def test_and_by_a_socket_of_a_folder(tmp_path: Path) -> None:
+    settings = Settings(database_url="postgresql://unused", redis_url=f"unix://{tmp_path}/redis.sock")
+    assert "not reachable: ConnectionError" in str(Parts(settings)._ask_broker()["broker"].detail)
 
 
 def test_without_redis_sending_fails_soon() -> None:

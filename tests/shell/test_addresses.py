@@ -115,7 +115,19 @@ def test_each_program_says_it_in_a_line(module: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["public_url", "mlflow_public_url", "api_url"])
-@pytest.mark.parametrize("url", ["http://me:hunter2@lab", "http://me:hun@ter2@lab", "http://lab/?key=hunter2"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://me:hunter2@lab", "http://me:hun@ter2@lab", "http://lab/?key=hunter2"),
+        *(
+            "http://me:hunter2%40lab",
+            "http://me:hunter2＠lab",
+            "http://hunter2＠lab",
+            "me:hunter2%40lab",
+            "http://me:hunter2",
+        ),
+    ],
+)
 def test_an_address_that_people_are_shown_holds_no_password(name: str, url: str) -> None:
     tracking = {"mlflow_database_url": "postgresql://unused", "mlflow_artifacts_dir": ".", "mlflow_token": "x" * 32}
     for settings, others in ((Settings, {"database_url": "postgresql://unused"}), (TrackingSettings, tracking)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import socket
@@ -74,6 +75,22 @@ def test_what_is_no_graphql_is_refused_before_mlflow_breaks_at_it(tracking: Trac
         assert refused.json()["message"]
     answered = tracking.ask("POST", "/graphql", "reader", json={"query": _OUTPUT, "variables": None})
     assert answered.json()["data"] == {"test": {"output": "x"}}
+
+
+def test_a_token_that_is_of_no_page_is_refused_before_mlflow_breaks_at_it(tracking: Tracking) -> None:
+    for said in ("[]", "null", "5", '"a"', '{"offset": []}', '{"offset": -1}', '{"offset": 1e999}', "[" * 30_000, "a"):
+        token = base64.b64encode(said.encode()).decode()
+        refused = tracking.post("runs/search", "reader", experiment_ids=["0"], page_token=token)
+        assert refused.status_code == 400, said
+        params = {"page_token": token[:1000]}
+        assert tracking.ask("GET", "/api/2.0/mlflow/experiments/search", "reader", params=params).status_code == 400, (
+            said
+        )
+    for odd in ("%%%", "\u00e9", "/w=="):
+        assert tracking.post("logged-models/search", "reader", experiment_ids=["0"], page_token=odd).status_code == 400
+    last = base64.b64encode(b'{"offset": 1000}').decode()
+    assert tracking.post("runs/search", "reader", experiment_ids=["0"], page_token=last).status_code == 200
+    assert tracking.post("runs/search", "reader", experiment_ids=["0"], page_token="").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from PIL import Image
 from barlow_lab.given_files import read_bytes
 from service import surroundings
 from service.addresses import without_user
-from service.loopback import require_ours
+from service.loopback import require_connected_to_ours
 from service.mlflow_layout import LAYOUT_TAG
 from service.recording import JOB_TAG
 from worker.recorder.mlflow_experiment import every_experiment
@@ -103,7 +103,7 @@ def _look_at_connections() -> None:
         def connect(self) -> None:
             super().connect()
             try:
-                require_ours(*self.sock.getpeername()[:2])
+                require_connected_to_ours(self.sock)
             except ConnectionError:
                 self.close()
                 raise
