@@ -295,6 +295,7 @@ def test_a_lost_lease_ends_a_process_whose_last_word_is_not_taken(tmp_path, log)
             assert process.wait(timeout=40) == 1
         finally:
             process.kill()
+            process.communicate()
 
 
 def test_a_failure_that_cannot_be_written_down_still_ends_the_process(tmp_path):
