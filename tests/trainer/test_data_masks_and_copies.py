@@ -75,7 +75,6 @@ def test_masks_that_pair_with_images_are_told(tmp_path, image, of_it):
         ("c/town_{}_leftImg8bit.png", "c/town_{}_gtFine_labelIds.png"),
         ("c/apple_1_{}_crop.png", "c/apple_1_{}_maskcrop.png"),
         ("c/{}_cam.png", "c/{}_handmasked.png"),
-        ("c/{}-a.jpg", "c/{}-segmented.png"),
     ],
 )
 def test_masks_by_any_name_are_told(tmp_path, image, of_it):
@@ -202,6 +201,32 @@ def test_what_is_made_of_photographs_or_drawn_is_no_mask(tmp_path, one, other, d
         assert [said for said in told(tmp_path, labelled=labelled) if "masks" in said] == []
 
 
+def page(path, seed):
+    """Of a scanned document: as grey levels, or as black and white of that."""
+    levels = np.full((128, 96), 235.0)
+    for top in range(8, 120, 8):
+        levels[top : top + 4, 8:88] = np.where(np.random.default_rng(seed % 100 + top).random(80) < 0.6, 40, 235)
+    levels += np.random.default_rng(seed).normal(0, 8, levels.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grey = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+    (grey if path.suffix == ".jpg" else grey.point(lambda level: 255 * (level > 128)).convert("1")).save(path)
+
+
+def test_a_page_in_black_and_white_beside_its_scan_is_no_mask(tmp_path):
+    for number in range(8):
+        for ending in (".jpg", ".tif"):
+            page(tmp_path / f"train/c/page_{number}{ending}", number)
+    for labelled in (True, False):
+        assert told(tmp_path, labelled=labelled) == []
+
+
+def test_drawn_labels_of_a_class_are_no_masks(tmp_path):
+    for number in range(20):
+        photo(tmp_path / f"train/photo/item_{number}.png", number)
+        drawing(tmp_path / f"train/labels/label_{number}.png", number)
+    assert told(tmp_path) == []
+
+
 def test_among_drawings_no_folder_is_one_of_masks(tmp_path):
     for number in range(20):
         for name in ("labels", "icons"):
@@ -283,3 +308,44 @@ def test_a_folder_of_thumbnails_is_told_and_a_class_of_thumbs_is_none(tmp_path):
     for labelled in (True, False):
         (found,) = told(tmp_path, labelled=labelled)
         assert "of 18 images lie in folders that are called as those of thumbnails are" in found
+
+
+def shrunk(path, to, size):
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(path) as image:
+        image.resize(size).save(to)
+
+
+@pytest.mark.parametrize(
+    ("name", "of_it"),
+    [
+        ("photo{}.png", "photo{}-32x24.png"),
+        ("photo{}.png", "photo{}-scaled.png"),
+        ("{}_w1.tif", "{}_w1_thumb.tif"),
+        ("{}.png", "{}.th.png"),
+        ("{}.png", "{}_small.png"),
+        ("{}@2x.png", "{}.png"),
+        ("originals/A{}.jpeg", "resources/derivatives/A{}_1_105_c.jpeg"),
+    ],
+)
+def test_smaller_copies_are_told_by_their_names_and_pixels(tmp_path, name, of_it):
+    for number in range(6):
+        large, small = (tmp_path / "train/c" / each.format(number) for each in (name, of_it))
+        photo(large, number, 8)
+        shrunk(large, large, (64, 48))
+        shrunk(large, small, (32, 24))
+    for labelled in (True, False):
+        (found,) = told(tmp_path, labelled=labelled)
+        assert found.startswith(
+            "6 of 12 images look like smaller copies of others by their names, and 6 of 6 of them that were looked at "
+        )
+        assert f"{of_it.format(0)}, of " in found
+
+
+@pytest.mark.parametrize("name", ["{}_small.png", "{}-16x16.png", "{}_thumb.png"])
+@pytest.mark.parametrize("side", [12, 24])
+def test_other_images_by_such_names_are_no_smaller_copies(tmp_path, name, side):
+    for number in range(6):
+        photo(tmp_path / f"train/c/{number}.png", number)
+        photo(tmp_path / "train/c" / name.format(number), 100 + number, side)
+    assert told(tmp_path) == []

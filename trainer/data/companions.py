@@ -135,7 +135,9 @@ class Companions:
         return sorted(
             (place, relation.other)
             for kind, pairs in alike.items()
-            if len(pairs) >= FEWEST and 2 * len(pairs) >= looked_at[kind] and self._are_of_one_kind(pairs)
+            if len(pairs) >= FEWEST
+            and 2 * len(pairs) >= looked_at[kind]
+            and self._are_of_one_kind(pairs, labelled=labelled)
             for place, relation in pairs
         )
 
@@ -188,13 +190,11 @@ class Companions:
         same_size = one is not None and other is not None and (one.height, one.width) == (other.height, other.width)
         return relation.is_plain or same_size
 
-    def _are_of_one_kind(self, pairs: Sequence[tuple[int, _Relation]]) -> bool:
-        """Whether their colours say so, where their names do not: those of logos differ."""
-        if all(relation.is_plain for _, relation in pairs):
+    def _are_of_one_kind(self, pairs: Sequence[tuple[int, _Relation]], *, labelled: bool) -> bool:
+        """Whether their colours say so, where their names do not: those of logos differ, and of labels in a class."""
+        if all(relation.is_plain and not (relation.apart and labelled) for _, relation in pairs):
             return True
-        main = Counter(colour for place, _ in pairs if (seen := self._seen.colours(place)) for colour in seen.main)
-        single = sum(count == 1 for count in main.values())
-        return 2 * single <= len(main)
+        return self._seen.are_of_one_kind([place for place, _ in pairs])
 
 
 def _likely(relations: Sequence[_Relation], *, labelled: bool) -> list[_Relation]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -36,11 +37,16 @@ FLAT = 0.6
 """The share of pixels that are as those to their right and below, exactly, of a mask of many objects, at least,"""
 ROUGH = 0.03
 """and of those that are as none of the four beside them, at most: noise and texture are made of these;"""
+LIKE = 64
+"""levels that the mean of an image lies at most from each colour of what is no mask but the same picture in few
+colours, as a page of black and white is of its scan;"""
+POINTS = 64
+"""of so many points a side;"""
 FLATTER = 0.15
 """and the share of flat ones that it has more than the image that it is of."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Colours:
     """Of one image."""
 
@@ -56,24 +62,39 @@ class Colours:
     """The share of its pixels that are as those beside them,"""
     is_flat: bool
     """and whether it is made of such areas, of however many colours, as a mask of many objects is."""
+    points: NDArray[np.uint8]
+    """(POINTS, POINTS, 3) of it, evenly spaced."""
 
     def of(self, other: Colours, *, in_word: bool) -> bool:
         """Whether it may be a mask of that one: of its form, which has more colours, or is less flat where names say
         by a word that it is a mask."""
         alike = abs(self.height * other.width - self.width * other.height) <= 0.02 * self.height * other.width
         is_few = self.is_mask and self.share >= other.share + OF_IMAGE
-        return alike and (is_few or (in_word and self.is_flat and self.flat >= other.flat + FLATTER))
+        if in_word:
+            return alike and (is_few or (self.is_flat and self.flat >= other.flat + FLATTER))
+        return alike and is_few and not self._is_picture(other)
+
+    def _is_picture(self, other: Colours) -> bool:
+        """Whether it is that one in few colours."""
+        packed = _packed(self.points)
+        return all(
+            np.abs(self.points[here].mean(axis=0) - other.points[here].mean(axis=0)).max() <= LIKE
+            for colour in self.main
+            if (here := packed == colour).any()
+        )
 
 
 def colours_of(levels: NDArray[np.uint8]) -> Colours:
     """Of an image, (H, W, 3)."""
     height, width = levels.shape[:2]
+    rows, columns = (np.linspace(0, side - 1, POINTS).round().astype(np.int64) for side in (height, width))
+    points = levels[np.ix_(rows, columns)]
     down, across = max(1, height // SIDE), max(1, width // SIDE)
     packed = _packed(levels[::down, ::across])
     values, counts = np.unique(packed, return_counts=True)
     share = float(np.sort(counts)[-MOST_COLOURS:].sum() / packed.size)
     if height * width < FEWEST_PIXELS or min(height, width) < 3:
-        return Colours(height, width, share, is_mask=False, main=frozenset(), flat=0.0, is_flat=False)
+        return Colours(height, width, share, is_mask=False, main=frozenset(), flat=0.0, is_flat=False, points=points)
     # Each pixel but those of the border with those beside it.
     here, right, below, left, above = (
         _packed(levels[1 + top : height - 1 + top : down, 1 + aside : width - 1 + aside : across])
@@ -89,7 +110,7 @@ def colours_of(levels: NDArray[np.uint8]) -> Colours:
         textured = np.logical_and.reduce([*far[1:], here != right, here != below])
         is_mask = bool(is_few and textured.mean() <= TEXTURED)
     is_flat = flat >= FLAT and rough <= ROUGH
-    return Colours(height, width, share, is_mask, frozenset(main), flat, is_flat)
+    return Colours(height, width, share, is_mask, frozenset(main), flat, is_flat, points)
 
 
 def _packed(levels: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -152,3 +173,9 @@ class Seen:
         """Whether the one looks like a mask of the other; `in_word` says that names have a word for masks."""
         one, other = self.colours(mask), self.colours(image)
         return one is not None and other is not None and one.of(other, in_word=in_word)
+
+    def are_of_one_kind(self, places: Sequence[int]) -> bool:
+        """Whether most colours of the images at these places are in several of them: those of logos differ."""
+        main = Counter(colour for place in places if (seen := self.colours(place)) for colour in seen.main)
+        single = sum(count == 1 for count in main.values())
+        return 2 * single <= len(main)

@@ -114,8 +114,7 @@ def told_of(images: Images, tick: Callable[[], None]) -> list[str]:
     labels = images.labels() if isinstance(images, ImageDataSet) else None
     told, masks = masks_of_others(images, tick, labelled=labels is not None)
     copied = copies_within(images, labels, masks, tick)  # masks are often alike, as where nothing is to be marked
-    small = smaller_copies(images, tick)
-    return [*told, *(said for said in (copied, small) if said)]
+    return [*told, *([copied] if copied else []), *smaller_copies(images, masks, tick)]
 
 
 def _told_of_records(images: BinaryImages, tick: Callable[[], None]) -> list[str]:

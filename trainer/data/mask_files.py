@@ -36,7 +36,7 @@ def masks_of_others(images: FileImages, tick: Callable[[], None], *, labelled: b
     if words := _told_of_pairs(images, pairs, seen):
         told.append(words)
         masks |= {mask for mask, _ in pairs}
-    if words := _told_of_folders(images, alone, others, seen):
+    if words := _told_of_folders(images, alone, others, seen, labelled=labelled):
         told.append(words)
         masks |= set(alone)
     companions = Companions(images, seen, tick)
@@ -88,11 +88,16 @@ def _told_of_pairs(images: FileImages, pairs: Sequence[tuple[int, int]], seen: S
     )
 
 
-def _told_of_folders(images: FileImages, alone: Sequence[int], others: Sequence[int], seen: Seen) -> str | None:
-    """Not where the other images are drawings as well."""
+def _told_of_folders(
+    images: FileImages, alone: Sequence[int], others: Sequence[int], seen: Seen, *, labelled: bool
+) -> str | None:
+    """Not where the other images are drawings as well, nor of a folder that may be a class, of drawings whose colours
+    differ."""
     drawn = _spaced(alone)
     alike = [place for place in drawn if seen.may_be_mask(place)]
     if not alike or 2 * len(alike) < len(drawn):
+        return None
+    if labelled and not seen.are_of_one_kind(alike):
         return None
     ours, theirs = ([each for place in places if (each := seen.colours(place))] for places in (alike, _spaced(others)))
     if theirs:

@@ -1,22 +1,54 @@
-"""Folders of thumbnails among the images of a split, which a program wrote beside them."""
+"""Smaller copies among the images of a split, which a program wrote: in folders of thumbnails, or beside them by names
+that end in a size or a word for it."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
+from trainer.data.errors import UnreadableImage
+from trainer.data.few_colours import glance
 from trainer.data.image_files import FileImages, said
 
 _FOLDER = re.compile(rb"[_@~ -]?(?:thumb(?:nail)?s?|previews?|minis|tn)(?:[_-]?[0-9x]+)?[_@~]?", re.IGNORECASE)
 SMALLER = 2
 """Times that half of the others' files are longer: a class may be called so, of thumbs that are held up."""
+_SIZE = re.compile(
+    rb"(?P<of>.+?)(?:[-_. ](?:[0-9]{2,5}x[0-9]{2,5}|scaled|(?:small|medium|thumb(?:nail)?|preview|mini|lowres)s?|th|tn)"
+    rb"|(?P<apart>_[0-9]_[0-9]{3,4}_[a-z])|(?P<larger>@[234]x))",
+    re.IGNORECASE,
+)
+"""Name of a smaller copy: that of a web page, of a microscope, of a library of photographs, where both are in folders
+`apart`, or that which the copy is `larger` than, for displays of more pixels."""
+LOOKED_AT = 16
+"""Pairs of which both images are read,"""
+SIDE = 16
+"""at so many points a side,"""
+ALIKE = 0.9
+"""which correlate so at least."""
+REMEDY = "they are taken as all images are; if that is not meant, put them into a folder beside those of the splits"
 
 
-def smaller_copies(images: FileImages, tick: Callable[[], None]) -> str | None:
-    """What to say of images in folders that are called as those of thumbnails are, if their files are smaller than the
-    others'; None: there are none. `tick` is called for each image."""
+def smaller_copies(images: FileImages, masks: Sequence[int], tick: Callable[[], None]) -> list[str]:
+    """What to say of smaller copies, but for the places of `masks`; `tick` is called for each image.
+
+    Raises:
+        OSError: the disk does not give them.
+    """
+    in_folders = _in_folders(images, tick)
+    pairs = _by_name(images, {*masks, *np.flatnonzero(in_folders).tolist()}, tick)
+    return [words for words in (_told_of_folders(images, in_folders), _told_of_pairs(images, pairs, tick)) if words]
+
+
+def _in_folders(images: FileImages, tick: Callable[[], None]) -> NDArray[np.bool_]:
+    """Which images are in folders that are called as those of thumbnails are, if their files are smaller than the
+    others'."""
     called: dict[bytes, int] = {}
     """Numbers of those folders; 0: it is called otherwise."""
     which = np.zeros(len(images), dtype=np.int64)
@@ -27,18 +59,78 @@ def smaller_copies(images: FileImages, tick: Callable[[], None]) -> str | None:
             called[folder] = len(called) + 1 if any(map(_FOLDER.fullmatch, folder.split(b"/"))) else 0
         which[place] = called[folder]
     others = images.file_sizes[which == 0]
-    if len(others) in (0, len(images)):
-        return None
     small = [
         number
         for number in called.values()
-        if number and SMALLER * np.median(images.file_sizes[which == number]) <= np.median(others)
+        if number and len(others) and SMALLER * np.median(images.file_sizes[which == number]) <= np.median(others)
     ]
-    if not small:
+    found: NDArray[np.bool_] = np.isin(which, small)
+    return found
+
+
+def _told_of_folders(images: FileImages, are_small: NDArray[np.bool_]) -> str | None:
+    if not are_small.any():
         return None
-    are_small = np.isin(which, small)
     return (
         f"{int(are_small.sum()):,} of {len(images):,} images lie in folders that are called as those of thumbnails "
-        f"are, and their files are smaller than the others', first {said(images.below(int(are_small.argmax())))}: they "
-        "are taken as all images are; if that is not meant, put them into a folder beside those of the splits"
+        f"are, and their files are smaller than the others', first {said(images.below(int(are_small.argmax())))}: "
+        f"{REMEDY}"
     )
+
+
+def _by_name(images: FileImages, known: set[int], tick: Callable[[], None]) -> list[tuple[int, int]]:
+    """(smaller, larger) by names alone, but for those that are `known`: of one folder, or of a library's several."""
+    wanted: dict[int, list[tuple[int, bool]]] = {}
+    for place in range(len(images)):
+        tick()
+        folder, _, name = images.below(place).rpartition(b"/")
+        if place not in known and (found := _SIZE.fullmatch(os.path.splitext(name)[0])):
+            key = hash((b"" if found["apart"] else folder, bool(found["apart"]), found["of"]))
+            wanted.setdefault(key, []).append((place, bool(found["larger"])))
+    pairs: dict[int, int] = {}
+    for place in range(len(images)) if wanted else ():
+        tick()
+        folder, _, name = images.below(place).rpartition(b"/")
+        stem = os.path.splitext(name)[0]
+        for key in (hash((folder, False, stem)), hash((b"", True, stem))):
+            for other, is_larger in wanted.get(key, ()):
+                small, large = (place, other) if is_larger else (other, place)
+                if place not in known:
+                    pairs.setdefault(small, large)
+    return sorted(pairs.items())
+
+
+def _told_of_pairs(images: FileImages, pairs: Sequence[tuple[int, int]], tick: Callable[[], None]) -> str | None:
+    drawn = np.unique(np.linspace(0, len(pairs) - 1, min(LOOKED_AT, len(pairs)), dtype=np.int64)).tolist()
+    alike = []
+    for at in drawn:
+        tick()
+        with suppress(UnreadableImage):  # told where the image is read
+            if _is_copy(*(glance(images, place) for place in pairs[at])):
+                alike.append(pairs[at])
+    if not alike or 2 * len(alike) < len(drawn):
+        return None
+    small, large = (said(images.below(place)) for place in alike[0])
+    return (
+        f"{len(pairs):,} of {len(images):,} images look like smaller copies of others by their names, and {len(alike)} "
+        f"of {len(drawn)} of them that were looked at by their pixels, first {small}, of {large}: {REMEDY}"
+    )
+
+
+def _is_copy(small: NDArray[np.uint8], large: NDArray[np.uint8]) -> bool:
+    """Whether the one is the other with fewer pixels: of its form, or the middle of it."""
+    (height, width), (rows, columns) = small.shape[:2], large.shape[:2]
+    if height * width >= rows * columns:
+        return False
+    scale = min(rows / height, columns / width)
+    down, across = round(scale * height), round(scale * width)
+    top, left = (rows - down) // 2, (columns - across) // 2
+    one, other = _points(small), _points(large[top : top + down, left : left + across])
+    if one.std() < 1 or other.std() < 1:  # of one colour: alike to all of it
+        return False
+    return bool(np.corrcoef(one, other)[0, 1] >= ALIKE)
+
+
+def _points(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    grey = Image.fromarray(levels).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    return np.asarray(grey, dtype=np.float32).reshape(-1)
