@@ -223,6 +223,36 @@ def test_a_stack_whose_port_is_another_accounts_now_takes_another_one_and_tells(
     ]
 
 
+ACCEPTS = f"""
+import os, socket
+os.setuid({OTHER})
+with socket.create_server(("127.0.0.1", 0)) as foe:
+    print(foe.getsockname()[1], flush=True)
+    connection = foe.accept()[0]
+print("accepted", flush=True)
+input()
+"""
+
+
+@needs_root
+def test_a_connection_is_of_who_has_accepted_it_whoever_listens_now() -> None:
+    command = [sys.executable, "-c", ACCEPTS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as foe:
+        assert foe.stdout is not None
+        port = int(foe.stdout.readline())
+        with socket.create_connection((HOST, port)) as theirs:
+            assert foe.stdout.readline() == "accepted\n"
+            with bind(HOST, port) as server:
+                server.listen()
+                with pytest.raises(NotOurs, match=f"by another account \\(user id {OTHER}\\)"):
+                    require_connected_to_ours(theirs)
+                with socket.create_connection((HOST, port)) as ours:
+                    require_connected_to_ours(ours)  # not accepted yet
+                    with server.accept()[0]:
+                        require_connected_to_ours(ours)
+        foe.communicate("\n")
+
+
 @needs_root
 @needs_ipv6
 def test_a_server_starts_beside_another_account_that_listens_there_by_ipv6_alone(tmp_path: Path) -> None:
