@@ -19,9 +19,11 @@ endif
 # What would have pip or Python put and find things elsewhere; where packages come from stays the shell's to say.
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN PIP_NO_DEPS PYTHONHOME PYTHONPATH
 
-.PHONY: install demo test test-rooms test-one-of-each-fault test-faults test-other-faults test-long soak bench lint wheel sbom audit lock up down test-compose clean
+.PHONY: install demo test test-rooms test-one-of-each-fault test-faults test-other-faults test-long soak bench lint docs wheel sbom audit lock up down test-compose clean
 
 install: $(VENV)/installed
+
+EDITABLE = DIST_EXTRA_CONFIG="$$(cd $(VENV)/build && pwd)/setup.cfg" $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint constraints.txt --editable
 
 # The stamp gets its name last. An environment that was left half installed, or whose Python is gone, is made anew; one
 # with other versions than pyproject.toml and constraints.txt now name is brought to them. What setuptools notes of this
@@ -33,7 +35,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@mkdir -p $(VENV)/build && touch $(VENV)/installing
 	@printf '[egg_info]\negg_base = %s\n' "$$(cd $(VENV)/build && pwd)" >$(VENV)/build/setup.cfg
-	DIST_EXTRA_CONFIG="$$(cd $(VENV)/build && pwd)/setup.cfg" $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint constraints.txt --editable '.[dev]'
+	$(EDITABLE) '.[dev]'
 	@test -x $(BIN)/barlow || { echo "pip has put Barlow Lab somewhere else than $(VENV): see '$(BIN)/python -m pip config list' for target, prefix, root or user" >&2; exit 1; }
 	@mv $(VENV)/installing $@
 
@@ -78,6 +80,17 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports $(ARROWS)
+
+# The pages of docs/ and those that the code makes, as a site. What builds it is installed when it is first asked for; the
+# build itself needs no network.
+SITE := $(VENV)/build/site
+docs: $(VENV)/installed-docs
+	$(BIN)/python docs/site/build.py $(SITE)
+	@echo $(SITE)/html/index.html
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(EDITABLE) '.[docs]'
+	@touch $@
 
 # What a release is: dist/barlow_lab-VERSION-py3-none-any.whl. It is made anew, so that no file of a former one is left in
 # it, with the setuptools that is installed here.

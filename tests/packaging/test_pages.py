@@ -1,42 +1,24 @@
-"""Links of the pages lead somewhere, to the heading where they name one; the glossary says each word once."""
+"""Links of the pages lead somewhere, to the heading where they name one; the glossary says each word once; the
+reference pages of the site name all that the code has."""
 
 from __future__ import annotations
 
 import re
+import runpy
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from page_links import dead_links, prose
+
+from barlow_lab.specs.kinds import KINDS
+from service.api.roles import LEAST_ROLE
+from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(str(page.relative_to(ROOT)) for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
-
-
-def prose(text: str) -> str:
-    """`text` without its blocks of code."""
-    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-
-
-def anchors(text: str) -> set[str]:
-    """What the headings of a page are called in a link, as GitHub and the site call them."""
-    names: list[str] = []
-    for heading in re.findall(r"^#{1,6} +(.+?) *$", prose(text), re.MULTILINE):
-        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
-        names.append(re.sub(r"[^\w\- ]", "", shown).replace(" ", "-"))
-    return {name if not (before := names[:at].count(name)) else f"{name}-{before}" for at, name in enumerate(names)}
-
-
-def dead_links(page: Path) -> list[str]:
-    """Links to files that are not there, or to headings that their page has not."""
-    dead = []
-    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page.read_text())):
-        if re.match(r"[a-z]+:", link):
-            continue
-        name, _, anchor = link.partition("#")
-        target = page.parent / name if name else page
-        if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
-            dead.append(link)
-    return dead
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -60,3 +42,29 @@ def test_the_glossary_says_each_word_once_and_in_order() -> None:
         assert terms == sorted(terms, key=str.lower), section.partition("\n")[0]
     repeated = Counter(re.findall(r"^- \*\*(.+?)\*\*", page, re.MULTILINE))
     assert [term for term, times in repeated.items() if times > 1] == []
+
+
+def test_the_site_has_every_page_once() -> None:
+    contents = runpy.run_path(str(ROOT / "docs/site/contents.py"))["CONTENTS"]
+    listed = [re.sub(r".*<(.*)>", r"\1", page) + ".md" for pages in contents.values() for page in pages]
+    assert sorted(listed) == PAGES
+
+
+def test_the_reference_pages_name_every_field_route_command_and_setting(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "docs/site/reference_pages.py", tmp_path], check=True, timeout=120)
+    pages = {path.name: path for path in tmp_path.iterdir()}
+    assert [link for path in pages.values() for link in dead_links(path)] == []
+    for kind, model in KINDS.items():
+        text = pages[f"kind-{kind}.md"].read_text()
+        assert [name for name in model.model_fields if f"| `{name}` |" not in text] == []
+    for said in ("| `lambda` | number, > 0.0 | `0.0051` |", "| `queue` | integer, ≥ 1 | `16384` |"):
+        assert said in pages["objectives.md"].read_text()
+    routes = pages["http.md"].read_text()
+    assert [route for route in LEAST_ROLE if f"### {route.replace(' ', ' /api/v1', 1)}\n" not in routes] == [
+        "GET /metrics"
+    ]
+    settings = pages["settings.md"].read_text()
+    assert [name for name in Settings.model_fields if f"| `BARLOW_{name.upper()}` |" not in settings] == []
+    commands = pages["commands.md"].read_text()
+    for said in ("### barlow submit\n", "### barlow token create\n", "### barlow up\n", "| `--watch`", "--run-dir DIR"):
+        assert said in commands

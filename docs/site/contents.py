@@ -1,0 +1,11 @@
+"""The order of the pages; under "Reference" stand those that the code makes."""
+
+from __future__ import annotations
+
+CONTENTS = {
+    "Use": ("Start here <README>", "docs/experiments", "docs/data-sets", "docs/backbones", "docs/mlflow"),
+    "Methods": ("docs/objective", "docs/evaluation", "docs/performance", "docs/glossary"),
+    "Reference": (),
+    "Operate": ("docs/operations", "docs/reliability", "SECURITY", "CHANGELOG"),
+    "Change": ("docs/architecture", "docs/adding-an-objective", "docs/adding-an-evaluation", "CONTRIBUTING"),
+}
