@@ -17,6 +17,7 @@ What becomes of the odd ones, all told by their content, never by the ending of 
 - several frames or pages: the first one; that there are more is told.
 - more than LARGE_PIXELS: reduced by a whole factor (box mean) to about that, one such image at a time in a rank.
 - more work than its size is worth (trainer.data.decoding.cost), such as a JPEG of hundreds of scans: refused.
+- zeros in the place of its end (trainer.data.decoding.unfinished): refused where the file says where its image ends.
 - planes of 16 bits that are not compressed, signed values of 8 bits, palettes of 8 bits, all in TIFFs: refused.
 - more than MAX_PIXELS (a side counts LEAST_SIDE at least), or values for which no level is white: refused.
 """
@@ -67,6 +68,7 @@ from trainer.data.decoding.levels import (
 )
 from trainer.data.decoding.pages import pages_of
 from trainer.data.decoding.reading import Losses
+from trainer.data.decoding.unfinished import ends_within_a_row, refuse_unfinished, stored_zeros
 from trainer.data.errors import UnreadableImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -121,6 +123,7 @@ def decode(
         raise UnreadableImage(name, "the file is empty")
     try:
         refuse_costly(encoded)
+        refuse_unfinished(encoded)
     except ValueError as error:
         raise UnreadableImage(name, str(error)) from error
     me = threading.get_ident()
@@ -167,7 +170,11 @@ def decode_by_pillow(
             elif losses is not None:
                 losses.animation = is_animation(image, encoded)
             if held <= LARGE_PIXELS:
-                return _upright_rgb(image, value_range, losses)
+                levels = _upright_rgb(image, value_range, losses)
+                if losses is not None and (zeros := stored_zeros(encoded)):
+                    as_stored = levels[::-1] if image.format == "BMP" else levels
+                    losses.zeros = zeros if ends_within_a_row(as_stored) else 0
+                return levels
             with _one_large:
                 return _upright_rgb(image, value_range, losses, factor=math.ceil(math.sqrt(count / LARGE_PIXELS)))
     except MemoryError:

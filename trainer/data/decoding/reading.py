@@ -49,6 +49,8 @@ class Losses:
     """The first of them is read."""
     animation: bool = False
     """It has several frames, of which the first is read."""
+    zeros: int = 0
+    """So many at the end of its file, black from within a row on, may stand for what was never written."""
     sixteen: bool = False
     """It has more than 8 bits a channel,"""
     high_byte_alone: bool = False
@@ -168,6 +170,11 @@ def _kinds(name: str, levels: NDArray[np.uint8], losses: Losses, value_range: Va
             f"have values that are no finite numbers, first {name}: {losses.not_a_number:,} are no number (NaN) and "
             f"read as the smallest value, {losses.infinite:,} are infinite and read as the smallest or the largest. "
             f"Write the files with numbers there ({SEE})"
+        )
+    if losses.zeros:
+        found["zeros"] = (
+            f"end in zeros and turn black within a row, first {name}: the last {losses.zeros:,} bytes of its file. Is "
+            "it an unfinished download or copy, fetch it again"
         )
     if losses.negative:
         found["negative"] = (
