@@ -34,6 +34,7 @@ from trainer.data.formats.opening import splits_of
 from trainer.data.formats.system_names import system_name
 from trainer.data.formats.unused import is_split, unused_images
 from trainer.data.looking import look_at, told_of
+from trainer.data.object_numbers import many_without, more_than_found
 from trainer.data.overlap import shared
 from trainer.data.registry import open_images
 
@@ -113,6 +114,10 @@ def survey(name: str, source: DataSource, say: Callable[[str], None]) -> DataSet
             ticks = _Ticks(f"{name}, a look at split {split}", say)
             for said in told_of(images, ticks):
                 note(f"data set {name!r}, split {split!r}: {said}")
+            if isinstance(images, AnnotatedDataSet):
+                for found_of in (more_than_found(images), many_without(images)):
+                    if found_of:
+                        note(f"data set {name!r}, split {split!r}: {found_of}")
             look = look_at(images, ticks)
             sides |= look.sides
             for said in look.told:

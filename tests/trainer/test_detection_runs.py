@@ -67,6 +67,7 @@ def test_a_run_says_what_it_is_and_what_it_measured(data: Data, tmp_path: Path):
     assert all(0 <= score[which] <= 100 for score in result["scores"].values() for which in ("last", "best"))
     assert result["data"]["train_images"] == 10
     assert result["data"]["train_images_without_objects"] == 1
+    assert result["data"]["test_images_without_objects"] == 0
     assert (result["data"]["train_objects_ignored"], result["data"]["test_objects_ignored"]) == (10, 0)
     assert (result["data"]["test_images"], result["data"]["test_objects"]) == (5, 10)
     assert result["evaluator"]["matching"] == "COCO"

@@ -59,7 +59,7 @@ def stored_zeros(encoded: bytes) -> int:
 def ends_within_a_row(levels: NDArray[np.uint8]) -> bool:
     """Whether an image, (H, W, 3) from the row that its file begins with, turns black for good within a row, and was
     hardly so before: as by zeros that are no part of the picture. Bars and dark grounds begin otherwise."""
-    lit = levels.any(axis=2)
+    lit: NDArray[np.bool_] = np.asarray(levels.any(axis=2))
     width = lit.shape[1]
     seen = np.flatnonzero(lit.any(axis=1))
     if not len(seen) or seen[-1] == 0:

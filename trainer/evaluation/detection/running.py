@@ -13,6 +13,7 @@ from barlow_lab.specs import DetectionSpec
 from trainer.data.datasets import AnnotatedDataSet, BoxCounts, MaskFaults
 from trainer.data.errors import DataError
 from trainer.data.loading.detection import HOW_WITHOUT_AREA, DetectionBatches
+from trainer.data.object_numbers import many_without, more_than_found
 from trainer.data.registry import open_annotated
 from trainer.evaluation.backbone import open_backbone
 from trainer.evaluation.detection.scoring import evaluator
@@ -45,6 +46,7 @@ def run_detection(spec: DetectionSpec, context: Context) -> dict[str, Any] | Non
     faults: dict[str, MaskFaults] = {}
     if spec.masks:
         splits = _with_masks(splits, faults, context)
+    _tell_of_numbers(splits, context)
     batches = _open_batches(spec, splits.train, context)
     test = DetectorTest(spec, splits.test, context)
     detector = build_detector(spec, opened.trainable_copy(), classes=splits.classes)
@@ -131,6 +133,16 @@ def _with_masks(
     return replace(splits, train=found["train"], test=found["test"])
 
 
+def _tell_of_numbers(splits: Splits[AnnotatedDataSet], context: Context) -> None:
+    train, test = splits.spec.data.split, splits.spec.test_split
+    found = [(test, more_than_found(splits.test)), (train, many_without(splits.train))]
+    if test != train:
+        found.append((test, many_without(splits.test)))
+    for split, said in found:
+        if said:
+            context.warn(f"split {split!r}: {said}")
+
+
 def _left_out(faults: MaskFaults) -> list[str]:
     said = []
     if faults.objects:
@@ -213,6 +225,7 @@ def _data_facts(
         "train_objects_without_area": int(batches.boxes.without_area.sum()),
         "train_objects_ignored": int(batches.boxes.ignored.sum()),
         "train_boxes_cut": int(batches.boxes.cut.sum()),
+        "test_images_without_objects": test.images_without_objects,
         "test_objects": test.counts["objects"],
         "test_objects_ignored": test.counts["ignored"],
         "test_objects_without_area": test.counts["without_area"],

@@ -54,6 +54,11 @@ class DetectorTest:
             why = f": {ignored}, or" if ignored else ";"
             raise DataError(f"split {self.spec.test_split!r} has no object to find{why} use another test_split")
 
+    @property
+    def images_without_objects(self) -> int:
+        """Images of the split that have no object to find."""
+        return int((~self._findable).sum())
+
     def run(self, detector: C4Detector, step: int, units: Units) -> dict[str, float]:
         """Scores by name, the same on every rank and, to the bits of one image's detections, for any number of ranks.
 
