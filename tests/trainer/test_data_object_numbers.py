@@ -70,6 +70,7 @@ def test_a_job_tells_before_it_trains(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "open_annotated", lambda name, split, **more: data[split])
     result = run_evaluation(detection(masks=False, steps=1, warmup_steps=0), runs.context(tmp_path))
     warned = [event.data["message"] for event in runs.events(tmp_path, kind="warning")]
-    assert [one for one in warned if "no object" in one][0].startswith("split 'train': 2 of 10 images have no object")
-    assert [one for one in warned if "no object" in one][1].startswith("split 'test': 1 of 5 images have no object")
+    of_train, of_test = (one for one in warned if "no object" in one)
+    assert of_train.startswith("split 'train': 2 of 10 images have no object")
+    assert of_test.startswith("split 'test': 1 of 5 images have no object")
     assert (result["data"]["train_images_without_objects"], result["data"]["test_images_without_objects"]) == (2, 1)
