@@ -22,8 +22,8 @@ def more_than_found(images: AnnotatedDataSet) -> str | None:
     found = int(np.minimum(asked, MOST_FOUND).sum())
     return (
         f"{count:,} of {len(images):,} images have more than {MOST_FOUND} objects, of which a test finds "
-        f"{MOST_FOUND} at most, as in COCO's rule: recall cannot pass {_floor(100 * found / every)} % ({found:,} of {every:,} "
-        "objects), nor can average precision by much. Cut such images into tiles"
+        f"{MOST_FOUND} at most, as in COCO's rule: recall cannot pass {_floor(100 * found / every)} % "
+        f"({found:,} of {every:,} objects), nor can average precision by much. Cut such images into tiles"
     )
 
 

@@ -66,7 +66,7 @@ from trainer.data.decoding.levels import (
     not_finite_of,
     spread,
 )
-from trainer.data.decoding.pages import pages_of
+from trainer.data.decoding.pages import pages_of, pages_of_ppm
 from trainer.data.decoding.reading import Losses
 from trainer.data.decoding.unfinished import ends_within_a_row, refuse_unfinished, stored_zeros
 from trainer.data.errors import UnreadableImage
@@ -169,6 +169,7 @@ def decode_by_pillow(
                 _look_at_tiff(image, encoded, losses)
             elif losses is not None:
                 losses.animation = is_animation(image, encoded)
+                losses.pages = pages_of_ppm(encoded) if image.format == "PPM" else losses.pages
             if held <= LARGE_PIXELS:
                 levels = _upright_rgb(image, value_range, losses)
                 if losses is not None and (zeros := stored_zeros(encoded)):

@@ -34,6 +34,11 @@ _IN_OTHER_FILES = re.compile(r"<(?:\w+:)?BinaryOnly\b|<(?:\w+:)?UUID\s+FileName\
 """By OME-XML planes are, or may be."""
 
 
+_BETWEEN = rb"(?:\s|#[^\n]*\n)+"
+_OF_BITS = re.compile(rb"\s*P(4)" + 2 * (_BETWEEN + rb"([0-9]{1,9})") + rb"\s")
+_OF_LEVELS = re.compile(rb"\s*P([56])" + 3 * (_BETWEEN + rb"([0-9]{1,9})") + rb"\s")
+
+
 @dataclass(frozen=True, slots=True)
 class Pages:
     """The pages of a file."""
@@ -42,6 +47,21 @@ class Pages:
     """Those that it has,"""
     said: int = 1
     """and those of the stack that it says it is, if these are more, and not of several files."""
+
+
+def pages_of_ppm(encoded: bytes) -> Pages:
+    """The images of a PBM, PGM or PPM of bytes, one behind the other, as Netpbm's programs write several."""
+    at = count = 0
+    while count < MOST_PAGES and (header := _OF_BITS.match(encoded, at) or _OF_LEVELS.match(encoded, at)):
+        kind, width, height = header[1], int(header[2]), int(header[3])
+        row = (
+            -(-width // 8) if kind == b"4" else width * (3 if kind == b"6" else 1) * (2 if int(header[4]) > 255 else 1)
+        )
+        at = header.end() + height * row
+        count += 1
+        if at <= header.end() or at > len(encoded):
+            break
+    return Pages(here=max(1, count))
 
 
 def pages_of(image: TiffImageFile, encoded: bytes) -> Pages:

@@ -27,6 +27,7 @@ from trainer.data.formats.doubtful_boxes import MOST_OF_FRACTIONS, OF_SIDES, Giv
 from trainer.data.formats.ignored_objects import tell_of_ignored
 from trainer.data.formats.json_stream import Item, JsonLists
 from trainer.data.formats.mask_extents import Extents
+from trainer.data.formats.other_fields import OtherFields
 from trainer.data.formats.records import Categories, field, places_of, whole
 from trainer.data.formats.run_lengths import uncompressed, whole_numbers
 from trainer.data.hearing import nobody
@@ -96,6 +97,7 @@ def open_coco(
     )
     tell_of_boxes(given, warn)
     tell_of_ignored(objects, found.categories.names, path.name, CROWDS, warn)
+    found.others.tell(path.name, warn)
     if not len(boxes):
         listed = "an empty list" if found.lists_annotations else "no list"
         warn(
@@ -117,6 +119,7 @@ class _Instances:
         self.boxes, self.crowds = array("f"), array("b")
         self.starts, self.lengths = array("q"), array("q")
         self.segmented = False
+        self.others = OtherFields()
         self.extents = Extents() if with_extents else None
         self.categories = Categories(self._where)
         file = JsonLists(path, tick)
@@ -132,6 +135,7 @@ class _Instances:
         self.ids = np.array(self._ids, dtype=np.int64)
 
     def _image(self, item: Item) -> None:
+        self.others.of_image(item.value)
         self._ids.append(field(item, "id", int, self._where))
         self.names.append(field(item, "file_name", str, self._where).encode("utf-8", "surrogatepass"))
         for side in ("height", "width"):
@@ -150,6 +154,7 @@ class _Instances:
         left, top, width, height = box
         self.boxes.extend((left, top, left + width, top + height))
         self.crowds.append(self._crowd(item))
+        self.others.of_object(item.value, crowd=bool(self.crowds[-1]))
         self.starts.append(item.start)
         self.lengths.append(item.length)
         segmentation = item.value.get("segmentation")

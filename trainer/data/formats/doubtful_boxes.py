@@ -28,6 +28,17 @@ MANY = 0.1
 ALMOST_ALL = 0.95
 """so many have to fit in that one."""
 
+PERCENT = 100.5
+"""Up to which coordinates look like percent of an image's sides,"""
+LEAST_OF_PERCENT = 50.0
+"""if some are above this,"""
+LARGER = 2.0
+"""while the images are so many times as large,"""
+FEWEST = 8
+"""and boxes so many at least."""
+FEWEST_OVER = 3
+"""Boxes over the right or bottom edge alone that are no carelessness, if each lies as one that begins at its centre."""
+
 Boxes = NDArray[np.float32]
 """(k, 4): left, top, right, bottom."""
 Form = Callable[[Boxes], Boxes]
@@ -58,9 +69,10 @@ def _exchanged(boxes: Boxes) -> Boxes:
     return boxes[:, [1, 0, 3, 2]]
 
 
+CENTRE = "centre, width, height"
 OF_SIDES: Mapping[str, Form] = {
     "left, top, right, bottom": _sides_are_corners,
-    "centre, width, height": _from_centre,
+    CENTRE: _from_centre,
     "top, left, height, width": _exchanged,
     "top, left, bottom, right": lambda boxes: _exchanged(_sides_are_corners(boxes)),
 }
@@ -99,7 +111,7 @@ def tell_of_boxes(given: Given, warn: Callable[[str], None]) -> None:
         return
     _tell_of_fractions(given, warn)
     _tell_of_twice(given, warn)
-    if not _tell_of_masks_elsewhere(given, warn):
+    if not _tell_of_masks_elsewhere(given, warn) and not _tell_of_percent(given, warn):
         _tell_of_another_form(given, warn)
 
 
@@ -109,6 +121,21 @@ def _tell_of_fractions(given: Given, warn: Callable[[str], None]) -> None:
             f"{count:,} of {len(given.boxes):,} boxes of {given.whose} lie between 0 and 1: are they fractions of the "
             "image's sides? Boxes are read as pixels; multiply these by width and height"
         )
+
+
+def _tell_of_percent(given: Given, warn: Callable[[str], None]) -> bool:
+    """Warn of boxes that all lie within 0 and 100 of images that are larger."""
+    boxes = given.boxes[_has_area(given.boxes)]
+    if len(boxes) < FEWEST or not (boxes >= -1).all() or not LEAST_OF_PERCENT < boxes.max() <= PERCENT:
+        return False
+    if given.sizes[given.images].min() < LARGER * 100:
+        return False
+    warn(
+        f"all {len(boxes):,} boxes of {given.whose} lie between 0 and 100, and their images are larger: are they "
+        "percent of the image's sides, as Label Studio writes them? Boxes are read as pixels; multiply these by width "
+        "and height and divide by 100"
+    )
+    return True
 
 
 def _fractions(boxes: Boxes) -> NDArray[np.bool_]:
@@ -199,6 +226,7 @@ def _tell_of_another_form(given: Given, warn: Callable[[str], None]) -> None:
     over = _over(boxes, edges)
     wrong = over | ~_has_area(boxes)
     if wrong.mean() < MANY:
+        _tell_of_centres(given, over, edges, warn)
         return
     for form, read in given.others.items():
         others = read(boxes)
@@ -214,6 +242,20 @@ def _tell_of_another_form(given: Given, warn: Callable[[str], None]) -> None:
             f"{int(over.sum()):,} of {len(boxes):,} boxes of {given.whose} reach over the edge of their image: are "
             f"they {given.form}, in pixels of the image as it is, and not of another size?"
         )
+
+
+def _tell_of_centres(
+    given: Given, over: NDArray[np.bool_], edges: NDArray[np.float32], warn: Callable[[str], None]
+) -> None:
+    """Warn where few boxes reach over their image, as of small objects, yet each as one that begins at its centre, and
+    none begins so near to the left or top edge that its centre could not be there."""
+    read = given.others.get(CENTRE)
+    if read is None or over.sum() < FEWEST_OVER or _over(read(given.boxes), edges).any():
+        return
+    warn(
+        f"{int(over.sum()):,} of {len(given.boxes):,} boxes of {given.whose} reach over the edge of their image, and "
+        f"all would lie within it as {CENTRE}: are they written so? They are read as {given.form}; write them as these"
+    )
 
 
 def _has_area(boxes: Boxes) -> NDArray[np.bool_]:

@@ -17,6 +17,10 @@ from trainer.data.errors import DataError
 from trainer.data.image_files import BACKSLASHES, Names, identity, printable, said
 
 _ADDRESS = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://")
+_ENDINGS = tuple(
+    each for ending in (b".jpg", b".jpeg", b".png", b".bmp", b".tif", b".tiff", b".webp")
+    for each in (ending, ending.upper())
+)  # fmt: skip
 _OF_WINDOWS = re.compile(rb"[A-Za-z]:[\\/]|\\\\")
 
 
@@ -62,12 +66,19 @@ def named_files(whose: str, folder: bytes, names: Names, tick: Callable[[], None
     if missing:
         raise DataError(
             f"{len(missing):,} of the {len(names):,} images that {whose} names are not in {said(folder)}, first "
-            f"{said(missing[0])}: {_remedy(missing[0])}"
+            f"{said(missing[0])}: {_remedy(folder, missing[0])}"
         )
     return NamedFiles(kept, digest.digest(), np.array(identities, dtype=np.int64), np.array(sizes, dtype=np.int64))
 
 
-def _remedy(missing: bytes) -> str:
+def _remedy(folder: bytes, missing: bytes) -> str:
+    stem, ending = os.path.splitext(missing)
+    for other in _ENDINGS:
+        if other != ending and os.path.isfile(os.path.join(folder, stem + other)):
+            return (
+                f"{said(stem + other)} is there; correct the name, or, as lists of VOC have no endings and mean .jpg, "
+                f"rename such files to {printable(ending)} (what a file is its content says)"
+            )
     if _OF_WINDOWS.match(missing):
         return "it is a path of Windows; write the one below that folder, with / between folders"
     return BACKSLASHES if b"\\" in missing else "complete the data set, or correct its folders in datasets.yaml"
@@ -100,12 +111,22 @@ class _Below:
         if directory not in self._inside:
             self._inside[directory] = self._below(os.path.join(self._folder, directory + b"/"))
         inside = self._inside[directory]
+        if inside is None and (begun := self._without_slash(name)) is not None:
+            return begun
         if inside is None:
             raise DataError(
                 f"{self._whose} names {said(name)}, which is outside the folder of the images, {said(self._folder)}; "
                 "put it there, or name a folder in datasets.yaml that holds all of them"
             )
         return os.path.join(inside, file)
+
+    def _without_slash(self, name: bytes) -> bytes | None:
+        """What a name that begins with / means in lists such as those of Places365: a path below this folder, if the
+        file is there, and none is at the absolute path."""
+        below = os.path.normpath(name.lstrip(b"/"))
+        if not name.startswith(b"/") or b".." in name.split(b"/") or b"\0" in name or os.path.exists(name):
+            return None
+        return below if os.path.isfile(os.path.join(self._folder, below)) else None
 
     def _below(self, directory: bytes) -> bytes | None:
         """Where a folder is below this one, by its own links where it goes through them, else by where these lead."""

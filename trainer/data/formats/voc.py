@@ -34,6 +34,8 @@ CLASSES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 """VOC's own, in its order."""
+_OF_ONE_CLASS = re.compile(r"\s(-1|0|1)$")
+"""A line that says whether an image has objects of the class, by name; other names with blanks are names."""
 MAX_ANNOTATION_BYTES = 1 << 24
 """Of one image: VOC's have some kilobytes."""
 
@@ -55,6 +57,8 @@ class _Image:
     width: int
     objects: list[_Object]
     digest: bytes
+    more_boxes: int
+    """Objects that have several."""
 
 
 def open_voc(source: VocSource, split: str, *, tick: Callable[[], None], warn: Callable[[str], None]) -> AnnotatedFiles:
@@ -103,6 +107,12 @@ def open_voc(source: VocSource, split: str, *, tick: Callable[[], None], warn: C
     tell_of_boxes(given, warn)
     tell_of_ignored(objects, classes, whose, DIFFICULT, warn)
     _tell_of_zeros(boxes, whose, warn)
+    if more := sum(image.more_boxes for image in images):
+        warn(f"{more:,} of {len(boxes):,} objects of {whose} have several <bndbox>, of which the first is read")
+    if images and not len(boxes):
+        warn(
+            f"no image of {whose} has an object: they are for pretraining alone. Is the export unfinished, complete it"
+        )
     return AnnotatedFiles(
         whose, source.root, names, sizes, objects, classes, digest.hexdigest(), tick, ignored_are_difficult=True
     )
@@ -142,15 +152,15 @@ def _listed(source: VocSource, split: str) -> Iterator[tuple[str, str]]:
         if "\0" in text:
             raise DataError(f"{path} cannot be read: {NO_UTF_8}")
         for number, line in enumerate(text.splitlines(), start=1):
-            words = line.split()
-            if not words:
+            image = line.strip()
+            if not image:
                 continue
-            if len(words) > 1:
+            if _OF_ONE_CLASS.search(image) and not os.path.lexists(_annotation(source, folder, image)):
                 raise DataError(f"{path}, line {number}: a list of one class; take that of the whole set, as trainval")
-            if (folder, words[0]) in seen:
-                raise DataError(f"split {split!r} names {words[0]!r} of {folder} twice; do its sets overlap?")
-            seen.add((folder, words[0]))
-            yield folder, words[0]
+            if (folder, image) in seen:
+                raise DataError(f"split {split!r} names {image!r} of {folder} twice; do its sets overlap?")
+            seen.add((folder, image))
+            yield folder, image
 
 
 def _annotation(source: VocSource, folder: str, name: str) -> Path:
@@ -197,7 +207,8 @@ def _read(path: Path, name: str) -> _Image:
     digest = hashlib.sha256(content)
     if any(each.said_anew for each in objects):  # other scores of the same bytes: another data set
         digest.update(b"\0difficult in words")
-    return _Image(int(height), int(width), objects, digest.digest())
+    more = sum(len(element.findall("bndbox")) > 1 for element in root.iter("object"))
+    return _Image(int(height), int(width), objects, digest.digest(), more)
 
 
 def _object(element: Any) -> _Object:
