@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 CONTENTS = {
-    "Use": ("Start here <README>", "docs/experiments", "docs/data-sets", "docs/backbones", "docs/mlflow"),
+    "Use": ("Start here <README>", "docs/experiments", "docs/data-sets", "docs/backbones", "docs/http", "docs/mlflow"),
     "Methods": ("docs/objective", "docs/evaluation", "docs/performance", "docs/glossary"),
     "Reference": (),
     "Operate": ("docs/operations", "docs/reliability", "SECURITY", "CHANGELOG"),
