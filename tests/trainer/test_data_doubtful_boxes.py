@@ -56,6 +56,19 @@ def test_boxes_in_another_form_than_their_masks_are_told_with_the_form_that_fits
     assert said.endswith(f"; most of these would fit as {form}: write them as left, top, width, height")
 
 
+def test_boxes_elsewhere_than_lists_of_run_lengths_ask_whether_these_go_row_by_row(tmp_path):
+    def lengths(corners, order):
+        left, top, right, bottom = corners
+        mask = np.zeros((HEIGHT, WIDTH), np.int8)
+        mask[top:bottom, left:right] = 1
+        ends = np.flatnonzero(np.diff(mask.ravel(order), prepend=0, append=-1))
+        return {"size": [HEIGHT, WIDTH], "counts": np.diff(ends, prepend=0).tolist()}
+
+    (said,) = told(tmp_path, [(sides(*corners), lengths(corners, "C")) for corners in CORNERS])
+    assert said.endswith(", or are the run lengths row by row, where COCO's go column by column?")
+    assert told(tmp_path, [(sides(*corners), lengths(corners, "F")) for corners in CORNERS]) == []
+
+
 def test_boxes_that_are_about_where_their_masks_are_are_not_told(tmp_path):
     objects = [(sides(*corners), mask(*corners)) for corners in CORNERS for mask in (polygon, runs)]
     apart = [(sides(1, 2, 25, 18), [*polygon(1, 2, 3, 18)[:1], *polygon(20, 5, 25, 9)])]

@@ -316,6 +316,9 @@ def shrunk(path, to, size):
         image.resize(size).save(to)
 
 
+UNIQUE = ("46C9B2CD-9A3F-4E0C-8B11-20D5A9C3F7E4", "6EFE77C6-B96D-412A-9FD1-710DBDA32821")
+
+
 @pytest.mark.parametrize(
     ("name", "of_it"),
     [
@@ -324,6 +327,18 @@ def shrunk(path, to, size):
         ("{}_w1.tif", "{}_w1_thumb.tif"),
         ("{}.png", "{}.th.png"),
         ("{}.png", "{}_small.png"),
+        ("{}.png", "{} (Small).png"),
+        ("{}.png", "{} (Telefon).png"),
+        ("{}.png", "{} (32x24).png"),
+        ("{}.png", "{} - small.png"),
+        ("{}.png", "{}_resized.png"),
+        ("{}.png", "{}-min.png"),
+        ("{}.png", "{}_web.png"),
+        ("IMG_{}.png", "small_IMG_{}.png"),
+        ("IMG_{}.png", "tn_IMG_{}.png"),
+        ("IMG_{}.png", "s_IMG_{}.png"),
+        (f"A_s{{}}_w1{UNIQUE[0]}.tif", f"A_s{{}}_w1_thumb{UNIQUE[1]}.tif"),
+        (f"A_s{{}}_w1_{UNIQUE[0]}.tif", f"A_s{{}}_w1_thumb_{UNIQUE[1]}.tif"),
         ("{}@2x.png", "{}.png"),
         ("originals/A{}.jpeg", "resources/derivatives/A{}_1_105_c.jpeg"),
     ],
@@ -342,7 +357,9 @@ def test_smaller_copies_are_told_by_their_names_and_pixels(tmp_path, name, of_it
         assert f"{of_it.format(0)}, of " in found
 
 
-@pytest.mark.parametrize("name", ["{}_small.png", "{}-16x16.png", "{}_thumb.png"])
+@pytest.mark.parametrize(
+    "name", ["{}_small.png", "{}-16x16.png", "{}_thumb.png", "{} (copy).png", "{} (Small).png", "s_{}.png", "tn_{}.png"]
+)
 @pytest.mark.parametrize("side", [12, 24])
 def test_other_images_by_such_names_are_no_smaller_copies(tmp_path, name, side):
     for number in range(6):

@@ -1,6 +1,7 @@
 """Data as other programs write it: percent, centres of small boxes, fields and names of other tools."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -19,15 +20,17 @@ from trainer.data.registry import open_images
 RNG = np.random.default_rng(0)
 
 
-def boxes_told(boxes):
-    """Of boxes (k, 4) left, top, width, height in an image of 640 x 480."""
+def boxes_told(boxes, small=0):
+    """Of boxes (k, 4) left, top, width, height in an image of 640 x 480, the first `small` in one of 160 x 120."""
     names, told = Names(), []
-    names.append(b"a.jpg")
+    for name in (b"a.jpg", b"b.jpg"):
+        names.append(name)
     corners = np.array(boxes, dtype=np.float32)
     corners[:, 2:] += corners[:, :2]
     none = np.zeros(len(corners), dtype=np.int64)
-    sizes = np.array([[480, 640]], dtype=np.int32)
-    given = Given(corners, none, none, sizes, names, "a.json", "left, top, width, height", OF_SIDES)
+    sizes = np.array([[480, 640], [120, 160]], dtype=np.int32)
+    of = (np.arange(len(corners)) < small).astype(np.int64)
+    given = Given(corners, none, of, sizes, names, "a.json", "left, top, width, height", OF_SIDES)
     tell_of_boxes(given, told.append)
     return told
 
@@ -44,6 +47,14 @@ def test_boxes_in_percent_are_told():
     assert said.startswith(
         "all 40 boxes of a.json lie between 0 and 100, and their images are larger: are they percent"
     )
+
+
+@pytest.mark.parametrize("some", [1, 12])
+def test_boxes_in_percent_are_told_whatever_some_images_measure(some):
+    boxes = small(40) / [6.4, 4.8, 6.4, 4.8]
+    (said,) = boxes_told(boxes, some)
+    assert f" lie between 0 and 100, and the images of {40 - some} of them are larger: are they percent" in said
+    assert not any("percent" in said for said in boxes_told(boxes, 30)), "most are of a small image"
 
 
 def test_pixels_are_not_told_as_percent():
@@ -154,6 +165,24 @@ def test_a_second_box_of_an_object_and_a_split_of_voc_without_objects_are_told(t
     put_voc(tmp_path, ["1"], [])
     (said,) = opened_voc(tmp_path)[1]
     assert "no image of split 'train' (VOC2007/trainval) has an object" in said
+
+
+def test_annotations_of_voc_that_name_another_image_of_their_list_are_counted(tmp_path):
+    put_voc(tmp_path, ["1", "2", "3"])
+    texts = {}
+    for name, file in (("1", "x/3.jpg"), ("2", "2.JPG"), ("3", "C:\\pics\\1.png")):
+        path = tmp_path / f"VOC2007/Annotations/{name}.xml"
+        texts[path] = path.read_text()
+        named = re.sub("<filename>.*</filename>", "", texts[path])
+        path.write_text(named.replace("<annotation>", f"<annotation><filename>{file}</filename>", 1))
+    (said,) = [one for one in opened_voc(tmp_path)[1] if "<filename>" in one]
+    assert (
+        "2 of 3 annotations of split 'train' (VOC2007/trainval) name another image of it in their <filename>, first "
+        "1.xml, 3: "
+    ) in said
+    for path in texts:  # as it was called before all were renamed
+        path.write_text(re.sub("<filename>.*</filename>", "<filename>DSC1.jpg</filename>", path.read_text()))
+    assert not any("<filename>" in one for one in opened_voc(tmp_path)[1])
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB"])

@@ -16,6 +16,7 @@ NESTED = [
     "2024/06/@eaDir/one.jpg/SYNOPHOTO_THUMB_M.jpg",
     "2024/zwei.png",
     "@Recycle/old.png",
+    "trashbox/2024/old.png",
 ]
 
 

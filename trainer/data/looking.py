@@ -114,7 +114,9 @@ def told_of(images: Images, tick: Callable[[], None]) -> list[str]:
     labels = images.labels() if isinstance(images, ImageDataSet) else None
     told, masks = masks_of_others(images, tick, labelled=labels is not None)
     copied = copies_within(images, labels, masks, tick)  # masks are often alike, as where nothing is to be marked
-    return [*told, *([copied] if copied else []), *smaller_copies(images, masks, tick)]
+    by_equal_names = not isinstance(images, ImageDataSet | AnnotatedDataSet)
+    smaller = smaller_copies(images, masks, tick, by_equal_names=by_equal_names)
+    return [*told, *([copied] if copied else []), *smaller]
 
 
 def _told_of_records(images: BinaryImages, tick: Callable[[], None]) -> list[str]:

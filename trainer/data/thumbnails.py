@@ -10,40 +10,49 @@ from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from trainer.data.alike_pixels import is_copy
 from trainer.data.errors import UnreadableImage
 from trainer.data.few_colours import glance
 from trainer.data.image_files import FileImages, said
+from trainer.data.like_named import copies_by_equal_names
 
 _FOLDER = re.compile(rb"[_@~ -]?(?:thumb(?:nail)?s?|previews?|minis|tn)(?:[_-]?[0-9x]+)?[_@~]?", re.IGNORECASE)
 SMALLER = 2
 """Times that half of the others' files are longer: a class may be called so, of thumbs that are held up."""
+_WORD = rb"(?:(?:small|medium|thumb(?:nail)?|preview|mini)s?|low[-_ ]?res|low|web|min|resized|scaled|th|tn)"
 _SIZE = re.compile(
-    rb"(?P<of>.+?)(?:[-_. ](?:[0-9]{2,5}x[0-9]{2,5}|scaled|(?:small|medium|thumb(?:nail)?|preview|mini|lowres)s?|th|tn)"
-    rb"|(?P<apart>_[0-9]_[0-9]{3,4}_[a-z])|(?P<larger>@[234]x))",
+    rb"(?P<of>.+?)(?:(?: - |[-_. ])(?:[0-9]{2,5}x[0-9]{2,5}|" + _WORD + rb")"
+    rb"| ?[(](?:[0-9]{2,5} ?x ?[0-9]{2,5}|[^()0-9][^()]*)[)]"
+    rb"|(?P<apart>_[0-9]_[0-9]{3,4}_[a-z])|(?P<larger>@[234]x))"
+    rb"|(?:" + _WORD + rb"|s)[-_](?P<behind>.+)",
     re.IGNORECASE,
 )
 """Name of a smaller copy: that of a web page, of a microscope, of a library of photographs, where both are in folders
-`apart`, or that which the copy is `larger` than, for displays of more pixels."""
+`apart`, or that which the copy is `larger` than, for displays of more pixels. In brackets stand sizes by any word."""
+_UNIQUE = re.compile(rb"(?<=.)[-_ ]?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+"""What MetaXpress adds to each name, so that none is there twice."""
 LOOKED_AT = 16
-"""Pairs of which both images are read,"""
-SIDE = 16
-"""at so many points a side,"""
-ALIKE = 0.9
-"""which correlate so at least."""
+"""Pairs of which both images are read."""
 REMEDY = "they are taken as all images are; if that is not meant, put them into a folder beside those of the splits"
 
 
-def smaller_copies(images: FileImages, masks: Sequence[int], tick: Callable[[], None]) -> list[str]:
-    """What to say of smaller copies, but for the places of `masks`; `tick` is called for each image.
+def smaller_copies(
+    images: FileImages, masks: Sequence[int], tick: Callable[[], None], *, by_equal_names: bool
+) -> list[str]:
+    """What to say of smaller copies, but for the places of `masks`, and of copies `by_equal_names` in other folders,
+    which images of several classes may have; `tick` is called for each image.
 
     Raises:
         OSError: the disk does not give them.
     """
     in_folders = _in_folders(images, tick)
-    pairs = _by_name(images, {*masks, *np.flatnonzero(in_folders).tolist()}, tick)
-    return [words for words in (_told_of_folders(images, in_folders), _told_of_pairs(images, pairs, tick)) if words]
+    known = {*masks, *np.flatnonzero(in_folders).tolist()}
+    pairs = _by_name(images, known, tick)
+    told = [_told_of_folders(images, in_folders), _told_of_pairs(images, pairs, tick)]
+    if by_equal_names:
+        told.append(copies_by_equal_names(images, known | {small for small, _ in pairs}, REMEDY, tick))
+    return [words for words in told if words]
 
 
 def _in_folders(images: FileImages, tick: Callable[[], None]) -> NDArray[np.bool_]:
@@ -84,14 +93,15 @@ def _by_name(images: FileImages, known: set[int], tick: Callable[[], None]) -> l
     for place in range(len(images)):
         tick()
         folder, _, name = images.below(place).rpartition(b"/")
-        if place not in known and (found := _SIZE.fullmatch(os.path.splitext(name)[0])):
-            key = hash((b"" if found["apart"] else folder, bool(found["apart"]), found["of"]))
+        if place not in known and (found := _SIZE.fullmatch(_stem(name))):
+            of = found["of"] or found["behind"]
+            key = hash((b"" if found["apart"] else folder, bool(found["apart"]), of))
             wanted.setdefault(key, []).append((place, bool(found["larger"])))
     pairs: dict[int, int] = {}
     for place in range(len(images)) if wanted else ():
         tick()
         folder, _, name = images.below(place).rpartition(b"/")
-        stem = os.path.splitext(name)[0]
+        stem = _stem(name)
         for key in (hash((folder, False, stem)), hash((b"", True, stem))):
             for other, is_larger in wanted.get(key, ()):
                 small, large = (place, other) if is_larger else (other, place)
@@ -100,13 +110,19 @@ def _by_name(images: FileImages, known: set[int], tick: Callable[[], None]) -> l
     return sorted(pairs.items())
 
 
+def _stem(name: bytes) -> bytes:
+    """Of a file's name without its ending, and without what only tells it from all others."""
+    stem = os.path.splitext(name)[0]
+    return _UNIQUE.sub(b"", stem) if stem.count(b"-") >= 4 else stem
+
+
 def _told_of_pairs(images: FileImages, pairs: Sequence[tuple[int, int]], tick: Callable[[], None]) -> str | None:
     drawn = np.unique(np.linspace(0, len(pairs) - 1, min(LOOKED_AT, len(pairs)), dtype=np.int64)).tolist()
     alike = []
     for at in drawn:
         tick()
         with suppress(UnreadableImage):  # told where the image is read
-            if _is_copy(*(glance(images, place) for place in pairs[at])):
+            if is_copy(glance(images, pairs[at][0]), glance(images, pairs[at][1])):
                 alike.append(pairs[at])
     if not alike or 2 * len(alike) < len(drawn):
         return None
@@ -115,22 +131,3 @@ def _told_of_pairs(images: FileImages, pairs: Sequence[tuple[int, int]], tick: C
         f"{len(pairs):,} of {len(images):,} images look like smaller copies of others by their names, and {len(alike)} "
         f"of {len(drawn)} of them that were looked at by their pixels, first {small}, of {large}: {REMEDY}"
     )
-
-
-def _is_copy(small: NDArray[np.uint8], large: NDArray[np.uint8]) -> bool:
-    """Whether the one is the other with fewer pixels: of its form, or the middle of it."""
-    (height, width), (rows, columns) = small.shape[:2], large.shape[:2]
-    if height * width >= rows * columns:
-        return False
-    scale = min(rows / height, columns / width)
-    down, across = round(scale * height), round(scale * width)
-    top, left = (rows - down) // 2, (columns - across) // 2
-    one, other = _points(small), _points(large[top : top + down, left : left + across])
-    if one.std() < 1 or other.std() < 1:  # of one colour: alike to all of it
-        return False
-    return bool(np.corrcoef(one, other)[0, 1] >= ALIKE)
-
-
-def _points(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    grey = Image.fromarray(levels).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
-    return np.asarray(grey, dtype=np.float32).reshape(-1)

@@ -33,7 +33,9 @@ PERCENT = 100.5
 LEAST_OF_PERCENT = 50.0
 """if some are above this,"""
 LARGER = 2.0
-"""while the images are so many times as large,"""
+"""while images are so many times as large,"""
+OF_LARGER = 0.5
+"""those of so large a part of the boxes,"""
 FEWEST = 8
 """and boxes so many at least."""
 FEWEST_OVER = 3
@@ -103,6 +105,8 @@ class Given:
     """and in which others they may have been written."""
     extents: Boxes | None = None
     """Of the masks; NaN where an object has none that was looked at."""
+    of_lengths: NDArray[np.bool_] | None = None
+    """Which of these are of run lengths in a list."""
 
 
 def tell_of_boxes(given: Given, warn: Callable[[str], None]) -> None:
@@ -124,14 +128,17 @@ def _tell_of_fractions(given: Given, warn: Callable[[str], None]) -> None:
 
 
 def _tell_of_percent(given: Given, warn: Callable[[str], None]) -> bool:
-    """Warn of boxes that all lie within 0 and 100 of images that are larger."""
-    boxes = given.boxes[_has_area(given.boxes)]
-    if len(boxes) < FEWEST or not (boxes >= -1).all() or not LEAST_OF_PERCENT < boxes.max() <= PERCENT:
+    """Warn of boxes that all lie within 0 and 100 while most are of images that are larger."""
+    kept = _has_area(given.boxes)
+    boxes = given.boxes[kept]
+    if len(boxes) < FEWEST or not (boxes >= -1).all() or boxes.max() > PERCENT:
         return False
-    if given.sizes[given.images].min() < LARGER * 100:
+    are_large = given.sizes[given.images[kept]].min(axis=1) >= LARGER * 100
+    if are_large.sum() < FEWEST or are_large.mean() < OF_LARGER or boxes[are_large].max() <= LEAST_OF_PERCENT:
         return False
+    whose = "their images are" if are_large.all() else f"the images of {int(are_large.sum()):,} of them are"
     warn(
-        f"all {len(boxes):,} boxes of {given.whose} lie between 0 and 100, and their images are larger: are they "
+        f"all {len(boxes):,} boxes of {given.whose} lie between 0 and 100, and {whose} larger: are they "
         "percent of the image's sides, as Label Studio writes them? Boxes are read as pixels; multiply these by width "
         "and height and divide by 100"
     )
@@ -200,6 +207,8 @@ def _tell_of_masks_elsewhere(given: Given, warn: Callable[[str], None]) -> bool:
         if fits
         else f"are they {given.form}, in pixels of the image as it is?"
     )
+    if given.of_lengths is not None and given.of_lengths[looked[off]].any():
+        why = f"{why.removesuffix('?')}, or are the run lengths row by row, where COCO's go column by column?"
     where = said(given.names[int(given.images[looked[int(np.argmax(off))]])])
     warn(
         f"{count:,} of {len(looked):,} boxes of {given.whose} are elsewhere than their polygons or run lengths "

@@ -23,6 +23,8 @@ class Extents:
 
     def __init__(self) -> None:
         self._edges = array("f")
+        self.of_lengths = array("b")
+        """Whether each is of run lengths in a list, which programs that know no COCO write."""
         self._runs_left = MOST_RUNS
 
     def add(self, segmentation: Any) -> None:
@@ -34,6 +36,7 @@ class Extents:
         left, top, right, bottom = extent
         within = left >= -MOST and top >= -MOST and right <= MOST and bottom <= MOST
         self._edges.extend(extent if within else _NONE)
+        self.of_lengths.append(isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), list))
 
     def boxes(self) -> NDArray[np.float32]:
         """(k, 4): left, top, right, bottom; NaN for an object without a mask, or with one that was not looked at."""

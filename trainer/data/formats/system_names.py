@@ -7,9 +7,9 @@ none of them is gone into: a snapshot holds the whole disk once more.
 from __future__ import annotations
 
 _FOLDERS = (
-    # Synology, QNAP
+    # Synology, QNAP, Buffalo
     "@eaDir", "@tmp", "#recycle", "#snapshot", "@sharebin", "@Recycle", "@Recently-Snapshot", "@__thumb", ".@__thumb",
-    ".@upload_cache", "@Transcode",
+    ".@upload_cache", "@Transcode", "trashbox",
     # macOS
     "__MACOSX", ".AppleDouble", ".AppleDB", ".AppleDesktop", ".Spotlight-V100", ".Trashes", ".Trash", ".fseventsd",
     ".DocumentRevisions-V100", ".TemporaryItems", "Network Trash Folder", "Temporary Items",

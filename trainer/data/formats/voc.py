@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from barlow_lab.foreign_text import shown
 from barlow_lab.given_files import read_bytes, read_text
 from barlow_lab.specs.data_sets import VocSource
 from trainer.data.errors import DataError
@@ -59,6 +60,8 @@ class _Image:
     digest: bytes
     more_boxes: int
     """Objects that have several."""
+    of: str
+    """The image that it says it is of, without folder and ending; it is not looked up by that."""
 
 
 def open_voc(source: VocSource, split: str, *, tick: Callable[[], None], warn: Callable[[str], None]) -> AnnotatedFiles:
@@ -109,6 +112,7 @@ def open_voc(source: VocSource, split: str, *, tick: Callable[[], None], warn: C
     _tell_of_zeros(boxes, whose, warn)
     if more := sum(image.more_boxes for image in images):
         warn(f"{more:,} of {len(boxes):,} objects of {whose} have several <bndbox>, of which the first is read")
+    _tell_of_exchanged(listed, images, whose, warn)
     if images and not len(boxes):
         warn(
             f"no image of {whose} has an object: they are for pretraining alone. Is the export unfinished, complete it"
@@ -126,6 +130,25 @@ def _tell_of_zeros(boxes: NDArray[np.float32], whose: str, warn: Callable[[str],
             f"{count:,} of {len(boxes):,} boxes of {whose} begin at pixel 0; VOC counts from 1: does the file count "
             "from 0? Then all of its boxes are read one pixel too far left and up: add 1 to xmin, ymin, xmax and ymax "
             "(where xmax and ymax are the first pixel outside, to xmin and ymin alone)"
+        )
+
+
+def _tell_of_exchanged(
+    listed: list[tuple[str, str]], images: list[_Image], whose: str, warn: Callable[[str], None]
+) -> None:
+    """Warn of annotations whose `<filename>` is that of another image of the split."""
+    there = set(listed)
+    others = [
+        (name, image.of)
+        for (folder, name), image in zip(listed, images, strict=True)
+        if image.of != name and (folder, image.of) in there
+    ]
+    if others:
+        name, other = others[0]
+        warn(
+            f"{len(others):,} of {len(images):,} annotations of {whose} name another image of it in their <filename>, "
+            f"first {name}.xml, {shown(other)}: were images renamed and their annotations not? They are read for the "
+            "image of their own name"
         )
 
 
@@ -174,11 +197,16 @@ class _WithoutDoctype(ElementTree.TreeBuilder):
         raise DataError(f"it has a document type ({name}), and with it perhaps entities; annotations have none")
 
 
+def _bare(file: str) -> str:
+    """A file's name without its ending, if that is one of images."""
+    stem, ending = os.path.splitext(file)
+    return stem if ending[1:].lower().encode("utf-8", "surrogateescape") in ENDINGS else file
+
+
 def _hint(name: str) -> str:
     """What to say where the annotation of this name is not there, and the name is none as lists have them."""
     last = re.split(r"[/\\]", name)[-1]
-    stem, ending = os.path.splitext(last)
-    bare = stem if ending[1:].lower().encode("utf-8", "surrogateescape") in ENDINGS else last
+    bare = _bare(last)
     return "" if bare == name else f"; lists of VOC name images without folder and ending: {bare!r}, not {name!r}"
 
 
@@ -208,7 +236,8 @@ def _read(path: Path, name: str) -> _Image:
     if any(each.said_anew for each in objects):  # other scores of the same bytes: another data set
         digest.update(b"\0difficult in words")
     more = sum(len(element.findall("bndbox")) > 1 for element in root.iter("object"))
-    return _Image(int(height), int(width), objects, digest.digest(), more)
+    file = re.split(r"[/\\]", (root.findtext("filename") or "").strip())[-1]
+    return _Image(int(height), int(width), objects, digest.digest(), more, of=_bare(file))
 
 
 def _object(element: Any) -> _Object:
