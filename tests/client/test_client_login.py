@@ -198,7 +198,7 @@ def test_a_token_is_for_one_address_however_it_is_written() -> None:
         "http://lab.example.org.evil.example",
     ):
         assert token_store.token_for(other) is None
-    with pytest.raises(ApiError, match="not the address"):
+    with pytest.raises(ApiError, match="is no good"):
         token_store.token_for("http://lab.example.org:port")
 
 
