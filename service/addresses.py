@@ -8,6 +8,8 @@ from urllib.parse import unquote, unquote_to_bytes
 ENCODE = "python3 -c \"import getpass, urllib.parse as u; print(u.quote(getpass.getpass(), safe=''))\""
 """The command that asks for a password and prints it percent-encoded."""
 
+_SHOWN = 100
+"""Characters of what is no address, at most."""
 _HOST = r"(?:\[[0-9A-Za-z:.%]*\]|[^\s\[\]:@,]*)(?::[0-9]+)?"
 _HOSTS = re.compile(rf"{_HOST}(?:,{_HOST})*")
 
@@ -61,6 +63,14 @@ def refuse_secret(url: str) -> None:
             "it is shown to people, and is to have no user name, password, query or blank in it: https://HOST:PORT, or "
             "https://HOST:PORT/PATH"
         )
+
+
+def quoted(part: str, whole: str) -> str:
+    """Part of what a setting holds, for an error about it: nothing that drives a terminal, and nothing of what may hold
+    a password."""
+    if re.search(r"[@\uFE6B\uFF20]|%40", whole):
+        return "what it holds, with an @ in it and so not shown here,"
+    return ascii(part if len(part) <= _SHOWN else part[:_SHOWN] + "...")
 
 
 def without_user(url: str) -> tuple[str, str | None, str | None]:

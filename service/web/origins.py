@@ -19,6 +19,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from service.addresses import quoted
+
 HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing. Everything else is a write, with a body or without."""
 UNREADABLE = 400
@@ -124,8 +126,9 @@ def read_hosts(text: str, setting: str) -> list[str]:
     for part in said:
         if host_name(part) is None:
             raise ValueError(
-                f"{setting} lists names of hosts, separated by commas, like gpu-1,lab.example.org: {_shown(part)} is "
-                "none. Ports need not be said, and a pattern like *.example.org would let in names that are not yours"
+                f"{setting} lists names of hosts, separated by commas, like gpu-1,lab.example.org: "
+                f"{quoted(part, text)} is none. Ports need not be said, and a pattern like "
+                "*.example.org would let in names that are not yours"
             )
     return [name for part in said if (name := host_name(part))]
 
@@ -141,7 +144,7 @@ def read_origins(text: str, setting: str) -> list[str]:
         if _origin(part) is None:
             raise ValueError(
                 f"{setting} lists origins of pages, separated by commas, like https://pages.example.org or "
-                f"http://localhost:3000: {_shown(part)} is none. A path is no part of one, and * would let in "
+                f"http://localhost:3000: {quoted(part, text)} is none. A path is no part of one, and * would let in "
                 "everybody's pages"
             )
     return [origin for part in said if (origin := _origin(part))]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.settings import read_networks
 from service.web.origins import Names, Refusal, host_name, origin_of, read_hosts, read_origins
 
 NAMES = Names.of(
@@ -189,6 +192,26 @@ def test_a_setting_that_holds_no_name_is_refused(text: str) -> None:
 def test_a_setting_that_holds_no_origin_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="BARLOW_X_PAGES lists origins"):
         read_origins(f"https://good.example,{text}", "BARLOW_X_PAGES")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://u:S3cret@h.example",
+        "https://u:a,S3cret@h",
+        "u:S3cret%40h",
+        "u:S3cret\uff20h",
+        "good.example,u:S3cret@h",
+    ],
+)
+@pytest.mark.parametrize(
+    "read", [lambda text: read_hosts(text, "X"), lambda text: read_origins(text, "X"), read_networks]
+)
+def test_nothing_is_shown_of_a_setting_that_may_hold_a_password(read: Callable[[str], object], text: str) -> None:
+    with pytest.raises(ValueError, match="with an @ in it and so not shown here, is none") as caught:
+        read(text)
+    assert "S3cret" not in str(caught.value)
+    assert "u:a" not in str(caught.value)
 
 
 def test_one_spelling() -> None:
