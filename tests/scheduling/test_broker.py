@@ -83,6 +83,13 @@ def test_and_by_a_socket_of_a_folder(tmp_path: Path) -> None:
     assert "not reachable: ConnectionError" in str(Parts(settings)._ask_broker()["broker"].detail)
 
 
+@pytest.mark.parametrize("url", ["redis+socket:///run/redis.sock", "sentinel://:secret@127.0.0.1:1"])
+def test_what_the_queue_alone_can_read_is_not_called_away(url: str) -> None:
+    check = Parts(Settings(database_url="postgresql://unused", redis_url=url))._ask_broker()["broker"]
+    assert check.ok
+    assert check.detail.startswith("not asked: ")
+
+
 def test_without_redis_sending_fails_soon() -> None:
     app = make_celery(Settings(database_url="postgresql://unused", redis_url="redis://127.0.0.1:1/0"))
     started = time.monotonic()
