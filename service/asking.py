@@ -23,7 +23,7 @@ _NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class AnotherAccounts(httpx.ConnectError):
-    """The server on this machine is not this account's, as it is expected to be; nothing was sent to it."""
+    """The server on this machine is not known to be this account's, as it is expected to be; nothing was sent to it."""
 
 
 def client(url: str, *, ours: bool = False, same_account: bool = False, **options: Any) -> httpx.Client:
@@ -34,7 +34,8 @@ def client(url: str, *, ours: bool = False, same_account: bool = False, **option
     for them (http_proxy, https_proxy, all_proxy, no_proxy), unless the server is `ours`.
 
     With `same_account` a server on this machine is to be this account's: the kernel is asked whose it is when a
-    connection is there and nothing was sent, and requests raise AnotherAccounts.
+    connection is there and nothing was sent, and requests raise AnotherAccounts. One to a proxy is the proxy's, and is
+    let pass.
 
     Raises:
         httpx.InvalidURL: it is no address.
@@ -48,7 +49,7 @@ def client(url: str, *, ours: bool = False, same_account: bool = False, **option
             trust_env=False,
             verify=_certificates() if parsed.scheme == "https" else _NOBODY,
             proxy=proxy,
-            event_hooks={"request": [_look]} if same_account else None,
+            event_hooks={"request": [_look]} if same_account and proxy is None else None,
             **options,
         )
     except ImportError:

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+_TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
+"""By way of this process: /proc/net, which leads there, is hidden where /proc shows processes alone (subset=pid)."""
+_LINUX = os.uname().sysname == "Linux"
 _LISTENING = b" 00000000:0000 0A ", b" 00000000000000000000000000000000:0000 0A "
 """Of a row, whom it is connected to (nobody) and its state."""
 _ACCOUNT, _FILE = 7, 9
-_EVERY = ("0.0.0.0", "::", "::ffff:0.0.0.0")
+_EVERY_IPV4, _EVERY_IPV6 = ("0.0.0.0", "::ffff:0.0.0.0"), ("::",)
 _OWN = ("127.0.0.1", "::ffff:127.0.0.1", "::1")
 
 
@@ -39,32 +41,51 @@ def leads_here(host: str) -> bool:
 
 def listeners(port: int) -> set[int] | None:
     """The accounts that listen at a port of this machine, by whatever address and by IPv6 too; None where the kernel
-    does not say (it is no Linux)."""
-    rows = _listening_at(port)
-    return None if rows is None else {account for there, account in rows if there in _words(*_OWN, *_EVERY, port=port)}
+    does not say."""
+    try:
+        rows = _listening_at(port)
+    except OSError:
+        return None
+    counted = _words(*_OWN, *_EVERY_IPV4, *_EVERY_IPV6, port=port)
+    return {account for there, account in rows if there in counted}
 
 
 def answering(host: str, port: int) -> set[int] | None:
-    """The accounts whose listeners may be given a connection to this address of this machine; None as for `listeners`.
+    """The accounts whose listeners may be given a connection to this address of this machine; None: it is no Linux,
+    whose kernel says it.
 
     As the kernel does it: who listens at the very address gets all of them, and who listens at every address none. So
-    it is of no account here who listens at [::], for IPv6 alone or for both, beside a server at 127.0.0.1.
+    it is of no account here who listens at [::], for IPv6 alone or for both, beside a server at 127.0.0.1. By IPv4 who
+    listens at 0.0.0.0 goes before who listens at [::]: beside it the kernel lets another account listen there for IPv6
+    alone, and to who listens for both it prefers it.
+
+    Raises:
+        NotOurs: it is a Linux that hides who listens.
     """
-    rows = _listening_at(port)
-    if rows is None:
+    try:
+        rows = _listening_at(port)
+    except OSError as error:
+        _refuse_hidden(error, host, port)
         return None
-    exact = _words(*_spelled(host), port=port)
-    return {account for there, account in rows if there in exact} or {
-        account for there, account in rows if there in _words(*_EVERY, port=port)
-    }
+    spelled = _spelled(host)
+    by_ipv4 = len(spelled) > 1
+    for places in (spelled, _EVERY_IPV4 if by_ipv4 else _EVERY_IPV6, _EVERY_IPV6):
+        counted = _words(*places, port=port)
+        if found := {account for there, account in rows if there in counted}:
+            return found
+    return set()
 
 
 class NotOurs(ConnectionError):
-    """Where a server of this account is expected, another account listens."""
+    """Where a server of this account is expected, another account listens, or may: the kernel hides who does."""
 
 
 def is_of(account: int, host: str, port: int) -> bool:
-    """Whether this account alone answers there; also where the kernel does not say."""
+    """Whether this account alone answers there; also where it is no Linux.
+
+    Raises:
+        NotOurs: as for `answering`.
+    """
     there = answering(host, port)
     return there is None or there == {account}
 
@@ -75,7 +96,7 @@ def require_ours(host: str, port: int) -> None:
     What is elsewhere is let pass: its kernel is not asked.
 
     Raises:
-        NotOurs: says whose the port is, and the remedy.
+        NotOurs: says whose the port is, or why that is not known, and the remedy.
         ConnectionError: nobody listens there any more.
     """
     if not leads_here(host):
@@ -92,13 +113,43 @@ def require_connected_to_ours(connection: socket.socket) -> None:
         NotOurs, ConnectionError: as for `require_ours`.
     """
     (host, port), own = connection.getpeername()[:2], connection.getsockname()[:2]
-    if not leads_here(host):
+    if not _is_of_this_machine(connection):
         return
     # In this order: what nobody has accepted yet is of one who listens still, and so was seen to.
     there = answering(host, port)
     _refuse_others(there, host, port)
-    if there is not None and (accepted := _accepted_by((host, port), own)) is not None:
+    if there is None:
+        return
+    try:
+        accepted = _accepted_by((host, port), own)
+    except OSError as error:
+        _refuse_hidden(error, host, port)
+        return
+    if accepted is not None:
         _refuse_others({accepted}, host, port)
+
+
+def _is_of_this_machine(connection: socket.socket) -> bool:
+    """Whether a connection has led to this machine, by a network's address of it, too: a name may stand for one."""
+    peer = connection.getpeername()
+    if leads_here(peer[0]) or peer[0] == connection.getsockname()[0]:
+        return True
+    with socket.socket(connection.family) as tried:
+        try:
+            tried.bind((peer[0], 0, *peer[2:]))  # only addresses of this machine can be had
+        except OSError:
+            return False
+    return True
+
+
+def _refuse_hidden(error: OSError, host: str, port: int) -> None:
+    """Refuse a port of a Linux that does not say who listens there. Other systems have no such tables."""
+    if _LINUX:
+        raise NotOurs(
+            f"who listens at port {port} of {host} cannot be told, and nothing secret is sent there: {error.filename} "
+            f"cannot be read ({error.strerror}). Mount /proc whole where this runs, or let it be read (of systemd "
+            "ProcSubset=all, of a container or sandbox its /proc)"
+        )
 
 
 def _refuse_others(accounts: set[int] | None, host: str, port: int) -> None:
@@ -127,27 +178,32 @@ def _named(accounts: set[int]) -> str:
     return f" by another account (user id {', '.join(map(str, others))})" if others else ""
 
 
-def _listening_at(port: int) -> list[tuple[bytes, int]] | None:
-    """The rows of the kernel's tables of who listens at a port: at which address, and of which account."""
+def _listening_at(port: int) -> list[tuple[bytes, int]]:
+    """The rows of the kernel's tables of who listens at a port: at which address, and of which account.
+
+    Raises:
+        OSError: as for `_tables`.
+    """
     there = f":{port:04X} ".encode()
     found: list[tuple[bytes, int]] = []
-    try:
-        for rows in _tables():
-            for line in rows:
-                if not any(state in line for state in _LISTENING):
-                    # Who listens stands first. Of connections there may be very many, and each row costs.
-                    if found:
-                        break
-                elif there in line:
-                    row = line.split()
-                    found.append((row[1], int(row[_ACCOUNT])))
-    except FileNotFoundError:
-        return None
+    for rows in _tables():
+        for line in rows:
+            if not any(state in line for state in _LISTENING):
+                # Who listens stands first. Of connections there may be very many, and each row costs.
+                if found:
+                    break
+            elif there in line:
+                row = line.split()
+                found.append((row[1], int(row[_ACCOUNT])))
     return found
 
 
 def _accepted_by(server: tuple[str, int], client: tuple[str, int]) -> int | None:
-    """The account that has accepted a connection; None: nobody has yet, or it is closed again."""
+    """The account that has accepted a connection; None: nobody has yet, or it is closed again.
+
+    Raises:
+        OSError: as for `_tables`.
+    """
     ends = [
         _kernel_words(ours, server[1]) + b" " + _kernel_words(theirs, client[1]) + b" "
         for ours, theirs in zip(_spelled(server[0]), _spelled(client[0]), strict=True)
@@ -165,7 +221,7 @@ def _tables() -> Iterator[BinaryIO]:
     """Those of the connections of this machine, by IPv4 and by IPv6, behind their heads.
 
     Raises:
-        FileNotFoundError: it is no Linux.
+        OSError: it is no Linux, or one that hides them.
     """
     with _TABLES[0].open("rb") as rows:
         rows.readline()

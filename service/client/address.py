@@ -16,9 +16,10 @@ from service.loopback import leads_here
 
 DATA = Path(".barlow")
 _FILE = "endpoints.json"
+_STATE = "local.json"
 _HERE = "127.0.0.1"
 MAX_BYTES = 1 << 16
-"""Of the file of addresses. The folder may be anybody's."""
+"""Of a file of the folder, which may be anybody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,9 @@ class _Written:
 def connect(url: str | None, data: Path) -> Client:
     """A client of the API at `url`, or else of the stack whose `barlow up` runs on the directory `data`.
 
-    Its token is, whichever there is first: BARLOW_TOKEN, that of `barlow login`, that of the stack on `data`.
+    Its token is, whichever there is first: BARLOW_TOKEN, that of `barlow login`, that of the stack on `data`. Where the
+    address has the port of this account's stack on `data`, and its connection leads to this machine, none goes to
+    another account, also while the stack is away.
 
     Raises:
         Unreachable: there is no address, or it holds a password.
@@ -46,14 +49,17 @@ def connect(url: str | None, data: Path) -> Client:
         found = written.api
     token_store.canonical(found)
     own = written is not None and _is_own_stack(found, written)
+    same_account = _has_its_port(found, written, data)
     given = token_store.token_for(found, named=bool(url), ours=written is not None and written.ours)
     if given is not None:
         in_environment = given == os.environ.get(token_store.VARIABLE)
         source = token_store.VARIABLE if in_environment else "`barlow login`, which `barlow logout` removes"
-        return Client(found, given, same_account=own, remedy=f"that was the token of {source}; {_login(found)}")
+        return Client(
+            found, given, same_account=same_account, remedy=f"that was the token of {source}; {_login(found)}"
+        )
     kept = own_stack.read(data) if own else None
     if kept is None:
-        return Client(found, same_account=own, remedy=_login(found) + _or_from_its_folder(found))
+        return Client(found, same_account=same_account, remedy=_login(found) + _or_from_its_folder(found))
     said = f"that was the token in {data / own_stack.FILE}, and its stack runs with another one, BARLOW_ADMIN_TOKEN"
     return Client(found, kept, same_account=True, remedy=f"{said}; {_login(found)}")
 
@@ -69,6 +75,12 @@ def address(url: str | None, data: Path) -> str:
     return found
 
 
+def has_port_of_own_stack(url: str, data: Path) -> bool:
+    """Whether an address has the port of the API of this account's stack on `data`, so that no secret goes there to
+    another account."""
+    return _has_its_port(url, _written_if_any(data / _FILE), data)
+
+
 def _is_own_stack(found: str, written: _Written) -> bool:
     """Whether `found` is what this account's own `barlow up` has written."""
     # Of somebody else's folder neither the address nor the token means anything to us.
@@ -82,6 +94,31 @@ def _is_own_stack(found: str, written: _Written) -> bool:
     # In whatever way it is spelled: it leads to the same port of this machine, which may be another account's by now.
     same = (asked.scheme, asked.port) == (stack.scheme, stack.port) and leads_here(asked.host)
     return same and (stack.scheme, stack.host) == ("http", _HERE)
+
+
+def _has_its_port(found: str, written: _Written | None, data: Path) -> bool:
+    """Whether or not the stack runs, and whatever host it names: a name may lead here, which the connection tells."""
+    asked = httpx.URL(token_store.canonical(found))
+    return asked.scheme == "http" and (asked.port or 80) in (_written_port(written), _kept_port(data / _STATE))
+
+
+def _written_port(written: _Written | None) -> int | None:
+    try:
+        return httpx.URL(written.api).port or 80 if written is not None and written.ours else None
+    except httpx.InvalidURL:
+        return None
+
+
+def _kept_port(file: Path) -> int | None:
+    """The port that a stack of ours keeps for its API from one start to the next."""
+    try:
+        with open_regular(file, link=False) as opened:
+            if os.fstat(opened.fileno()).st_uid != os.geteuid():
+                return None
+            port = parse_json(read_at_most(opened, MAX_BYTES, file).decode("utf-8"))["ports"]["api"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return port if isinstance(port, int) else None
 
 
 def _login(url: str) -> str:

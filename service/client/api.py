@@ -42,6 +42,7 @@ _WAITS = (0.2, 0.5, 1.0, 2.0)  # seconds between the tries of one request
 _LATER = (502, 503, 504)
 _LONGEST_PAGE = 200
 _ADDRESS = "give its address by --url or BARLOW_URL"
+_IS_MEANT = "if the server there is meant, ask it from another folder than that of your stack, or with another --data"
 
 
 class ApiError(Exception):
@@ -308,7 +309,7 @@ class Client:
             except httpx.UnsupportedProtocol as error:
                 raise Unreachable(f"{self.url!r} is not the address of an API: {error}") from None
             except asking.AnotherAccounts as error:
-                raise ApiError(str(error)) from None
+                raise ApiError(f"{error}; {_IS_MEANT}") from None
             except httpx.RequestError as error:
                 if wait is None:
                     raise self._unreachable(error) from None
@@ -341,7 +342,7 @@ class Client:
                             headers["Last-Event-ID"] = message.id
                         yield message
             except asking.AnotherAccounts as error:
-                raise ApiError(str(error)) from None
+                raise ApiError(f"{error}; {_IS_MEANT}") from None
             except httpx.RequestError as error:
                 if failures == len(_WAITS):
                     raise self._unreachable(error) from None

@@ -13,7 +13,7 @@ import typer
 from service.api.roles import Role
 from service.api.token_views import TokenView, Whoami
 from service.client import token_store
-from service.client.address import DATA, address, connect
+from service.client.address import DATA, address, connect, has_port_of_own_stack
 from service.client.api import ApiError, Client, Unauthorized
 from service.client.main import Data, Url
 from service.client.terminal import say
@@ -61,7 +61,7 @@ def login(
             fg=typer.colors.YELLOW,
         )
     token = _read_token(token_file)
-    who = _check(found, token)
+    who = _check(found, token, same_account=has_port_of_own_stack(found, data))
     where = token_store.store(found, token)
     say(f"logged in at {found} as {who.name} ({who.role}); the token is in {where}")
     if os.environ.get(token_store.VARIABLE):
@@ -174,8 +174,8 @@ def _is_a_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _check(url: str, token: str) -> Whoami:
-    with Client(url, token) as client:
+def _check(url: str, token: str, *, same_account: bool) -> Whoami:
+    with Client(url, token, same_account=same_account) as client:
         try:
             return client.whoami()
         except Unauthorized as error:

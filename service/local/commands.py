@@ -96,7 +96,7 @@ def up(
             time.sleep(0.5)
     except KeyboardInterrupt:
         _line("stopping; running jobs write a checkpoint first")
-    except (RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError) as error:
         failed = True
         say_error(f"Error: {error}")
     finally:

@@ -326,7 +326,10 @@ def _address(url: SecretStr | None) -> str:
 
 def _taken(name: str, wanted: int, port: int) -> str:
     others = others_at(wanted)
-    warning = f". Nothing of yours is to ask there for {name} any more: it would show that account its token"
+    if name in _FIRST:
+        warning = f". Nothing of yours is to ask there for {name} any more: it would show that account its token"
+    else:
+        warning = f". The stack sends no password there; what else of yours asks for {name} is to ask at the new port"
     return f"port {wanted} is taken{others}; {name} gets {port}{warning if others else ''}"
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from barlow_lab.given_files import Refused
 from service.api.browser_views import Entry
-from service.client import browser, own_stack
+from service.client import browser, own_stack, token_store, tokens
 from service.client.address import connect
 from service.client.api import ApiError, Unauthorized, Unreachable
 from service.command import app
@@ -208,6 +208,97 @@ def test_it_goes_to_no_server_of_another_account(folder: Path, monkeypatch: pyte
                     with pytest.raises(ApiError, match=words):
                         ask()
         assert other.heard() == set()
+
+
+@needs_root
+@pytest.mark.parametrize("kept", ["in the environment", "by barlow login"])
+@pytest.mark.parametrize("file", ["local.json", "endpoints.json"])
+def test_no_token_goes_to_another_account_at_the_port_that_the_stack_had(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, config_home: Path, kept: str, file: str
+) -> None:
+    """It was stopped, or killed: its port is anybody's, by whatever name it is asked for and by any address."""
+    (folder / "endpoints.json").unlink()
+    with thief(host="0.0.0.0") as other:
+        state = {"ports": {"api": other.port}, "api": f"http://127.0.0.1:{other.port}"}
+        (folder / file).write_text(json.dumps(state))
+        monkeypatch.setattr(socket, "getaddrinfo", _lab_is_this_machine(socket.getaddrinfo))
+        for host in ("127.0.0.1", "localhost", "127.1", "0.0.0.0", "127.0.1.1", "lab", "lab-net"):
+            url = f"http://{host}:{other.port}"
+            if kept == "in the environment":
+                monkeypatch.setenv("BARLOW_TOKEN", "barlow_mine")
+            else:
+                token_store.store(url, "barlow_mine")
+            with connect(url, folder) as client:
+                assert client._http.headers["authorization"] == "Bearer barlow_mine"
+                with pytest.raises(
+                    ApiError, match=f"taken by another account \\(user id {OTHER}\\), and nothing secret"
+                ):
+                    client.whoami()
+        assert other.heard() == set()
+
+
+@needs_root
+def test_nor_by_login(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "endpoints.json").unlink()
+    monkeypatch.setattr(tokens, "_asks_for_none", lambda _: False)
+    with thief() as other:
+        (folder / "local.json").write_text(json.dumps({"ports": {"api": other.port}}))
+        url = f"http://localhost:{other.port}"
+        done = CliRunner().invoke(app, ["login", "--url", url, "--data", str(folder)], input="barlow_mine")
+        assert done.exit_code == 1
+        assert f"by another account (user id {OTHER})" in done.stderr
+        assert "from another folder than that of your stack, or with another --data" in done.stderr
+        assert other.heard() == set()
+
+
+def _own_address() -> str:
+    """One of this machine's in a network; where it is in none, one of loopback's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            asked.connect(("192.0.2.1", 9))  # chooses a way, and sends nothing
+        except OSError:
+            return "127.0.0.2"
+        return str(asked.getsockname()[0])
+
+
+def _lab_is_this_machine(real: Callable[..., Any]) -> Callable[..., Any]:
+    """As lines of /etc/hosts would have it."""
+    known = {"lab": "127.0.1.1", "lab-net": _own_address()}
+    return lambda host, *more, **options: real(known.get(host, host), *more, **options)
+
+
+@needs_root
+def test_what_is_not_at_the_port_of_the_stack_is_sent_its_token_whosever_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stacks of others, tunnels and engines are other accounts', and rightly so; so is what a folder of theirs says."""
+    monkeypatch.setenv("BARLOW_TOKEN", "barlow_mine")
+    with thief() as other:
+        state = folder / "local.json"
+        for port, account in ((other.port - 1, os.geteuid()), (other.port, NOBODY)):
+            state.write_text(json.dumps({"ports": {"api": port}}))
+            os.chown(state, account, -1)
+            with connect(f"http://127.0.0.1:{other.port}", folder) as client, pytest.raises(ApiError):
+                client.whoami()
+        assert any("barlow_mine" in words for words in other.heard())
+
+
+@pytest.mark.parametrize("said", ["", "[]", '{"ports": 1}', '{"ports": {"api": "x"}}', "[" * 50_000, "\xff"])
+def test_a_file_of_ports_that_is_none_holds_nobody(address: str, tmp_path: Path, said: str) -> None:
+    (tmp_path / "local.json").write_text(said, encoding="latin-1")
+    with connect(address, tmp_path) as client:
+        assert not client.same_account
+
+
+def test_a_proxy_on_the_way_to_another_machine_may_be_anybodys(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "local.json").write_text('{"ports": {"api": 8000}}')
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:3128")
+    with connect("http://lab.example.org:8000", folder) as client:
+        assert not client._http.event_hooks["request"]
+    with connect("http://127.0.0.1:8000", folder) as client:
+        assert client._http.event_hooks["request"]
 
 
 @pytest.mark.parametrize("token", [None, "barlow_mine"], ids=["no token", "a token of the environment"])

@@ -19,7 +19,7 @@ from service.local.ports import HOST, keep, port_or_free
 from service.local.process import Child
 from service.local.servers import Redis
 from service.local.stack import Stack
-from service.loopback import NotOurs, listeners, require_connected_to_ours
+from service.loopback import NotOurs, answering, listeners, require_connected_to_ours
 from service.settings import Settings
 from service.web.listening import bind
 
@@ -217,9 +217,12 @@ def test_a_stack_whose_port_is_another_accounts_now_takes_another_one_and_tells(
         ports = stack._load_state()["ports"]
         stack.stop()
     assert port not in ports.values()
+    then = {
+        "api": "Nothing of yours is to ask there for api any more: it would show that account its token",
+        "redis": "The stack sends no password there; what else of yours asks for redis is to ask at the new port",
+    }
     assert said == [
-        f"port {port} is taken by another account (user id {OTHER}); {name} gets {ports[name]}. Nothing of yours is to "
-        f"ask there for {name} any more: it would show that account its token"
+        f"port {port} is taken by another account (user id {OTHER}); {name} gets {ports[name]}. {then[name]}"
     ]
 
 
@@ -269,6 +272,25 @@ def test_a_server_starts_beside_another_account_that_listens_there_by_ipv6_alone
                 require_connected_to_ours(connection)
         finally:
             server.stop()
+
+
+@needs_root
+@needs_ipv6
+def test_a_server_at_all_addresses_is_ours_beside_another_account_that_has_those_of_ipv6() -> None:
+    with another_account("listens", "by IPv6 alone") as (port, _), bind("0.0.0.0", port) as server:
+        server.listen()
+        for host in (HOST, "::ffff:127.0.0.1"):
+            assert answering(host, port) == {os.geteuid()}
+        assert answering("::1", port) == {OTHER}
+        with socket.create_connection((HOST, port)) as connection:
+            require_connected_to_ours(connection)
+
+
+@needs_ipv6
+def test_who_listens_for_both_answers_by_both() -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as both:
+        for host in (HOST, "::1"):
+            assert answering(host, both.getsockname()[1]) == {os.geteuid()}
 
 
 def test_a_stack_keeps_its_ports_from_their_choice_to_its_end(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def run_script(prefix: list[str], script: str) -> str:
 _THIEF = """
 import os, socket, sys
 os.setuid(int(sys.argv[1]))
-server = socket.create_server(("127.0.0.1", int(sys.argv[2])))
+server = socket.create_server((sys.argv[3], int(sys.argv[2])))
 print(server.getsockname()[1], flush=True)
 while True:
     connection = server.accept()[0]
@@ -73,9 +73,9 @@ class Thief:
 
 
 @contextlib.contextmanager
-def thief(port: int = 0) -> Iterator[Thief]:
+def thief(port: int = 0, *, host: str = "127.0.0.1") -> Iterator[Thief]:
     """Another account that has taken a port of ours."""
-    command = [sys.executable, "-c", _THIEF, str(OTHER), str(port)]
+    command = [sys.executable, "-c", _THIEF, str(OTHER), str(port), host]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Thief(process)
