@@ -75,7 +75,7 @@ def test_the_fingerprint_of_a_list_is_of_names_sizes_and_classes(lists):
     ("a/abbey/one.jpg 12345678901234567890", "line 1: .* is no image"),
     ("../one.jpg 0", "names ../one.jpg, which is outside the folder of the images, .*/images; put it there, or name a"),
     ("/etc/one.jpg 0", "names /etc/one.jpg, which is outside the folder of the images"),
-    ("/a/abbey/one.jpg 0", "names /a/abbey/one.jpg, which is outside the folder of the images"),
+    ("/a/abbey/none.jpg 0", "names /a/abbey/none.jpg, which is outside the folder of the images"),
     ("a/../../train.csv 0", "outside the folder of the images"),
     ("file:///data/a/abbey/one.jpg 0", "names file:///data/a/abbey/one.jpg, an address; write the path of"),
     ("https://example.org/one.jpg 0", "an address; write the path"),
