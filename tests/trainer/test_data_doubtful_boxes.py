@@ -173,3 +173,34 @@ def test_coco_without_annotations_is_told_and_refused_where_objects_are_asked_fo
     for opener in (open_annotated, open_multi_label):
         with pytest.raises(DataError, match=r"split 'train' of data set 'mine' has no object in any of its 3 images"):
             test_data_coco.opened(tmp_path, opener, limit=1)
+
+
+@pytest.mark.parametrize("mask", [polygon, runs])
+def test_masks_that_are_boxes_once_more_are_told(tmp_path, mask):
+    many = [(x, y, x + 4, y + 3) for x in range(0, 25, 5) for y in range(0, 20, 4)]
+    (said,) = told(tmp_path / "all", [(sides(*each), mask(*each)) for each in many])
+    assert said.startswith(
+        "25 of 25 masks of instances_train2017.json are upright rectangles: were they made of boxes?"
+    )
+    others = [(sides(x, y, r, b), [[x, y, r, y, r, b - 1, x, b]]) for x, y, r, b in many]
+    assert told(tmp_path / "none", others) == []
+    assert told(tmp_path / "few", [(sides(*each), mask(*each)) for each in many[:19]]) == []
+    outlined = [(sides(*each), mask(*each)) for each in many[:22]] + others[22:]
+    assert told(tmp_path / "some", outlined) == []
+
+
+@pytest.mark.parametrize(
+    ("points", "is_one"),
+    [
+        ([1, 2, 5, 2, 5, 6, 1, 6], True),
+        ([5, 6, 1, 6, 1, 2, 5, 2, 5, 6], True),
+        ([1, 2, 5, 6, 5, 2, 1, 6], False),
+        ([1, 2, 5, 2, 5, 6], False),
+        ([1, 2, 5, 2, 5, 6, 1, 5], False),
+        ([1, 2, 3, 2, 5, 2, 5, 6, 1, 6], False),
+    ],
+)
+def test_upright_rectangles_are_four_corners_in_order(points, is_one):
+    extents = Extents()
+    extents.add([points])
+    assert list(extents.are_rectangles) == [is_one]

@@ -95,6 +95,7 @@ def open_coco(
         others=OF_SIDES,
         extents=found.extents.boxes()[by_image] if found.extents is not None else None,
         of_lengths=np.array(found.extents.of_lengths, dtype=np.bool_)[by_image] if found.extents is not None else None,
+        rectangles=np.array(found.extents.are_rectangles, dtype=np.bool_) if found.extents is not None else None,
     )
     tell_of_boxes(given, warn)
     tell_of_ignored(objects, found.categories.names, path.name, CROWDS, warn)

@@ -38,6 +38,10 @@ OF_LARGER = 0.5
 """those of so large a part of the boxes,"""
 FEWEST = 8
 """and boxes so many at least."""
+FEWEST_MASKS = 20
+"""Masks of which some can be said,"""
+OF_RECTANGLES = 0.9
+"""and the share of upright rectangles that objects of many shapes do not have."""
 FEWEST_OVER = 3
 """Boxes over the right or bottom edge alone that are no carelessness, if each lies as one that begins at its centre."""
 
@@ -107,6 +111,8 @@ class Given:
     """Of the masks; NaN where an object has none that was looked at."""
     of_lengths: NDArray[np.bool_] | None = None
     """Which of these are of run lengths in a list."""
+    rectangles: NDArray[np.bool_] | None = None
+    """Which objects have an upright rectangle for a mask."""
 
 
 def tell_of_boxes(given: Given, warn: Callable[[str], None]) -> None:
@@ -115,6 +121,7 @@ def tell_of_boxes(given: Given, warn: Callable[[str], None]) -> None:
         return
     _tell_of_fractions(given, warn)
     _tell_of_twice(given, warn)
+    _tell_of_rectangles(given, warn)
     if not _tell_of_masks_elsewhere(given, warn) and not _tell_of_percent(given, warn):
         _tell_of_another_form(given, warn)
 
@@ -124,6 +131,18 @@ def _tell_of_fractions(given: Given, warn: Callable[[str], None]) -> None:
         warn(
             f"{count:,} of {len(given.boxes):,} boxes of {given.whose} lie between 0 and 1: are they fractions of the "
             "image's sides? Boxes are read as pixels; multiply these by width and height"
+        )
+
+
+def _tell_of_rectangles(given: Given, warn: Callable[[str], None]) -> None:
+    """Warn of masks that are boxes once more, as programs write them that have boxes alone."""
+    if given.rectangles is None or given.extents is None:
+        return
+    masks, count = int(np.isfinite(given.extents).all(axis=1).sum()), int(given.rectangles.sum())
+    if masks >= FEWEST_MASKS and count >= OF_RECTANGLES * masks:
+        warn(
+            f"{count:,} of {masks:,} masks of {given.whose} are upright rectangles: were they made of boxes? Scores of "
+            "masks then judge boxes; leave masks out, or take annotations that have outlines"
         )
 
 
