@@ -35,7 +35,7 @@ def connect(url: str | None, data: Path) -> Client:
 
     Its token is, whichever there is first: BARLOW_TOKEN, that of `barlow login`, that of the stack on `data`. Where the
     address has the port of this account's stack on `data`, and its connection leads to this machine, none goes to
-    another account, also while the stack is away.
+    another account, also while the stack is away; nor does one where another account's file says the address.
 
     Raises:
         Unreachable: there is no address, or it holds a password.
@@ -49,7 +49,9 @@ def connect(url: str | None, data: Path) -> Client:
         found = written.api
     token_store.canonical(found)
     own = written is not None and _is_own_stack(found, written)
-    same_account = _has_its_port(found, written, data)
+    # Where another account's file chooses the address, a token that is kept for it is none for that account.
+    chosen_by_another = not url and written is not None and not written.ours
+    same_account = chosen_by_another or _has_its_port(found, written, data)
     given = token_store.token_for(found, named=bool(url), ours=written is not None and written.ours)
     if given is not None:
         in_environment = given == os.environ.get(token_store.VARIABLE)

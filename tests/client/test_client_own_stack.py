@@ -192,6 +192,19 @@ def test_a_file_that_is_none_does_not_matter_where_an_address_is_given(address: 
 
 
 @needs_root
+def test_no_kept_token_goes_to_another_account_whose_file_says_where(folder: Path, config_home: Path) -> None:
+    """As in a folder that is shared: a token is kept for a tunnel of that port, which is away now."""
+    with thief() as other:
+        address = f"http://127.0.0.1:{other.port}"
+        (folder / "endpoints.json").write_text(json.dumps({"api": address}))
+        os.chown(folder / "endpoints.json", NOBODY, NOBODY)
+        token_store.store(address, "barlow_mine")
+        with connect(None, folder) as client, pytest.raises(ApiError, match="taken by another account"):
+            client.whoami()
+        assert other.heard() == set()
+
+
+@needs_root
 @pytest.mark.parametrize("given", [False, True], ids=["its own token", "a token of the environment"])
 def test_it_goes_to_no_server_of_another_account(folder: Path, monkeypatch: pytest.MonkeyPatch, given: bool) -> None:
     """The stack was killed, its addresses still stand there, and somebody has taken the port."""
