@@ -276,7 +276,7 @@ def test_a_server_starts_beside_another_account_that_listens_there_by_ipv6_alone
 
 @needs_root
 @needs_ipv6
-def test_a_server_at_all_addresses_is_ours_beside_another_account_that_has_those_of_ipv6() -> None:
+def test_a_server_at_all_addresses_is_ours_beside_another_s_of_ipv6() -> None:
     with another_account("listens", "by IPv6 alone") as (port, _), bind("0.0.0.0", port) as server:
         server.listen()
         for host in (HOST, "::ffff:127.0.0.1"):
