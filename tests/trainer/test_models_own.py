@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import runs
 import torch
+from distributions import put_on_path
 
 from barlow_lab.specs import BackboneSpec, KnnSpec, SpecError
+from barlow_lab.specs.registered import BACKBONES
 from trainer.evaluation.backbone import open_backbone
 from trainer.failures import BadSpec, of_exception
 from trainer.models.backbones import build_backbone, empty_backbone
@@ -85,14 +87,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Put a distribution with the given entry points on the path."""
 
     def put(module: str, **entries: str) -> None:
-        site = tmp_path / f"site of {module}"
-        info = site / f"{module}-1.0.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-        lines = [f"{name} = {module}:{place}" for name, place in entries.items()]
-        (info / "entry_points.txt").write_text("\n".join(["[barlow_lab.backbones]", *lines]))
-        (site / f"{module}.py").write_text(NETWORK)
-        monkeypatch.syspath_prepend(site)
+        put_on_path(monkeypatch, tmp_path, module, NETWORK, BACKBONES, entries)
 
     return put
 

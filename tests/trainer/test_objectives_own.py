@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import runs
+from distributions import put_on_path
 
 from barlow_lab.specs import PretrainSpec, SpecError, canonical_json, digest, open_stored, parse_spec
+from barlow_lab.specs.registered import OBJECTIVES
 from trainer.failures import of_exception
 from trainer.objectives.base import build_objective
 from trainer.pretraining import pretrain
@@ -108,15 +110,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Put a distribution with the given entry points on the path."""
 
     def put(module: str, **entries: str) -> Path:
-        site = tmp_path / f"site of {module}"
-        info = site / f"{module}-1.0.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-        lines = [f"{name} = {module}:{place}" for name, place in entries.items()]
-        (info / "entry_points.txt").write_text("\n".join(["[barlow_lab.objectives]", *lines]))
-        (site / f"{module}.py").write_text(UNIFORMITY.replace("MODULE", module))
-        monkeypatch.syspath_prepend(site)
-        return site
+        code = UNIFORMITY.replace("MODULE", module)
+        return put_on_path(monkeypatch, tmp_path, module, code, OBJECTIVES, entries)
 
     return put
 
