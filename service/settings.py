@@ -100,8 +100,10 @@ class Settings(FromEnvironment):
     )
     runs_dir: Path = Field(Path("runs"), description="Run directories of all jobs; shared by API and workers")
 
-    api_host: str = "127.0.0.1"
-    api_port: int = Field(8000, ge=0, le=65535)
+    api_host: str = Field(
+        "127.0.0.1", description="Address that the API listens on; another than loopback asks for an admin_token"
+    )
+    api_port: int = Field(8000, ge=0, le=65535, description="Its TCP port; 0: a free one")
     api_port_shared: bool = Field(
         False, description="Another process of this account keeps the port and shares it, as `barlow up` does"
     )

@@ -268,7 +268,7 @@ class ProbesSpec(SpecModel):
     limit: int = Field(10_000, ge=1, description="Use the first N images of each split")
     size: int | None = Field(None, ge=8, le=1024, description="Side of an image in pixels; left out: views.size")
     k: int = Field(20, ge=1, description="Neighbours that vote")
-    temperature: float = Field(0.07, gt=0.0)
+    temperature: float = Field(0.07, gt=0.0, description="A neighbour of similarity s votes with weight exp(s / T)")
     epochs: int = Field(20, ge=1, le=1000, description="Of the linear classifier")
 
 
@@ -295,7 +295,9 @@ class RunSpec(SpecModel):
     """How the job is run. Nothing here changes its result, so the digest leaves it out."""
 
     priority: int = Field(0, ge=-100, le=100, description="Higher starts first")
-    labels: dict[LabelKey, Label] = Field(default_factory=dict, max_length=50)
+    labels: dict[LabelKey, Label] = Field(
+        default_factory=dict, max_length=50, description="Words of yours to find jobs by; tags of the run in MLflow"
+    )
     after: list[Text] = Field(default_factory=list, max_length=100, description="Ids or names of jobs to wait for")
     max_restarts: int = Field(3, ge=0, le=100, description="Retries after a crash; lost nodes are not counted")
     preemptible: bool = Field(
@@ -311,6 +313,6 @@ class RunSpec(SpecModel):
         description="Pretraining: run the network as it is written (off), compiled by torch (on), or as a short trial "
         "at the start finds faster (auto; on a CPU as it is written, in a resumed run as before)",
     )
-    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
-    record: RecordSpec = Field(default_factory=RecordSpec)
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec, description="When one is written, and kept")
+    record: RecordSpec = Field(default_factory=RecordSpec, description="How densely the run is recorded")
     published: PublishedSpec | None = Field(None, description="Published numbers to compare this job's with")

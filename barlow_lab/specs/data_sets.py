@@ -42,7 +42,7 @@ class _Source(SpecModel):
     lists: dict[Name, Path] = Field(
         default_factory=dict, description="Lists of labelled images by name, for semi-supervised training"
     )
-    description: Text = Field("", max_length=500)
+    description: Text = Field("", max_length=500, description="A line about it, for lists of data sets")
     value_range: ValueRange = Field(
         "dtype",
         description="Which value of an image file is white: the largest of its type, the one that the `file` names "
@@ -63,7 +63,7 @@ class _RecordsSource(_Source):
 class ImageFolderSource(_Source):
     """A tree ROOT/SPLIT/CLASS/IMAGE: ImageNet, Places205, or one's own."""
 
-    format: Literal["image_folder"]
+    format: Literal["image_folder"] = Field(description="How its files are laid out")
     splits: dict[Name, str] = Field(
         default_factory=dict, description="Folder of each split below root; left out: every folder, by its own name"
     )
@@ -72,7 +72,7 @@ class ImageFolderSource(_Source):
 class ImagesSource(_Source):
     """A folder of images without labels, flat or nested in any way, for pretraining."""
 
-    format: Literal["images"]
+    format: Literal["images"] = Field(description="How its files are laid out")
     splits: dict[Name, str] = Field(
         default_factory=lambda: {"train": "."},
         min_length=1,
@@ -90,7 +90,7 @@ class ImagesSource(_Source):
 class FileListSource(_Source):
     """Text files of lines `PATH CLASS_NUMBER`, as Places205 is published."""
 
-    format: Literal["file_list"]
+    format: Literal["file_list"] = Field(description="How its files are laid out")
     splits: dict[Name, str] = Field(min_length=1, description="List of each split, below root")
     images: str = Field("", description="Folder of the images below root")
 
@@ -98,26 +98,29 @@ class FileListSource(_Source):
 class INaturalistSource(_Source):
     """The competition's JSON files, as train2018.json, and the images they name."""
 
-    format: Literal["inaturalist"]
-    splits: dict[Name, str] = Field(default_factory=lambda: {"train": "train2018.json", "test": "val2018.json"})
+    format: Literal["inaturalist"] = Field(description="How its files are laid out")
+    splits: dict[Name, str] = Field(
+        default_factory=lambda: {"train": "train2018.json", "test": "val2018.json"},
+        description="JSON file of each split, below root",
+    )
 
 
 class CifarSource(_RecordsSource):
     """The binary version of CIFAR: data_batch_1.bin ... test_batch.bin, or train.bin and test.bin."""
 
-    format: Literal["cifar10", "cifar100"]
+    format: Literal["cifar10", "cifar100"] = Field(description="How its files are laid out")
 
 
 class Stl10Source(_RecordsSource):
     """The binary files of STL-10; splits train, test, and unlabeled for pretraining."""
 
-    format: Literal["stl10"]
+    format: Literal["stl10"] = Field(description="How its files are laid out")
 
 
 class VocSource(_Source):
     """VOCdevkit: FOLDER/JPEGImages, FOLDER/Annotations, FOLDER/ImageSets/Main/SET.txt; a split joins FOLDER/SETs."""
 
-    format: Literal["voc"]
+    format: Literal["voc"] = Field(description="How its files are laid out")
     splits: dict[Name, list[Annotated[str, Field(pattern=SET_PATTERN)]]] = Field(
         min_length=1, description="[VOC2007/trainval, ...] of each split"
     )
@@ -133,8 +136,8 @@ class CocoFiles(SpecModel):
 class CocoSource(_Source):
     """Images and instances in JSON, with polygons or run-length masks."""
 
-    format: Literal["coco"]
-    splits: dict[Name, CocoFiles] = Field(min_length=1)
+    format: Literal["coco"] = Field(description="How its files are laid out")
+    splits: dict[Name, CocoFiles] = Field(min_length=1, description="Files of each split")
 
 
 DataSource = Annotated[

@@ -35,22 +35,30 @@ class LarsSpec(OptimizerBase):
     (1/W of the true one): in true-gradient units they are 0.0048 / 32 and 1.5e-6 * 32.
     """
 
-    name: Literal["lars"] = "lars"
+    name: Literal["lars"] = Field("lars", description="Which optimizer this is")
     learning_rate: float = Field(0.2, gt=0.0, description="Rate of weight matrices and convolutions")
     bias_learning_rate: float = Field(0.0048 / 32, gt=0.0, description="Rate of biases and normalisation parameters")
-    momentum: float = Field(0.9, ge=0.0, lt=1.0)
-    weight_decay: float = Field(1.5e-6 * 32, ge=0.0)
-    trust_coefficient: float = Field(0.001, gt=0.0)
+    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="The default is the reference code's")
+    weight_decay: float = Field(
+        1.5e-6 * 32,
+        ge=0.0,
+        description="Of weight matrices and convolutions; the default is the paper's, by its 32 ranks",
+    )
+    trust_coefficient: float = Field(
+        0.001, gt=0.0, description="Length of a layer's update / length of its weights, at rate 1; the reference code's"
+    )
 
 
 class SgdSpec(OptimizerBase):
     """SGD with momentum; weight decay on weight matrices and convolutions only."""
 
-    name: Literal["sgd"]
-    learning_rate: float = Field(0.05, gt=0.0)
-    momentum: float = Field(0.9, ge=0.0, lt=1.0)
-    nesterov: bool = False
-    weight_decay: float = Field(1e-4, ge=0.0)
+    name: Literal["sgd"] = Field(description="Which optimizer this is")
+    learning_rate: float = Field(
+        0.05, gt=0.0, description="Peak rate; a usual one for 256 images, of no paper's run here"
+    )
+    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="Part of the last update that is taken again")
+    nesterov: bool = Field(False, description="Nesterov's momentum")
+    weight_decay: float = Field(1e-4, ge=0.0, description="Of weight matrices and convolutions")
 
 
 class AdamwSpec(OptimizerBase):
@@ -58,13 +66,12 @@ class AdamwSpec(OptimizerBase):
 
     running_averages: ClassVar[int] = 2
 
-    name: Literal["adamw"]
-    learning_rate: float = Field(1e-3, gt=0.0)
-    betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (
-        0.9,
-        0.999,
+    name: Literal["adamw"] = Field(description="Which optimizer this is")
+    learning_rate: float = Field(1e-3, gt=0.0, description="Peak rate; the default is torch's")
+    betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = Field(
+        (0.9, 0.999), description="How much the running averages of gradient and its square keep; torch's"
     )
-    weight_decay: float = Field(0.01, ge=0.0)
+    weight_decay: float = Field(0.01, ge=0.0, description="Of weight matrices and convolutions; the default is torch's")
 
 
 OptimizerSpec = Annotated[LarsSpec | SgdSpec | AdamwSpec, Field(discriminator="name")]

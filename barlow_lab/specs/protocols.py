@@ -39,7 +39,7 @@ COSINE = {"shape": "cosine"}
 class ScheduleSpec(SpecModel):
     """How the rate falls over a run: by a cosine to 0, or by a factor after given parts of it."""
 
-    shape: Literal["cosine", "steps"] = "cosine"
+    shape: Literal["cosine", "steps"] = Field("cosine", description="A cosine to 0, or drops by `factor`")
     after: list[float] = Field(
         default_factory=list, max_length=20, description="steps: parts of the run after which the rate falls, as 0.6"
     )

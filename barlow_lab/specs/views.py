@@ -26,25 +26,25 @@ class JitterSpec(SpecModel):
     What has a reach of 0 is left out.
     """
 
-    probability: Probability = 0.8
-    brightness: float = Field(0.4, ge=0.0, le=LARGEST_FACTOR)
-    contrast: float = Field(0.4, ge=0.0, le=LARGEST_FACTOR)
-    saturation: float = Field(0.2, ge=0.0, le=LARGEST_FACTOR)
-    hue: float = Field(0.1, ge=0.0, le=0.5)
+    probability: Probability = Field(0.8, description="How often it is applied")
+    brightness: float = Field(0.4, ge=0.0, le=LARGEST_FACTOR, description="Reach of the factor to each side of 1")
+    contrast: float = Field(0.4, ge=0.0, le=LARGEST_FACTOR, description="Reach of the factor to each side of 1")
+    saturation: float = Field(0.2, ge=0.0, le=LARGEST_FACTOR, description="Reach of the factor to each side of 1")
+    hue: float = Field(0.1, ge=0.0, le=0.5, description="Reach of the turn to each side, in whole turns")
 
 
 class BlurSpec(SpecModel):
     """Gaussian blur with a radius (standard deviation, pixels) drawn uniformly from the range."""
 
-    probability: Probability = 1.0
-    radius: tuple[Radius, Radius] = (0.1, 2.0)
+    probability: Probability = Field(1.0, description="How often it is applied")
+    radius: tuple[Radius, Radius] = Field((0.1, 2.0), description="Least and greatest standard deviation, in pixels")
 
 
 class SolarizeSpec(SpecModel):
     """Invert every 8-bit level at or above the threshold."""
 
-    probability: Probability = 0.0
-    threshold: int = Field(128, ge=0, le=255)
+    probability: Probability = Field(0.0, description="How often it is applied")
+    threshold: int = Field(128, ge=0, le=255, description="Lowest level that is inverted, of 0 to 255; Pillow's")
 
 
 class ViewSpec(SpecModel):
@@ -53,12 +53,12 @@ class ViewSpec(SpecModel):
     crop_scale: PositiveRange = Field((0.08, 1.0), description="Area of the random crop, as a fraction of the image")
     crop_ratio: PositiveRange = Field((3 / 4, 4 / 3), description="Width / height of the random crop")
     flip: Probability = Field(0.5, description="Horizontal flip")
-    jitter: JitterSpec = Field(default_factory=JitterSpec)
-    grayscale: Probability = 0.2
+    jitter: JitterSpec = Field(default_factory=JitterSpec, description="Colour jitter")
+    grayscale: Probability = Field(0.2, description="Grey levels in place of colours")
     channel_swap: Probability = Field(0.0, description="Random permutation of the colour channels")
     invert: Probability = Field(0.0, description="Negative of the image")
-    blur: BlurSpec = Field(default_factory=BlurSpec)
-    solarize: SolarizeSpec = Field(default_factory=SolarizeSpec)
+    blur: BlurSpec = Field(default_factory=BlurSpec, description="Gaussian blur")
+    solarize: SolarizeSpec = Field(default_factory=SolarizeSpec, description="Solarisation")
 
     @model_validator(mode="after")
     def _ranges(self) -> ViewSpec:
@@ -116,7 +116,11 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 class ViewsSpec(SpecModel):
     """Both view pipelines: a preset, with changes for both views, for view a, for view b, in that order."""
 
-    preset: Literal["barlow_twins", "small_images", "grayscale", "own_images"] = "barlow_twins"
+    preset: Literal["barlow_twins", "small_images", "grayscale", "own_images"] = Field(
+        "barlow_twins",
+        description="What `a` and `b` begin with: barlow_twins is the paper's, for 224 px; small_images for about "
+        "32 px; grayscale for images without colour; own_images for photographs that no single object fills",
+    )
     size: int = Field(224, ge=8, le=1024, description="Side of a view in pixels")
     engine: Literal["pillow", "batched"] = Field(
         "pillow",
@@ -124,8 +128,8 @@ class ViewsSpec(SpecModel):
         "for the whole batch on the device, from the same draws: less than half a level of 256 apart in the mean, and "
         "several times as many images a second from each core",
     )
-    a: ViewSpec
-    b: ViewSpec
+    a: ViewSpec = Field(description="The pipeline of one view: what it has other than the preset")
+    b: ViewSpec = Field(description="That of the other view; `both` changes both, before `a` and `b` do")
 
     @model_validator(mode="before")
     @classmethod

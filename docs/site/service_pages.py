@@ -50,7 +50,9 @@ def _route(method: str, path: str, route: Mapping[str, Any]) -> str:
         (code(one["name"]), one["in"], type_of(one["schema"], code), one.get("description", ""))
         for one in route.get("parameters", ())
     ]
-    given += [("", "body", f"{media}: {type_of(said['schema'], code)}", "") for media, said in body.items()]
+    given += [
+        ("", "body", f"{media}: {type_of(said['schema'], code)}", "What is submitted") for media, said in body.items()
+    ]
     answers = [(code(status), _said(status, said)) for status, said in route["responses"].items()]
     return (
         f"### {method} {path}\n\n{prose(route.get('description'))}{needs}"

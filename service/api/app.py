@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI, Request
 from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from barlow_lab.specs.common import NAME_PATTERN
 from barlow_lab.specs.kinds import KINDS
 from barlow_lab.specs.variation import variation_schema
 from service.api import auth, browsers, documentation, problems
@@ -138,7 +139,11 @@ def _document(app: FastAPI) -> None:
                 "required": ["name", "jobs"],
                 "additionalProperties": False,
                 "properties": {
-                    "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"},
+                    "name": {
+                        "type": "string",
+                        "pattern": NAME_PATTERN,
+                        "description": "Of the experiment, in MLflow, too; that of another one is refused",
+                    },
                     "jobs": {
                         "type": "object",
                         "minProperties": 1,

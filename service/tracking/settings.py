@@ -22,8 +22,8 @@ class TrackingSettings(FromEnvironment):
     mlflow_home: Path = Field(
         Path(tempfile.gettempdir()) / "barlow-mlflow", description="The home of the process, where nothing of yours is"
     )
-    mlflow_host: str = "127.0.0.1"
-    mlflow_port: int = Field(5000, ge=0, le=65535)
+    mlflow_host: str = Field("127.0.0.1", description="Address that MLflow listens on")
+    mlflow_port: int = Field(5000, ge=0, le=65535, description="Its TCP port; 0: a free one")
     mlflow_port_shared: bool = Field(
         False, description="Another process of this account keeps the port and shares it, as `barlow up` does"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -10,7 +11,9 @@ import pytest
 from api_kit import PRETRAIN, faults_of
 from sqlalchemy.orm import Session
 
+from service.api.routers import jobs as routers_of_jobs
 from service.database.tables import Job
+from service.settings import Settings
 
 IMAGES = {"size": 32, "resize": 32}
 TEXTURES = {"data": {"name": "textures"}, "images": IMAGES}
@@ -238,3 +241,16 @@ def test_what_is_compared_is_either_jobs_or_an_experiment(api: httpx.Client) -> 
     both = api.get("/compare", params={"job": list(ids.values()), "experiment": "row"})
     assert (both.status_code, list(faults_of(both))) == (422, ["job"])
     assert api.get("/compare", params={"experiment": "nobody's"}).status_code == 404
+
+
+def test_an_experiment_as_large_as_may_be_submitted_is_compared(
+    database: Settings, in_process: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routers_of_jobs, "LARGEST_EXPERIMENT", 1)
+    with in_process(database.model_copy(update={"max_experiment_jobs": 2})) as client:
+        experiment(client, {"knn": {"kind": "knn", **TEXTURES, **TRAINED}})
+        assert client.get("/compare", params={"experiment": "row"}).status_code == 200
+        client.post("/jobs?experiment=row", json=PRETRAIN | {"name": "more"})
+        refused = client.get("/compare", params={"experiment": "row"})
+        assert "more than 2 jobs" in faults_of(refused)["experiment"]
+        assert "BARLOW_MAX_EXPERIMENT_JOBS" in faults_of(refused)["experiment"]

@@ -147,6 +147,7 @@ def test_the_openapi_document_is_whole(api: httpx.Client) -> None:
     document = api.get(f"{ROOT}/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     operations = [op for path in document["paths"].values() for op in path.values()]
+    assert [op["operationId"] for op in operations if len(op["tags"]) != 1] == []
     ids = [op["operationId"] for op in operations]
     assert len(ids) == len(set(ids))
     assert {"submit_job", "list_jobs", "get_job", "cancel_job", "submit_experiment", "read_logs"} < set(ids)

@@ -12,10 +12,14 @@ from pathlib import Path
 
 import pytest
 from page_links import dead_links, prose
+from pydantic import SecretStr, TypeAdapter
 
+from barlow_lab.specs.data_sets import DataSource
 from barlow_lab.specs.kinds import KINDS
+from service.api.app import create_app
 from service.api.roles import LEAST_ROLE
 from service.settings import Settings
+from service.tracking.settings import TrackingSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(str(page.relative_to(ROOT)) for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
@@ -50,10 +54,25 @@ def test_the_site_has_every_page_once() -> None:
     assert sorted(listed) == PAGES
 
 
+def test_every_field_says_what_it_is() -> None:
+    """Of the specs of all kinds, of experiments, of datasets.yaml, and of the settings."""
+    asked = [TypeAdapter(model) for model in (*KINDS.values(), DataSource, Settings, TrackingSettings)]
+    schemas = [adapter.json_schema() for adapter in asked]
+    models = {name: model for schema in schemas for name, model in schema.get("$defs", {}).items()}
+    models |= {schema["title"]: schema for schema in schemas if "title" in schema}
+    nowhere = Settings(database_url=SecretStr("postgresql://nobody@localhost/nothing"))
+    models["ExperimentSpec"] = create_app(nowhere).openapi()["components"]["schemas"]["ExperimentSpec"]
+    assert {"PretrainSpec", "PclSpec", "ViewSpec", "CocoSource", "ExperimentSpec", "Settings"} <= set(models)
+    fields = ((name, field, said) for name, model in models.items() for field, said in model["properties"].items())
+    assert [f"{name}.{field}" for name, field, said in fields if not said.get("description")] == []
+
+
 def test_the_reference_pages_name_every_field_route_command_and_setting(tmp_path: Path) -> None:
     subprocess.run([sys.executable, ROOT / "docs/site/reference_pages.py", tmp_path], check=True, timeout=120)
     pages = {path.name: path for path in tmp_path.iterdir()}
     assert [link for path in pages.values() for link in dead_links(path)] == []
+    empty = [row for path in pages.values() for row in path.read_text().splitlines() if row.endswith("|  |")]
+    assert empty == []  # what each field, parameter, option and setting is
     for kind, model in KINDS.items():
         text = pages[f"kind-{kind}.md"].read_text()
         assert [name for name in model.model_fields if f"| `{name}` |" not in text] == []

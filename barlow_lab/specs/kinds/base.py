@@ -50,12 +50,14 @@ class JobSpec(SpecModel):
     headlines: ClassVar[Mapping[str, str]] = {}
     """Metrics that say most of such a job, what one looks for first in front, and a word for each."""
 
-    spec_version: Literal[1] = 1
+    spec_version: Literal[1] = Field(1, description="Version of the format of specs; there is one so far")
     name: Name | None = Field(None, description="Shown in lists; unique within an experiment")
-    data: DataSpec
-    seed: int = Field(0, ge=0, lt=2**31)
-    resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
-    run: RunSpec = Field(default_factory=RunSpec)
+    data: DataSpec = Field(description="The images; a name alone is `{name: NAME}`")
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Of all that is drawn: first weights, order of the images, distortions"
+    )
+    resources: ResourcesSpec = Field(default_factory=ResourcesSpec, description="What it occupies; not in the digest")
+    run: RunSpec = Field(default_factory=RunSpec, description="How it is run; not in the digest")
 
     def resolved(self) -> dict[str, Any]:
         """The whole spec with every default written out, ready for JSON."""

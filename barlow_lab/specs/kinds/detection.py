@@ -98,19 +98,22 @@ class DetectionSpec(FollowsProtocol, BackboneJudged):
         ),
     }  # fmt: skip
 
-    kind: Literal["detection"] = "detection"
-    protocol: Literal["voc-faster-rcnn-c4", "coco-mask-rcnn-c4"] = "voc-faster-rcnn-c4"
+    kind: Literal["detection"] = Field("detection", description="Which kind of job this is")
+    protocol: Literal["voc-faster-rcnn-c4", "coco-mask-rcnn-c4"] = Field(
+        "voc-faster-rcnn-c4", description="The values of what is left out, and the name of the scores"
+    )
     masks: bool = Field(False, description="Mask R-CNN: a mask for each box, too (instance segmentation)")
-    steps: int = Field(24_000, ge=1, le=10_000_000)
+    steps: int = Field(24_000, ge=1, le=10_000_000, description="Optimiser steps; left out: the protocol's")
     batch_size: int = Field(16, ge=1, description="Global batch, images")
     learning_rate: float = Field(0.1, gt=0.0, description="Peak rate, for this batch_size as it stands")
     schedule: ScheduleSpec = Field(
-        default_factory=lambda: ScheduleSpec(shape="steps", after=[18 / 24, 22 / 24], factor=0.1)
+        default_factory=lambda: ScheduleSpec(shape="steps", after=[18 / 24, 22 / 24], factor=0.1),
+        description="How the rate falls; left out: as the protocol's",
     )
     warmup_steps: int = Field(1000, ge=0, description="Linear warm-up from warmup_factor of the rate")
-    warmup_factor: float = Field(0.333, gt=0.0, le=1.0)
-    momentum: float = Field(0.9, ge=0.0, lt=1.0)
-    weight_decay: float = Field(1e-4, ge=0.0)
+    warmup_factor: float = Field(0.333, gt=0.0, le=1.0, description="Rate of the first step / peak rate")
+    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="Of SGD; the default is detectron2's")
+    weight_decay: float = Field(1e-4, ge=0.0, description="Of all parameters; the default is detectron2's")
     train_sides: list[Pixels] = Field(
         default_factory=lambda: list(range(480, 801, 32)), min_length=1, max_length=50,
         description="Short sides in pixels among which each training image draws one",
@@ -128,7 +131,7 @@ class DetectionSpec(FollowsProtocol, BackboneJudged):
     proposals_train: int = Field(2000, ge=1, description="Proposals an image after suppression, in training")
     proposals_test: int = Field(1000, ge=1, description="Proposals an image after suppression, in the test")
     evaluate_every_steps: int | None = Field(None, ge=1, description="Test also every N steps; left out: at the end")
-    precision: EvaluationPrecision = "fp32"
+    precision: EvaluationPrecision = Field("fp32", description="Of the network's products. fp64 is for tests")
 
     @property
     def score_names(self) -> tuple[str, ...]:

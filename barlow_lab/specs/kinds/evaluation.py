@@ -65,7 +65,7 @@ class BackboneJudged(KindSpec):
     run_by: ClassVar[str] = "trainer.evaluation.running:evaluate"
     takes_backbone: ClassVar[bool] = True
 
-    backbone_from: BackboneFrom
+    backbone_from: BackboneFrom = Field(description="Whose backbone is judged: exactly one source")
     backbone: BackboneSpec | None = Field(
         None, description="Architecture; with backbone_from.random, and with a backbone_from.file of bare weights"
     )
@@ -156,7 +156,9 @@ class BackboneJudged(KindSpec):
 class EvaluationSpec(BackboneJudged):
     """Fields of the evaluations that judge one feature vector an image."""
 
-    images: EvaluationImages = Field(default_factory=EvaluationImages)
+    images: EvaluationImages = Field(
+        default_factory=EvaluationImages, description="How an image is brought to the backbone"
+    )
     batch_size: int = Field(256, ge=1, description="Global batch: of the feature pass, and of the training if any")
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ class KnnSpec(EvaluationSpec):
         VIEW_WORDS, FROZEN_WORDS, "features: training images / slots x feature width x 4."
     )
 
-    kind: Literal["knn"] = "knn"
+    kind: Literal["knn"] = Field("knn", description="Which kind of job this is")
     k: int = Field(20, ge=1, description="Neighbours that vote; published rows use 20 and 200")
     temperature: float = Field(
         0.07, gt=0.0, description="A neighbour of similarity s votes with weight exp(s / T); published rows: 0.07, 0.1"

@@ -76,7 +76,7 @@ class LinearSpec(FollowsProtocol, EvaluationSpec):
         ),
     }  # fmt: skip
 
-    kind: Literal["linear"] = "linear"
+    kind: Literal["linear"] = Field("linear", description="Which kind of job this is")
     protocol: Literal["document", "cached-features", "places205", "inaturalist2018"] = Field(
         "document",
         description="`paper` is that of the Barlow Twins paper, and `document` its former name",
@@ -85,13 +85,17 @@ class LinearSpec(FollowsProtocol, EvaluationSpec):
             "default": "paper",
         },
     )
-    epochs: int = Field(100, ge=1, le=10_000)
+    epochs: int = Field(100, ge=1, le=10_000, description="Passes over the training images; left out: the protocol's")
     learning_rate: float = Field(0.3, gt=0.0, description="Peak rate for a batch of 256")
-    momentum: float = Field(0.9, ge=0.0, lt=1.0)
-    weight_decay: float = Field(1e-6, ge=0.0)
-    schedule: ScheduleSpec = Field(default_factory=ScheduleSpec)
+    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="Of SGD; left out: the protocol's")
+    weight_decay: float = Field(1e-6, ge=0.0, description="Of all of the classifier; left out: the protocol's")
+    schedule: ScheduleSpec = Field(
+        default_factory=ScheduleSpec, description="How the rate falls; left out: as the protocol's"
+    )
     augment: AugmentSpec | None = Field(default_factory=AugmentSpec, description="Null: with cached-features alone")
-    precision: EvaluationPrecision = "fp32"
+    precision: EvaluationPrecision = Field(
+        "fp32", description="Of the backbone's products; with cached-features always fp32. fp64 is for tests"
+    )
 
     @model_validator(mode="after")
     def _fits_protocol(self) -> LinearSpec:

@@ -49,8 +49,9 @@ class ProjectorSpec(SpecModel):
     """Linear-BN-ReLU for every width but the last, which is a bare Linear (Barlow Twins paper 2.2)."""
 
     widths: list[Annotated[int, Field(ge=2, le=65536), BeforeValidator(_leaves_a_pair)]] = Field(
-        default_factory=lambda: [8192, 8192, 8192], min_length=1, max_length=8
-    )
+        default_factory=lambda: [8192, 8192, 8192], min_length=1, max_length=8,
+        description="Features after each layer, the last one's being the embedding; the default is the paper's",
+    )  # fmt: skip
 
 
 class PretrainDataSpec(DataSpec):
@@ -102,14 +103,22 @@ class PretrainSpec(KindSpec):
         "12. objective: b x parameters for a momentum copy, and what it holds itself.",
     )
 
-    kind: Literal["pretrain"] = "pretrain"
-    data: PretrainDataSpec
-    views: ViewsSpec = Field(default_factory=lambda: ViewsSpec.model_validate({}))
-    backbone: BackboneSpec = Field(default_factory=BackboneSpec)
-    projector: ProjectorSpec = Field(default_factory=ProjectorSpec)
-    objective: ObjectiveSpec = Field(default_factory=BarlowTwinsSpec)
-    optimizer: OptimizerSpec = Field(default_factory=LarsSpec)
-    epochs: int = Field(1000, ge=1, le=100_000)
+    kind: Literal["pretrain"] = Field("pretrain", description="Which kind of job this is")
+    data: PretrainDataSpec = Field(description="The images; a name alone is `{name: NAME}`")
+    views: ViewsSpec = Field(
+        default_factory=lambda: ViewsSpec.model_validate({}), description="How the two views of an image are drawn"
+    )
+    backbone: BackboneSpec = Field(default_factory=BackboneSpec, description="The network that is pretrained")
+    projector: ProjectorSpec = Field(
+        default_factory=ProjectorSpec, description="The layers behind the backbone that make the embedding"
+    )
+    objective: ObjectiveSpec = Field(
+        default_factory=BarlowTwinsSpec, description="What of the embeddings is minimised; without a name barlow_twins"
+    )
+    optimizer: OptimizerSpec = Field(
+        default_factory=LarsSpec, description="How the gradient changes the parameters; without a name lars"
+    )
+    epochs: int = Field(1000, ge=1, le=100_000, description="Passes over the images; the default is the paper's")
     max_steps: int | None = Field(None, ge=1, description="Stop here if it comes before the last epoch")
     batch_size: Annotated[int, BeforeValidator(_leaves_a_gradient)] = Field(
         2048, ge=3, description="Global: the same curve on any number of ranks"

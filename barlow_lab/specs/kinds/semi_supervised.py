@@ -92,23 +92,26 @@ class SemiSupervisedSpec(FollowsProtocol, EvaluationSpec):
         "cosine": _semi_supervised("facebookresearch/barlowtwins, README and evaluate.py", COSINE, 0.005),
     }
 
-    kind: Literal["semi_supervised"] = "semi_supervised"
+    kind: Literal["semi_supervised"] = Field("semi_supervised", description="Which kind of job this is")
     protocol: Literal["document", "cosine"] = Field(
         "document",
         description="`paper` is that of the Barlow Twins paper, and `document` its former name",
         json_schema_extra={"enum": ["paper", "document", "cosine"], "default": "paper"},
     )
-    labels: LabelsSpec
-    epochs: int = Field(20, ge=1, le=10_000)
+    labels: LabelsSpec = Field(description="Which of the training labels are used: `{percent: 1}`, or a list")
+    epochs: int = Field(20, ge=1, le=10_000, description="Passes over the labelled images; left out: the protocol's")
     backbone_learning_rate: float = Field(0.002, ge=0.0, description="Peak rate of the backbone for a batch of 256")
     learning_rate: float = Field(0.5, gt=0.0, description="Peak rate of the classifier for a batch of 256")
-    momentum: float = Field(0.9, ge=0.0, lt=1.0)
-    weight_decay: float = Field(0.0, ge=0.0)
+    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="Of SGD; left out: the protocol's")
+    weight_decay: float = Field(0.0, ge=0.0, description="Of all parameters; left out: the protocol's")
     schedule: ScheduleSpec = Field(
-        default_factory=lambda: ScheduleSpec(shape="steps", after=[12 / 20, 16 / 20], factor=0.2)
+        default_factory=lambda: ScheduleSpec(shape="steps", after=[12 / 20, 16 / 20], factor=0.2),
+        description="How both rates fall; left out: as the protocol's",
     )
-    augment: AugmentSpec = Field(default_factory=AugmentSpec)
-    precision: EvaluationPrecision = "fp32"
+    augment: AugmentSpec = Field(
+        default_factory=AugmentSpec, description="What a training image goes through; left out: the protocol's"
+    )
+    precision: EvaluationPrecision = Field("fp32", description="Of the backbone's products. fp64 is for tests")
 
     @model_validator(mode="after")
     def _combinations(self) -> SemiSupervisedSpec:

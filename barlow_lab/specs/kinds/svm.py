@@ -51,13 +51,13 @@ class SvmSpec(FollowsProtocol, EvaluationSpec):
         )
     }
 
-    kind: Literal["svm"] = "svm"
-    protocol: Literal["voc07"] = "voc07"
+    kind: Literal["svm"] = Field("svm", description="Which kind of job this is")
+    protocol: Literal["voc07"] = Field("voc07", description="The values of what is left out, and the name of the score")
     costs: list[Annotated[float, Field(gt=0.0)]] = Field(
         default_factory=lambda: list(_VISSL_COSTS), min_length=1, max_length=50,
         description="Among which each class's C is chosen",
     )  # fmt: skip
-    folds: int = Field(3, ge=2, le=20)
+    folds: int = Field(3, ge=2, le=20, description="Of the cross-validation that chooses C")
 
     @property
     def score_names(self) -> tuple[str, ...]:

@@ -19,8 +19,12 @@ class BarlowTwinsSpec(ObjectiveBase):
         "2 x batch x d with several slots) for a dual one"
     )
 
-    name: Literal["barlow_twins"] = "barlow_twins"
-    lambda_: float = Field(0.0051, gt=0.0, alias="lambda")
+    name: Literal["barlow_twins"] = Field("barlow_twins", description="Which objective this is")
+    lambda_: float = Field(
+        0.0051, gt=0.0, alias="lambda",
+        description="Weight of what is off the diagonal; the default is the reference code's, for a last projector "
+        "width of 8192",
+    )  # fmt: skip
     form: LossFormOrAuto = Field(
         "auto",
         description="One of three exact ways to the same loss: `direct` holds the matrix of features, `dual` that of "

@@ -29,7 +29,7 @@ class PclSpec(ObjectiveBase):
         "keys and prototypes, all of which move with each step"
     )
 
-    name: Literal["pcl"]
+    name: Literal["pcl"] = Field(description="Which objective this is")
     temperature: float = Field(0.2, gt=0.0, description="Of InfoNCE, and the mean of the clusters' concentrations")
     momentum: float = Field(0.999, ge=0.0, lt=1.0, description="Of the network that makes keys and clusters")
     queue: int = Field(16384, ge=1, description="Former keys that are negatives; a multiple of batch_size")

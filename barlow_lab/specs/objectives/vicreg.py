@@ -20,7 +20,7 @@ class VicregSpec(ObjectiveBase):
     implementation: ClassVar[str] = "trainer.objectives.vicreg:Vicreg"
     memory_words: ClassVar[str] = "b x d^2, or where that is too large that / 8 or the slots if more"
 
-    name: Literal["vicreg"]
+    name: Literal["vicreg"] = Field(description="Which objective this is")
     invariance: float = Field(25.0, ge=0.0, description="Weight of the mean squared difference of the views")
     variance: float = Field(
         25.0,

@@ -51,7 +51,7 @@ _EXAMPLE = "2026-01-31T12:00:00Z"
 Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_with_offset)]
 
 LARGEST_EXPERIMENT = 500
-"""Jobs of an experiment that is compared as a whole: their specs and results are read for one answer."""
+"""Jobs of an experiment that any server compares as a whole: their specs and results are read for one answer."""
 
 _SUBMIT_BODY = {
     "requestBody": {
@@ -158,14 +158,18 @@ def list_attempts(job: JobDep, session: SessionDep) -> Attempts:
     return Attempts(items=[AttemptView.model_validate(row, from_attributes=True) for row in rows])
 
 
-@router.get(
-    "/compare", operation_id="compare_jobs", tags=["jobs"], responses=responses("not-found", "invalid-parameters")
-)
+@router.get("/compare", operation_id="compare_jobs", responses=responses("not-found", "invalid-parameters"))
 def compare_jobs(
     session: SessionDep,
+    settings: SettingsDep,
     job: Annotated[list[str] | None, Query(min_length=2, max_length=20, description="Ids of jobs")] = None,
     experiment: Annotated[
-        str | None, Query(max_length=100, description="In place of jobs: id or name of an experiment, all of its jobs")
+        str | None,
+        Query(
+            max_length=100,
+            description=f"In place of jobs: id or name of an experiment, all of its jobs, {LARGEST_EXPERIMENT} at "
+            "most, or as many as the server's BARLOW_MAX_EXPERIMENT_JOBS if that is more",
+        ),
     ] = None,
 ) -> Comparison:
     """Compare jobs: what they measured of which backbone beside what was published, and where their specs differ."""
@@ -175,9 +179,11 @@ def compare_jobs(
         return compare(session, [find_job(session, text) for text in job])
     assert experiment is not None
     of_it = select(Job).where(Job.experiment_id == find_experiment(session, experiment).id).order_by(Job.id)
-    jobs = session.scalars(of_it.limit(LARGEST_EXPERIMENT + 1)).all()
-    if len(jobs) > LARGEST_EXPERIMENT:
-        said = f"it has more than {LARGEST_EXPERIMENT} jobs; compare up to 20 of them by their ids"
+    largest = max(LARGEST_EXPERIMENT, settings.max_experiment_jobs)
+    jobs = session.scalars(of_it.limit(largest + 1)).all()
+    if len(jobs) > largest:
+        remedy = "compare up to 20 of them by their ids, or raise BARLOW_MAX_EXPERIMENT_JOBS"
+        said = f"it has more than {largest} jobs; {remedy}"
         raise invalid_parameter("experiment", said)
     return line_up(session, jobs)
 

@@ -30,7 +30,7 @@ from service.database.tables import Checkpoint, Correlation, Job, Metric
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["records"])
 
-Step = Annotated[int, Path(ge=0, lt=2**63)]
+Step = Annotated[int, Path(ge=0, lt=2**63, description="Step of the record, as the list of them says")]
 
 
 @router.get("/metrics", operation_id="list_metrics", responses=responses("not-found", "invalid-parameters"))
@@ -188,7 +188,7 @@ def list_checkpoints(
 )
 def download_checkpoint(
     job: JobDep,
-    checkpoint_id: Annotated[int, Path(ge=0, lt=2**63)],
+    checkpoint_id: Annotated[int, Path(ge=0, lt=2**63, description="Its `id` in the list of checkpoints")],
     session: SessionDep,
     settings: SettingsDep,
 ) -> FileResponse:
