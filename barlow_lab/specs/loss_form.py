@@ -12,7 +12,8 @@ good diagonal the second is at most N / d of the first, and below N = 0.75 d the
 Above, it vanishes as C nears the identity, and its digits in float32 with it. At that line the operations
 are equal, too.
 
-Tests: tests/specs/test_specs_loss_form.py; tests/trainer/test_objectives_precision.py for both sides of the line.
+Tests: tests/specs/test_specs_loss_form.py; for both sides of the line
+tests/trainer/objectives/test_objectives_precision.py.
 """
 
 from __future__ import annotations

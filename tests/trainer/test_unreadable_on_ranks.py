@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import runs
 import torch
+from evaluations_of_digits import context_in, spec_of
 from odd_trees import make_split
-from test_evaluation_runs import context_in, spec_of
 
 from barlow_lab.environment import RENDEZVOUS_FILE
 from barlow_lab.journal import read_events

@@ -4,9 +4,9 @@
 
 of the cross-correlation matrix C of two views over the batch of all ranks. Source: Zbontar et al. 2021
 (arXiv 2103.03230), equation 1. C: trainer.objectives.correlation. The ways to L: trainer.objectives.products.
-Tests, in tests/trainer: test_objectives_laws.py (a case by hand, finite differences, what changes nothing),
-test_objectives_forms.py (the three forms agree), test_objectives_precision.py (float32), `objective` in rank_laws.py
-(any number of ranks).
+Tests, in tests/trainer/objectives: test_objectives_laws.py (a case by hand, finite differences, what changes nothing),
+test_objectives_forms.py (the three forms agree), test_objectives_precision.py (float32); any number of
+ranks: `objective` in tests/support/rank_laws.py.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ The ranks share the search for the nearest centre, in blocks whose size does not
 in the order of the points, by no atomic operation. What is random is given by the caller.
 
 Shape suffixes: n points, d features, k clusters, b points of a block.
-Tests: tests/trainer/test_objectives_pcl.py, and for several ranks `pcl` in tests/trainer/rank_laws.py.
+Tests: tests/trainer/objectives/test_objectives_pcl.py, and for several ranks `pcl` in tests/support/rank_laws.py.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ N in all. With O = C without its diagonal, the loss and its gradient (trainer.ob
 
 Source: |X^T Y|^2 = <X X^T, Y Y^T> is the duality of Garrido et al. 2022 (arXiv 2206.02574). Which form is
 taken when, and why not the dual from N = 0.75 d on: barlow_lab.specs.loss_form.
-Tests: tests/trainer/test_objectives_forms.py; for several ranks `objective` in tests/trainer/rank_laws.py; float32
-against float64 in tests/trainer/test_objectives_precision.py.
+Tests: tests/trainer/objectives/test_objectives_forms.py; for several ranks `objective` in tests/support/rank_laws.py;
+float32 against float64 in tests/trainer/objectives/test_objectives_precision.py.
 
 Products are of float32 (or float64) operands, never of bfloat16 ones. Whether CUDA rounds those of float32 to TF32 is
 torch's setting, made in trainer.runtime.precision (set_products) for the whole run: only where the network's own

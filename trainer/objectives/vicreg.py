@@ -6,7 +6,7 @@
 with variances and covariances over the batch of all ranks, by N - 1. Source: Bardes, Ponce, LeCun 2022 (arXiv
 2105.04906), section 4.1, in the form of its reference code (facebookresearch/vicreg, main_vicreg.py): the distance is
 a mean over the d features as well, and v the mean of the two views.
-Tests: tests/trainer/test_objectives_vicreg.py, and for several ranks `vicreg` in tests/trainer/rank_laws.py.
+Tests: tests/trainer/objectives/test_objectives_vicreg.py, and for several ranks `vicreg` in tests/support/rank_laws.py.
 
 Shape suffixes: 2 views, N samples of all ranks, n of this one, d features, r of them in a shard.
 """

@@ -7,8 +7,8 @@ With gradient g, rate lr and weight decay d, the others decayed by 0:
            p = p - lr d p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + 1e-8)
 
 Sources: Sutskever et al. 2013 as torch.optim.SGD states it; AdamW arXiv 1711.05101, algorithm 2, with torch's decay
-lr d. Tests: tests/trainer/test_optim_lars.py (rates, groups, state, a step that is skipped), and over ranks
-tests/trainer/test_runtime_ranks.py.
+lr d. Tests: tests/trainer/optim/test_optim_lars.py (rates, groups, state, a step that is skipped), and over ranks
+tests/trainer/runtime/test_runtime_ranks.py.
 """
 
 from __future__ import annotations

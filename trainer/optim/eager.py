@@ -2,7 +2,7 @@
 
 The first call of a method as it comes imports torch._dynamo: as much CPU time as all else that a rank imports, and in
 the middle of a phase that has to speak up every now and then. No optimiser is compiled here. Tests:
-tests/trainer/test_optim_eager.py.
+tests/trainer/optim/test_optim_eager.py.
 """
 
 from __future__ import annotations

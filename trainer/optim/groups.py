@@ -1,7 +1,8 @@
 """Which parameters are decayed and adapted: decided by the type of the module that owns them.
 
 Source: facebookresearch/barlowtwins, main.py, leaves biases and the parameters of batch normalisation out of both by
-their one dimension; that would take in what transformers keep in other shapes. Tests: tests/trainer/test_optim_lars.py.
+their one dimension; that would take in what transformers keep in other shapes. Tests:
+tests/trainer/optim/test_optim_lars.py.
 """
 
 from __future__ import annotations

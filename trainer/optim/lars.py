@@ -1,6 +1,6 @@
 """LARS: layer-wise adaptive rate scaling (arXiv 1708.03888), with the arithmetic of the Barlow Twins reference.
 
-Tests: tests/trainer/test_optim_lars.py; the bits against a plain loop in tests/trainer/test_optim_lars_bits.py.
+Tests: tests/trainer/optim/test_optim_lars.py; the bits against a plain loop in test_optim_lars_bits.py beside it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ With s finished steps, a warm-up of w, T steps in all and the final fraction f:
 
 and the peak is learning_rate x batch_size / reference_batch_size. Source: Barlow Twins (arXiv 2103.03230) 2.2, and
 adjust_learning_rate of facebookresearch/barlowtwins, main.py: w = 10 epochs, f = 0.001, rates for 256 images. The
-cosine is that of SGDR (arXiv 1608.03983, equation 5) without restarts. Tests: tests/trainer/test_optim_lars.py.
+cosine is that of SGDR (arXiv 1608.03983, equation 5) without restarts. Tests: tests/trainer/optim/test_optim_lars.py.
 """
 
 from __future__ import annotations

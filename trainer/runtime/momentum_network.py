@@ -1,7 +1,7 @@
 """The momentum copy of a network: its parameters follow those of the network, its running statistics are its own.
 
 Source: the momentum update of MoCo (He et al. 2020, arXiv 1911.05722, equation 2). Tests:
-tests/trainer/test_objectives_contract.py.
+tests/trainer/objectives/test_objectives_contract.py.
 """
 
 from __future__ import annotations
