@@ -1,4 +1,5 @@
-"""What a pretraining run changes step by step: backbone, projector, optimiser; and the step itself."""
+"""What a pretraining run changes step by step: backbone, projector, parts of the objective, optimiser; and the step
+itself."""
 
 from __future__ import annotations
 
@@ -76,7 +77,13 @@ class TrainState:
             self.momentum_network = MomentumNetwork(self.model, self.objective.momentum)
         width = spec.projector.widths[-1]
         self.objective.begin(Run(spec.batch_size, width, spec.epochs, spec.seed, device, self._dtype))
+        parts = self.objective.parts
         self.groups: ParameterGroups = parameter_groups(self.model)
+        if parts is not None:
+            synchronise_batch_norm(parts).to(device, self._dtype).train()
+            of_parts = parameter_groups(parts)
+            self.groups = self.groups.beside(of_parts, constant=self.objective.constant_rate)
+            self.model["objective"] = parts
         self._network: Network = self._written
         self.choice = CompileChoice(False)
         """In which form the network runs."""
@@ -153,9 +160,10 @@ class TrainState:
         with torch.no_grad():
             z_2nd = torch.cat([self._embed(*piece) for piece in pieces], 1)
         terms = self.objective(*z_2nd.requires_grad_().unbind())
-        (gradient_2nd,) = torch.autograd.grad(terms.loss, z_2nd, scale)
+        torch.autograd.backward(terms.loss, scale)  # into the objective's own parts, too
+        assert z_2nd.grad is not None
         with self._statistics.held():
-            for piece, gradient_2md in zip(pieces, gradient_2nd.chunk(self._pieces, 1), strict=True):
+            for piece, gradient_2md in zip(pieces, z_2nd.grad.chunk(self._pieces, 1), strict=True):
                 torch.autograd.backward(self._embed(*piece), gradient_2md)
         return terms, z_2nd
 

@@ -29,15 +29,17 @@ class BackboneSizes:
 
 @dataclass(frozen=True, slots=True)
 class OnTop:
-    """Parameters of what a job puts on its backbone; `head` is None where that takes a number of classes not known."""
+    """Parameters of what a job puts on its backbone; `head` is None where that takes a number of classes not known,
+    `objective` are those that an objective trains itself."""
 
     projector: int = 0
     head: int | None = 0
+    objective: int = 0
 
     @property
     def total(self) -> int:
-        """Of both, as far as they are known."""
-        return self.projector + (self.head or 0)
+        """Of all, as far as they are known."""
+        return self.projector + (self.head or 0) + self.objective
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ def parameters(spec: Spec, backbone: BackboneSpec, classes: int | None = None) -
     sizes = _sizes(backbone)
     on_top = spec.put_on_top(sizes.features, classes)
     total = sizes.parameters + on_top.total
-    return Parameters(backbone=sizes.parameters, projector=on_top.projector, head=on_top.head, total=total)
+    return Parameters(backbone=sizes.parameters, **asdict(on_top), total=total)
 
 
 def memory(spec: Spec, backbone: BackboneSpec, classes: int | None = None, images: int | None = None) -> Memory:

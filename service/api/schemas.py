@@ -283,6 +283,7 @@ class Parameters(BaseModel):
         description="What an evaluation puts on the backbone: a classifier, or the heads of a detector; null while no "
         "node has said how many classes there are"
     )
+    objective: int = Field(description="What an objective trains itself: a predictor")
     total: int = Field(description="Of what is counted")
 
 

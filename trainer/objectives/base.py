@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from barlow_lab.specs import Fault, SpecError
 from barlow_lab.specs.objectives import ObjectiveBase
@@ -71,6 +71,9 @@ class Objective(ABC):
     What depends on nothing but the embeddings needs none of the hooks, and its batch may go through the network in
     pieces (`micro_batch`). The loop calls them, for every objective alike, in this order: `begin` once, then for each
     epoch `before_epoch` if `wants_images` says so, and for each step `before_step`, the objective itself, `after_step`.
+
+    It may have `parts` that are trained with the network, a predictor for one. They see the embeddings of the whole
+    batch in one call, also where that goes through the network in pieces: so they take nothing from `micro_batch`.
     """
 
     momentum: float | None = None
@@ -81,6 +84,13 @@ class Objective(ABC):
     off_diagonal_weight: float | None = None
     """By what the loss weighs the squared correlations of different features, where it does: so the record of the
     correlation matrix can tell how much of the loss they are."""
+    parts: nn.ModuleDict | None = None
+    """Modules that `begin` makes, on the CPU, from the run's seed (trainer.models.seeding), and `__call__` calls. The
+    loop moves them to device and dtype, puts them into optimiser and checkpoint beside backbone and projector, and sums
+    each rank's share of their gradient. Each call of a batch normalisation in them is by the rows of that call on all
+    ranks, so a view at a time has statistics of its own."""
+    constant_rate = False
+    """Whether `parts` keep the peak learning rate for the whole run, without warm-up and cosine."""
 
     def __init__(self, spec: Any) -> None:
         self.spec = spec
@@ -96,7 +106,7 @@ class Objective(ABC):
         """
 
     def begin(self, run: Run) -> None:  # noqa: B027 - a hook
-        """Take note of the run, and make the state that it begins with."""
+        """Take note of the run, and make the state that it begins with, and the `parts`."""
 
     def wants_images(self, epoch: int) -> bool:
         """Whether `before_epoch` is to be called; epochs count from 0."""

@@ -26,7 +26,8 @@ from trainer.optim.schedules import Schedule, rate_scale
 
 
 def build_optimizer(spec: PretrainSpec, groups: ParameterGroups) -> torch.optim.Optimizer:
-    """The optimiser over two groups, each with its `peak_lr`; every rate starts at 0 until `set_rates`.
+    """The optimiser over two groups, each with its `peak_lr`; every rate starts at 0 until `set_rates`. Two more, of
+    the constant parameters, where there are any.
 
     All of them leave parameters and state alone where their attribute `found_inf`, a device scalar, is 1.
     """
@@ -37,8 +38,12 @@ def build_optimizer(spec: PretrainSpec, groups: ParameterGroups) -> torch.optim.
         {"params": groups.matrices, "peak_lr": peak},
         {"params": groups.others, "peak_lr": others_peak, "weight_decay": 0.0},
     ]
+    if groups.constant_matrices or groups.constant_others:
+        of_constant = groups.constant_matrices, groups.constant_others
+        split += [{**like, "params": own, "constant": True} for like, own in zip(split, of_constant, strict=True)]
     if isinstance(given, LarsSpec):
-        split[1]["adapted"] = False
+        for others in split[1::2]:
+            others["adapted"] = False
         return Lars(
             split,
             lr=0.0,
@@ -59,7 +64,7 @@ def build_optimizer(spec: PretrainSpec, groups: ParameterGroups) -> torch.optim.
     )
     if given.momentum:
         # A first step skipped by found_inf would leave the buffers as uninitialised memory.
-        for parameter in (*groups.matrices, *groups.others):
+        for parameter in (parameter for group in sgd.param_groups for parameter in group["params"]):
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return sgd
 
@@ -77,9 +82,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
 
 
 def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, done: int) -> float:
-    """Set every group's rate for the update after `done` finished ones; returns the rate of the matrices."""
+    """Set every group's rate for the update after `done` finished ones, a constant one's to its peak; returns the rate
+    of the matrices."""
     fraction = schedule.fraction(done)
     for group in optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * fraction
+        group["lr"] = group["peak_lr"] * (1.0 if group.get("constant") else fraction)
     rate: float = optimizer.param_groups[0]["lr"]
     return rate

@@ -7,7 +7,7 @@ tests/trainer/optim/test_optim_lars.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -16,14 +16,25 @@ from torch.nn.modules.conv import _ConvNd
 @dataclass(frozen=True, slots=True)
 class ParameterGroups:
     """`matrices`: weights of linear maps, of attention's among them, and of convolutions. `others`: biases, parameters
-    of normalisation, and what is added or scaled as it is: class tokens, positions, layer scales."""
+    of normalisation, and what is added or scaled as it is: class tokens, positions, layer scales. The `constant` ones
+    are the same, but their rate does not follow the schedule."""
 
     matrices: list[nn.Parameter]
     others: list[nn.Parameter]
+    constant_matrices: list[nn.Parameter] = field(default_factory=list)
+    constant_others: list[nn.Parameter] = field(default_factory=list)
+
+    def beside(self, more: ParameterGroups, *, constant: bool) -> ParameterGroups:
+        """With the matrices and others of `more`, as `constant` ones or as such."""
+        if constant:
+            return ParameterGroups(self.matrices, self.others, more.matrices, more.others)
+        return ParameterGroups(self.matrices + more.matrices, self.others + more.others)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Tensors and numbers in each group, for the record of the run."""
+        """Tensors and numbers in each group, for the record of the run; constant ones where there are any."""
         groups = {"matrices": self.matrices, "others": self.others}
+        constant = {"constant_matrices": self.constant_matrices, "constant_others": self.constant_others}
+        groups |= {name: group for name, group in constant.items() if group}
         return {n: {"tensors": len(g), "parameters": sum(p.numel() for p in g)} for n, g in groups.items()}
 
 

@@ -245,7 +245,8 @@ class PretrainSpec(KindSpec):
 
     def put_on_top(self, features: int, classes: int | None) -> OnTop:
         widths = [features, *self.projector.widths]
-        return OnTop(projector=sum(a * b for a, b in pairwise(widths)) + sum(2 * hidden for hidden in widths[1:-1]))
+        projector = sum(a * b for a, b in pairwise(widths)) + sum(2 * hidden for hidden in widths[1:-1])
+        return OnTop(projector=projector, objective=self.objective.trained_numbers(widths[-1]))
 
     @property
     def memory_words(self) -> str:
@@ -256,7 +257,8 @@ class PretrainSpec(KindSpec):
         *hidden, last = self.projector.widths
         slots = self.resources.slots
         parameter, activation = parameter_bytes(self.precision), activation_bytes(self.precision)
-        parameters = sizes.parameters + self.put_on_top(sizes.features, classes).total
+        on_top = self.put_on_top(sizes.features, classes)
+        parameters = sizes.parameters + on_top.total
         view = sizes.view_bytes(self.views.size**2) * activation / 4
         piece = (self.micro_batch or self.batch_size) / slots
         views = 1 if self.objective.momentum_copy else 2
@@ -265,7 +267,7 @@ class PretrainSpec(KindSpec):
             activations += 2 * 2 * -(-self.batch_size // slots) * last * parameter
         held = self.objective.numbers_held(samples=self.batch_size, features=last, ranks=slots)
         if self.objective.momentum_copy:
-            held += parameters
+            held += parameters - on_top.objective
         kept = 0
         if self.objective.holds_all_images and images is not None:
             kept = min(images, self.data.limit or images)

@@ -35,6 +35,10 @@ class ObjectiveBase(SpecModel, ABC):
         run asks again when it has opened its data."""
         return {}
 
+    def trained_numbers(self, features: int) -> int:
+        """Parameters that it trains itself, beside backbone and projector, at embeddings of width `features`."""
+        return 0
+
     @abstractmethod
     def numbers_held(self, *, samples: int, features: int, ranks: int) -> int:
         """Most numbers that a rank holds at once for it beside its embeddings and their gradient: N = `samples` of all

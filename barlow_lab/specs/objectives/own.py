@@ -102,6 +102,9 @@ def judged(
         held = spec.numbers_held(samples=batch_size, features=width, ranks=ranks)
         if not isinstance(held, int) or held < 0:
             raise ValueError(f"numbers_held gives {held!r}, not a number of numbers")
+        trained = spec.trained_numbers(width)
+        if not isinstance(trained, int) or trained < 0:
+            raise ValueError(f"trained_numbers gives {trained!r}, not a number of numbers")
         return {str(field): str(said) for field, said in found.items()}
     except Exception as error:
         if (entry := registered(OBJECTIVES).get(spec.name)) is None:
