@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import runs
 import torch
-from test_train_state_steps import built, views
 from torch import Tensor, nn
+from train_states import built, views
 
 from barlow_lab.specs import VicregSpec, parse_spec
 from barlow_lab.specs.slot_memory import BackboneSizes
