@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 CONTENTS = {
-    "Use": ("Start here <README>", "docs/experiments", "docs/data-sets", "docs/backbones", "docs/http", "docs/mlflow"),
+    "Use": (
+        "Start here <README>",
+        "docs/service",
+        "docs/trainer",
+        "docs/specs",
+        "docs/experiments",
+        "docs/data-sets",
+        "docs/backbones",
+        "docs/http",
+        "docs/mlflow",
+    ),
     "Methods": ("docs/objective", "docs/evaluation", "docs/performance", "docs/glossary"),
     "Reference": (),
     "Operate": ("docs/operations", "docs/reliability", "SECURITY", "CHANGELOG"),

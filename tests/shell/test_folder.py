@@ -31,7 +31,7 @@ def _run(folder: Path, *command: str | Path) -> str:
 
 
 def test_the_trainer_by_hand_and_its_ranks(tmp_path: Path) -> None:
-    """The commands of the README, from a folder that has modules of all names."""
+    """The commands of docs/trainer.md, from a folder that has modules of all names."""
     folder = foreign_shell.make_folder(tmp_path / "theirs")
     (folder / "spec.yaml").write_text(SPEC)
     said = _run(folder, BIN / "barlow-train", "spec.yaml", "--run-dir", "runs", "--ranks", "2")
