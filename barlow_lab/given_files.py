@@ -34,7 +34,7 @@ _KINDS = (
 )
 
 
-class Refused(OSError):
+class RefusedFile(OSError):
     """A file that is there and is not read: it is no regular one, too large, or leads out of its root."""
 
     def __init__(self, path: str, why: str) -> None:
@@ -48,7 +48,8 @@ def open_regular(path: str | bytes | Path, *, within: Path | None = None, link: 
     """Open a regular file to be read, buffered as `open` does; links are followed, `within` or anywhere.
 
     Raises:
-        Refused: it is a folder, a named pipe, a socket or a device, leads out of `within`, or without `link` is one.
+        RefusedFile: it is a folder, a named pipe, a socket or a device, leads out of `within`, or is a
+            link without `link`.
         OSError: it is not there, or may not be read.
     """
     descriptor = open_descriptor(path, within=within, link=link)
@@ -70,9 +71,9 @@ def open_descriptor(path: str | bytes | Path, *, within: Path | None = None, lin
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | follow)
     except OSError as error:
         if error.errno == errno.ELOOP and not link:
-            raise Refused(name, "it is a link, and the file itself is expected") from error
+            raise RefusedFile(name, "it is a link, and the file itself is expected") from error
         if error.errno == errno.ENXIO:  # of a socket
-            raise Refused(name, "it is a socket or a device, and a regular file is expected") from error
+            raise RefusedFile(name, "it is a socket or a device, and a regular file is expected") from error
         raise
     try:
         _check(os.fstat(descriptor).st_mode, name)
@@ -86,14 +87,14 @@ def checked(path: Path, *, within: Path | None = None, most: int | None = None) 
     """The same for a library that opens by name: the path to give it, links resolved.
 
     Raises:
-        Refused: it has more than `most` bytes.
+        RefusedFile: it has more than `most` bytes.
         OSError: as `open_regular`.
     """
     found = _resolved(path) if within is None else inside(path, within)
     status = found.stat()
     _check(status.st_mode, str(path))
     if most is not None and status.st_size > most:
-        raise Refused(str(path), f"it is larger than {most:,} bytes")
+        raise RefusedFile(str(path), f"it is larger than {most:,} bytes")
     return found
 
 
@@ -101,12 +102,12 @@ def inside(path: Path, root: Path) -> Path:
     """`path` with its links resolved, which must lead to somewhere below `root`.
 
     Raises:
-        Refused: they do not.
+        RefusedFile: they do not.
         OSError: there is nothing.
     """
     found = _resolved(path)
     if not found.is_relative_to(root.resolve()):
-        raise Refused(str(path), f"it leads out of {shown(str(root))}; put the file itself there, not a link to it")
+        raise RefusedFile(str(path), f"it leads out of {shown(str(root))}; put the file itself there, not a link to it")
     return found
 
 
@@ -114,7 +115,7 @@ def read_bytes(path: str | bytes | Path, *, most: int, within: Path | None = Non
     """All of a regular file of at most `most` bytes.
 
     Raises:
-        Refused: it is larger.
+        RefusedFile: it is larger.
         OSError: as `open_regular`.
     """
     with open_regular(path, within=within) as file:
@@ -125,11 +126,11 @@ def read_at_most(file: BinaryIO, most: int, path: str | bytes | Path) -> bytes:
     """What is left of an open file, if that is at most `most` bytes.
 
     Raises:
-        Refused: it is more.
+        RefusedFile: it is more.
     """
     raw = file.read(most + 1)
     if len(raw) > most:
-        raise Refused(os.fsdecode(path), f"it is larger than {most:,} bytes")
+        raise RefusedFile(os.fsdecode(path), f"it is larger than {most:,} bytes")
     return raw
 
 
@@ -208,4 +209,4 @@ def _resolved(path: Path) -> Path:
 def _check(mode: int, name: str) -> None:
     if not stat.S_ISREG(mode):
         what = next((said for is_kind, said in _KINDS if is_kind(mode)), "no regular file")
-        raise Refused(name, f"it is {what}, and a regular file is expected")
+        raise RefusedFile(name, f"it is {what}, and a regular file is expected")

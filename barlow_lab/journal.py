@@ -26,7 +26,7 @@ Kind = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class JournalEvent:
     """One journal line. `at` is seconds since the epoch; `offset` is the byte after the line."""
 
     seq: int
@@ -96,7 +96,7 @@ class Journal:
         os.close(self._fd)
 
 
-def read_events(path: Path, offset: int = 0, limit: int | None = None) -> Iterator[Event]:
+def read_events(path: Path, offset: int = 0, limit: int | None = None) -> Iterator[JournalEvent]:
     """Whole lines of the journal from byte `offset`, at most `limit` of them; nothing if there is no file yet.
 
     Raises:
@@ -117,4 +117,4 @@ def read_events(path: Path, offset: int = 0, limit: int | None = None) -> Iterat
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise ValueError(f"{path}: byte {offset} does not begin a journal event: {error}") from error
             offset += len(raw)
-            yield Event(**fields, data=line, offset=offset)
+            yield JournalEvent(**fields, data=line, offset=offset)

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from barlow_lab.foreign_text import shown
-from barlow_lab.given_files import Refused, inside
+from barlow_lab.given_files import RefusedFile, inside
 from barlow_lab.specs import BackboneFrom
 from barlow_lab.specs.backbone_inputs import backbone_input
 
@@ -36,7 +36,7 @@ def backbone_on_host(source: BackboneFrom, root: Path | None) -> dict[str, str] 
         return {"folder": str(root)}
     try:
         path = inside(root / name, root)
-    except Refused as error:
+    except RefusedFile as error:
         raise ValueError(
             f"{shown(name)} leads out of BARLOW_BACKBONES_DIR; put the file itself there, not a link to it"
         ) from error

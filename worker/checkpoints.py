@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, aliased
 
 from barlow_lab.run_folder import attempt_folders, checkpoint_folders
 from barlow_lab.specs import open_stored
-from barlow_lab.specs.retention import Place, Recorded, retained, superfluous
+from barlow_lab.specs.retention import CheckpointPlace, Recorded, retained, superfluous
 from service.database.tables import Attempt, Checkpoint, Job, Watermark
 from service.ledger.states import AttemptState, JobState
 from service.recording import POSTGRES
@@ -32,9 +32,9 @@ class Needed:
         return self.whole or row.step in self.steps
 
 
-def place(row: Checkpoint) -> Place:
+def place(row: Checkpoint) -> CheckpointPlace:
     """Where the checkpoint of this row stands in its run."""
-    return Place(row.attempt, row.step)
+    return CheckpointPlace(row.attempt, row.step)
 
 
 def recorded(session: Session, job: Job) -> Sequence[Checkpoint]:
@@ -63,7 +63,7 @@ def doomed(session: Session, job: Job, run: Path) -> list[Path]:
     marked = select(Checkpoint.attempt, Checkpoint.step).where(
         Checkpoint.job_id == job.id, Checkpoint.kind != "backbone", Checkpoint.deleted_at.is_not(None)
     )
-    going = {Place(*found) for found in session.execute(marked)}
+    going = {CheckpointPlace(*found) for found in session.execute(marked)}
     rows = recorded(session, job)
     if not needed_of(session, job, rows).whole:
         behind = _recorder_is_at(session, job)
@@ -132,8 +132,8 @@ def _recorder_is_at(session: Session, job: Job) -> float:
     return float("inf") if mark.complete else mark.position.get("attempt", 1)
 
 
-def _on_disk(run: Path) -> dict[Place, Path]:
-    return {Place(*at): folder for at, folder in checkpoint_folders(run).items()}
+def _on_disk(run: Path) -> dict[CheckpointPlace, Path]:
+    return {CheckpointPlace(*at): folder for at, folder in checkpoint_folders(run).items()}
 
 
 def _leftovers(run: Path, live: int | None) -> list[Path]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownDataSet:
     """A data set that goes by this name everywhere."""
 
     classes: int
@@ -20,23 +20,29 @@ class Known:
 _VOC = "public at host.robots.ox.ac.uk/pascal/VOC; the images are from Flickr"
 
 KNOWN = {
-    "imagenet": Known(
+    "imagenet": KnownDataSet(
         1000,
         "on request at image-net.org (ILSVRC2012), for non-commercial research only: its terms gate the download",
         {1: ("1percent.txt", 12_811), 10: ("10percent.txt", 128_116)},  # google-research/simclr, imagenet_subsets
     ),
-    "places205": Known(205, "to be had at places.csail.mit.edu, under the terms of that site"),
-    "inaturalist2018": Known(
+    "places205": KnownDataSet(205, "to be had at places.csail.mit.edu, under the terms of that site"),
+    "inaturalist2018": KnownDataSet(
         8142,
         "public at github.com/visipedia/inat_comp (2018), for non-commercial research; each image has its own licence",
     ),
-    "cifar10": Known(10, "public at cs.toronto.edu/~kriz/cifar.html: the binary version, cifar-10-binary.tar.gz"),
-    "cifar100": Known(100, "public at cs.toronto.edu/~kriz/cifar.html: the binary version, cifar-100-binary.tar.gz"),
-    "stl10": Known(10, "public at cs.stanford.edu/~acoates/stl10: stl10_binary.tar.gz; its images are from ImageNet"),
-    "voc07": Known(20, _VOC),
-    "voc12": Known(20, _VOC),
-    "voc0712": Known(20, _VOC),
-    "coco": Known(
+    "cifar10": KnownDataSet(
+        10, "public at cs.toronto.edu/~kriz/cifar.html: the binary version, cifar-10-binary.tar.gz"
+    ),
+    "cifar100": KnownDataSet(
+        100, "public at cs.toronto.edu/~kriz/cifar.html: the binary version, cifar-100-binary.tar.gz"
+    ),
+    "stl10": KnownDataSet(
+        10, "public at cs.stanford.edu/~acoates/stl10: stl10_binary.tar.gz; its images are from ImageNet"
+    ),
+    "voc07": KnownDataSet(20, _VOC),
+    "voc12": KnownDataSet(20, _VOC),
+    "voc0712": KnownDataSet(20, _VOC),
+    "coco": KnownDataSet(
         80, "public at cocodataset.org; the annotations are CC BY 4.0, the images are Flickr's and under its terms"
     ),
 }

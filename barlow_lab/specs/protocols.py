@@ -19,7 +19,7 @@ from barlow_lab.specs.common import SpecModel, refuse
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
+class EvaluationProtocol:
     """`values` are fields of the spec; `source` is what they were taken from, discrepancies named."""
 
     version: int
@@ -74,7 +74,7 @@ def shown_protocol(told: str) -> str:
 class FollowsProtocol(SpecModel):
     """Mixed into a spec with a field `protocol`: fills what the user left out from PROTOCOLS[protocol]."""
 
-    PROTOCOLS: ClassVar[Mapping[str, Protocol]] = {}
+    PROTOCOLS: ClassVar[Mapping[str, EvaluationProtocol]] = {}
 
     @model_validator(mode="before")
     @classmethod

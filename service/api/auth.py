@@ -55,7 +55,7 @@ class Caller:
     expires_at: datetime | None = None
 
 
-class Refused(Exception):
+class RefusedToken(Exception):
     """A token that is no good: why, in a word; whose, if that is known; what is said of it to the one who sent it."""
 
     def __init__(self, why: str, said: str, name: str = "") -> None:
@@ -100,7 +100,7 @@ class Guard:
             raise _too_many(wait)
         try:
             caller = await self._look_up(request, sessions, header)
-        except Refused as refused:
+        except RefusedToken as refused:
             counted.labels(refused.why).inc()
             # Nothing of what the caller sent stands in the line; a name is that of a row.
             log.warning("refused a token from %s: %s", address, f"{refused.why} {refused.name}".rstrip())
@@ -118,7 +118,7 @@ class Guard:
     async def _is_good(self, request: Request, sessions: sessionmaker[Session], header: str) -> bool:
         """Whether a token from an address that has to wait is a good one: whoever shares a proxy, or 127.0.0.1, with
         one who guesses is not locked out. Of all that come meanwhile one asks the run database every few seconds."""
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(RefusedToken):
             digest = sha256(bearer(header))
             if self._bootstrap is not None and hmac.compare_digest(digest, self._bootstrap):
                 return True
@@ -137,7 +137,7 @@ class Guard:
         if hmac.compare_digest(digest, self._bootstrap):
             return Caller(BOOTSTRAP, BOOTSTRAP, Role.ADMIN)
         if not _MADE_HERE.fullmatch(secret):
-            raise Refused("unknown", _UNKNOWN)
+            raise RefusedToken("unknown", _UNKNOWN)
 
         def find() -> Caller:
             with sessions() as session:
@@ -151,14 +151,14 @@ class Guard:
         """Whose token has this hash.
 
         Raises:
-            Refused: there is none, or it is revoked or has expired.
+            RefusedToken: there is none, or it is revoked or has expired.
         """
         if self._bootstrap is not None and hmac.compare_digest(digest, self._bootstrap):
             return Caller(BOOTSTRAP, BOOTSTRAP, Role.ADMIN)
         # By an index, in time that depends on the hash. Who measures it learns about a hash, which leads to no secret.
         found = session.execute(select(Token, _HAS_EXPIRED).where(Token.sha256 == digest)).one_or_none()
         if found is None:
-            raise Refused("unknown", _UNKNOWN)
+            raise RefusedToken("unknown", _UNKNOWN)
         token, has_expired = found
         if refused := _refusal(token, has_expired):
             raise refused
@@ -179,13 +179,13 @@ _HAS_EXPIRED = func.coalesce(Token.expires_at <= func.now(), False)
 """By the clock of the run database, which made it."""
 
 
-def _refusal(token: Token, has_expired: bool) -> Refused | None:
+def _refusal(token: Token, has_expired: bool) -> RefusedToken | None:
     if token.revoked_at is not None:
         said = f"the token {token.name} was revoked at {_clock(token.revoked_at)}; ask an admin for one"
-        return Refused("revoked", said, token.name)
+        return RefusedToken("revoked", said, token.name)
     if has_expired:
         said = f"the token {token.name} expired at {_clock(token.expires_at)}; ask an admin for a new one"
-        return Refused("expired", said, token.name)
+        return RefusedToken("expired", said, token.name)
     return None
 
 
@@ -203,13 +203,13 @@ def bearer(header: str | None) -> str:
     """The secret in a header Authorization.
 
     Raises:
-        Refused: there is none.
+        RefusedToken: there is none.
     """
     if header is None:
-        raise Refused("missing", _NONE_SENT)
+        raise RefusedToken("missing", _NONE_SENT)
     scheme, _, secret = header.partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
-        raise Refused("malformed", "the header Authorization is not of the form: Bearer TOKEN")
+        raise RefusedToken("malformed", "the header Authorization is not of the form: Bearer TOKEN")
     return secret.strip()
 
 

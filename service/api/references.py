@@ -44,7 +44,7 @@ class NamedJob:
 
 
 @dataclass(slots=True)
-class Known:
+class KnownJobs:
     """The jobs that the specs of one submission may name: those beside them, and those read from the database."""
 
     session: Session
@@ -75,7 +75,7 @@ def look_up(
     *,
     experiment_id: uuid.UUID | None,
     siblings: Mapping[Name, Spec | None] | None = None,
-) -> Known:
+) -> KnownJobs:
     """Read every job that `specs` name, in two queries.
 
     Args:
@@ -88,7 +88,7 @@ def look_up(
     columns = select(Job.id, Job.name, Job.kind, Job.state, Job.spec)
     by_id = columns.where(Job.id.in_(ids))
     by_name = columns.where(Job.experiment_id == experiment_id, Job.name.in_(named))
-    return Known(
+    return KnownJobs(
         session,
         experiment_id,
         siblings,
@@ -97,7 +97,7 @@ def look_up(
     )
 
 
-def resolve(known: Known, spec: Spec) -> tuple[References, list[Fault]]:
+def resolve(known: KnownJobs, spec: Spec) -> tuple[References, list[Fault]]:
     """Find every job that `spec` names, and every reason why it could never have what it waits for."""
     source: uuid.UUID | Name | None = None
     after: list[uuid.UUID | Name] = []
@@ -132,7 +132,7 @@ def resolve(known: Known, spec: Spec) -> tuple[References, list[Fault]]:
     return References(source, after, made), faults
 
 
-def _unknown(known: Known, name: str) -> str:
+def _unknown(known: KnownJobs, name: str) -> str:
     if read_uuid(name) is not None:
         return f"there is no job {name}"
     near = nearest(name, known.names())

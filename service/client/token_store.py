@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from barlow_lab import private_folders
-from barlow_lab.given_files import Refused, open_regular, parse_json, read_at_most
+from barlow_lab.given_files import RefusedFile, open_regular, parse_json, read_at_most
 from service.addresses import refuse_secret
 from service.client.api import ApiError, Unreachable
 from service.loopback import is_loopback
@@ -120,7 +120,7 @@ def _load() -> dict[str, str]:
             found = parse_json(read_at_most(opened, MAX_BYTES, path).decode("utf-8"))
     except FileNotFoundError:
         return {}
-    except Refused:
+    except RefusedFile:
         raise
     except OSError as error:
         raise _unusable(path, error) from None

@@ -16,7 +16,7 @@ from api_kit import ADMIN, guarded, run_server
 from rights import NOBODY, OTHER, needs_root, thief
 from typer.testing import CliRunner
 
-from barlow_lab.given_files import Refused
+from barlow_lab.given_files import RefusedFile
 from service.api.browser_views import Entry
 from service.client import browser, own_stack, token_store, tokens
 from service.client.address import connect
@@ -171,7 +171,7 @@ def test_no_token_goes_there_while_the_file_changes_places_with_one_of_ours(
 
     for function in ("open", "stat", "lstat"):
         monkeypatch.setattr(os, function, then_exchanged(getattr(os, function)))
-    with contextlib.suppress(Refused, Unreachable), connect(None, lair) as client:
+    with contextlib.suppress(RefusedFile, Unreachable), connect(None, lair) as client:
         assert str(client._http.base_url).startswith("http://127.0.0.1:9")
         assert client._http.headers.get("Authorization") is None
     assert looks
@@ -179,7 +179,7 @@ def test_no_token_goes_there_while_the_file_changes_places_with_one_of_ours(
 
 def test_addresses_are_not_read_through_a_link(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "endpoints.json").symlink_to(folder / "endpoints.json")
-    with pytest.raises(Refused, match=r"endpoints\.json: it is a link, and the file itself is expected"):
+    with pytest.raises(RefusedFile, match=r"endpoints\.json: it is a link, and the file itself is expected"):
         connect(None, tmp_path)
     (tmp_path / "link").symlink_to(folder)
     assert whoami(None, tmp_path / "link") == "bootstrap", "a folder may be one"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from barlow_lab.given_files import Refused, checked, inside, open_regular, read_bytes, read_json, read_text
+from barlow_lab.given_files import RefusedFile, checked, inside, open_regular, read_bytes, read_json, read_text
 from barlow_lab.specs import SpecError, load_spec_file
 
 
@@ -34,7 +34,7 @@ def test_what_is_no_regular_file_is_refused_by_name_at_once(
 ) -> None:
     make, said = ODD[kind]
     make(tmp_path / "odd")
-    with pytest.raises(Refused, match=f"odd: it is {said}.*, and a regular file is expected"):
+    with pytest.raises(RefusedFile, match=f"odd: it is {said}.*, and a regular file is expected"):
         read(tmp_path / "odd")
 
 
@@ -48,9 +48,9 @@ def test_a_link_to_a_regular_file_is_followed_within_its_root_alone(tmp_path: Pa
     assert read_bytes(root / "in", most=6, within=root) == b"inside"
     assert read_bytes(root / "out", most=7) == b"outside"
     for name in ("out", "../file"):
-        with pytest.raises(Refused, match=r"it leads out of .*root; put the file itself there"):
+        with pytest.raises(RefusedFile, match=r"it leads out of .*root; put the file itself there"):
             open_regular(root / name, within=root)
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedFile):
             checked(root / name, within=root)
     (root / "circle").symlink_to("circle")
     with pytest.raises(OSError, match="Too many levels"):
@@ -62,10 +62,10 @@ def test_a_link_to_a_regular_file_is_followed_within_its_root_alone(tmp_path: Pa
 def test_reads_have_a_bound_also_where_a_file_names_no_size(tmp_path: Path) -> None:
     (tmp_path / "sparse").touch()
     os.truncate(tmp_path / "sparse", 1 << 40)
-    with pytest.raises(Refused, match="sparse: it is larger than 100 bytes"):
+    with pytest.raises(RefusedFile, match="sparse: it is larger than 100 bytes"):
         read_bytes(tmp_path / "sparse", most=100)
     assert read_bytes("/proc/self/stat", most=10_000)  # st_size is 0
-    with pytest.raises(Refused, match="larger"):
+    with pytest.raises(RefusedFile, match="larger"):
         read_bytes("/proc/self/stat", most=10)
 
 

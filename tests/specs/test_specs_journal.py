@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barlow_lab.journal import Event, Journal, read_events
+from barlow_lab.journal import Journal, JournalEvent, read_events
 
 _DATA = st.dictionaries(
     st.sampled_from(["done", "total", "phase", "message", "values"]),
@@ -72,7 +72,7 @@ def test_reading_in_pieces_by_offset_is_reading_at_once(
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
     write(path, events)
-    pieces: list[Event] = []
+    pieces: list[JournalEvent] = []
     while piece := list(read_events(path, offset=pieces[-1].offset if pieces else 0, limit=limit)):
         assert len(piece) <= limit
         pieces += piece

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from barlow_lab.specs.common import CheckpointSpec
-from barlow_lab.specs.retention import Place, Recorded, retained, superfluous
+from barlow_lab.specs.retention import CheckpointPlace, Recorded, retained, superfluous
 
 scores = st.none() | st.floats() | st.sampled_from([1.0, 2.0])  # ties and what is no number among them
 
@@ -19,7 +19,7 @@ def runs(draw):
     attempt, written = 1, []
     for step, (crash, milestone, score) in enumerate(places, 1):
         attempt += crash
-        written.append(Recorded(Place(attempt, step), milestone, score))
+        written.append(Recorded(CheckpointPlace(attempt, step), milestone, score))
     return written
 
 
@@ -72,7 +72,7 @@ def test_it_does_not_matter_when_the_rest_is_deleted(run, policy, looks):
 
 
 def test_the_direction_is_that_of_the_metric():
-    run = [Recorded(Place(1, step), False, score) for step, score in enumerate([2.0, 1.0, 3.0, 2.0], 1)]
+    run = [Recorded(CheckpointPlace(1, step), False, score) for step, score in enumerate([2.0, 1.0, 3.0, 2.0], 1)]
     assert retained(run, CheckpointSpec(keep_last=1, best_by="loss")) == {(1, 2): "best", (1, 4): "last"}
     assert retained(run, CheckpointSpec(keep_last=1, best_by="effective_rank")) == {(1, 3): "best", (1, 4): "last"}
     assert retained(run, CheckpointSpec(keep_last=1)) == {(1, 4): "last"}
@@ -81,19 +81,23 @@ def test_the_direction_is_that_of_the_metric():
 
 @pytest.mark.parametrize("score", [None, math.nan, math.inf, -math.inf])
 def test_what_is_no_number_is_never_the_best(score):
-    run = [Recorded(Place(1, 1), False, score), Recorded(Place(1, 2), False, 5.0), Recorded(Place(1, 3), False, score)]
+    run = [
+        Recorded(CheckpointPlace(1, 1), False, score),
+        Recorded(CheckpointPlace(1, 2), False, 5.0),
+        Recorded(CheckpointPlace(1, 3), False, score),
+    ]
     for best_by in ("loss", "effective_rank"):
         assert retained(run, CheckpointSpec(keep_last=1, best_by=best_by)) == {(1, 2): "best", (1, 3): "last"}
 
 
 def test_what_no_journal_names_is_kept_only_while_it_is_the_newest():
-    recorded = [Recorded(Place(1, 3), False, None)]
-    killed_before_the_line, passed_over = Place(1, 6), Place(1, 9)
+    recorded = [Recorded(CheckpointPlace(1, 3), False, None)]
+    killed_before_the_line, passed_over = CheckpointPlace(1, 6), CheckpointPlace(1, 9)
     assert superfluous([killed_before_the_line], recorded) == []
     assert superfluous([killed_before_the_line, passed_over], recorded) == [killed_before_the_line]
-    successor = Recorded(Place(2, 4), False, None)
+    successor = Recorded(CheckpointPlace(2, 4), False, None)
     assert superfluous([killed_before_the_line, passed_over], [*recorded, successor]) == [
         killed_before_the_line,
         passed_over,
     ]
-    assert superfluous([Place(1, 3)], []) == []
+    assert superfluous([CheckpointPlace(1, 3)], []) == []

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from barlow_lab.journal import Event, Journal, read_events
+from barlow_lab.journal import Journal, JournalEvent, read_events
 from barlow_lab.run_folder import CONTROL, JOURNAL, attempt_folder
 from barlow_lab.specs import PretrainSpec
 from trainer.runtime.context import Context
@@ -59,7 +59,7 @@ def context(run_folder: Path, attempt: int = 1, *, rank: int = 0, world_size: in
     )
 
 
-def events(run_folder: Path, attempt: int = 1, kind: str | None = None) -> list[Event]:
+def events(run_folder: Path, attempt: int = 1, kind: str | None = None) -> list[JournalEvent]:
     """The journal of an attempt."""
     every = read_events(attempt_folder(run_folder, attempt) / JOURNAL)
     return [event for event in every if kind in (None, event.kind)]
@@ -107,7 +107,7 @@ def resume_step(run_folder: Path, attempt: int) -> int:
     return step
 
 
-def _points(lines: list[Event]) -> Iterator[tuple[int, str, float]]:
+def _points(lines: list[JournalEvent]) -> Iterator[tuple[int, str, float]]:
     for event in lines:
         assert event.step is not None
         for name, value in event.data["values"].items():

@@ -16,8 +16,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from barlow_lab.journal import Event as Line
-from barlow_lab.journal import read_events
+from barlow_lab.journal import JournalEvent, read_events
 from barlow_lab.run_folder import JOURNAL, attempt_folder
 from service import asking
 from service.client.api import ApiError, Client, Unreachable
@@ -135,13 +134,13 @@ class StackView(ABC):
     def folder(self, job_id: uuid.UUID, attempt: int) -> Path:
         return attempt_folder(self.run(job_id), attempt)
 
-    def lines(self, job_id: uuid.UUID, attempt: int) -> list[Line]:
+    def lines(self, job_id: uuid.UUID, attempt: int) -> list[JournalEvent]:
         """The journal of an attempt."""
         return list(read_events(self.folder(job_id, attempt) / JOURNAL))
 
     def wait_for_line(
         self, job_id: uuid.UUID, kind: str, *, step: int = 0, attempt: int = 1, phase: str | None = None
-    ) -> Line:
+    ) -> JournalEvent:
         """The first line of this kind (of `step` or later, of `phase`) in an attempt's journal, as soon as it stands.
 
         It looks closely: what is done next is to hit a moment.

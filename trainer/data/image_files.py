@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barlow_lab.foreign_text import shown
-from barlow_lab.given_files import Refused, open_regular
+from barlow_lab.given_files import RefusedFile, open_regular
 from trainer.data.decoding.decoder import decode
 from trainer.data.decoding.reading import Losses, Reading
 from trainer.data.errors import UnreadableImage
@@ -137,7 +137,7 @@ def _encoded(folder: bytes, path: bytes) -> bytes:
             if size > MAX_FILE_BYTES:
                 raise UnreadableImage(said(path), f"the file is larger than {MAX_FILE_BYTES:,} bytes")
             return file.read(size)  # and no more: what a link into /proc leads to says 0, and may have no end
-    except Refused as error:
+    except RefusedFile as error:
         raise UnreadableImage(said(path), error.strerror or str(error)) from error
     except OSError as error:
         if error.errno not in _OF_ONE_FILE or not os.path.isdir(folder):

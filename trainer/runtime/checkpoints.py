@@ -22,7 +22,7 @@ from barlow_lab.disk import naming, sync, write_json
 from barlow_lab.given_files import open_regular, read_json, refuse_compressed
 from barlow_lab.specs import backbone_inputs
 from barlow_lab.specs.common import CheckpointSpec
-from barlow_lab.specs.retention import Place, Recorded
+from barlow_lab.specs.retention import CheckpointPlace, Recorded
 from trainer.runtime import retention
 from trainer.runtime.compiling import Form
 from trainer.runtime.context import Context
@@ -120,7 +120,7 @@ def write_checkpoint(
     sync(parent)
     score = metrics.get(policy.best_by) if policy.best_by is not None else None
     score = score if score is not None and math.isfinite(score) else None
-    new = Recorded(Place(context.attempt, step), milestone, score)
+    new = Recorded(CheckpointPlace(context.attempt, step), milestone, score)
     stale = context.retention.stale(new, policy) if context.retention is not None else []
     context.journal.append(
         "checkpoint",

@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from barlow_lab.journal import Event, read_events
+from barlow_lab.journal import JournalEvent, read_events
 from barlow_lab.run_folder import JOURNAL, attempt_folders
 from barlow_lab.specs.common import CheckpointSpec
-from barlow_lab.specs.retention import Place, Recorded, retained, superfluous
+from barlow_lab.specs.retention import CheckpointPlace, Recorded, retained, superfluous
 
 
 class Retention:
@@ -51,9 +51,9 @@ def delete(folder: Path) -> None:
     shutil.rmtree(going)
 
 
-def _on_disk(run_folder: Path) -> dict[Place, Path]:
+def _on_disk(run_folder: Path) -> dict[CheckpointPlace, Path]:
     return {
-        Place(number, int(step)): folder
+        CheckpointPlace(number, int(step)): folder
         for number, attempt in attempt_folders(run_folder).items()
         for folder in attempt.glob("checkpoints/step-*")
         if (step := folder.name.removeprefix("step-")).isdecimal()
@@ -62,18 +62,18 @@ def _on_disk(run_folder: Path) -> dict[Place, Path]:
 
 def _recorded(run_folder: Path) -> list[Recorded]:
     """The checkpoints of all attempts that are there, each attempt's up to its successor's resume step."""
-    found: dict[Place, Recorded] = {}
+    found: dict[CheckpointPlace, Recorded] = {}
     for number, attempt in sorted(attempt_folders(run_folder).items()):
         for line in _lines(attempt):
             if line.kind == "started":
                 found = {place: one for place, one in found.items() if place.step <= line.data["resume_step"]}
             elif line.kind == "checkpoint" and line.data["checkpoint"] != "backbone":
-                place = Place(number, line.step or 0)
+                place = CheckpointPlace(number, line.step or 0)
                 found[place] = Recorded(place, line.data["checkpoint"] == "milestone", line.data.get("score"))
     return [found[place] for place in found.keys() & _on_disk(run_folder).keys()]
 
 
-def _lines(attempt: Path) -> Iterator[Event]:
+def _lines(attempt: Path) -> Iterator[JournalEvent]:
     """The journal up to a damaged line, if there is one: the good ones before it count."""
     with contextlib.suppress(ValueError):
         yield from read_events(attempt / JOURNAL)

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from barlow_lab.journal import Event, read_events
+from barlow_lab.journal import JournalEvent, read_events
 from barlow_lab.run_folder import JOURNAL, attempt_folder
 from barlow_lab.specs import BackboneJudged, open_stored
 from service.database.tables import Attempt, Job
@@ -89,9 +89,9 @@ class Facts:
         return list(self._session.scalars(of.order_by(Attempt.number)))
 
     @cached_property
-    def _lines(self) -> dict[str, Event]:
+    def _lines(self) -> dict[str, JournalEvent]:
         """The first line of each kind in the newest attempt's journal, as far as it can be read."""
-        found: dict[str, Event] = {}
+        found: dict[str, JournalEvent] = {}
         if self._attempts:
             with contextlib.suppress(ValueError):  # a damaged line, of which the other recorder complains
                 for line in self._first_lines():
@@ -100,7 +100,7 @@ class Facts:
                         break
         return found
 
-    def _first_lines(self) -> Iterator[Event]:
+    def _first_lines(self) -> Iterator[JournalEvent]:
         journal = attempt_folder(self._folder, self._attempts[-1].number) / JOURNAL
         lines = (line for line in read_events(journal) if line.kind != "progress")
         return islice(takewhile(lambda line: line.kind not in _BEHIND, lines), _LINES)

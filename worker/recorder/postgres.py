@@ -14,7 +14,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from barlow_lab.given_files import open_regular
-from barlow_lab.journal import Event, read_events
+from barlow_lab.journal import JournalEvent, read_events
 from barlow_lab.run_folder import JOURNAL, attempt_folder, attempt_folders, run_folder
 from service.database.tables import Job, Watermark
 from service.ledger.states import JobState
@@ -82,7 +82,7 @@ class _Piece:
 
     def __init__(self, journal: Path, begin: int) -> None:
         self.begin = self.end = begin
-        self.lines: list[Event] = []
+        self.lines: list[JournalEvent] = []
         self.damaged: str | None = None
         try:
             for line in read_events(journal, begin, BATCH):
@@ -110,7 +110,7 @@ def _write(rows: Rows, piece: _Piece) -> None:
         begin = line.offset
 
 
-def _recorded(rows: Rows, lines: Sequence[Event]) -> Exception | None:
+def _recorded(rows: Rows, lines: Sequence[JournalEvent]) -> Exception | None:
     """None if the lines are recorded; else nothing of them is, for this reason."""
     try:
         with rows.session.begin_nested():

@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, delete, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from barlow_lab.journal import Event
+from barlow_lab.journal import JournalEvent
 from barlow_lab.run_folder import JOURNAL, attempt_folder
 from service.database.tables import Attempt, Checkpoint, Correlation, Image, Job, Metric
 from service.ledger import events as job_events
@@ -38,7 +38,7 @@ class Rows:
         self._metrics: dict[tuple[str, int], dict[str, Any]] = {}
         self._outdated: str | None = None
 
-    def write(self, lines: Sequence[Event]) -> None:
+    def write(self, lines: Sequence[JournalEvent]) -> None:
         """Record lines in their order.
 
         Raises:
@@ -92,7 +92,7 @@ class Rows:
         # Locked in the ledger's order, job before attempt, so that the two never wait for each other in a circle.
         return self.session.get_one(Job, self._job_id, with_for_update={"key_share": True})
 
-    def _started(self, job: Job, line: Event) -> None:
+    def _started(self, job: Job, line: JournalEvent) -> None:
         """From here on this attempt counts: what earlier ones recorded beyond the step it resumes from is undone."""
         self._write_metrics()
         step = line.data["resume_step"]
@@ -153,7 +153,7 @@ class Rows:
             "image": self._relative(data["image"]),
         }
 
-    def _checkpoint(self, line: Event) -> None:
+    def _checkpoint(self, line: JournalEvent) -> None:
         row = {
             "job_id": self._job_id,
             "attempt": self._number,
@@ -183,5 +183,5 @@ class Rows:
         return str(Path(os.path.normpath(attempt_folder(self._run, self._number) / path)).relative_to(self._run))
 
 
-def _time(line: Event) -> datetime:
+def _time(line: JournalEvent) -> datetime:
     return datetime.fromtimestamp(line.at, UTC)

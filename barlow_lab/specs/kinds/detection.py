@@ -12,7 +12,7 @@ from barlow_lab.specs.common import Precision, ranks_fault, refuse
 from barlow_lab.specs.faults import Fault, no_whole_batch
 from barlow_lab.specs.kinds.base import Example
 from barlow_lab.specs.kinds.evaluation import BackboneJudged, EvaluationPrecision
-from barlow_lab.specs.protocols import FollowsProtocol, Protocol, ScheduleSpec
+from barlow_lab.specs.protocols import EvaluationProtocol, FollowsProtocol, ScheduleSpec
 from barlow_lab.specs.slot_memory import (
     SGD_WORDS,
     VIEW_WORDS,
@@ -77,8 +77,8 @@ class DetectionSpec(FollowsProtocol, BackboneJudged):
         "activations, an estimate: batch_size / slots x (a view's, with largest train_side x longest_side in place of "
         "size^2, + rois_per_image x 1/18 of a 224 px view's, which is about what layer 4 keeps of one region).",
     )
-    PROTOCOLS: ClassVar[Mapping[str, Protocol]] = {
-        "voc-faster-rcnn-c4": Protocol(
+    PROTOCOLS: ClassVar[Mapping[str, EvaluationProtocol]] = {
+        "voc-faster-rcnn-c4": EvaluationProtocol(
             2,
             "Zbontar et al. 2021, C.2, VOC07+12; what it leaves open is that of MoCo's detectron2 configuration (He et "
             "al. 2019), in whose circulating form for Barlow Twins (solo-learn) the rate is 0.02 and the warm-up 100 "
@@ -88,7 +88,7 @@ class DetectionSpec(FollowsProtocol, BackboneJudged):
              "train_sides": tuple(range(480, 801, 32))},
             changed=_CHANGED,
         ),
-        "coco-mask-rcnn-c4": Protocol(
+        "coco-mask-rcnn-c4": EvaluationProtocol(
             2,
             "Zbontar et al. 2021, C.2, COCO 1x: a rate of 0.03, the other values those of detectron2's 1x schedule",
             {**_COMMON, "masks": True, "steps": 90_000, "learning_rate": 0.03, "warmup_factor": 0.001,

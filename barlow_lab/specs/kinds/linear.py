@@ -16,13 +16,13 @@ from barlow_lab.specs.common import Precision, refuse
 from barlow_lab.specs.faults import Fault, no_whole_batch
 from barlow_lab.specs.kinds.base import Example
 from barlow_lab.specs.kinds.evaluation import FROZEN_WORDS, EvaluationPrecision, EvaluationSpec
-from barlow_lab.specs.protocols import COSINE, FollowsProtocol, Protocol, ScheduleSpec
+from barlow_lab.specs.protocols import COSINE, EvaluationProtocol, FollowsProtocol, ScheduleSpec
 from barlow_lab.specs.slot_memory import SGD_WORDS, VIEW_WORDS, BackboneSizes, OnTop, SlotMemory, formula
 
 
-def _linear(source: str, epochs: int, rate: float, decay: float, schedule: Mapping[str, object]) -> Protocol:
+def _linear(source: str, epochs: int, rate: float, decay: float, schedule: Mapping[str, object]) -> EvaluationProtocol:
     values = {"epochs": epochs, "learning_rate": rate, "momentum": 0.9, "weight_decay": decay, "batch_size": 256}
-    return Protocol(1, source, {**values, "schedule": schedule, "augment": USUAL_AUGMENT})
+    return EvaluationProtocol(1, source, {**values, "schedule": schedule, "augment": USUAL_AUGMENT})
 
 
 _THIRDS = {"shape": "steps", "after": [1 / 3, 2 / 3], "factor": 0.1}
@@ -56,11 +56,11 @@ class LinearSpec(FollowsProtocol, EvaluationSpec):
         FROZEN_WORDS,
         "features, of cached-features: training images x feature width x 4.",
     )
-    PROTOCOLS: ClassVar[Mapping[str, Protocol]] = {
+    PROTOCOLS: ClassVar[Mapping[str, EvaluationProtocol]] = {
         "document": _linear(
             "Zbontar et al. 2021, B.1; facebookresearch/barlowtwins evaluate.py", 100, 0.3, 1e-6, COSINE
         ),
-        "cached-features": Protocol(
+        "cached-features": EvaluationProtocol(
             1,
             "of our own, with the rates of Zbontar et al. 2021, B.1",
             {"epochs": 100, "learning_rate": 0.3, "momentum": 0.9, "weight_decay": 1e-6, "batch_size": 256,

@@ -13,7 +13,7 @@ from barlow_lab.specs.common import BackboneSpec, DataSpec, Precision, SpecModel
 from barlow_lab.specs.faults import Fault, SplitUse, no_whole_batch
 from barlow_lab.specs.kinds.base import BackboneMade, Example, KindSpec
 from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveSpec
-from barlow_lab.specs.objectives.own import judged
+from barlow_lab.specs.objectives.own import faults_beside
 from barlow_lab.specs.optimizers import LarsSpec, OptimizerSpec
 from barlow_lab.specs.slot_memory import (
     VIEW_WORDS,
@@ -185,7 +185,7 @@ class PretrainSpec(KindSpec):
     def objective_faults(self, images: int | None) -> dict[str, str]:
         """Field of the objective → what is wrong with it in this run, on a split of `images` images where that is
         known."""
-        return judged(
+        return faults_beside(
             self.objective,
             batch_size=self.batch_size,
             width=self.projector.widths[-1],

@@ -16,7 +16,7 @@ from barlow_lab.specs.common import Name, Precision, SpecModel, refuse
 from barlow_lab.specs.faults import Fault, no_whole_batch
 from barlow_lab.specs.kinds.base import Example
 from barlow_lab.specs.kinds.evaluation import EvaluationPrecision, EvaluationSpec
-from barlow_lab.specs.protocols import COSINE, FollowsProtocol, Protocol, ScheduleSpec
+from barlow_lab.specs.protocols import COSINE, EvaluationProtocol, FollowsProtocol, ScheduleSpec
 from barlow_lab.specs.slot_memory import (
     SGD_WORDS,
     VIEW_WORDS,
@@ -51,9 +51,9 @@ class LabelsSpec(SpecModel):
         return self
 
 
-def _semi_supervised(source: str, schedule: Mapping[str, object], backbone_rate: float) -> Protocol:
+def _semi_supervised(source: str, schedule: Mapping[str, object], backbone_rate: float) -> EvaluationProtocol:
     values = {"epochs": 20, "backbone_learning_rate": backbone_rate, "learning_rate": 0.5, "momentum": 0.9}
-    return Protocol(
+    return EvaluationProtocol(
         2,
         source,
         {**values, "weight_decay": 0.0, "batch_size": 256, "schedule": schedule, "augment": USUAL_AUGMENT},
@@ -85,7 +85,7 @@ class SemiSupervisedSpec(FollowsProtocol, EvaluationSpec):
     memory_formula: ClassVar[str] = formula(
         "gradients: parameters x b.", SGD_WORDS, VIEW_WORDS, "activations: batch_size / slots x a view's."
     )
-    PROTOCOLS: ClassVar[Mapping[str, Protocol]] = {
+    PROTOCOLS: ClassVar[Mapping[str, EvaluationProtocol]] = {
         "document": _semi_supervised(
             "Zbontar et al. 2021, B.2", {"shape": "steps", "after": [12 / 20, 16 / 20], "factor": 0.2}, 0.002
         ),

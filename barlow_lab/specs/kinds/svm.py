@@ -10,7 +10,7 @@ from pydantic import Field
 from barlow_lab.specs.catalogue import Annotations
 from barlow_lab.specs.kinds.base import Example
 from barlow_lab.specs.kinds.evaluation import FROZEN_WORDS, EvaluationSpec
-from barlow_lab.specs.protocols import FollowsProtocol, Protocol
+from barlow_lab.specs.protocols import EvaluationProtocol, FollowsProtocol
 from barlow_lab.specs.slot_memory import VIEW_WORDS, BackboneSizes, SlotMemory, formula
 
 _VISSL_COSTS = (0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0)
@@ -37,8 +37,8 @@ class SvmSpec(FollowsProtocol, EvaluationSpec):
         name_in_experiment="svm",
     )
     memory_formula: ClassVar[str] = formula(VIEW_WORDS, FROZEN_WORDS, "features: training images x feature width x 8.")
-    PROTOCOLS: ClassVar[Mapping[str, Protocol]] = {
-        "voc07": Protocol(
+    PROTOCOLS: ClassVar[Mapping[str, EvaluationProtocol]] = {
+        "voc07": EvaluationProtocol(
             1,
             "Zbontar et al. 2021, C.1 (C by cross-validation, as PIRL) with costs, folds and class weights of VISSL's "
             "VOC07 benchmark, which PIRL's authors published; Goyal et al. 2019 try 26 costs, 2^-19..2^-4 and "

@@ -91,7 +91,7 @@ def or_own(house: tuple[type[ObjectiveBase], ...]) -> Callable[[Any, Callable[[A
     return validated
 
 
-def judged(
+def faults_beside(
     spec: ObjectiveBase, *, batch_size: int, width: int, ranks: int, epochs: int, images: int | None
 ) -> dict[str, str]:
     """Field → what is wrong with it beside this batch, these embeddings, ranks, epochs and (where their number is

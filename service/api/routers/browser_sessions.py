@@ -15,7 +15,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service.api.audit import Action, Asked, Client, Subject, record_in_mlflow
-from service.api.auth import Caller, CallerDep, Guard, Refused, bearer, unauthorized
+from service.api.auth import Caller, CallerDep, Guard, RefusedToken, bearer, unauthorized
 from service.api.browser_views import Entry, EntryTarget, SessionMade, SessionView
 from service.api.deps import SessionDep, SettingsDep, find_experiment, find_job
 from service.api.presentation import mlflow_base, mlflow_page
@@ -181,7 +181,7 @@ def _digest(request: Request) -> str:
     header = request.headers.get("authorization")
     try:
         return sha256(bearer(header))
-    except Refused as error:
+    except RefusedToken as error:
         raise unauthorized(str(error), **({"error": ""} if header is None else {})) from None
 
 
@@ -202,7 +202,7 @@ def _view(request: Request, session: Session, row: BrowserSession) -> SessionVie
     guard: Guard = request.app.state.guard
     try:
         caller = guard.holder(session, row.token_sha256)
-    except Refused as error:
+    except RefusedToken as error:
         raise unauthorized(str(error)) from None
     return SessionView(
         service=row.service, name=caller.name, user=caller.user, role=caller.role, expires_at=row.expires_at

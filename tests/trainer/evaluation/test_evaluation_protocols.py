@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barlow_lab.journal import Event
+from barlow_lab.journal import JournalEvent
 from barlow_lab.specs import KnnSpec, LinearSpec, parse_spec
 from trainer.evaluation import run_evaluation
 from trainer.evaluation.features import Features
@@ -86,7 +86,7 @@ def points(folder: Path) -> dict[int | None, dict[str, float]]:
     return {event.step: event.data["values"] for event in runs.events(folder, kind="metrics")}
 
 
-def progress(folder: Path) -> list[Event]:
+def progress(folder: Path) -> list[JournalEvent]:
     return runs.events(folder, kind="progress")
 
 
