@@ -8,6 +8,7 @@ from barlow_lab.specs import BarlowTwinsSpec, PretrainSpec, SpecError, VicregSpe
 from barlow_lab.specs.loss_form import BUDGET, LEAST_SHARDS
 from barlow_lab.specs.stored import _choices
 
+OBJECTIVE = PretrainSpec.model_fields["objective"].annotation
 BASE = {"kind": "pretrain", "data": "digits"}
 
 
@@ -56,9 +57,11 @@ def test_a_stored_objective_is_opened_as_what_it_is() -> None:
 
 def test_a_wrong_name_lists_the_names_of_its_own_field() -> None:
     found = faults({"objective": {"name": "vicreq"}, "optimizer": {"name": "adam"}})
+    names = [get_args(one.model_fields["name"].annotation)[0] for one in _choices(OBJECTIVE)]
+    assert {"barlow_twins", "vicreg", "pcl"} < set(names)
     assert found == {
-        "/objective/name": "unknown name 'vicreq'; use one of barlow_twins, vicreg, pcl; did you mean 'vicreg'? (one "
-        "of your own has to be installed here, registered under the group barlow_lab.objectives)",
+        "/objective/name": f"unknown name 'vicreq'; use one of {', '.join(names)}; did you mean 'vicreg'? (one of your "
+        "own has to be installed here, registered under the group barlow_lab.objectives)",
         "/optimizer/name": "unknown name 'adam'; use one of lars, sgd, adamw; did you mean 'adamw'?",
     }
 
@@ -77,6 +80,15 @@ def test_a_parameter_of_another_objective_is_refused() -> None:
     assert faults({"optimizer": optimizer}) == {"/optimizer/momentum": said.format("lars and sgd")}
 
 
+@pytest.mark.parametrize("name", ["nt_xent", "infonce"])
+@pytest.mark.parametrize("temperature", [0, -0.5])
+def test_a_temperature_that_is_not_above_0_is_refused_with_the_reason(name: str, temperature: float) -> None:
+    found = faults({"objective": {"name": name, "temperature": temperature}, "epochs": 0})
+    assert found.keys() == {"/objective/temperature", "/epochs"}
+    assert f"divided by the temperature: {temperature:g} leaves no order" in found["/objective/temperature"]
+    assert "use a value above 0, for example 0.1" in found["/objective/temperature"]
+
+
 def test_weights_that_leave_nothing_are_refused() -> None:
     found = faults({"objective": {"name": "vicreg", "invariance": 0, "variance": 0, "covariance": 0}})
     assert "leave them out for 25, 25, 1" in found["/objective/invariance"]
@@ -89,6 +101,9 @@ def test_weights_that_leave_nothing_are_refused() -> None:
         ({"form": "sharded"}, 1024, 1024**2 // LEAST_SHARDS),
         ({"name": "vicreg"}, 1024, 1024**2),
         ({"name": "vicreg"}, 65536, 65536**2 // LEAST_SHARDS),
+        # 1,024 rows of 4,096 cosines twice, and the rows themselves; both views once, and 4 numbers of each
+        ({"name": "nt_xent"}, 128, 2 * 1024 * 4096 + 1024 * 128 + 2 * 2048 * 128 + 4 * 4096),
+        ({"name": "infonce"}, 128, 2 * 2048 * 2048 + 2048 * 128 + 2 * 2048 * 128 + 4 * 2048),
         (
             {"name": "pcl", "queue": 4096, "clusters": [10, 50], "negatives": 30},
             128,

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from barlow_lab.specs import PclSpec, PretrainSpec, VicregSpec
+from barlow_lab.specs import PclSpec, PretrainSpec
 from barlow_lab.specs.loss_form import LossForm
 from trainer.objectives import k_means
 from trainer.objectives.barlow_twins import barlow_twins
@@ -102,13 +102,14 @@ def objective(rank: int, ranks: int) -> dict[str, Tensor]:
     return out
 
 
-def vicreg(rank: int, ranks: int) -> dict[str, Tensor]:
-    """Its terms and the gradient of every embedding; the third feature of view a is dead."""
+def of_embeddings(rank: int, ranks: int, **of_objective: Any) -> dict[str, Tensor]:
+    """An objective's terms and the gradient of every embedding; the third feature of view a is dead."""
     generator = torch.Generator().manual_seed(1)
     views = 3 + 0.7 * torch.randn(2, GLOBAL_BATCH, 24, generator=generator, dtype=torch.float64)
     views[0, :, 2] = 0.7
     z_a, z_b = (share(view, rank, ranks).clone().requires_grad_() for view in views)
-    terms = build_objective(VicregSpec(name="vicreg"))(z_a, z_b)
+    spec = PretrainSpec.model_validate({"data": "digits", "objective": of_objective})
+    terms = build_objective(spec.objective)(z_a, z_b)
     (2 * terms.loss).backward()
     gradients = {f"{name}.grad": collectives.all_gather_rows(z.grad) for name, z in (("a", z_a), ("b", z_b))}
     return {"loss": terms.loss.detach(), **terms.parts, **gradients}
@@ -185,11 +186,16 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         "compiled_batch_norm": batch_norm(rank, ranks, views=2, compiled=ranks == 2),
         "uneven_batch_norm": uneven_batch_norm(rank, ranks),
         "objective": objective(rank, ranks),
-        "vicreg": vicreg(rank, ranks),
+        "vicreg": of_embeddings(rank, ranks, name="vicreg"),
+        "nt_xent": of_embeddings(rank, ranks, name="nt_xent"),
+        "infonce": of_embeddings(rank, ranks, name="infonce"),
+        "infonce with its positive": of_embeddings(rank, ranks, name="infonce", positive_in_sum=True),
         "pcl": pcl(rank, ranks),
         **{name: training(optimizer, rank, ranks) for name, optimizer in OPTIMIZERS.items()},
         "pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2),
         "vicreg in pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2, objective="vicreg"),
+        "nt_xent in pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2, objective="nt_xent"),
+        "infonce trained": training(OPTIMIZERS["lars"], rank, ranks, objective="infonce"),
         "momentum copy": training(
             OPTIMIZERS["lars"], rank, ranks, objective="pcl", queue=2 * GLOBAL_BATCH, momentum=0.9
         ),

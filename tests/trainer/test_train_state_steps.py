@@ -28,7 +28,7 @@ class _NoBatchNorm(nn.Module):
         return self.convolution(images).tanh().mean((2, 3))
 
 
-@pytest.mark.parametrize("objective", ["barlow_twins", "vicreg"])
+@pytest.mark.parametrize("objective", ["barlow_twins", "vicreg", "nt_xent", "infonce"])
 @pytest.mark.parametrize("micro_batch", [2, 4, 12])
 def test_pieces_without_batch_normalisation_give_the_plain_step(
     micro_batch: int, objective: str, monkeypatch: pytest.MonkeyPatch

@@ -6,13 +6,15 @@ from pydantic import Field, SerializeAsAny, WrapValidator
 
 from barlow_lab.specs.objectives.barlow_twins import BarlowTwinsSpec
 from barlow_lab.specs.objectives.base import ObjectiveBase
+from barlow_lab.specs.objectives.infonce import InfonceSpec
+from barlow_lab.specs.objectives.nt_xent import NtXentSpec
 from barlow_lab.specs.objectives.own import or_own
 from barlow_lab.specs.objectives.pcl import PclSpec
 from barlow_lab.specs.objectives.vicreg import VicregSpec
 
 # Without a name Barlow Twins is meant, whose name has a default; every other one has to be named, and its name counts
 # in the digest.
-_House = BarlowTwinsSpec | VicregSpec | PclSpec
+_House = BarlowTwinsSpec | VicregSpec | PclSpec | InfonceSpec | NtXentSpec
 
 ObjectiveSpec = Annotated[SerializeAsAny[_House], Field(discriminator="name"), WrapValidator(or_own(get_args(_House)))]
 

@@ -8,6 +8,7 @@ from trainer.pretraining import pretrain
 
 VICREG = {"objective": {"name": "vicreg"}}
 PCL = {"objective": {"name": "pcl", "queue": 96, "clusters": [4, 9], "negatives": 5, "warmup_epochs": 1, "restarts": 2}}
+NT_XENT = {"objective": {"name": "nt_xent", "temperature": 0.5}}
 PARTS = {"loss", "invariance", "variance", "covariance", "feature_std_mean"}
 
 
@@ -19,6 +20,18 @@ def test_vicreg_records_its_own_terms_and_learns(tmp_path):
     assert points[-1]["loss"] < points[0]["loss"]
     records = [event.data for event in runs.events(tmp_path) if event.kind == "correlation"]
     assert len(records) == 2
+    assert all("off_diagonal_excess" not in record["summary"] for record in records)
+
+
+def test_nt_xent_records_how_well_it_tells_images_apart_and_learns(tmp_path):
+    assert pretrain(runs.spec(**NT_XENT), runs.context(tmp_path)).outcome == "ok"
+    points = [event.data["values"] for event in runs.events(tmp_path) if event.kind == "metrics"]
+    points = [values for values in points if "loss" in values]
+    parts = {"loss", "positive_cosine", "positives_top1", "grad_norm", "learning_rate"}
+    assert all(values.keys() - runs.CLOCKED == parts for values in points)
+    assert points[-1]["loss"] < points[0]["loss"]
+    assert points[-1]["positives_top1"] > points[0]["positives_top1"]
+    records = [event.data for event in runs.events(tmp_path) if event.kind == "correlation"]
     assert all("off_diagonal_excess" not in record["summary"] for record in records)
 
 

@@ -86,6 +86,8 @@ STEPS = [
     {"precision": "fp16", "micro_batch": 6},
     {"objective": {"form": "direct"}},
     {"objective": {"name": "vicreg"}},
+    {"objective": {"name": "nt_xent"}, "precision": "bf16"},
+    {"objective": {"name": "infonce"}},
     {"objective": PCL},
     {"objective": PCL, "precision": "fp16"},
     {"objective": {"form": "dual"}, "projector": {"widths": [24, 32]}},
