@@ -23,7 +23,7 @@ class InfonceSpec(ObjectiveBase):
         "or of all batch / slots x batch where those are fewer)"
     )
 
-    name: Literal["infonce"]
+    name: Literal["infonce"] = Field(description="Which objective this is")
     temperature: Temperature = Field(1.0, description="The cosines are divided by it, tau; 1 leaves them as they are")
     positive_in_sum: bool = Field(
         False,

@@ -22,7 +22,7 @@ class NtXentSpec(ObjectiveBase):
         "or of all batch / slots x 2 x batch where those are fewer)"
     )
 
-    name: Literal["nt_xent"]
+    name: Literal["nt_xent"] = Field(description="Which objective this is")
     temperature: Temperature = Field(0.1, description="The cosines are divided by it, tau; above 0")
 
     def numbers_held(self, *, samples: int, features: int, ranks: int) -> int:
