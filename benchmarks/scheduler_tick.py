@@ -33,7 +33,7 @@ from service.database.engine import make_engine, session_factory
 from service.database.tables import Attempt, Job, Node, Slot
 from service.ledger import attempts
 from service.ledger.jobs import ensure_experiment
-from service.ledger.states import AttemptState, JobState, Outcome
+from service.ledger.states import AttemptOutcome, AttemptState, JobState
 from service.local.servers import Postgres
 from service.scheduling import placing, tick
 from service.settings import Settings
@@ -101,10 +101,10 @@ def live_a_little(session: Session, draw: random.Random) -> int:
     said: dict[str, Any] = {"message": "", "result": None, "error": None, "actor": "bench", "backoff_seconds": 0.0}
     leaving = [attempt for attempt in live if attempt.preempted_at is not None]
     for attempt in leaving:
-        attempts.end(session, attempt.id, attempt.token, outcome=Outcome.STOPPED, **said)
+        attempts.end(session, attempt.id, attempt.token, outcome=AttemptOutcome.STOPPED, **said)
     ending = draw.sample([a for a in live if a.preempted_at is None], min(CHURN, len(live) - len(leaving)))
     for attempt in ending:
-        attempts.end(session, attempt.id, attempt.token, outcome=Outcome.OK, **said)
+        attempts.end(session, attempt.id, attempt.token, outcome=AttemptOutcome.OK, **said)
     submit(session, len(ending), over_seconds=1.0)
     session.commit()
     return len(leaving) + len(ending)

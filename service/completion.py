@@ -26,7 +26,7 @@ from barlow_lab.given_files import open_regular, read_json
 from barlow_lab.run_folder import BACKBONE, LOG, OUTCOME, attempt_folder, publish_backbone, run_folder
 from service.database.tables import Attempt, Checkpoint
 from service.ledger import attempts
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 from service.storable import storable
 
 BACKBONE_WEIGHTS = "model.safetensors"
@@ -39,11 +39,11 @@ logger = logging.getLogger("service.completion")
 
 
 STOPPED_BY = {
-    "cancel": (Outcome.STOPPED, "stopped: cancelled"),
-    "pause": (Outcome.STOPPED, "stopped: paused"),
-    "preempt": (Outcome.STOPPED, "stopped: made room for a job of higher priority"),
-    "drain": (Outcome.DRAINED, "stopped: its worker was told to go"),
-    "lease": (Outcome.LOST, "stopped: the run database was away for longer than the lease allows"),
+    "cancel": (AttemptOutcome.STOPPED, "stopped: cancelled"),
+    "pause": (AttemptOutcome.STOPPED, "stopped: paused"),
+    "preempt": (AttemptOutcome.STOPPED, "stopped: made room for a job of higher priority"),
+    "drain": (AttemptOutcome.DRAINED, "stopped: its worker was told to go"),
+    "lease": (AttemptOutcome.LOST, "stopped: the run database was away for longer than the lease allows"),
 }
 """What a stop request makes of an attempt that did not get to its own end, whoever is the one to tell of it."""
 
@@ -52,7 +52,7 @@ STOPPED_BY = {
 class Ending:
     """How an attempt ended, as the ledger takes it. `step` and `backbone` are those of a trainer that said them."""
 
-    outcome: Outcome
+    outcome: AttemptOutcome
     message: str
     result: dict[str, Any] | None = None
     traceback: str | None = None
@@ -62,8 +62,8 @@ class Ending:
     @classmethod
     def said(cls, outcome: dict[str, Any]) -> Ending:
         """What an outcome.json says. One of before this field has no `reason`."""
-        name, message = Outcome(outcome["outcome"]), outcome["message"]
-        if name is Outcome.STOPPED:
+        name, message = AttemptOutcome(outcome["outcome"]), outcome["message"]
+        if name is AttemptOutcome.STOPPED:
             name, message = STOPPED_BY.get(outcome.get("reason") or "", (name, message))
         return cls(
             name,
@@ -150,7 +150,7 @@ class Completion:
             backoff_seconds=self._backoff_seconds,
             vacated=vacated,
         )
-        if accepted and end.outcome is Outcome.OK and end.backbone is not None:
+        if accepted and end.outcome is AttemptOutcome.OK and end.backbone is not None:
             # The row locks of the end stand until the commit: nobody else can be at this job meanwhile.
             publish_backbone(run, folder / end.backbone, tick)
             row = _backbone_row(session, attempt, run / BACKBONE / BACKBONE_WEIGHTS, end.step or 0, tick)

@@ -27,16 +27,16 @@ SOFT_BITS = 61
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ResourceLimit:
     """A limit that ends nothing at the height of a mark, as Linux numbers it and as /proc/PID/limits calls it."""
 
     number: int
     title: str
 
 
-ATTEMPT = Place(10, "Max file locks")
+ATTEMPT = ResourceLimit(10, "Max file locks")
 """RLIMIT_LOCKS, without effect since Linux 2.4.25. Which attempt of which worker a process belongs to."""
-STACK = Place(15, "Max realtime timeout")
+STACK = ResourceLimit(15, "Max realtime timeout")
 """RLIMIT_RTTIME, in microseconds, of real-time scheduling alone. Which `barlow up` a process belongs to."""
 
 
@@ -54,7 +54,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class MarkedProcesses:
     """What runs on this host: the processes with a mark that we may end, and those of which nobody knows."""
 
     marked: list[tuple[psutil.Process, Mark]]
@@ -63,40 +63,40 @@ class Look:
 
 def name_of(text: str) -> int:
     """The 62 bits for a name."""
-    return digest(text, 62)
+    return hash_bits(text, 62)
 
 
-def digest(text: str, bits: int) -> int:
+def hash_bits(text: str, bits: int) -> int:
     """The first bits of SHA-256."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest(), "big") >> (256 - bits)
 
 
-def can_mark(place: Place) -> bool:
+def can_mark(limit: ResourceLimit) -> bool:
     """Whether this process may mark others: a limit that was set below the marks can only be raised by root."""
     with contextlib.suppress(OSError, ValueError):
-        if resource.getrlimit(place.number)[1] != resource.RLIM_INFINITY:
-            resource.setrlimit(place.number, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        if resource.getrlimit(limit.number)[1] != resource.RLIM_INFINITY:
+            resource.setrlimit(limit.number, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         return True
     return False
 
 
-def mark(pid: int, place: Place, value: Mark) -> None:
+def mark(pid: int, limit: ResourceLimit, value: Mark) -> None:
     """Mark a process of ours, 0 for this one. What it has started before is not marked.
 
     Raises:
         ProcessLookupError: it is gone.
         OSError, ValueError: its limit was set lower, see `can_mark`.
     """
-    resource.prlimit(pid, place.number, value.limits)
+    resource.prlimit(pid, limit.number, value.limits)
 
 
-def look(place: Place) -> Look:
-    """Every process with a mark at this place that we may send a signal to, and those that cannot be asked."""
+def find_marked(limit: ResourceLimit) -> MarkedProcesses:
+    """Every process with a mark at this limit that we may send a signal to, and those that cannot be asked."""
     marked, unknown, foreign_closed = [], [], not sees_hidden()
     for pid in _pids():
         try:
             process = psutil.Process(pid)
-            value = _read(pid, place)
+            value = _read(pid, limit)
             if value is not None and _may_signal(process) and not _is_over(pid):
                 marked.append((process, value))
         except (FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
@@ -105,7 +105,7 @@ def look(place: Place) -> Look:
             # hidepid closes what other accounts run; of us they are not, see barlow_lab.kernel.give_up_privileges.
             if not foreign_closed:
                 unknown.append(pid)
-    return Look(marked, unknown)
+    return MarkedProcesses(marked, unknown)
 
 
 def sees_hidden() -> bool:
@@ -126,15 +126,15 @@ def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdecimal())
 
 
-def _read(pid: int, place: Place) -> Mark | None:
+def _read(pid: int, limit: ResourceLimit) -> Mark | None:
     """The mark of a process, None if it has none.
 
     Raises:
         OSError: it cannot be asked; FileNotFoundError, ProcessLookupError: it is gone.
     """
     for line in Path(f"/proc/{pid}/limits").read_text().splitlines():
-        if line.startswith(place.title):
-            soft, hard = line.removeprefix(place.title).split()[:2]
+        if line.startswith(limit.title):
+            soft, hard = line.removeprefix(limit.title).split()[:2]
             if "unlimited" in (soft, hard) or int(hard) < _HARD_FROM or int(soft) >> SOFT_BITS != 1:
                 return None
             return Mark(int(hard) - _HARD_FROM, int(soft) - (1 << SOFT_BITS))

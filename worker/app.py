@@ -16,7 +16,7 @@ from service.database.engine import make_engine
 from service.ledger.errors import NodeNameTaken
 from service.settings import Settings
 from worker import messages
-from worker.node import Node
+from worker.supervisor import Supervisor
 
 RESTART_SECONDS = 5.0
 
@@ -31,7 +31,7 @@ def run(settings: Settings) -> int:
     """
     engine = make_engine(settings)
     try:
-        node = Node(settings, engine)
+        node = Supervisor(settings, engine)
         node.register()
     except (ValueError, NodeNameTaken) as error:
         log.error("%s", error)
@@ -71,7 +71,7 @@ def run(settings: Settings) -> int:
     return 1 if node.replaced else 0
 
 
-def _make_app(settings: Settings, node: Node) -> Celery:
+def _make_app(settings: Settings, node: Supervisor) -> Celery:
     messages.sieve()
     app = make_celery(settings)
     app.conf.worker_redirect_stdouts = False

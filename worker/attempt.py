@@ -23,7 +23,7 @@ from service.completion import STOPPED_BY, Completion, Ending, read_outcome
 from service.database.away import is_away
 from service.database.tables import Attempt, Job, Slot
 from service.ledger import attempts
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 from service.settings import Settings
 from worker import clock, devices, inputs
 from worker.ending import ending
@@ -32,8 +32,8 @@ from worker.file_work import FileWork
 from worker.lease import Lease
 from worker.log_text import first_line
 from worker.process import Ranks, end_marked, mark_for
-from worker.progress import Progress
 from worker.recorder.loops import Recorder
+from worker.stalls import StallDetector
 from worker.stopping import StopLadder
 
 LOOK_SECONDS = 0.2
@@ -135,12 +135,12 @@ class AttemptRun:
             self._lease.start()
             return self._run_ranks()
         except inputs.BadInput as error:
-            return Ending(Outcome.BAD_DATA, str(error))
+            return Ending(AttemptOutcome.BAD_DATA, str(error))
         except (_Ghost, _Standstill):
             raise
         except Exception as error:
             log.exception("attempt %s of job %s cannot be run", self._attempt.number, self._attempt.job_id)
-            return Ending(Outcome.CRASHED, f"the worker could not run it: {error}")
+            return Ending(AttemptOutcome.CRASHED, f"the worker could not run it: {error}")
 
     def _run_ranks(self) -> Ending:
         job, slots, wanted = self._until_answered(self._look_up)
@@ -193,7 +193,7 @@ class AttemptRun:
                     preparation.result()
                     return None
                 if preparation.stalled():
-                    return Ending(Outcome.STALLED, NO_INPUTS.format(stall_seconds))
+                    return Ending(AttemptOutcome.STALLED, NO_INPUTS.format(stall_seconds))
         finally:
             preparation.give_up()
 
@@ -217,7 +217,7 @@ class AttemptRun:
 
     def _watch(self, ranks: Ranks, ladder: StopLadder, stall_seconds: float) -> None:
         """Until every rank is gone: obey stop requests, the lease, and the clock of progress."""
-        progress = Progress(self._folder / JOURNAL, stall_seconds)
+        detector = StallDetector(self._folder / JOURNAL, stall_seconds)
         first_death: float | None = None
         grace = self._settings.stop_grace_seconds
         while None in (statuses := ranks.statuses()):
@@ -230,7 +230,7 @@ class AttemptRun:
                 self._ask(ladder, "drain", grace, 2 * grace)
             if self._lease.left() < 0:
                 self._ask(ladder, "lease", self._lease.margin * 0.4, self._lease.margin * 0.8)
-            if progress.stalled():
+            if detector.stalled():
                 self._lease.stopping("stall")
                 ladder.end_stalled()
             ladder.advance()
@@ -269,7 +269,7 @@ class AttemptRun:
         except Exception as error:
             # Left to its lease, the job would run again uncounted, to fail here for ever.
             log.exception("the end of attempt %s of job %s fails", self._attempt.number, self._attempt.job_id)
-            end = Ending(Outcome.CRASHED, f"the worker could not conclude it: {error}")
+            end = Ending(AttemptOutcome.CRASHED, f"the worker could not conclude it: {error}")
             self._watched(lambda tick: self._until_answered(lambda: self._end(end, tick), tick))
         return end
 
@@ -285,7 +285,7 @@ class AttemptRun:
             while not conclusion.wait(LOOK_SECONDS):
                 stop = self._lease.stop or ("drain" if self._draining else None)
                 if conclusion.stalled():
-                    raise _Standstill(Ending(Outcome.STALLED, NO_END.format(self._patience)))
+                    raise _Standstill(Ending(AttemptOutcome.STALLED, NO_END.format(self._patience)))
                 if stop is not None and conclusion.stalled(2 * self._settings.stop_grace_seconds):
                     raise _Standstill(Ending(*STOPPED_BY[stop]))
             return conclusion.result()
@@ -296,7 +296,7 @@ class AttemptRun:
         lease_seconds, token = self._settings.lease_seconds, self._attempt.token
         with self._sessions.begin() as session:
             # Who took it from us said `lost` too: that is not our end told twice.
-            lost = end.outcome is Outcome.LOST
+            lost = end.outcome is AttemptOutcome.LOST
             if lost and attempts.renew(session, self._attempt.id, token, lease_seconds=lease_seconds) is None:
                 raise _Ghost
             if not self._completion.conclude(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.completion import STOPPED_BY, Ending
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 
 
 def ending(
@@ -22,18 +22,18 @@ def ending(
         signalled: whether they got a signal for it; else a crash is their own, say in their last checkpoint.
         stall_seconds: for how long nothing was journalled, should that be why.
     """
-    name = Outcome(outcome["outcome"]) if outcome is not None else None
-    unfinished = name in (None, Outcome.STOPPED, Outcome.CRASHED)
+    name = AttemptOutcome(outcome["outcome"]) if outcome is not None else None
+    unfinished = name in (None, AttemptOutcome.STOPPED, AttemptOutcome.CRASHED)
     if why == "stall" and unfinished:
         message = f"no progress for {stall_seconds:g} s; the stacks of its processes are in the log"
-        return Ending(Outcome.STALLED, message)
+        return Ending(AttemptOutcome.STALLED, message)
     # Ranks whose lease ran out end themselves; no other request can make them crash.
-    crashed = name is not Outcome.STOPPED and not signalled and why != "lease"
+    crashed = name is not AttemptOutcome.STOPPED and not signalled and why != "lease"
     if why in STOPPED_BY and unfinished and not crashed:
         return Ending(*STOPPED_BY[why])
     if outcome is None or name is None:
         return Ending(
-            Outcome.CRASHED, f"ended without a word: {', '.join(map(_words, range(len(statuses)), statuses))}"
+            AttemptOutcome.CRASHED, f"ended without a word: {', '.join(map(_words, range(len(statuses)), statuses))}"
         )
     return Ending.said(outcome)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from worker import clock
-from worker.progress import LONGEST_LOOK_SECONDS
+from worker.stalls import LONGEST_LOOK_SECONDS
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ import psutil
 
 from barlow_lab.foreign_text import shown
 from service import marks
-from service.marks import ATTEMPT, Look, Mark
+from service.marks import ATTEMPT, Mark, MarkedProcesses
 from worker import clock
 
 NODE_BITS, PID_BITS = 39, 22
@@ -140,15 +140,19 @@ def mark_for(attempt_id: uuid.UUID, node: str) -> Mark:
 
 
 def marked(attempt_id: uuid.UUID) -> list[int]:
-    """The processes that carry the mark of the attempt, see `marks.look`."""
-    return [process.pid for process, mark in marks.look(ATTEMPT).marked if mark.name == marks.name_of(str(attempt_id))]
+    """The processes that carry the mark of the attempt, see `marks.find_marked`."""
+    return [
+        process.pid
+        for process, mark in marks.find_marked(ATTEMPT).marked
+        if mark.name == marks.name_of(str(attempt_id))
+    ]
 
 
 def is_gone(attempt_id: uuid.UUID) -> bool:
     """Whether no process of the attempt is left on this host: not while there is one that cannot be asked."""
-    look = marks.look(ATTEMPT)
-    _complain(look)
-    return not look.unknown and all(mark.name != marks.name_of(str(attempt_id)) for _, mark in look.marked)
+    found = marks.find_marked(ATTEMPT)
+    _complain(found)
+    return not found.unknown and all(mark.name != marks.name_of(str(attempt_id)) for _, mark in found.marked)
 
 
 def end_marked(attempt_id: uuid.UUID) -> bool:
@@ -181,11 +185,11 @@ def devices_in_use(node: str, held: Mapping[str, uuid.UUID | None]) -> set[str]:
 
     Where a process of another attempt of this node runs on, or one that cannot be asked, it may be at any of them.
     """
-    look = marks.look(ATTEMPT)
-    _complain(look)
-    names = {mark.name for process, mark in look.marked if _is_of(node, process, mark)}
+    found = marks.find_marked(ATTEMPT)
+    _complain(found)
+    names = {mark.name for process, mark in found.marked if _is_of(node, process, mark)}
     known = {gpu: marks.name_of(str(attempt)) for gpu, attempt in held.items() if attempt is not None}
-    if look.unknown or names - set(known.values()):
+    if found.unknown or names - set(known.values()):
         return set(held)
     return {gpu for gpu, name in known.items() if name in names}
 
@@ -196,7 +200,7 @@ def _end_all(wanted: Callable[[psutil.Process, Mark], bool]) -> list[int]:
     deadline = clock.now() + END_SECONDS
     while True:
         there = []
-        for process, mark in marks.look(ATTEMPT).marked:
+        for process, mark in marks.find_marked(ATTEMPT).marked:
             with contextlib.suppress(psutil.Error):
                 if wanted(process, mark):
                     there.append(process)
@@ -212,22 +216,22 @@ def _end_all(wanted: Callable[[psutil.Process, Mark], bool]) -> list[int]:
 
 def _own(node: str) -> int:
     """The bits for a node of this account: that of every `barlow up` has the same name."""
-    return marks.digest(f"{os.getuid()} {node}", NODE_BITS)
+    return marks.hash_bits(f"{os.getuid()} {node}", NODE_BITS)
 
 
 def _is_of(node: str, process: psutil.Process, mark: Mark) -> bool:
     """Whether a worker of this account has set the mark, as this node."""
     its_node = mark.detail >> PID_BITS
-    if its_node == marks.digest(node, NODE_BITS):
+    if its_node == marks.hash_bits(node, NODE_BITS):
         # Workers of before wrote the name alone; whose they were, their processes say.
         with contextlib.suppress(psutil.NoSuchProcess):
             return bool(process.uids().real == os.getuid())
     return its_node == _own(node)
 
 
-def _complain(look: Look) -> None:
-    if look.unknown:
-        log.warning("processes that cannot be looked at may belong to an attempt: %s", look.unknown)
+def _complain(found: MarkedProcesses) -> None:
+    if found.unknown:
+        log.warning("processes that cannot be looked at may belong to an attempt: %s", found.unknown)
 
 
 def _older_process(pid: int, child: psutil.Process) -> bool:

@@ -28,9 +28,9 @@ from service.api.routers import (
     audit,
     browser_sessions,
     experiments,
-    fleet,
     health,
     jobs,
+    nodes,
     recipes,
     records,
     streams,
@@ -85,7 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.include_router(health.router)
     app.include_router(documentation.router)
-    for module in (jobs, verbs, experiments, records, streams, fleet, recipes, tokens, audit, browser_sessions):
+    for module in (jobs, verbs, experiments, records, streams, nodes, recipes, tokens, audit, browser_sessions):
         guards = [Depends(auth.authorize), Depends(refuse_unknown)]
         app.include_router(module.router, prefix=ROOT, dependencies=guards)
     app.include_router(browser_sessions.own, prefix=ROOT, dependencies=[Depends(refuse_unknown)])

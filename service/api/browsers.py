@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Scope
 from service.api.problems import Problem, answer
 from service.settings import Settings
 from service.web.guarding import CheckOrigin, SecureAnswers
-from service.web.origins import FORBIDDEN, MISDIRECTED, Names, Refusal, read_hosts, read_origins
+from service.web.origins import FORBIDDEN, MISDIRECTED, Refusal, TrustedNames, read_hosts, read_origins
 
 _CODES = {MISDIRECTED: "unknown-host", FORBIDDEN: "foreign-page"}
 _PREFLIGHT_SECONDS = 600
@@ -33,9 +33,9 @@ def guard(app: ASGIApp, settings: Settings) -> ASGIApp:
     return SecureAnswers(CheckOrigin(app, names(settings), _answer))
 
 
-def names(settings: Settings) -> Names:
+def names(settings: Settings) -> TrustedNames:
     """To which names the API answers, and which pages may have it change something."""
-    return Names.of(
+    return TrustedNames.of(
         "BARLOW_ALLOWED_HOSTS",
         "BARLOW_PUBLIC_URL",
         "BARLOW_CORS_ORIGINS",

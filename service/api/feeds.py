@@ -26,7 +26,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class JobStatus:
     """What the one statement says of a job: its last event, and its state."""
 
     events: int
@@ -36,13 +36,13 @@ class Look:
 class Record(Protocol):
     """What a feed is of. `newest` and `read` block, and are called in threads."""
 
-    def newest(self, look: Look) -> Position:
+    def newest(self, look: JobStatus) -> Position:
         """A place near the end to begin at: most of who follow begin behind it, or are soon there."""
 
     def read(self, start: Position, until: Position | None, ended: bool) -> Piece | None:
         """What there is from `start` on, of bounded size: up to `until`, or as far as it is whole; None: nothing."""
 
-    def may_have_grown(self, look: Look, end: Position) -> bool:
+    def may_have_grown(self, look: JobStatus, end: Position) -> bool:
         """Whether there may be more behind `end`."""
 
 

@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.api.auth import Caller, Guard
-from service.api.feeds import Feed, Look, Piece, Position, Record
+from service.api.feeds import Feed, JobStatus, Piece, Position, Record
 from service.api.problems import Problem
 from service.database.away import is_away
 from service.database.tables import Job
@@ -188,12 +188,12 @@ class Hub:
             if feed.end is None or over or feed.record.may_have_grown(look, feed.end):
                 feed.reading = asyncio.create_task(self._catch_up(feed, look))
 
-    def _jobs(self, ids: set[uuid.UUID]) -> dict[uuid.UUID, Look]:
+    def _jobs(self, ids: set[uuid.UUID]) -> dict[uuid.UUID, JobStatus]:
         with self._sessions() as session:
             rows = session.execute(select(Job.state, Job.id, Job.event_seq).where(Job.id.in_(ids)))
-            return {job_id: Look(events, JobState(state)) for state, job_id, events in rows}
+            return {job_id: JobStatus(events, JobState(state)) for state, job_id, events in rows}
 
-    async def _catch_up(self, feed: Feed, look: Look) -> None:
+    async def _catch_up(self, feed: Feed, look: JobStatus) -> None:
         """Read a record to its end. Its job's state is older, so of a job that has ended nothing comes after that."""
         ended = look.state if look.state.terminal else None
         try:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from barlow_lab.specs import BackboneSpec, Spec
 from barlow_lab.specs.slot_memory import BackboneSizes, sizes_of
 from service.api.fleet import Fleet, NodeSize
-from service.api.schemas import Fit, Memory, Parameters
+from service.api.schemas import Memory, NodeFit, Parameters
 
 
 def is_known(backbone: BackboneSpec) -> bool:
@@ -30,10 +30,10 @@ def memory(spec: Spec, backbone: BackboneSpec, classes: int | None = None, image
     return Memory(**asdict(need), total=need.total, formula=spec.memory_words)
 
 
-def fits(spec: Spec, fleet: Fleet, need: Memory | None) -> list[Fit]:
+def fits(spec: Spec, fleet: Fleet, need: Memory | None) -> list[NodeFit]:
     """For each node, whether its slots are enough and large enough."""
     return [
-        Fit(node=node.name, fits=why is None, slots=node.slots, free=node.free, why=why)
+        NodeFit(node=node.name, fits=why is None, slots=node.slots, free=node.free, why=why)
         for node in fleet.nodes
         for why in [_why_not(spec, node, need)]
     ]

@@ -300,7 +300,7 @@ class Memory(BaseModel):
     formula: str
 
 
-class Fit(BaseModel):
+class NodeFit(BaseModel):
     """Whether one node can run the job when its slots are free."""
 
     node: str
@@ -330,7 +330,7 @@ class Plan(BaseModel):
         description="Optimiser steps; null where there are none, and for a list of labels, which the worker counts"
     )
     steps: int | None
-    fits: list[Fit]
+    fits: list[NodeFit]
 
 
 class Check(BaseModel):

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.api import problems
 from service.api.auth import Caller
-from service.api.feeds import Look, Piece, Position, Record
+from service.api.feeds import JobStatus, Piece, Position, Record
 from service.api.hub import Hub, Key, Seat
 from service.api.logs import Log, open_log
 from service.api.schemas import EventView
@@ -89,7 +89,7 @@ class EventRecord:
         self._sessions = sessions
         self._job_id = job_id
 
-    def newest(self, look: Look) -> Position:
+    def newest(self, look: JobStatus) -> Position:
         """Before the last BATCH of them."""
         return max(0, look.events - BATCH)
 
@@ -103,7 +103,7 @@ class EventRecord:
         )
         return Piece(start, views[-1].seq, data) if views else None
 
-    def may_have_grown(self, look: Look, end: Position) -> bool:
+    def may_have_grown(self, look: JobStatus, end: Position) -> bool:
         """The job's row counts them."""
         return look.events > end
 
@@ -116,7 +116,7 @@ class LogRecord:
         self._job_id = job_id
         self._attempt = attempt
 
-    def newest(self, look: Look) -> Position:
+    def newest(self, look: JobStatus) -> Position:
         """At the last line break before the last LOG_PIECE bytes, if there is one near."""
         log = self._open()
         start = max(0, log.size - LOG_PIECE)
@@ -136,7 +136,7 @@ class LogRecord:
         text = found.decode("utf-8", errors="replace").removesuffix("\n")
         return Piece(start, end, format_sse_event(event="log", id=str(end), data_str=text))
 
-    def may_have_grown(self, look: Look, end: Position) -> bool:
+    def may_have_grown(self, look: JobStatus, end: Position) -> bool:
         """Only the files know."""
         return True
 

@@ -24,7 +24,7 @@ from service.ledger.moves import (
     quarantine_slots,
 )
 from service.ledger.reasons import ReasonCode
-from service.ledger.states import AttemptEvent, AttemptState, JobEvent, JobState, Outcome
+from service.ledger.states import AttemptEvent, AttemptOutcome, AttemptState, JobEvent, JobState
 
 SCHEDULER = "scheduler"
 _ACCEPTED = (AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING)
@@ -178,7 +178,7 @@ def end(
     attempt_id: uuid.UUID,
     token: uuid.UUID,
     *guards: ColumnElement[bool],
-    outcome: Outcome,
+    outcome: AttemptOutcome,
     message: str,
     result: dict[str, Any] | None,
     error: dict[str, Any] | None,

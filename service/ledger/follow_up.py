@@ -14,7 +14,7 @@ from service.ledger import events
 from service.ledger.dependants import order_key, settle_dependants
 from service.ledger.moves import move_job
 from service.ledger.reasons import ReasonCode
-from service.ledger.states import FOLLOW_UPS, FollowUp, JobEvent, JobState, Outcome
+from service.ledger.states import FOLLOW_UPS, AttemptOutcome, FollowUp, JobEvent, JobState
 
 LONGEST_BACKOFF_SECONDS = 3600.0
 """Doubling ends here."""
@@ -32,7 +32,7 @@ def follow(
 ) -> None:
     """Move a running, locked job whose attempt has just ended; `backoff_seconds` is the wait before retry 1."""
     assert attempt.outcome is not None, "the attempt has ended"
-    outcome, message = Outcome(attempt.outcome), attempt.message or ""
+    outcome, message = AttemptOutcome(attempt.outcome), attempt.message or ""
     next_step = FOLLOW_UPS[outcome]
     if next_step is FollowUp.SUCCEED:
         move_job(
@@ -56,7 +56,9 @@ def follow(
         settle_dependants(session, job)
 
 
-def _fail(session: Session, job: Job, outcome: Outcome, message: str, error: dict[str, Any] | None, actor: str) -> None:
+def _fail(
+    session: Session, job: Job, outcome: AttemptOutcome, message: str, error: dict[str, Any] | None, actor: str
+) -> None:
     shown = {"class": outcome, "log_tail": [], "traceback": None, **(error or {}), "message": message}
     payload = {"error": shown}
     move_job(session, job, JobEvent.FAILED, actor=actor, payload=payload, error=shown, reason_code=None, reason=None)
@@ -100,7 +102,7 @@ def _retry(session: Session, job: Job, why: str, actor: str, backoff_seconds: fl
     )
 
 
-def _retries_are_used_up(session: Session, job: Job, next_step: FollowUp, outcome: Outcome) -> bool:
+def _retries_are_used_up(session: Session, job: Job, next_step: FollowUp, outcome: AttemptOutcome) -> bool:
     if next_step is FollowUp.RETRY_ONCE:
         same = select(func.count()).where(Attempt.job_id == job.id, Attempt.outcome == outcome)
         if session.scalars(same).one() > 1:  # this attempt is one of them

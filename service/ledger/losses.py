@@ -13,7 +13,7 @@ from service.ledger.attempts import SCHEDULER
 from service.ledger.follow_up import follow
 from service.ledger.moves import free_slots, lock_job, move_attempt, quarantine_slots, try_lock_job
 from service.ledger.reasons import ReasonCode
-from service.ledger.states import AttemptEvent, AttemptState, Outcome
+from service.ledger.states import AttemptEvent, AttemptOutcome, AttemptState
 
 
 class Complete(Protocol):
@@ -63,7 +63,7 @@ def return_placed_on(session: Session, node: str, message: str) -> None:
         raise AssertionError("a placed attempt has left nothing")
 
     placed = Attempt.state == AttemptState.PLACED
-    _lose_where(session, node, placed, message=message, complete=never, outcome=Outcome.DRAINED)
+    _lose_where(session, node, placed, message=message, complete=never, outcome=AttemptOutcome.DRAINED)
 
 
 def _lose_where(
@@ -73,7 +73,7 @@ def _lose_where(
     *,
     message: str,
     complete: Complete,
-    outcome: Outcome = Outcome.LOST,
+    outcome: AttemptOutcome = AttemptOutcome.LOST,
 ) -> None:
     live = select(Attempt.job_id).where(Attempt.node == node, which)
     # All jobs are locked before any dependant is: one order for all transactions.
@@ -94,7 +94,7 @@ def _lose(
     message: str,
     actor: str,
     complete: Complete,
-    outcome: Outcome = Outcome.LOST,
+    outcome: AttemptOutcome = AttemptOutcome.LOST,
 ) -> Attempt | None:
     """End an attempt without its worker; `job` is locked. None: it has ended, or a guard does not hold."""
     never_ran = attempt.state == AttemptState.PLACED

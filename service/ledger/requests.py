@@ -13,7 +13,7 @@ from service.ledger import events
 from service.ledger.dependants import settle_dependants, settle_locked
 from service.ledger.moves import UNRESERVED, free_slots, lock_job, move_attempt, move_job, require
 from service.ledger.reasons import ReasonCode
-from service.ledger.states import AttemptEvent, AttemptState, JobEvent, JobState, Outcome, Verb
+from service.ledger.states import AttemptEvent, AttemptOutcome, AttemptState, JobEvent, JobState, Verb
 
 
 def request_cancel(session: Session, job_id: uuid.UUID, *, actor: str) -> Job:
@@ -95,10 +95,10 @@ def _return_placed(session: Session, job: Job, message: str, actor: str) -> None
     placed = select(Attempt.id).where(Attempt.job_id == job.id, Attempt.state == AttemptState.PLACED)
     for attempt_id in session.scalars(placed).all():
         # The job's lock keeps the worker from accepting in between.
-        payload = {"outcome": Outcome.STOPPED, "message": message}
+        payload = {"outcome": AttemptOutcome.STOPPED, "message": message}
         returned = move_attempt(
             session, attempt_id, AttemptEvent.RETURNED, actor=actor, payload=payload,
-            outcome=Outcome.STOPPED, message=message,
+            outcome=AttemptOutcome.STOPPED, message=message,
         )  # fmt: skip
         assert returned is not None, "a placed attempt of a locked job stays placed"
         free_slots(session, returned)

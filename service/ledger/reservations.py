@@ -13,7 +13,7 @@ from service.ledger.attempts import SCHEDULER
 from service.ledger.dependants import order_key
 from service.ledger.moves import free_slots, move_attempt, try_lock_job
 from service.ledger.reasons import ReasonCode
-from service.ledger.states import AttemptEvent, AttemptState, JobState, Outcome
+from service.ledger.states import AttemptEvent, AttemptOutcome, AttemptState, JobState
 
 
 def reserve(session: Session, job_id: uuid.UUID, node: str | None, *, preempting: bool) -> Job | None:
@@ -58,7 +58,8 @@ def request_preemption(session: Session, attempt_id: uuid.UUID, *, by: Job) -> b
         message = f"made room for job {by.name}"
         returned = move_attempt(
             session, attempt_id, AttemptEvent.RETURNED, actor=SCHEDULER,
-            payload={"outcome": Outcome.STOPPED, "message": message}, outcome=Outcome.STOPPED, message=message,
+            payload={"outcome": AttemptOutcome.STOPPED, "message": message},
+            outcome=AttemptOutcome.STOPPED, message=message,
         )  # fmt: skip
         assert returned is not None, "a placed attempt of a locked job stays placed"
         free_slots(session, returned)

@@ -39,7 +39,7 @@ class AttemptState(StrEnum):
     ENDED = "ended"
 
 
-class Outcome(StrEnum):
+class AttemptOutcome(StrEnum):
     """How an attempt ended."""
 
     OK = "ok"
@@ -118,17 +118,17 @@ class FollowUp(StrEnum):
     REQUEUE = "requeue"  # at once, as often as it takes
 
 
-FOLLOW_UPS: dict[Outcome, FollowUp] = {
-    Outcome.OK: FollowUp.SUCCEED,
-    Outcome.STOPPED: FollowUp.REQUEUE,
-    Outcome.BAD_SPEC: FollowUp.FAIL,
-    Outcome.BAD_DATA: FollowUp.FAIL,
-    Outcome.OUT_OF_MEMORY: FollowUp.FAIL,
-    Outcome.DIVERGED: FollowUp.FAIL,
-    Outcome.CRASHED: FollowUp.RETRY,
-    Outcome.STALLED: FollowUp.RETRY_ONCE,
-    Outcome.LOST: FollowUp.REQUEUE,
-    Outcome.DRAINED: FollowUp.REQUEUE,
+FOLLOW_UPS: dict[AttemptOutcome, FollowUp] = {
+    AttemptOutcome.OK: FollowUp.SUCCEED,
+    AttemptOutcome.STOPPED: FollowUp.REQUEUE,
+    AttemptOutcome.BAD_SPEC: FollowUp.FAIL,
+    AttemptOutcome.BAD_DATA: FollowUp.FAIL,
+    AttemptOutcome.OUT_OF_MEMORY: FollowUp.FAIL,
+    AttemptOutcome.DIVERGED: FollowUp.FAIL,
+    AttemptOutcome.CRASHED: FollowUp.RETRY,
+    AttemptOutcome.STALLED: FollowUp.RETRY_ONCE,
+    AttemptOutcome.LOST: FollowUp.REQUEUE,
+    AttemptOutcome.DRAINED: FollowUp.REQUEUE,
 }
 """A job whose cancel was requested is cancelled instead of run again, and one whose pause was requested is paused
 instead; success and failure stand."""

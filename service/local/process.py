@@ -170,7 +170,7 @@ def belong_to(directory: Path) -> None:
 def belonging_to(directory: Path) -> list[psutil.Process]:
     """The processes of ours, and for root those of everybody, that carry the mark of the stack of `directory`."""
     name = marks.name_of(str(directory.resolve()))
-    return [process for process, mark in marks.look(STACK).marked if mark.name == name]
+    return [process for process, mark in marks.find_marked(STACK).marked if mark.name == name]
 
 
 def end_leftovers(directory: Path, report: Callable[[str], None], *, grace_seconds: float) -> int:

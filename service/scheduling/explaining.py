@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from service.ledger.reasons import ReasonCode
-from service.scheduling.views import Candidate, Needs, NodeView, Reason, Reservation
+from service.scheduling.placement_values import Candidate, Needs, NodeSnapshot, Reason, Reservation
 
 FIGURED = 25
 """Waiting jobs of one size and one need that are told how many slots are free; those behind them wait for them."""
@@ -16,7 +16,7 @@ class Explainer:
 
     def __init__(
         self,
-        nodes: Sequence[NodeView],
+        nodes: Sequence[NodeSnapshot],
         *,
         total: Mapping[str, int],
         quarantined: Mapping[str, int],

@@ -6,8 +6,16 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from service.scheduling.explaining import Explainer
+from service.scheduling.placement_values import (
+    AttemptSnapshot,
+    Candidate,
+    Decision,
+    NodeSnapshot,
+    Placement,
+    Reservation,
+    SlotSnapshot,
+)
 from service.scheduling.room import Room
-from service.scheduling.views import AttemptView, Candidate, Decision, NodeView, Placement, Reservation, SlotView
 
 RESERVE_AFTER_SECONDS = 300.0
 """A job of several slots that has been queued for so long gets a node kept for it, if nothing else is said."""
@@ -17,9 +25,9 @@ LARGE = 2
 
 def decide(
     candidates: Sequence[Candidate],
-    nodes: Sequence[NodeView],
-    slots: Sequence[SlotView],
-    attempts: Sequence[AttemptView],
+    nodes: Sequence[NodeSnapshot],
+    slots: Sequence[SlotSnapshot],
+    attempts: Sequence[AttemptSnapshot],
     now: datetime,
     *,
     reserve_after_seconds: float = RESERVE_AFTER_SECONDS,

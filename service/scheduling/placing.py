@@ -14,9 +14,9 @@ from service.database.tables import Attempt, Slot
 from service.ledger import attempts, reservations
 from service.ledger.moves import try_lock_job
 from service.scheduling.placement import RESERVE_AFTER_SECONDS, decide
+from service.scheduling.placement_values import Candidate, Placement, Preemption, Reason, Reservation
 from service.scheduling.rows import read
 from service.scheduling.transaction import step
-from service.scheduling.views import Candidate, Placement, Preemption, Reason, Reservation
 
 PLACEMENTS_PER_TICK = 100
 """A tick that has more to place leaves the rest to the next one, which follows at once: nothing else waits for them."""

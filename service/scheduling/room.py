@@ -7,8 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from service.scheduling.placement_values import (
+    AttemptSnapshot,
+    Candidate,
+    Needs,
+    NodeSnapshot,
+    Preemption,
+    Reservation,
+    SlotSnapshot,
+)
 from service.scheduling.preemption import Loss, cheapest
-from service.scheduling.views import AttemptView, Candidate, Needs, NodeView, Preemption, Reservation, SlotView
 
 RESERVED_SHARE = 0.25
 """Of the open nodes, at least one, so many are reserved at most: with a backlog of jobs that have waited long every
@@ -32,7 +40,11 @@ class Room:
     follow: thousands of them cost nothing. What adds to it (`_claim`, `_release`) forgets every "no"."""
 
     def __init__(
-        self, nodes: Sequence[NodeView], slots: Iterable[SlotView], attempts: Iterable[AttemptView], now: datetime
+        self,
+        nodes: Sequence[NodeSnapshot],
+        slots: Iterable[SlotSnapshot],
+        attempts: Iterable[AttemptSnapshot],
+        now: datetime,
     ) -> None:
         """`nodes` by name."""
         self._now = now
@@ -46,7 +58,7 @@ class Room:
             if slot.free and slot.node in self._free:
                 self._free[slot.node].append(slot.index)
         self._coming = dict.fromkeys(self._free, 0)
-        self._staying: dict[str, list[AttemptView]] = {name: [] for name in self._free}
+        self._staying: dict[str, list[AttemptSnapshot]] = {name: [] for name in self._free}
         for attempt in attempts:
             if attempt.node not in self._free:
                 continue
@@ -170,7 +182,7 @@ class Room:
 
     def _price(
         self, candidate: Candidate, node: str, own: Claim | None = None
-    ) -> tuple[Loss, str, tuple[AttemptView, ...]] | None:
+    ) -> tuple[Loss, str, tuple[AttemptSnapshot, ...]] | None:
         standing = self._claims.get(node)
         if standing is not None and standing.binding and standing is not own:
             return None

@@ -16,7 +16,7 @@ from barlow_lab.specs.kinds import KINDS, TAKERS
 from service.database.tables import Attempt, Job, Node, Slot
 from service.ledger.nodes import is_live
 from service.ledger.states import AttemptState
-from service.scheduling.views import AttemptView, Candidate, NodeView, SlotView
+from service.scheduling.placement_values import AttemptSnapshot, Candidate, NodeSnapshot, SlotSnapshot
 
 CANDIDATES_PER_SIZE = 1000
 """Jobs of one size that a tick looks at; a small job is seen however many large ones stand before it."""
@@ -52,24 +52,24 @@ _CANDIDATES = text(f"""
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class Snapshot:
     """One look; `now` is the database's clock."""
 
     now: datetime
     candidates: list[Candidate]
-    nodes: list[NodeView]
-    slots: list[SlotView]
-    attempts: list[AttemptView]
+    nodes: list[NodeSnapshot]
+    slots: list[SlotSnapshot]
+    attempts: list[AttemptSnapshot]
 
 
-def read(session: Session, *, lease_seconds: float) -> Rows:
+def read(session: Session, *, lease_seconds: float) -> Snapshot:
     """All that a placement decision depends on, in a transaction that the caller has not used yet.
 
     Of one moment: a node that registers meanwhile must not show its slots without itself.
     """
     session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
     now: datetime = session.scalars(select(func.clock_timestamp())).one()
-    return Rows(now, _candidates(session, now), _nodes(session, lease_seconds), _slots(session), _attempts(session))
+    return Snapshot(now, _candidates(session, now), _nodes(session, lease_seconds), _slots(session), _attempts(session))
 
 
 def _candidates(session: Session, now: datetime) -> list[Candidate]:
@@ -98,11 +98,12 @@ def _parsed(reason: str) -> dict[str, Any]:
     return parsed
 
 
-def _nodes(session: Session, lease_seconds: float) -> list[NodeView]:
+def _nodes(session: Session, lease_seconds: float) -> list[NodeSnapshot]:
     is_open = is_live(lease_seconds) & Node.draining_at.is_(None)
     found = session.execute(select(Node.name, is_open, Node.data_sets, Node.backbones))
     return [
-        NodeView(name, there, _usable(data_sets), _weights(backbones)) for name, there, data_sets, backbones in found
+        NodeSnapshot(name, there, _usable(data_sets), _weights(backbones))
+        for name, there, data_sets, backbones in found
     ]
 
 
@@ -117,15 +118,15 @@ def _weights(said: dict[str, Any] | None) -> frozenset[str] | None:
     return frozenset(found.names) if found is not None and found.complete else None
 
 
-def _slots(session: Session) -> list[SlotView]:
+def _slots(session: Session) -> list[SlotSnapshot]:
     there = select(Slot.node, Slot.index, Slot.attempt_id, Slot.quarantined_at).where(Slot.retired_at.is_(None))
     return [
-        SlotView(node, index, free=holder is None and since is None, quarantined=since is not None)
+        SlotSnapshot(node, index, free=holder is None and since is None, quarantined=since is not None)
         for node, index, holder, since in session.execute(there)
     ]
 
 
-def _attempts(session: Session) -> list[AttemptView]:
+def _attempts(session: Session) -> list[AttemptSnapshot]:
     leaving = or_(
         Attempt.state == AttemptState.STOPPING,
         Attempt.preempted_at.is_not(None),
@@ -134,4 +135,4 @@ def _attempts(session: Session) -> list[AttemptView]:
     )
     held = (Job.slots, Job.priority, Job.preemptible, leaving, Attempt.placed_at)
     live = select(Attempt.id, Attempt.node, *held).join(Job, Job.id == Attempt.job_id)
-    return [AttemptView(*row) for row in session.execute(live.where(Attempt.state != AttemptState.ENDED))]
+    return [AttemptSnapshot(*row) for row in session.execute(live.where(Attempt.state != AttemptState.ENDED))]

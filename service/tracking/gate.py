@@ -15,7 +15,7 @@ from service.tracking.routes import GRAPHQL, HEALTH, READ, Access, Holder, acces
 from service.tracking.searches import refuse_costly, refuse_odd_graphql, refuse_odd_tokens
 from service.tracking.tags import TAGGED, checked_tag
 from service.tracking.turns import Turns
-from service.web.origins import HARMLESS, Names
+from service.web.origins import HARMLESS, TrustedNames
 
 LARGEST_BODY = 65_536
 """Bytes; of everybody but the recorder, who sends files."""
@@ -48,7 +48,7 @@ class Gate:
     def __init__(
         self,
         mlflow: ASGIApp,
-        names: Names,
+        names: TrustedNames,
         callers: Callers,
         entrance: Entrance,
         close: Callable[[], Awaitable[None]],

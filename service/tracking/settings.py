@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from service.addresses import check_address, refuse_secret
 from service.settings import POSTGRES, FromEnvironment, long_token
-from service.web.origins import Names, read_hosts
+from service.web.origins import TrustedNames, read_hosts
 
 HOSTS = "BARLOW_MLFLOW_HOSTS"
 
@@ -63,7 +63,7 @@ class TrackingSettings(FromEnvironment):
         return hosts
 
     @property
-    def names(self) -> Names:
+    def names(self) -> TrustedNames:
         """The names it answers to, and the pages that may write."""
         urls = [self.mlflow_public_url]
-        return Names.of(HOSTS, "BARLOW_MLFLOW_PUBLIC_URL", hosts=read_hosts(self.mlflow_hosts, HOSTS), urls=urls)
+        return TrustedNames.of(HOSTS, "BARLOW_MLFLOW_PUBLIC_URL", hosts=read_hosts(self.mlflow_hosts, HOSTS), urls=urls)

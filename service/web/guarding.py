@@ -7,7 +7,7 @@ from collections.abc import Callable
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.web.origins import Names, Refusal
+from service.web.origins import Refusal, TrustedNames
 
 NO_PAGE = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 """The content security policy of what is no page: where a browser shows it all the same, it runs and loads nothing."""
@@ -44,7 +44,7 @@ class SecureAnswers:
 class CheckOrigin:
     """Refuses what another name, or another site's page, asks. The application does not see it."""
 
-    def __init__(self, app: ASGIApp, names: Names, answer: Callable[[Scope, Refusal], ASGIApp]) -> None:
+    def __init__(self, app: ASGIApp, names: TrustedNames, answer: Callable[[Scope, Refusal], ASGIApp]) -> None:
         """`answer` makes a refusal's answer, in the application's own form."""
         self.app = app
         self._names = names

@@ -41,7 +41,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class TrustedNames:
     """The names and the pages that one server trusts.
 
     `hosts_setting`, `url_setting` and, if there is one, `pages_setting` are named in refusals. `hosts` hold no port.
@@ -66,7 +66,7 @@ class Names:
         hosts: Iterable[str] = (),
         urls: Iterable[str | None] = (),
         others: Iterable[str] = (),
-    ) -> Names:
+    ) -> TrustedNames:
         """What settings say: `hosts` by name, a port is passed over; `urls` of the server itself; `others` by URL."""
         own = frozenset(origin for url in urls if (origin := origin_of(url)) is not None)
         names = {name for host in (*hosts, *map(_host_in, own)) if (name := host_name(host)) is not None}

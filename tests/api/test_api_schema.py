@@ -16,7 +16,7 @@ from sqlalchemy import func
 
 from service.api.app import create_app
 from service.database.tables import Checkpoint, Correlation, Metric, SchedulerSeen
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 from service.settings import Settings
 
 EXAMPLES = int(os.environ.get("BARLOW_SCHEMA_EXAMPLES", "8"))
@@ -32,8 +32,8 @@ def address(server: str, served: Settings) -> str:
     lab = Lab(served)
     lab.node(slots=2)
     done, broken = lab.submit("done"), lab.submit("broken")
-    lab.run(done, Outcome.OK, result={"loss": 1.0})
-    lab.run(broken, Outcome.DIVERGED, "not finite")
+    lab.run(done, AttemptOutcome.OK, result={"loss": 1.0})
+    lab.run(broken, AttemptOutcome.DIVERGED, "not finite")
     lost = lab.submit("lost")
     lab.expire(lab.start(lost))
     lab.reap()

@@ -15,7 +15,7 @@ from lab import Lab
 from sqlalchemy.orm import Session
 
 from service.database.tables import Slot, Watermark
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 from service.settings import Settings
 
 
@@ -33,7 +33,7 @@ def failed(lab: Lab) -> str:
     """A job that has failed."""
     lab.node()
     job_id = lab.submit("broken")
-    assert lab.run(job_id, Outcome.DIVERGED, "not finite").state == "failed"
+    assert lab.run(job_id, AttemptOutcome.DIVERGED, "not finite").state == "failed"
     return str(job_id)
 
 
@@ -90,7 +90,7 @@ def test_what_has_ended_takes_no_pause_and_cancel_leaves_it(api: httpx.Client, l
     assert (cancelled.status_code, cancelled.json()["state"]) == (200, "failed")
     assert lab.job(uuid.UUID(failed)).event_seq == before.event_seq
     done = lab.submit("done")
-    lab.run(done, Outcome.OK)
+    lab.run(done, AttemptOutcome.OK)
     assert refused(ask(api, done, "retry")) == ("succeeded", [])
 
 

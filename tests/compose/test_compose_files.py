@@ -224,7 +224,7 @@ def test_only_what_makes_databases_knows_the_superuser_and_what_migrates_the_own
 
 def test_a_stop_gives_a_checkpoint_the_time_it_may_take(env_file: Path) -> None:
     from service.settings import Settings
-    from worker.node import DRAIN_SPARE_SECONDS
+    from worker.supervisor import DRAIN_SPARE_SECONDS
 
     grace = Settings.model_fields["stop_grace_seconds"].default
     allowed = _config(env_file)["services"]["worker"]["stop_grace_period"]

@@ -9,7 +9,7 @@ from lab import LEASE, Lab
 
 from service.ledger import attempts, dependants
 from service.ledger.reasons import words
-from service.ledger.states import AttemptState, JobState, Outcome
+from service.ledger.states import AttemptOutcome, AttemptState, JobState
 
 
 def stop_of(lab: Lab, job_id: uuid.UUID) -> str | None:
@@ -43,12 +43,21 @@ def test_a_placed_job_is_cancelled_and_cannot_be_accepted(lab: Lab) -> None:
     attempt = lab.attempt(job_id)
     assert lab.cancel(job_id).state == JobState.CANCELLED
     assert lab.accept(attempt) is None
-    assert (lab.attempt(job_id).state, lab.attempt(job_id).outcome) == (AttemptState.ENDED, Outcome.STOPPED)
+    assert (lab.attempt(job_id).state, lab.attempt(job_id).outcome) == (AttemptState.ENDED, AttemptOutcome.STOPPED)
     assert lab.slots()[0].attempt_id is None
 
 
-@pytest.mark.parametrize("outcome", [Outcome.STOPPED, Outcome.CRASHED, Outcome.STALLED, Outcome.LOST, Outcome.DRAINED])
-def test_a_running_job_is_told_and_cancelled_when_its_attempt_ends(lab: Lab, outcome: Outcome) -> None:
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        AttemptOutcome.STOPPED,
+        AttemptOutcome.CRASHED,
+        AttemptOutcome.STALLED,
+        AttemptOutcome.LOST,
+        AttemptOutcome.DRAINED,
+    ],
+)
+def test_a_running_job_is_told_and_cancelled_when_its_attempt_ends(lab: Lab, outcome: AttemptOutcome) -> None:
     lab.node()
     job_id = lab.submit(max_restarts=3)
     attempt = lab.start(job_id)
@@ -80,7 +89,7 @@ def test_a_cancelled_job_whose_worker_is_lost_is_cancelled_by_the_reaper(lab: La
 
 def test_success_and_failure_win_against_a_cancel_that_came_late(lab: Lab) -> None:
     lab.node()
-    for outcome, state in ((Outcome.OK, JobState.SUCCEEDED), (Outcome.DIVERGED, JobState.FAILED)):
+    for outcome, state in ((AttemptOutcome.OK, JobState.SUCCEEDED), (AttemptOutcome.DIVERGED, JobState.FAILED)):
         job_id = lab.submit()
         attempt = lab.start(job_id)
         lab.cancel(job_id)
@@ -91,7 +100,7 @@ def test_success_and_failure_win_against_a_cancel_that_came_late(lab: Lab) -> No
 def test_a_terminal_job_stays_as_it_is(lab: Lab) -> None:
     lab.node()
     job_id = lab.submit()
-    lab.run(job_id, Outcome.OK)
+    lab.run(job_id, AttemptOutcome.OK)
     events = lab.kinds(job_id)
     assert lab.cancel(job_id).state == JobState.SUCCEEDED
     assert lab.kinds(job_id) == events
@@ -105,11 +114,11 @@ def test_a_waiting_job_is_released_when_all_it_waits_for_succeeded(lab: Lab) -> 
     assert (job.state, job.after, job.source_job_id, job.queued_at) == (JobState.WAITING, [first, second], second, None)
     assert words(job.reason_code, job.reason) == f"waits for job one ({first}), job two ({second})"
     lab.place()
-    lab.end(lab.accept(lab.attempt(first)), Outcome.OK)
+    lab.end(lab.accept(lab.attempt(first)), AttemptOutcome.OK)
     job = lab.job(waiting)
     assert (job.state, words(job.reason_code, job.reason)) == (JobState.WAITING, f"waits for job two ({second})")
     key_while_waiting = job.order_key
-    lab.end(lab.accept(lab.attempt(second)), Outcome.OK)
+    lab.end(lab.accept(lab.attempt(second)), AttemptOutcome.OK)
     job = lab.job(waiting)
     assert (job.state, job.reason_code) == (JobState.QUEUED, None)
     assert job.order_key > key_while_waiting  # its age in the queue counts from now
@@ -119,7 +128,7 @@ def test_a_waiting_job_is_released_when_all_it_waits_for_succeeded(lab: Lab) -> 
 def test_a_job_that_waits_for_finished_ones_is_queued_at_once(lab: Lab) -> None:
     lab.node()
     first = lab.submit()
-    lab.run(first, Outcome.OK)
+    lab.run(first, AttemptOutcome.OK)
     assert lab.job(lab.submit(after=[first, first])).state == JobState.QUEUED
 
 
@@ -129,7 +138,7 @@ def test_failure_cancels_the_whole_chain_and_names_the_job(lab: Lab) -> None:
     left, right = lab.submit("left", after=[root]), lab.submit("right", after=[root])
     last = lab.submit("last", after=[left, right])
     other = lab.submit("other")
-    lab.run(root, Outcome.BAD_DATA)
+    lab.run(root, AttemptOutcome.BAD_DATA)
     for job_id, name in ((left, "root"), (right, "root"), (last, "left")):
         job = lab.job(job_id)
         assert (job.state, job.reason_code, job.reason["name"]) == (JobState.CANCELLED, "dependency_failed", name)
@@ -162,7 +171,7 @@ def test_the_scheduler_releases_a_job_whose_submit_crossed_the_end_of_the_other(
     # A submit that has looked, but not committed, while the other job ends.
     with lab.sessions() as late:
         waiting = lab.submit_in(late, after=[first])
-        assert lab.end(attempt, Outcome.OK)
+        assert lab.end(attempt, AttemptOutcome.OK)
         late.commit()
     assert lab.job(waiting).state == JobState.WAITING
     lab.release()
@@ -176,7 +185,7 @@ def test_the_scheduler_cancels_a_whole_chain_whose_submit_crossed_a_failure(lab:
     with lab.sessions() as late:
         middle = lab.submit_in(late, "middle", after=[first])
         last = lab.submit_in(late, "last", after=[middle])
-        assert lab.end(attempt, Outcome.DIVERGED)
+        assert lab.end(attempt, AttemptOutcome.DIVERGED)
         late.commit()
     assert lab.job(middle).state == lab.job(last).state == JobState.WAITING
     with lab.sessions.begin() as session:

@@ -15,7 +15,7 @@ from service.database.tables import Attempt
 from service.ledger import attempts
 from service.ledger.errors import DependencyFailed
 from service.ledger.nodes import SlotReport
-from service.ledger.states import AttemptState, JobState, Outcome
+from service.ledger.states import AttemptOutcome, AttemptState, JobState
 
 ROUNDS = 25
 
@@ -56,7 +56,12 @@ def test_everybody_at_once(lab: Lab) -> None:
                 else:
                     with lab.sessions.begin() as session:
                         attempts.renew(session, attempt.id, attempt.token, lease_seconds=LEASE)
-                    lab.end(attempt, draw.choice([Outcome.OK, Outcome.OK, Outcome.CRASHED, Outcome.BAD_DATA]))
+                    lab.end(
+                        attempt,
+                        draw.choice(
+                            [AttemptOutcome.OK, AttemptOutcome.OK, AttemptOutcome.CRASHED, AttemptOutcome.BAD_DATA]
+                        ),
+                    )
 
     def guarded(work: Callable[..., None], *given: int) -> None:
         try:
@@ -89,7 +94,7 @@ def test_everybody_at_once(lab: Lab) -> None:
             live = list(session.scalars(select(Attempt).where(Attempt.state != AttemptState.ENDED)))
         for attempt in live:
             accepted = lab.accept(attempt) or attempt
-            assert lab.end(accepted, Outcome.OK)
+            assert lab.end(accepted, AttemptOutcome.OK)
     assert all(JobState(lab.job(job_id).state).terminal for job_id in jobs)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from service.database.tables import Attempt
 from service.ledger import attempts, losses, nodes
 from service.ledger.moves import lock_job
-from service.ledger.states import AttemptState, JobState, Outcome
+from service.ledger.states import AttemptOutcome, AttemptState, JobState
 
 
 def snapshot(lab: Lab, job_id: uuid.UUID) -> list[object]:
@@ -29,7 +29,7 @@ def every_write(lab: Lab, attempt: Attempt, token: uuid.UUID) -> list[object]:
         answers.append(attempts.running(session, attempt.id, token))
         answers.append(attempts.stopping(session, attempt.id, token, why="test"))
     stranger = Attempt(id=attempt.id, token=token)
-    return [*answers, lab.end(stranger, Outcome.OK), lab.end(stranger, Outcome.CRASHED)]
+    return [*answers, lab.end(stranger, AttemptOutcome.OK), lab.end(stranger, AttemptOutcome.CRASHED)]
 
 
 def test_a_wrong_token_changes_nothing(lab: Lab) -> None:
@@ -162,10 +162,10 @@ def test_words_that_are_said_twice_are_still_true(lab: Lab) -> None:
         for _ in range(2):
             assert attempts.stopping(session, attempt.id, attempt.token, why="cancel")
         assert not attempts.running(session, attempt.id, attempt.token)
-    assert lab.end(attempt, Outcome.OK)
+    assert lab.end(attempt, AttemptOutcome.OK)
     events = lab.kinds(job_id)
-    assert lab.end(attempt, Outcome.OK)
-    assert not lab.end(attempt, Outcome.CRASHED)
+    assert lab.end(attempt, AttemptOutcome.OK)
+    assert not lab.end(attempt, AttemptOutcome.CRASHED)
     assert lab.kinds(job_id) == events
     assert events.count("attempt_running") == events.count("attempt_stopping") == 1
 
@@ -173,7 +173,7 @@ def test_words_that_are_said_twice_are_still_true(lab: Lab) -> None:
 def test_a_terminal_job_never_moves(lab: Lab) -> None:
     lab.node()
     job_id = lab.submit()
-    lab.run(job_id, Outcome.OK)
+    lab.run(job_id, AttemptOutcome.OK)
     before = snapshot(lab, job_id)
     lab.cancel(job_id)
     lab.place()

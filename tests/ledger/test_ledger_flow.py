@@ -12,7 +12,7 @@ from barlow_lab.specs import digest, parse_spec
 from service.ledger import attempts
 from service.ledger.errors import DependencyFailed, IllegalMove, JobNameTaken, NotFound
 from service.ledger.moves import lock_job, move_job
-from service.ledger.states import JOB_MOVES, AttemptState, JobEvent, JobState, Outcome
+from service.ledger.states import JOB_MOVES, AttemptOutcome, AttemptState, JobEvent, JobState
 from service.settings import Settings
 
 
@@ -26,7 +26,7 @@ def test_a_job_goes_from_submit_to_success(lab: Lab) -> None:
         renewal = attempts.renew(session, attempt.id, attempt.token, lease_seconds=LEASE)
     assert renewal is not None
     assert renewal.stop is None
-    assert lab.end(attempt, Outcome.OK, result={"knn_top1": 0.9})
+    assert lab.end(attempt, AttemptOutcome.OK, result={"knn_top1": 0.9})
     job = lab.job(job_id)
     assert (job.state, job.result, job.error) == (JobState.SUCCEEDED, {"knn_top1": 0.9}, None)
     assert lab.kinds(job_id) == [
@@ -58,8 +58,10 @@ def test_submit_tells_the_scheduler_and_the_listeners(lab: Lab, database: Settin
     assert heard == {("barlow_jobs", str(job_id)), ("barlow_events", str(job_id))}
 
 
-@pytest.mark.parametrize("outcome", [Outcome.BAD_SPEC, Outcome.BAD_DATA, Outcome.OUT_OF_MEMORY, Outcome.DIVERGED])
-def test_what_a_retry_cannot_mend_fails_at_once_with_its_message(lab: Lab, outcome: Outcome) -> None:
+@pytest.mark.parametrize(
+    "outcome", [AttemptOutcome.BAD_SPEC, AttemptOutcome.BAD_DATA, AttemptOutcome.OUT_OF_MEMORY, AttemptOutcome.DIVERGED]
+)
+def test_what_a_retry_cannot_mend_fails_at_once_with_its_message(lab: Lab, outcome: AttemptOutcome) -> None:
     lab.node()
     job = lab.run(
         lab.submit(max_restarts=3), outcome, "what went wrong", error={"log_tail": ["last"], "traceback": "T"}
@@ -73,13 +75,13 @@ def test_a_crash_is_retried_with_a_growing_wait_and_then_fails(lab: Lab) -> None
     job_id = lab.submit(max_restarts=2)
     waits = []
     for retry in (1, 2):
-        job = lab.run(job_id, Outcome.CRASHED, "signal 9")
+        job = lab.run(job_id, AttemptOutcome.CRASHED, "signal 9")
         assert (job.state, job.restarts, job.reason_code) == (JobState.QUEUED, retry, "backing_off")
         assert {key: job.reason[key] for key in ("retry", "of", "why")} == {"retry": retry, "of": 2, "why": "signal 9"}
         assert datetime.fromisoformat(job.reason["until"]) == job.not_before
         waits.append((job.not_before - job.queued_at).total_seconds())
     assert waits == [BACKOFF, 2 * BACKOFF]
-    job = lab.run(job_id, Outcome.CRASHED, "signal 9", error={"log_tail": ["line"]})
+    job = lab.run(job_id, AttemptOutcome.CRASHED, "signal 9", error={"log_tail": ["line"]})
     assert job.state == JobState.FAILED
     assert job.error["message"] == "signal 9 (after 2 retries)"
     assert (job.error["class"], job.error["log_tail"]) == ("crashed", ["line"])
@@ -89,7 +91,7 @@ def test_a_crash_is_retried_with_a_growing_wait_and_then_fails(lab: Lab) -> None
 def test_a_job_that_backs_off_is_not_placed_before_its_time(lab: Lab) -> None:
     lab.node()
     job_id = lab.submit()
-    lab.run(job_id, Outcome.CRASHED)
+    lab.run(job_id, AttemptOutcome.CRASHED)
     lab.place()
     assert lab.attempt(job_id).state == AttemptState.ENDED
     assert lab.job(job_id).reason_code == "backing_off"
@@ -103,27 +105,27 @@ def test_a_job_that_backs_off_is_not_placed_before_its_time(lab: Lab) -> None:
 def test_the_wait_before_a_retry_is_bounded(lab: Lab) -> None:
     lab.node()
     job_id = lab.submit(max_restarts=100)
-    job = lab.run(job_id, Outcome.CRASHED, backoff_seconds=1e9)
+    job = lab.run(job_id, AttemptOutcome.CRASHED, backoff_seconds=1e9)
     assert (job.not_before - job.queued_at).total_seconds() == 3600
 
 
 def test_a_stall_is_retried_once(lab: Lab) -> None:
     lab.node()
     job_id = lab.submit(max_restarts=5)
-    assert lab.run(job_id, Outcome.STALLED).state == JobState.QUEUED
-    assert lab.run(job_id, Outcome.CRASHED).state == JobState.QUEUED
-    job = lab.run(job_id, Outcome.STALLED, "no step for 600 s")
+    assert lab.run(job_id, AttemptOutcome.STALLED).state == JobState.QUEUED
+    assert lab.run(job_id, AttemptOutcome.CRASHED).state == JobState.QUEUED
+    job = lab.run(job_id, AttemptOutcome.STALLED, "no step for 600 s")
     assert (job.state, job.error["class"]) == (JobState.FAILED, "stalled")
 
 
 def test_without_restarts_the_first_stall_and_the_first_crash_fail(lab: Lab) -> None:
     lab.node()
-    for outcome in (Outcome.STALLED, Outcome.CRASHED):
+    for outcome in (AttemptOutcome.STALLED, AttemptOutcome.CRASHED):
         assert lab.run(lab.submit(max_restarts=0), outcome).state == JobState.FAILED
 
 
-@pytest.mark.parametrize("outcome", [Outcome.LOST, Outcome.DRAINED, Outcome.STOPPED])
-def test_what_is_not_the_jobs_fault_is_queued_again_uncounted(lab: Lab, outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [AttemptOutcome.LOST, AttemptOutcome.DRAINED, AttemptOutcome.STOPPED])
+def test_what_is_not_the_jobs_fault_is_queued_again_uncounted(lab: Lab, outcome: AttemptOutcome) -> None:
     lab.node()
     job_id = lab.submit(max_restarts=0)
     for number in (1, 2, 3):
@@ -137,7 +139,7 @@ def test_a_job_keeps_its_place_in_the_queue_when_it_is_queued_again(lab: Lab) ->
     lab.node()
     job_id = lab.submit()
     before = lab.job(job_id).order_key
-    assert lab.run(job_id, Outcome.LOST).order_key == before
+    assert lab.run(job_id, AttemptOutcome.LOST).order_key == before
     assert lab.job(lab.submit()).order_key > before
 
 
@@ -169,7 +171,7 @@ def test_only_the_moves_of_the_table_are_possible(lab: Lab, state: JobState) -> 
         elif state is JobState.CANCELLED:
             lab.cancel(job_id)
         elif state.terminal:
-            lab.run(job_id, Outcome.OK if state is JobState.SUCCEEDED else Outcome.BAD_SPEC)
+            lab.run(job_id, AttemptOutcome.OK if state is JobState.SUCCEEDED else AttemptOutcome.BAD_SPEC)
         return job_id
 
     job_id = job_in(state)

@@ -23,7 +23,7 @@ from service.database.tables import Attempt, Job
 from service.ledger import attempts, nodes, reservations
 from service.ledger.errors import DependencyFailed, IllegalVerb
 from service.ledger.moves import verbs_of
-from service.ledger.states import AttemptState, JobState, Outcome, Verb
+from service.ledger.states import AttemptOutcome, AttemptState, JobState, Verb
 
 SLOTS = {"gpu-1": 3, "gpu-2": 2}
 ACCEPTED = (AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING)
@@ -140,16 +140,16 @@ class Lives(RuleBasedStateMachine):
                     attempts.stopping(session, attempt.id, attempt.token, why="test")
 
     @precondition(lambda self: self.known(*ACCEPTED))
-    @rule(data=st.data(), outcome=st.sampled_from(Outcome))
-    def end_one(self, data: st.DataObject, outcome: Outcome) -> None:
+    @rule(data=st.data(), outcome=st.sampled_from(AttemptOutcome))
+    def end_one(self, data: st.DataObject, outcome: AttemptOutcome) -> None:
         attempt = data.draw(st.sampled_from(self.attempts(*ACCEPTED)))
         assert self.lab.end(attempt, outcome)
         self.lab.skip_backoff(attempt.job_id)
         self.schedule()
 
     @precondition(lambda self: self.known(AttemptState.PLACED, *ACCEPTED))
-    @rule(outcomes=st.lists(st.sampled_from(Outcome), min_size=4, max_size=4))
-    def all_end(self, outcomes: list[Outcome]) -> None:
+    @rule(outcomes=st.lists(st.sampled_from(AttemptOutcome), min_size=4, max_size=4))
+    def all_end(self, outcomes: list[AttemptOutcome]) -> None:
         self.accept_all()
         for attempt, outcome in zip(self.attempts(*ACCEPTED), outcomes, strict=False):
             assert self.lab.end(attempt, outcome)
@@ -163,8 +163,8 @@ class Lives(RuleBasedStateMachine):
         self.lab.reap()
 
     @precondition(lambda self: self.known(AttemptState.ENDED))
-    @rule(outcome=st.sampled_from(Outcome))
-    def ghosts_write(self, outcome: Outcome) -> None:
+    @rule(outcome=st.sampled_from(AttemptOutcome))
+    def ghosts_write(self, outcome: AttemptOutcome) -> None:
         for attempt in self.attempts(AttemptState.ENDED):
             with self.lab.sessions.begin() as session:
                 assert attempts.renew(session, attempt.id, attempt.token, lease_seconds=LEASE) is None
@@ -174,8 +174,8 @@ class Lives(RuleBasedStateMachine):
             assert self.lab.accept(attempt) is None
 
     @precondition(lambda self: self.known(*ACCEPTED))
-    @rule(data=st.data(), outcome=st.sampled_from([Outcome.OK, Outcome.STOPPED, Outcome.CRASHED]))
-    def worker_dies_after_the_outcome(self, data: st.DataObject, outcome: Outcome) -> None:
+    @rule(data=st.data(), outcome=st.sampled_from([AttemptOutcome.OK, AttemptOutcome.STOPPED, AttemptOutcome.CRASHED]))
+    def worker_dies_after_the_outcome(self, data: st.DataObject, outcome: AttemptOutcome) -> None:
         attempt = data.draw(st.sampled_from(self.attempts(*ACCEPTED)))
         self.lab.leave_outcome(attempt, outcome)
         self.lab.expire(attempt)
@@ -190,7 +190,7 @@ class Lives(RuleBasedStateMachine):
         assert not [a for a in self.attempts(AttemptState.PLACED) if a.node == name]
         for attempt in self.attempts(*ACCEPTED):
             if attempt.node == name:
-                assert self.lab.end(attempt, Outcome.DRAINED)
+                assert self.lab.end(attempt, AttemptOutcome.DRAINED)
         with self.lab.sessions.begin() as session:
             assert nodes.leave(session, name, self.lab.instances[name], self.lab.complete)
         self.lab.node(name, slots=SLOTS[name], instance=uuid.uuid4())
@@ -230,7 +230,7 @@ class Lives(RuleBasedStateMachine):
             self.schedule()
             self.accept_all()
             for attempt in self.attempts(*ACCEPTED):
-                assert self.lab.end(attempt, Outcome.OK)
+                assert self.lab.end(attempt, AttemptOutcome.OK)
         assert all(JobState(self.lab.job(job_id).state).terminal for job_id in self.jobs)
         assert all(slot.attempt_id is None for name in SLOTS for slot in self.lab.slots(name))
         self.lab.check()

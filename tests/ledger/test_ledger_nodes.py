@@ -11,7 +11,7 @@ from service.database.tables import Node
 from service.ledger import nodes
 from service.ledger.errors import NodeNameTaken
 from service.ledger.nodes import SlotReport
-from service.ledger.states import JobState, Outcome
+from service.ledger.states import AttemptOutcome, JobState
 
 
 def devices(*uuids: str, empty: bool = True) -> list[SlotReport]:
@@ -66,7 +66,7 @@ def test_a_new_worker_loses_what_the_former_one_held(lab: Lab) -> None:
     for job_id, attempt in zip((run, placed), held, strict=True):
         job = lab.job(job_id)
         assert (job.state, job.restarts, job.reason_code) == (JobState.QUEUED, 0, "requeued")
-        assert not lab.end(attempt, Outcome.OK)
+        assert not lab.end(attempt, AttemptOutcome.OK)
     # The new worker reported the slots empty, so nothing is left in quarantine.
     assert [(slot.attempt_id, slot.quarantined_at) for slot in lab.slots()] == [(None, None)] * 3
     lab.place()
@@ -141,7 +141,7 @@ def test_what_was_placed_on_a_node_that_leaves_is_queued_again_at_once(lab: Lab)
     placed = lab.attempt(job_id)
     with lab.sessions.begin() as session:
         assert nodes.leave(session, "gpu-1", lab.instances["gpu-1"], lab.complete)
-    assert (lab.attempt(job_id).outcome, lab.job(job_id).state) == (Outcome.DRAINED, JobState.QUEUED)
+    assert (lab.attempt(job_id).outcome, lab.job(job_id).state) == (AttemptOutcome.DRAINED, JobState.QUEUED)
     assert lab.job(job_id).reason == {"why": "node gpu-1 has left"}
     assert lab.slots()[0].attempt_id is None
     assert lab.accept(placed) is None

@@ -8,7 +8,7 @@ from lab import LEASE, Lab
 from service.ledger import attempts
 from service.ledger.errors import IllegalVerb
 from service.ledger.reasons import words
-from service.ledger.states import JobState, Outcome, Verb
+from service.ledger.states import AttemptOutcome, JobState, Verb
 
 
 def stop_of(lab: Lab, job_id: object) -> str | None:
@@ -31,7 +31,7 @@ def test_a_queued_job_is_paused_at_once_and_resumed_where_it_stood(lab: Lab) -> 
     assert lab.resume(job_id).state == JobState.QUEUED
     assert lab.job(job_id).order_key > before.order_key  # a paused job does not age
     assert lab.kinds(job_id) == ["submitted", "paused", "resumed", "released"]
-    lab.run(job_id, Outcome.OK)
+    lab.run(job_id, AttemptOutcome.OK)
 
 
 def test_a_placed_job_is_paused_and_its_slots_are_free(lab: Lab) -> None:
@@ -53,7 +53,7 @@ def test_a_running_job_is_told_and_is_paused_when_its_attempt_has_ended(lab: Lab
     assert stop_of(lab, job_id) == "pause"
     with lab.sessions() as session:
         assert attempts.stop_requested(session, [attempt.id]) == [attempt.id]
-    assert lab.end(attempt, Outcome.STOPPED)
+    assert lab.end(attempt, AttemptOutcome.STOPPED)
     job = lab.job(job_id)
     assert (job.state, job.restarts, job.pause_requested_at) == (JobState.PAUSED, 0, None)
     assert lab.slots()[0].attempt_id is None
@@ -65,15 +65,17 @@ def test_a_running_job_is_told_and_is_paused_when_its_attempt_has_ended(lab: Lab
 @pytest.mark.parametrize(
     ("outcome", "state", "restarts"),
     [
-        (Outcome.OK, JobState.SUCCEEDED, 0),
-        (Outcome.DIVERGED, JobState.FAILED, 0),
-        (Outcome.CRASHED, JobState.PAUSED, 1),
-        (Outcome.STALLED, JobState.PAUSED, 1),
-        (Outcome.LOST, JobState.PAUSED, 0),
-        (Outcome.DRAINED, JobState.PAUSED, 0),
+        (AttemptOutcome.OK, JobState.SUCCEEDED, 0),
+        (AttemptOutcome.DIVERGED, JobState.FAILED, 0),
+        (AttemptOutcome.CRASHED, JobState.PAUSED, 1),
+        (AttemptOutcome.STALLED, JobState.PAUSED, 1),
+        (AttemptOutcome.LOST, JobState.PAUSED, 0),
+        (AttemptOutcome.DRAINED, JobState.PAUSED, 0),
     ],
 )
-def test_an_end_that_comes_before_the_pause_stands(lab: Lab, outcome: Outcome, state: JobState, restarts: int) -> None:
+def test_an_end_that_comes_before_the_pause_stands(
+    lab: Lab, outcome: AttemptOutcome, state: JobState, restarts: int
+) -> None:
     lab.node()
     job_id = lab.submit(max_restarts=1)
     attempt = lab.start(job_id)
@@ -87,7 +89,7 @@ def test_a_crash_with_no_retry_left_fails_also_while_it_is_being_paused(lab: Lab
     job_id = lab.submit(max_restarts=0)
     attempt = lab.start(job_id)
     lab.pause(job_id)
-    lab.end(attempt, Outcome.CRASHED)
+    lab.end(attempt, AttemptOutcome.CRASHED)
     assert lab.job(job_id).state == JobState.FAILED
 
 
@@ -99,7 +101,7 @@ def test_a_pause_that_is_taken_back_in_time_changes_nothing(lab: Lab) -> None:
     assert lab.resume(job_id).reason_code is None
     assert stop_of(lab, job_id) is None
     # The trainer had obeyed already: the job goes on with its next attempt, at no cost.
-    lab.end(attempt, Outcome.STOPPED)
+    lab.end(attempt, AttemptOutcome.STOPPED)
     assert (lab.job(job_id).state, lab.job(job_id).restarts) == (JobState.QUEUED, 0)
 
 
@@ -113,7 +115,7 @@ def test_a_cancel_after_a_pause_wins(lab: Lab) -> None:
     for ask in (lab.pause, lab.resume):
         with pytest.raises(IllegalVerb, match=r"a job that is being cancelled cannot be asked to .*; it allows cancel"):
             ask(job_id)
-    lab.end(attempt, Outcome.STOPPED)
+    lab.end(attempt, AttemptOutcome.STOPPED)
     job = lab.job(job_id)
     assert (job.state, words(job.reason_code, job.reason)) == (JobState.CANCELLED, "cancelled by bob")
 
@@ -126,7 +128,7 @@ def test_a_job_paused_while_it_waits_waits_again_or_is_released(lab: Lab) -> Non
     assert lab.resume(second).state == JobState.WAITING
     assert lab.job(second).reason_code == "waits_for_job"
     lab.pause(second)
-    lab.run(first, Outcome.OK)
+    lab.run(first, AttemptOutcome.OK)
     lab.release()
     assert lab.job(second).state == JobState.PAUSED
     assert lab.resume(second).state == JobState.QUEUED
@@ -140,7 +142,7 @@ def test_a_resumed_job_of_a_failed_dependency_is_cancelled_with_those_behind_it(
     second = lab.submit(after=[first])
     third = lab.submit(after=[second])
     lab.pause(second)
-    lab.run(first, Outcome.BAD_SPEC)
+    lab.run(first, AttemptOutcome.BAD_SPEC)
     assert (lab.job(second).state, lab.job(third).state) == (JobState.PAUSED, JobState.WAITING)
     assert lab.resume(second).state == JobState.CANCELLED
     assert lab.job(third).state == JobState.CANCELLED
@@ -157,7 +159,7 @@ def test_a_paused_job_is_cancelled_at_once(lab: Lab) -> None:
 def test_the_back_off_of_a_retry_ends_with_the_pause(lab: Lab) -> None:
     lab.node()
     job_id = lab.submit(max_restarts=3)
-    lab.run(job_id, Outcome.CRASHED)
+    lab.run(job_id, AttemptOutcome.CRASHED)
     assert lab.job(job_id).not_before is not None
     lab.pause(job_id)
     lab.resume(job_id)
@@ -174,9 +176,9 @@ def test_what_may_be_asked_in_each_state_is_what_is_done(lab: Lab, state: JobSta
         case JobState.PAUSED:
             lab.pause(job_id)
         case JobState.SUCCEEDED:
-            lab.run(job_id, Outcome.OK)
+            lab.run(job_id, AttemptOutcome.OK)
         case JobState.FAILED:
-            lab.run(job_id, Outcome.BAD_SPEC)
+            lab.run(job_id, AttemptOutcome.BAD_SPEC)
         case JobState.CANCELLED:
             lab.cancel(job_id)
     assert lab.job(job_id).state == state

@@ -9,7 +9,7 @@ from lab import LEASE, Lab
 
 from service.ledger import attempts, reservations
 from service.ledger.reasons import words
-from service.ledger.states import AttemptState, JobState, Outcome
+from service.ledger.states import AttemptOutcome, AttemptState, JobState
 
 
 def preempt(lab: Lab, victim: uuid.UUID, by: uuid.UUID) -> bool:
@@ -30,7 +30,7 @@ def test_a_running_job_is_told_once_and_queued_behind_the_one_it_made_room_for(l
         renewal = attempts.renew(session, attempt.id, attempt.token, lease_seconds=LEASE)
     assert renewal is not None
     assert renewal.stop == "preempt"
-    assert lab.end(attempt, Outcome.STOPPED)
+    assert lab.end(attempt, AttemptOutcome.STOPPED)
     job = lab.job(victim)
     assert (job.state, job.restarts) == (JobState.QUEUED, 0)
     assert words(job.reason_code, job.reason) == (
@@ -79,14 +79,14 @@ def test_a_cancel_or_a_pause_comes_before_the_room_it_makes(lab: Lab) -> None:
     lab.pause(second)
     for attempt in tries:
         assert attempt is not None
-        assert lab.end(attempt, Outcome.STOPPED)
+        assert lab.end(attempt, AttemptOutcome.STOPPED)
     assert (lab.job(first).state, lab.job(second).state) == (JobState.CANCELLED, JobState.PAUSED)
 
 
 def test_what_ended_by_itself_is_not_told(lab: Lab) -> None:
     lab.node(slots=1)
     victim = lab.submit(preemptible=True)
-    lab.run(victim, Outcome.OK)
+    lab.run(victim, AttemptOutcome.OK)
     assert not preempt(lab, victim, lab.submit(priority=5))
 
 

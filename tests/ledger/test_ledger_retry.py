@@ -6,13 +6,13 @@ import pytest
 from lab import Lab
 
 from service.ledger.errors import DependencyFailed
-from service.ledger.states import JobState, Outcome
+from service.ledger.states import AttemptOutcome, JobState
 
 
 def test_a_retry_is_a_new_job_of_the_same_science(lab: Lab) -> None:
     lab.node()
     old = lab.submit("net", priority=3, labels={"a": "b"})
-    lab.run(old, Outcome.DIVERGED)
+    lab.run(old, AttemptOutcome.DIVERGED)
     before = lab.job(old)
     new = lab.job(lab.retry(old, actor="alice"))
     assert (new.name, new.retry_of, new.state) == ("net-retry1", old, JobState.QUEUED)
@@ -22,7 +22,7 @@ def test_a_retry_is_a_new_job_of_the_same_science(lab: Lab) -> None:
     assert lab.events(new.id)[0].payload["retry_of"] == str(old)
     assert lab.events(new.id)[0].actor == "alice"
     assert lab.job(old).event_seq == before.event_seq  # terminal is final
-    assert lab.run(new.id, Outcome.OK).state == JobState.SUCCEEDED
+    assert lab.run(new.id, AttemptOutcome.OK).state == JobState.SUCCEEDED
 
 
 def test_retries_of_retries_and_of_the_same_job_get_names_of_their_own(lab: Lab) -> None:
@@ -41,14 +41,14 @@ def test_a_pipeline_is_retried_from_where_it_broke(lab: Lab) -> None:
     lab.node()
     pretrain = lab.submit("pretrain")
     judge = lab.submit("judge", after=[pretrain], source=pretrain)
-    lab.run(pretrain, Outcome.BAD_DATA)
+    lab.run(pretrain, AttemptOutcome.BAD_DATA)
     assert lab.job(judge).state == JobState.CANCELLED
     with pytest.raises(DependencyFailed, match=r"pretrain .* has failed; retry it"):
         lab.retry(judge)
     again = lab.retry(pretrain)
     new = lab.job(lab.retry(judge))
     assert (new.after, new.source_job_id, new.state) == ([again], again, JobState.WAITING)
-    lab.run(again, Outcome.OK)
+    lab.run(again, AttemptOutcome.OK)
     assert lab.job(new.id).state == JobState.QUEUED
 
 
@@ -56,6 +56,6 @@ def test_a_retry_whose_dependencies_have_succeeded_is_queued(lab: Lab) -> None:
     lab.node()
     pretrain = lab.submit()
     judge = lab.submit(after=[pretrain], source=pretrain)
-    lab.run(pretrain, Outcome.OK)
-    lab.run(judge, Outcome.BAD_DATA)
+    lab.run(pretrain, AttemptOutcome.OK)
+    lab.run(judge, AttemptOutcome.BAD_DATA)
     assert lab.job(lab.retry(judge)).state == JobState.QUEUED

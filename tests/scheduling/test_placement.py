@@ -9,7 +9,15 @@ from typing import Any
 from service.ledger.reasons import ReasonCode
 from service.scheduling.explaining import FIGURED
 from service.scheduling.placement import decide
-from service.scheduling.views import AttemptView, Candidate, Decision, NodeView, Preemption, Reservation, SlotView
+from service.scheduling.placement_values import (
+    AttemptSnapshot,
+    Candidate,
+    Decision,
+    NodeSnapshot,
+    Preemption,
+    Reservation,
+    SlotSnapshot,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DIGITS = frozenset({"digits"})
@@ -19,17 +27,17 @@ def job(slots: int = 1, data_set: str = "digits", priority: int = 0, waited: flo
     return Candidate(uuid.uuid4(), slots, data_set, priority, NOW - timedelta(seconds=waited), **has)
 
 
-def host(name: str, free: int, busy: int = 0, quarantined: int = 0) -> list[SlotView]:
+def host(name: str, free: int, busy: int = 0, quarantined: int = 0) -> list[SlotSnapshot]:
     states = [(True, False)] * free + [(False, False)] * busy + [(False, True)] * quarantined
-    return [SlotView(name, index, is_free, locked) for index, (is_free, locked) in enumerate(states)]
+    return [SlotSnapshot(name, index, is_free, locked) for index, (is_free, locked) in enumerate(states)]
 
 
 def on(decision: Decision) -> dict[uuid.UUID, tuple[str, tuple[int, ...]]]:
     return {placement.job_id: (placement.node, placement.indices) for placement in decision.placements}
 
 
-def live(*names: str, data_sets: frozenset[str] = DIGITS) -> list[NodeView]:
-    return [NodeView(name, True, data_sets) for name in names]
+def live(*names: str, data_sets: frozenset[str] = DIGITS) -> list[NodeSnapshot]:
+    return [NodeSnapshot(name, True, data_sets) for name in names]
 
 
 def test_small_jobs_share_a_host_and_leave_the_other_whole() -> None:
@@ -67,14 +75,14 @@ def test_the_first_in_order_is_served_first() -> None:
 def test_reasons_without_any_node_or_with_none_up() -> None:
     waiting = job()
     assert decide([waiting], [], [], [], NOW).reasons[waiting.job_id] == (ReasonCode.NO_NODE, {})
-    away = [NodeView("b", False, DIGITS), NodeView("a", False, DIGITS)]
+    away = [NodeSnapshot("b", False, DIGITS), NodeSnapshot("a", False, DIGITS)]
     reason = decide([waiting], away, [*host("a", 2), *host("b", 2)], [], NOW).reasons[waiting.job_id]
     assert reason == (ReasonCode.NODES_AWAY, {"nodes": ["a", "b"]})
 
 
 def test_a_job_larger_than_every_host_is_told_so_even_while_that_host_is_away() -> None:
     waiting = job(5)
-    nodes = [*live("a"), NodeView("b", False, DIGITS)]
+    nodes = [*live("a"), NodeSnapshot("b", False, DIGITS)]
     reason = decide([waiting], nodes, [*host("a", 2), *host("b", 0, busy=4)], [], NOW).reasons[waiting.job_id]
     assert reason == (ReasonCode.TOO_LARGE, {"slots": 5, "node": "b", "total": 4})
 
@@ -90,7 +98,7 @@ def test_a_job_goes_only_where_its_data_are() -> None:
 def test_a_job_goes_only_where_its_weights_are_or_may_be() -> None:
     """A node that has not said all that it has may have any."""
     says = {"a": {"other.pth"}, "b": {"resnet50.pth", "other.pth"}, "c": set(), "d": None}
-    nodes = [NodeView(name, True, DIGITS, None if said is None else frozenset(said)) for name, said in says.items()]
+    nodes = [NodeSnapshot(name, True, DIGITS, None if said is None else frozenset(said)) for name, said in says.items()]
     slots = [slot for name in "abcd" for slot in host(name, {"b": 1}.get(name, 4))]
     judging = [job(weights="resnet50.pth") for _ in range(6)]
     decision = decide(judging, nodes, slots, [], NOW)
@@ -108,9 +116,9 @@ def test_a_job_goes_only_where_its_weights_are_or_may_be() -> None:
 
 
 def test_nobody_makes_room_on_a_host_without_the_weights() -> None:
-    nodes = [NodeView("a", True, DIGITS, frozenset()), NodeView("b", True, DIGITS, frozenset({"resnet50.pth"}))]
+    nodes = [NodeSnapshot("a", True, DIGITS, frozenset()), NodeSnapshot("b", True, DIGITS, frozenset({"resnet50.pth"}))]
     slots = [*host("a", 0, busy=1), *host("b", 0, busy=1)]
-    running = [AttemptView(uuid.uuid4(), name, 1, 0, True, False, NOW) for name in "ab"]
+    running = [AttemptSnapshot(uuid.uuid4(), name, 1, 0, True, False, NOW) for name in "ab"]
     urgent = job(weights="resnet50.pth", priority=1, reserved_node="a", preempting=True)
     decision = decide([urgent], nodes, slots, running, NOW)
     assert decision.preemptions == [Preemption(urgent.job_id, "b", (running[1].attempt_id,))]
@@ -119,7 +127,9 @@ def test_nobody_makes_room_on_a_host_without_the_weights() -> None:
 
 def test_a_host_that_is_not_up_gets_nothing() -> None:
     waiting = job()
-    decision = decide([waiting], [NodeView("a", False, DIGITS), *live("b")], [*host("a", 1), *host("b", 0, 1)], [], NOW)
+    decision = decide(
+        [waiting], [NodeSnapshot("a", False, DIGITS), *live("b")], [*host("a", 1), *host("b", 0, 1)], [], NOW
+    )
     assert decision.placements == []
     assert decision.reasons[waiting.job_id][1]["node"] == "b"
 
@@ -132,7 +142,7 @@ def test_quarantined_slots_are_not_given_and_are_told() -> None:
 
 def test_one_that_is_about_to_go_gets_nothing() -> None:
     waiting = job()
-    nodes = [NodeView("a", False, DIGITS), *live("b")]
+    nodes = [NodeSnapshot("a", False, DIGITS), *live("b")]
     decision = decide([waiting], nodes, [*host("a", 4), *host("b", 1)], [], NOW)
     assert on(decision) == {waiting.job_id: ("b", (0,))}
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from service.ledger.dependants import PRIORITY_SECONDS
 from service.scheduling.placement import RESERVE_AFTER_SECONDS, decide
-from service.scheduling.views import AttemptView, Candidate, Decision, NodeView, SlotView
+from service.scheduling.placement_values import AttemptSnapshot, Candidate, Decision, NodeSnapshot, SlotSnapshot
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TICK = timedelta(seconds=2)
 DATA_SETS = ("digits", "textures")
 WEIGHTS = ("a.pth", "b.pth")
-Fleet = tuple[list[NodeView], list[SlotView], list[AttemptView]]
+Fleet = tuple[list[NodeSnapshot], list[SlotSnapshot], list[AttemptSnapshot]]
 
 
 def an_id(draw: random.Random) -> uuid.UUID:
@@ -32,16 +32,16 @@ def fleet(draw: random.Random) -> Fleet:
     for name in "abcd"[: draw.randint(0, 4)]:
         held = frozenset(name for name in DATA_SETS if draw.random() < 0.8)
         weights = frozenset(name for name in WEIGHTS if draw.random() < 0.5) if draw.random() < 0.7 else None
-        nodes.append(NodeView(name, draw.random() < 0.8, held, weights))
+        nodes.append(NodeSnapshot(name, draw.random() < 0.8, held, weights))
         states = [draw.choice("fffrrq") for _ in range(draw.randint(1, 8))]
-        slots += [SlotView(name, i, free=s == "f", quarantined=s == "q") for i, s in enumerate(states)]
+        slots += [SlotSnapshot(name, i, free=s == "f", quarantined=s == "q") for i, s in enumerate(states)]
         busy = states.count("r")
         while busy:
             size = draw.randint(1, busy)
             busy -= size
             since = NOW - timedelta(seconds=draw.random() * 1000)
             low, leaving = draw.random() < 0.6, draw.random() < 0.3
-            attempts.append(AttemptView(an_id(draw), name, size, draw.randint(-2, 2), low, leaving, since))
+            attempts.append(AttemptSnapshot(an_id(draw), name, size, draw.randint(-2, 2), low, leaving, since))
     return nodes, slots, attempts
 
 
@@ -97,7 +97,7 @@ def test_whatever_the_input(seed: int) -> None:
     assert decide(candidates, nodes, slots, attempts, NOW) == decision
 
 
-def preempts(decision: Decision, by_id: dict[uuid.UUID, Candidate], attempts: list[AttemptView]) -> None:
+def preempts(decision: Decision, by_id: dict[uuid.UUID, Candidate], attempts: list[AttemptSnapshot]) -> None:
     """Only lower and preemptible ones have to leave, nobody twice, nobody in vain, and for a claim that is kept."""
     told = [attempt_id for preemption in decision.preemptions for attempt_id in preemption.attempt_ids]
     assert len(told) == len(set(told))
@@ -121,7 +121,7 @@ def preempts(decision: Decision, by_id: dict[uuid.UUID, Candidate], attempts: li
 
 
 def keeps_its_room(
-    decision: Decision, candidates: list[Candidate], nodes: list[NodeView], slots: list[SlotView]
+    decision: Decision, candidates: list[Candidate], nodes: list[NodeSnapshot], slots: list[SlotSnapshot]
 ) -> None:
     """One claim a node; those behind it (all, where others were told to leave) get there only what it leaves."""
     claims: dict[str, Candidate] = {}
@@ -181,8 +181,8 @@ class World:
         self.now += TICK
         self._those_who_were_told_leave()
         held = {(run.node, index) for run in self.running.values() for index in run.indices}
-        nodes = [NodeView(name, True, frozenset({"digits"})) for name in self.sizes]
-        slots = [SlotView(name, i, (name, i) not in held) for name, size in self.sizes.items() for i in range(size)]
+        nodes = [NodeSnapshot(name, True, frozenset({"digits"})) for name in self.sizes]
+        slots = [SlotSnapshot(name, i, (name, i) not in held) for name, size in self.sizes.items() for i in range(size)]
         decision = decide(self._in_order(), nodes, slots, self._attempts(), self.now)
         for placement in decision.placements:
             candidate = self.queue.pop(placement.job_id)[1]
@@ -200,9 +200,9 @@ class World:
     def _in_order(self) -> list[Candidate]:
         return [candidate for _, candidate in sorted(self.queue.values(), key=lambda row: (row[0], row[1].job_id))]
 
-    def _attempts(self) -> list[AttemptView]:
+    def _attempts(self) -> list[AttemptSnapshot]:
         return [
-            AttemptView(
+            AttemptSnapshot(
                 job_id,
                 run.node,
                 run.candidate.slots,

@@ -9,7 +9,15 @@ from typing import Any
 
 from service.ledger.reasons import ReasonCode
 from service.scheduling.placement import RESERVE_AFTER_SECONDS, decide
-from service.scheduling.views import AttemptView, Candidate, Decision, NodeView, Preemption, Reservation, SlotView
+from service.scheduling.placement_values import (
+    AttemptSnapshot,
+    Candidate,
+    Decision,
+    NodeSnapshot,
+    Preemption,
+    Reservation,
+    SlotSnapshot,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LONG = RESERVE_AFTER_SECONDS + 1
@@ -23,9 +31,9 @@ class Hosts:
     """Nodes of four slots each, and what runs there."""
 
     def __init__(self, *names: str, slots: int = 4) -> None:
-        self.nodes = [NodeView(name, True, frozenset({"digits"})) for name in names]
-        self.slots = [SlotView(name, index, free=True) for name in names for index in range(slots)]
-        self.attempts: list[AttemptView] = []
+        self.nodes = [NodeSnapshot(name, True, frozenset({"digits"})) for name in names]
+        self.slots = [SlotSnapshot(name, index, free=True) for name in names for index in range(slots)]
+        self.attempts: list[AttemptSnapshot] = []
 
     def run(
         self,
@@ -38,7 +46,7 @@ class Hosts:
         ran: float = 60.0,
     ) -> uuid.UUID:
         since = NOW - timedelta(seconds=ran)
-        attempt = AttemptView(uuid.uuid4(), node, slots, priority, preemptible, leaving, since)
+        attempt = AttemptSnapshot(uuid.uuid4(), node, slots, priority, preemptible, leaving, since)
         self.attempts.append(attempt)
         self._occupy(node, slots, quarantined=False)
         return attempt.attempt_id

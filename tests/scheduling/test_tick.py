@@ -13,7 +13,7 @@ from service.database.tables import Node, SchedulerSeen
 from service.ledger import jobs
 from service.ledger.dependants import PRIORITY_SECONDS
 from service.ledger.reasons import words
-from service.ledger.states import JobState, Outcome
+from service.ledger.states import AttemptOutcome, JobState
 from service.scheduling.tick import placed, tick
 
 
@@ -104,7 +104,7 @@ def test_priority_is_worth_waiting_time(lab: Lab) -> None:
         (job_id,) = [j for j in (early, late, urgent) if j not in order and lab.job(j).reason_code == "placed"]
         assert lab.attempt(job_id).id == attempt_id
         order.append(job_id)
-        lab.end(lab.accept(lab.attempt(job_id)), Outcome.OK)
+        lab.end(lab.accept(lab.attempt(job_id)), AttemptOutcome.OK)
     assert order == [urgent, early, late]
 
 

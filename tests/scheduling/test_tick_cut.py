@@ -18,7 +18,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from service.database.tables import Attempt, Job, Slot
-from service.ledger.states import AttemptState, JobState, Outcome
+from service.ledger.states import AttemptOutcome, AttemptState, JobState
 from service.local.servers import Postgres
 from service.scheduling.tick import tick
 from service.settings import Settings
@@ -78,7 +78,7 @@ def prepare(lab: Lab) -> None:
     lab.expire(tries["quarantined"])
     lab.reap()
     lab.cancel(jobs["quarantined"])
-    lab.leave_outcome(tries["completed"], Outcome.OK)
+    lab.leave_outcome(tries["completed"], AttemptOutcome.OK)
     lab.node("gpu-2", slots=2)
     victim = lab.submit("victim", slots=2, preemptible=True)
     lab.start(victim)
@@ -141,8 +141,8 @@ def test_the_tick_has_work_of_every_kind(undisturbed: tuple[int, Facts]) -> None
     sent, found = undisturbed
     assert sent > 100
     assert found["completed"][0] == JobState.SUCCEEDED
-    assert found["lost 1"][:2] == (AttemptState.ENDED, Outcome.LOST)
-    assert found["never accepted 1"][:2] == (AttemptState.ENDED, Outcome.LOST)
+    assert found["lost 1"][:2] == (AttemptState.ENDED, AttemptOutcome.LOST)
+    assert found["never accepted 1"][:2] == (AttemptState.ENDED, AttemptOutcome.LOST)
     assert found["victim 1"] == (AttemptState.STARTING, None, "gpu-2", "urgent")
     assert found["large"][1:3] == ("reserved", "gpu-1")
     assert (found["lost"][1], found["never accepted"][1]) == ("placed", "behind")

@@ -11,7 +11,7 @@ from sqlalchemy import func, text, update
 from service.database.tables import Job, Slot
 from service.ledger import nodes
 from service.ledger.reasons import words
-from service.ledger.states import AttemptState, JobState, Outcome
+from service.ledger.states import AttemptOutcome, AttemptState, JobState
 from service.scheduling.placement import RESERVE_AFTER_SECONDS
 from service.scheduling.placing import place
 from service.scheduling.reaping import OVERDUE_SECONDS
@@ -55,14 +55,14 @@ def test_a_reservation_lasts_over_ticks_until_its_job_is_placed(lab: Lab) -> Non
     assert lab.job(large).reserved_node == "gpu-1"
     assert told(lab, large) == "has waited long: gpu-1 is kept free for it, 0 of 2 slots so far"
     small = lab.submit()
-    lab.end(running[first], Outcome.OK)
+    lab.end(running[first], AttemptOutcome.OK)
     look(lab)
     assert told(lab, large) == "has waited long: gpu-1 is kept free for it, 1 of 2 slots so far"
     assert told(lab, small) == "needs 1 slot on one node; other jobs stand before it"
     before = versions(lab)
     look(lab)
     assert versions(lab) == before
-    lab.end(running[second], Outcome.OK)
+    lab.end(running[second], AttemptOutcome.OK)
     look(lab)
     assert told(lab, large) == "starts on gpu-1"
     assert lab.job(large).reserved_node is None
@@ -102,7 +102,7 @@ def test_preemption_from_the_request_to_the_return(lab: Lab) -> None:
     assert lab.kinds(victim)[-1] == "preemption_requested"
     look(lab)
     assert lab.kinds(victim).count("preemption_requested") == 1
-    assert lab.end(attempt, Outcome.STOPPED, "wrote a checkpoint")
+    assert lab.end(attempt, AttemptOutcome.STOPPED, "wrote a checkpoint")
     assert told(lab, victim).startswith("queued again: it made room for job")
     look(lab)
     # It stands behind the one it made room for, and behind those that waited before it was told to go.
@@ -111,7 +111,7 @@ def test_preemption_from_the_request_to_the_return(lab: Lab) -> None:
     assert lab.job(victim).state == JobState.QUEUED
     assert (lab.job(urgent).reserved_node, lab.job(urgent).preempting) == (None, False)
     for job_id in (urgent, older):
-        lab.end(lab.accept(lab.attempt(job_id)), Outcome.OK)
+        lab.end(lab.accept(lab.attempt(job_id)), AttemptOutcome.OK)
     look(lab)
     assert lab.attempt(victim).number == 2
     assert lab.job(victim).restarts == 0
@@ -129,7 +129,7 @@ def test_room_that_was_made_is_not_taken_by_an_older_job(lab: Lab) -> None:
     look(lab)
     assert lab.job(urgent).preempting
     assert lab.job(older).order_key < lab.job(urgent).order_key
-    lab.end(victim, Outcome.STOPPED)
+    lab.end(victim, AttemptOutcome.STOPPED)
     look(lab)
     assert lab.attempt(urgent).state == AttemptState.PLACED
     assert told(lab, older) == "needs 1 slot on one node, 0 free on gpu-1"
@@ -178,7 +178,7 @@ def test_a_backlog_is_told_once(lab: Lab) -> None:
 def test_jobs_that_back_off_are_not_looked_at_and_keep_their_reason(lab: Lab) -> None:
     lab.node(slots=1)
     job_id = lab.submit(max_restarts=2)
-    lab.end(lab.start(job_id), Outcome.CRASHED, "boom")
+    lab.end(lab.start(job_id), AttemptOutcome.CRASHED, "boom")
     before = versions(lab)
     look(lab)
     assert versions(lab) == before

@@ -17,7 +17,7 @@ from barlow_lab.run_folder import JOURNAL, attempt_folder, run_folder
 from barlow_lab.specs import parse_spec
 from service.database.tables import Attempt, Job, Metric, Watermark
 from service.ledger import jobs
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 from service.settings import Settings
 
 
@@ -52,7 +52,7 @@ class RecordedJob:
 
     def again(self) -> None:
         """The attempt crashes, the next one begins."""
-        self.lab.end(self.attempt, Outcome.CRASHED)
+        self.lab.end(self.attempt, AttemptOutcome.CRASHED)
         self.lab.skip_backoff(self.id)
         self.attempt = self.lab.start(self.id)
         self.journal = self._journal(self.attempt.number)
@@ -63,7 +63,7 @@ class RecordedJob:
         backbone.mkdir()
         (backbone / "model.safetensors").write_bytes(b"weights")
         (backbone / "config.json").write_text("{}")
-        self.lab.end(self.attempt, Outcome.OK, result={"loss": 1.5})
+        self.lab.end(self.attempt, AttemptOutcome.OK, result={"loss": 1.5})
 
     def started(self, resume_step: int = 0) -> None:
         self.journal.append("started", step=resume_step, resume_step=resume_step, versions={"torch": "2"}, device="cpu")

@@ -17,7 +17,15 @@ from service.completion import Completion
 from service.database.engine import make_engine, session_factory
 from service.database.tables import Attempt, Event, Job, Node, Slot
 from service.ledger import attempts, jobs, nodes, requests
-from service.ledger.states import ATTEMPT_MOVES, JOB_MOVES, AttemptEvent, AttemptState, JobEvent, JobState, Outcome
+from service.ledger.states import (
+    ATTEMPT_MOVES,
+    JOB_MOVES,
+    AttemptEvent,
+    AttemptOutcome,
+    AttemptState,
+    JobEvent,
+    JobState,
+)
 from service.scheduling import tick
 from service.settings import Settings
 
@@ -130,12 +138,12 @@ class Lab:
         assert accepted is not None
         return accepted
 
-    def end(self, attempt: Attempt, outcome: Outcome, message: str = "said so", **given: Any) -> bool:
+    def end(self, attempt: Attempt, outcome: AttemptOutcome, message: str = "said so", **given: Any) -> bool:
         facts: dict[str, Any] = {"result": None, "error": None, "actor": "node:test", "backoff_seconds": BACKOFF}
         with self.sessions.begin() as session:
             return attempts.end(session, attempt.id, attempt.token, outcome=outcome, message=message, **facts | given)
 
-    def run(self, job_id: uuid.UUID, outcome: Outcome, message: str = "said so", **given: Any) -> Job:
+    def run(self, job_id: uuid.UUID, outcome: AttemptOutcome, message: str = "said so", **given: Any) -> Job:
         """One attempt of a queued job from placement to its end."""
         self.skip_backoff(job_id)
         assert self.end(self.start(job_id), outcome, message, **given)
@@ -153,7 +161,7 @@ class Lab:
             late = func.clock_timestamp() - text("interval '1 second'")
             session.execute(update(Attempt).where(Attempt.id == attempt.id).values(lease_expires_at=late))
 
-    def leave_outcome(self, attempt: Attempt, outcome: Outcome, *, reason: str | None = None) -> None:
+    def leave_outcome(self, attempt: Attempt, outcome: AttemptOutcome, *, reason: str | None = None) -> None:
         """The outcome.json of an attempt's trainer, with the backbone it exported; `reason`: what it stopped for."""
         folder = attempt_folder(run_folder(self.settings.runs_dir, attempt.job_id), attempt.number)
         exported = folder / "backbone"

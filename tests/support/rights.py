@@ -84,7 +84,9 @@ def thief(port: int = 0, *, host: str = "127.0.0.1") -> Iterator[Thief]:
 
 
 @contextlib.contextmanager
-def foreign_process(place: marks.Place, mark: marks.Mark, *, account: int = OTHER) -> Iterator[subprocess.Popen[bytes]]:
+def foreign_process(
+    place: marks.ResourceLimit, mark: marks.Mark, *, account: int = OTHER
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process of another account with a mark, and a name that is no text, that it has given itself."""
     process = subprocess.Popen(
         ["sh", "-c", r"printf '\377) (' >/proc/$$/comm; echo; read line"],

@@ -19,7 +19,7 @@ from service.ledger import jobs, reservations
 from service.ledger.states import JobState
 from service.scheduling import tick
 from service.settings import Settings
-from worker.node import Node
+from worker.supervisor import Supervisor
 
 QUICK = {
     "node_name": "host-1",
@@ -53,7 +53,7 @@ class Host(Lab):
 
     def __init__(self, settings: Settings, **changed: Any) -> None:
         super().__init__(settings.model_copy(update={**QUICK, **changed}))
-        self.node = Node(self.settings, self.engine)  # type: ignore[assignment]
+        self.node = Supervisor(self.settings, self.engine)  # type: ignore[assignment]
 
     def post(self, spec: dict[str, Any], name: str | None = None, source: uuid.UUID | None = None) -> uuid.UUID:
         with self.sessions.begin() as session:

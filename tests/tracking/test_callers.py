@@ -12,7 +12,7 @@ import pytest
 from service.tracking.callers import Callers, token_in
 from service.tracking.entrance import Entrance
 from service.tracking.gate import Gate
-from service.web.origins import Names
+from service.web.origins import TrustedNames
 
 TOKEN = "barlow_" + 43 * "x"
 MALFORMED = [
@@ -45,7 +45,7 @@ async def _asked(api: Any, *authorization: bytes, method: str = "GET") -> tuple[
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(api), trust_env=False) as client:
         callers = Callers("http://127.0.0.1:1", 43 * "r", client)
-        names = Names.of("HOSTS", "URL", hosts=[], urls=[])
+        names = TrustedNames.of("HOSTS", "URL", hosts=[], urls=[])
         gate = Gate(nothing, names, callers, Entrance(callers, None), client.aclose)
         headers = [(b"host", b"127.0.0.1"), *((b"authorization", said) for said in authorization)]
         scope = {"type": "http", "method": method, "path": "/version", "headers": headers, "query_string": b""}

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.settings import read_networks
-from service.web.origins import Names, Refusal, host_name, origin_of, read_hosts, read_origins
+from service.web.origins import Refusal, TrustedNames, host_name, origin_of, read_hosts, read_origins
 
-NAMES = Names.of(
+NAMES = TrustedNames.of(
     "BARLOW_X_HOSTS",
     "BARLOW_X_URL",
     "BARLOW_X_PAGES",

@@ -18,9 +18,9 @@ from barlow_lab.journal import read_events
 from barlow_lab.run_folder import run_folder
 from service.completion import Ending
 from service.database.tables import Checkpoint, Correlation, Image
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 from service.settings import Settings
-from worker import clock, node, progress, stopping
+from worker import clock, stalls, stopping, supervisor
 from worker.attempt import AttemptRun
 from worker.process import marked
 from worker.recorder.loops import Recorder
@@ -155,7 +155,7 @@ def test_ranks_that_make_no_progress_are_ended_with_their_stacks_in_the_log(host
 def test_a_trainer_that_says_nothing_at_its_start_is_ended_and_tried_once_more(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "START_SECONDS", 1.0)
+    monkeypatch.setattr(stalls, "START_SECONDS", 1.0)
     monkeypatch.setattr(stopping, "STALLED_GRACE_SECONDS", 1.0)
     job_id = host.post(small_pretraining(resources={"slots": 2}, run={"stall_seconds": 1, "max_restarts": 3}))
     for number in (1, 2):
@@ -190,8 +190,8 @@ def test_ranks_that_stay_after_their_last_word_are_ended_and_the_word_stands(
 def test_a_ghost_stops_its_trainer_and_changes_nothing_and_its_slots_come_back(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    is_empty, may_look = node._is_empty, threading.Event()
-    monkeypatch.setattr(node, "_is_empty", lambda *slot: may_look.is_set() and is_empty(*slot))
+    is_empty, may_look = supervisor._is_empty, threading.Event()
+    monkeypatch.setattr(supervisor, "_is_empty", lambda *slot: may_look.is_set() and is_empty(*slot))
     job_id = host.post(small_pretraining(epochs=5000))
     host.wait_for_step(job_id, 1)
     (rank,) = _started(host, job_id, 1)["ranks"]
@@ -232,7 +232,7 @@ def test_an_end_in_words_that_postgres_does_not_take_is_told_all_the_same(databa
     recorder = Recorder(host.settings, host.engine)
     facts: dict[str, Any] = {"sessions": host.sessions, "settings": host.settings, "recorder": recorder}
     run = AttemptRun(attempt, threads_per_rank=1, sent=clock.now(), **facts)
-    run._conclude(Ending(Outcome.BAD_DATA, "cannot read caf\udce9\0.png", traceback="\0"))
+    run._conclude(Ending(AttemptOutcome.BAD_DATA, "cannot read caf\udce9\0.png", traceback="\0"))
     job = host.job(job_id)
     assert (job.state, job.error) == (
         "failed",
@@ -250,7 +250,7 @@ def test_an_end_in_words_that_postgres_does_not_take_is_told_all_the_same(databa
 def test_a_missing_input_fails_the_job_with_a_remedy_before_anything_starts(host: Host) -> None:
     pretraining = host.post(small_pretraining(), "pretrain")
     attempt = host.start(pretraining)
-    host.end(attempt, Outcome.OK)
+    host.end(attempt, AttemptOutcome.OK)
     job_id = host.post({**KNN, "backbone_from": {"job": "pretrain"}}, source=pretraining)
     job = host.finish(job_id)
     assert job.state == "failed"

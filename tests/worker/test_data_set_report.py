@@ -17,13 +17,13 @@ from PIL import Image
 from worker_host import Host
 
 from barlow_lab.specs.backbone_files import BackboneFiles
-from service.database.tables import Node as NodeRow
+from service.database.tables import Node
 from service.ledger import nodes
 from service.settings import Settings
 from worker import backbone_report, data_sets
 from worker.backbone_report import BackboneReport
 from worker.data_sets import Survey, configured, data_sets_file, source_on_host
-from worker.node import Node
+from worker.supervisor import Supervisor
 
 
 def make_tree(root: Path) -> None:
@@ -89,12 +89,12 @@ def counting(database: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def reported(host: Lab) -> dict[str, Any]:
     with host.sessions() as session:
-        return session.get_one(NodeRow, "host-1").data_sets
+        return session.get_one(Node, "host-1").data_sets
 
 
 def backbones(host: Lab) -> dict[str, Any] | None:
     with host.sessions() as session:
-        return session.get_one(NodeRow, "host-1").backbones
+        return session.get_one(Node, "host-1").backbones
 
 
 def test_sets_are_registered_unchecked_then_counted_and_a_fault_is_the_set_s(counting: Host) -> None:
@@ -113,7 +113,7 @@ def test_sets_are_registered_unchecked_then_counted_and_a_fault_is_the_set_s(cou
         counting.wait(lambda: backbones(counting) == {"names": [], "complete": True, "folder": False})
     finally:
         counting.node.drain()  # type: ignore[attr-defined]
-    again = Node(counting.settings, counting.engine)
+    again = Supervisor(counting.settings, counting.engine)
     again.register()
     assert backbones(counting) is None
     assert reported(counting)["own"] == own  # what it was before it was started again, until it is counted
@@ -151,7 +151,7 @@ def test_a_report_of_a_replaced_worker_changes_nothing(lab: Lab) -> None:
     with lab.sessions.begin() as session:
         assert nodes.report_data_sets(session, "gpu-1", lab.instances["gpu-1"], {"own": {"fault": None}})
     with lab.sessions() as session:
-        assert session.get_one(NodeRow, "gpu-1").data_sets == {"own": {"fault": None}}
+        assert session.get_one(Node, "gpu-1").data_sets == {"own": {"fault": None}}
 
 
 def test_backbones_are_told_when_they_change_and_not_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_a_report_of_backbones_is_that_of_the_worker_that_has_the_name(lab: Lab)
         assert not nodes.report_backbones(session, "gpu-1", uuid.uuid4(), {})
         assert nodes.report_backbones(session, "gpu-1", lab.instances["gpu-1"], said)
     with lab.sessions() as session:
-        assert session.get_one(NodeRow, "gpu-1").backbones == said
+        assert session.get_one(Node, "gpu-1").backbones == said
 
 
 def test_nothing_is_placed_where_the_set_has_a_fault(lab: Lab) -> None:

@@ -11,7 +11,7 @@ from recorded_runs import RecordedRun, judge
 from sqlalchemy import update
 
 from service.database.tables import Checkpoint, Job
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 from service.settings import Settings
 from worker import disk_room
 from worker.disk_room import DiskRoom
@@ -52,17 +52,19 @@ def volume(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Volume:
     return volume
 
 
-def _run(lab: Lab, name: str, days_ago: int, outcome: Outcome | None, steps: int = 3, **policy: object) -> RecordedRun:
+def _run(
+    lab: Lab, name: str, days_ago: int, outcome: AttemptOutcome | None, steps: int = 3, **policy: object
+) -> RecordedRun:
     """A job that ended with `steps` checkpoints of 2 MB, written that many days ago; None: it still runs."""
     run = RecordedRun(lab, name, **{"keep_last": 9, **policy})
     for step in range(1, steps + 1):
         run.write(step, score=float(step), size=2 * MEGABYTE)
-    if outcome is Outcome.OK:
+    if outcome is AttemptOutcome.OK:
         run.job.succeed()
     elif outcome is not None:
         lab.end(run.job.attempt, outcome)
     run.record()
-    if outcome is Outcome.OK:
+    if outcome is AttemptOutcome.OK:
         run.publish()
     with lab.sessions.begin() as session:
         at = datetime.now(UTC) - timedelta(days=days_ago)
@@ -71,10 +73,10 @@ def _run(lab: Lab, name: str, days_ago: int, outcome: Outcome | None, steps: int
 
 
 def test_old_checkpoints_of_finished_jobs_give_way_until_there_is_room(lab: Lab, volume: Volume) -> None:
-    failed = _run(lab, "failed", 90, Outcome.DIVERGED)
-    newer = _run(lab, "newer", 10, Outcome.OK)
-    older = _run(lab, "older", 20, Outcome.OK, best_by="loss")
-    judged = _run(lab, "judged", 30, Outcome.OK)
+    failed = _run(lab, "failed", 90, AttemptOutcome.DIVERGED)
+    newer = _run(lab, "newer", 10, AttemptOutcome.OK)
+    older = _run(lab, "older", 20, AttemptOutcome.OK, best_by="loss")
+    judged = _run(lab, "judged", 30, AttemptOutcome.OK)
     judge(lab, judged.id, "step 2")
     running = _run(lab, "running", 40, None)
     room = DiskRoom(lab.settings, lab.sessions)
@@ -101,7 +103,7 @@ def test_old_checkpoints_of_finished_jobs_give_way_until_there_is_room(lab: Lab,
 
 
 def test_without_its_backbone_published_nothing_of_a_succeeded_job_goes(lab: Lab, volume: Volume) -> None:
-    run = _run(lab, "unpublished", 9, Outcome.OK)
+    run = _run(lab, "unpublished", 9, AttemptOutcome.OK)
     run.unpublish()
     volume.leave(0)
     DiskRoom(lab.settings, lab.sessions).keep()
@@ -109,7 +111,7 @@ def test_without_its_backbone_published_nothing_of_a_succeeded_job_goes(lab: Lab
 
 
 def test_a_succeeded_evaluation_makes_no_backbone_and_nobody_needs_its_checkpoints(lab: Lab, volume: Volume) -> None:
-    succeeded, failed = _run(lab, "judged", 9, Outcome.OK), _run(lab, "failed", 90, Outcome.DIVERGED)
+    succeeded, failed = _run(lab, "judged", 9, AttemptOutcome.OK), _run(lab, "failed", 90, AttemptOutcome.DIVERGED)
     succeeded.unpublish()
     with lab.sessions.begin() as session:
         session.execute(update(Job).values(kind="semi_supervised"))
@@ -121,7 +123,7 @@ def test_a_succeeded_evaluation_makes_no_backbone_and_nobody_needs_its_checkpoin
 
 def test_every_running_job_of_the_node_hears_of_it_once_until_it_is_over(lab: Lab, volume: Volume) -> None:
     mine = [_run(lab, f"job-{n}", 0, None) for n in range(2)]
-    finished = _run(lab, "finished", 0, Outcome.DIVERGED, steps=1)
+    finished = _run(lab, "finished", 0, AttemptOutcome.DIVERGED, steps=1)
     room = DiskRoom(lab.settings, lab.sessions)
 
     def warnings() -> list[int]:

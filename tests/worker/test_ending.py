@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 from worker.ending import ending
 
 
@@ -17,26 +17,26 @@ def _said(outcome: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("said", "why", "outcome"),
     [
-        ("ok", None, Outcome.OK),
-        ("ok", "cancel", Outcome.OK),  # it was done before it heard
-        ("ok", "stall", Outcome.OK),
-        ("stopped", "cancel", Outcome.STOPPED),
-        ("stopped", "pause", Outcome.STOPPED),
-        ("stopped", "preempt", Outcome.STOPPED),
-        ("stopped", "drain", Outcome.DRAINED),
-        ("stopped", "lease", Outcome.LOST),
-        ("stopped", None, Outcome.STOPPED),  # somebody sent TERM to a rank
-        ("crashed", "lease", Outcome.LOST),  # its ranks ended themselves
-        ("crashed", "stall", Outcome.STALLED),
-        ("crashed", None, Outcome.CRASHED),
-        ("diverged", "drain", Outcome.DIVERGED),
-        ("bad_data", "stall", Outcome.BAD_DATA),
-        (None, "lease", Outcome.LOST),
-        (None, "stall", Outcome.STALLED),
-        (None, None, Outcome.CRASHED),
+        ("ok", None, AttemptOutcome.OK),
+        ("ok", "cancel", AttemptOutcome.OK),  # it was done before it heard
+        ("ok", "stall", AttemptOutcome.OK),
+        ("stopped", "cancel", AttemptOutcome.STOPPED),
+        ("stopped", "pause", AttemptOutcome.STOPPED),
+        ("stopped", "preempt", AttemptOutcome.STOPPED),
+        ("stopped", "drain", AttemptOutcome.DRAINED),
+        ("stopped", "lease", AttemptOutcome.LOST),
+        ("stopped", None, AttemptOutcome.STOPPED),  # somebody sent TERM to a rank
+        ("crashed", "lease", AttemptOutcome.LOST),  # its ranks ended themselves
+        ("crashed", "stall", AttemptOutcome.STALLED),
+        ("crashed", None, AttemptOutcome.CRASHED),
+        ("diverged", "drain", AttemptOutcome.DIVERGED),
+        ("bad_data", "stall", AttemptOutcome.BAD_DATA),
+        (None, "lease", AttemptOutcome.LOST),
+        (None, "stall", AttemptOutcome.STALLED),
+        (None, None, AttemptOutcome.CRASHED),
     ],
 )
-def test_outcome(said: str | None, why: str | None, outcome: Outcome, signalled: bool) -> None:
+def test_outcome(said: str | None, why: str | None, outcome: AttemptOutcome, signalled: bool) -> None:
     end = ending(_said(said) if said else None, [0, 0], why, signalled=signalled, stall_seconds=5)
     assert end.outcome == outcome
 
@@ -45,19 +45,19 @@ def test_outcome(said: str | None, why: str | None, outcome: Outcome, signalled:
 @pytest.mark.parametrize(
     ("why", "outcome"),
     [
-        ("cancel", Outcome.STOPPED),
-        ("pause", Outcome.STOPPED),
-        ("preempt", Outcome.STOPPED),
-        ("drain", Outcome.DRAINED),
+        ("cancel", AttemptOutcome.STOPPED),
+        ("pause", AttemptOutcome.STOPPED),
+        ("preempt", AttemptOutcome.STOPPED),
+        ("drain", AttemptOutcome.DRAINED),
     ],
 )
 def test_a_crash_on_the_way_out_is_the_stop_s_if_ranks_were_signalled_else_theirs(
-    said: str | None, why: str, outcome: Outcome
+    said: str | None, why: str, outcome: AttemptOutcome
 ) -> None:
     outcome_json = _said(said) if said else None
     assert ending(outcome_json, [-9, 1], why, signalled=True, stall_seconds=5).outcome == outcome
     own = ending(outcome_json, [-9, 1], why, signalled=False, stall_seconds=5)
-    assert own.outcome == Outcome.CRASHED
+    assert own.outcome == AttemptOutcome.CRASHED
     assert own.message == ("said so" if said else own.message)
 
 

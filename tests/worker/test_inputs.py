@@ -18,7 +18,7 @@ from barlow_lab.run_folder import run_folder
 from barlow_lab.specs import parse_spec
 from service.database.tables import Checkpoint, Job
 from service.ledger import jobs
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 from service.settings import Settings
 from worker.inputs import BadInput, look_up
 
@@ -37,7 +37,7 @@ class Source:
         self.runs_dir = settings.runs_dir
         self.id = self.post(small_pretraining(), None).id
         self.run = run_folder(self.runs_dir, self.id)
-        self.lab.run(self.id, Outcome.OK)
+        self.lab.run(self.id, AttemptOutcome.OK)
         files = {("backbone", 21, "backbone"): "model.safetensors"}
         files |= {("last", step, f"attempts/0001/checkpoints/step-{step:08d}"): "state.pt" for step in (14, 21)}
         with self.lab.sessions.begin() as session:
@@ -113,9 +113,9 @@ def _checkpoint(lab: Lab, job_id: uuid.UUID, attempt: int, step: int, manifest: 
 def test_a_retried_pretraining_is_given_all_former_checkpoints_newest_step_first(lab: Lab) -> None:
     lab.node()
     first = lab.submit("first", max_restarts=0)
-    lab.run(first, Outcome.CRASHED)
+    lab.run(first, AttemptOutcome.CRASHED)
     second = lab.retry(first)
-    lab.run(second, Outcome.DIVERGED)
+    lab.run(second, AttemptOutcome.DIVERGED)
     third = lab.retry(second)
     found = [
         _checkpoint(lab, first, 2, 40),

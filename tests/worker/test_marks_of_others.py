@@ -36,7 +36,7 @@ def _of_a_dead_worker(prefix: list[str], attempt: uuid.UUID, node: str = NODE) -
 
 def _former(attempt: uuid.UUID) -> Mark:
     """The same, of a worker of the version before: the node's name alone. Its process id is none that Linux gives."""
-    return Mark(marks.name_of(str(attempt)), (marks.digest(NODE, NODE_BITS) << PID_BITS) + (1 << PID_BITS) - 1)
+    return Mark(marks.name_of(str(attempt)), (marks.hash_bits(NODE, NODE_BITS) << PID_BITS) + (1 << PID_BITS) - 1)
 
 
 ITS_OWN_ALONE = """

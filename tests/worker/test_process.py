@@ -218,7 +218,7 @@ def test_where_a_process_cannot_be_looked_at_no_attempt_counts_as_gone(
     closed = _start(tmp_path, PATIENT)
     read = marks._read
 
-    def as_the_kernel_may(pid: int, place: marks.Place) -> marks.Mark | None:
+    def as_the_kernel_may(pid: int, place: marks.ResourceLimit) -> marks.Mark | None:
         if pid in closed.pids:
             raise PermissionError(13, "Permission denied")
         return read(pid, place)

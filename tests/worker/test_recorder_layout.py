@@ -15,7 +15,7 @@ from PIL import Image
 from recorded import Killed, assert_exported, both, export, exporter, images, in_mlflow, in_postgres, record, runs
 
 from barlow_lab.specs import digest, parse_spec
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 from service.local.agreement import compare
 from service.local.servers import Mlflow
 from service.recording import request_rebuild
@@ -99,7 +99,7 @@ def test_a_description_begins_with_what_came_of_the_job_and_leaves_a_person_s_al
             client.delete_tag(run_id, "mlflow.note.content")
         score = {"last": 71.256, "best": 72.5}
         result = {"protocol": "knn/1", "departures": {}, "headline": "top1", "scores": {"top1": score}}
-        lab.end(job.attempt, Outcome.OK, result=result)
+        lab.end(job.attempt, AttemptOutcome.OK, result=result)
         record(job)
         export(job, client)  # by another process
         notes[name] = client.get_run(run_id).data.tags.get("mlflow.note.content")
@@ -144,7 +144,7 @@ def test_a_description_whose_sender_was_killed_is_followed_by_the_next(
         "headline": "top1",
         "scores": {"top1": {"last": 71.0, "best": 72.0}},
     }
-    lab.end(job.attempt, Outcome.OK, result=result)
+    lab.end(job.attempt, AttemptOutcome.OK, result=result)
     record(job)
     with pytest.raises(Killed):
         export(job, DyingAtTheDescription(client, carried_out=False))

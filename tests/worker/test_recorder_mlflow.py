@@ -26,7 +26,7 @@ from recorded import (
 from sqlalchemy import update
 
 from service.database.tables import Watermark
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 from service.local.servers import Mlflow
 from service.settings import Settings
 from worker.recorder.loops import Recorder
@@ -117,7 +117,7 @@ def test_an_evaluation_s_run_says_what_it_measured_of_whose_backbone(
     of_before = "linear-document/0"  # a result stays under the version it was told under
     result = {"protocol": of_before, "departures": {}, "headline": "top1", "scores": {"top1": score}}
     trained.started()
-    lab.end(trained.attempt, Outcome.OK, result=result)
+    lab.end(trained.attempt, AttemptOutcome.OK, result=result)
     untrained = RecordedJob(
         lab, database, "floor", spec={**judging, "backbone_from": {"random": 3}, "backbone": {"name": "tiny"}}
     )
@@ -264,7 +264,7 @@ def test_an_evaluation_is_a_child_of_its_pretraining(lab: Lab, database: Setting
     goes_on.export(child.id)
     tags = client.get_run(child.row().mlflow_run_id).data.tags
     assert tags["mlflow.parentRunId"] == source.row().mlflow_run_id
-    lab.end(child.attempt, Outcome.DIVERGED, "loss is not a number at step 3")
+    lab.end(child.attempt, AttemptOutcome.DIVERGED, "loss is not a number at step 3")
     record(child)
     goes_on.export(child.id)
     run = client.get_run(child.row().mlflow_run_id)

@@ -17,7 +17,7 @@ from worker_host import Host, small_pretraining
 
 from service.database.tables import Checkpoint
 from service.ledger.moves import lock_job
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 from service.settings import Settings
 from worker import checkpoints, retention
 from worker.retention import Janitor
@@ -178,7 +178,7 @@ def test_of_an_ended_job_too(lab: Lab) -> None:
     run.write(1)
     run.folder(2)
     run.folder(3)
-    lab.end(run.job.attempt, Outcome.DIVERGED)
+    lab.end(run.job.attempt, AttemptOutcome.DIVERGED)
     run.record()
     _janitor(lab).sweep()
     assert run.there() == _names(1, 1, 3)
@@ -202,7 +202,7 @@ def test_an_open_job_keeps_the_step_it_takes_and_no_other(lab: Lab, kind: str, m
 def test_a_retry_keeps_all_of_the_job_it_goes_on_from(lab: Lab) -> None:
     run, janitor = RecordedRun(lab, keep_last=1), _janitor(lab)
     run.write(1, 2)
-    lab.end(run.job.attempt, Outcome.DIVERGED)
+    lab.end(run.job.attempt, AttemptOutcome.DIVERGED)
     run.record()
     first = lab.retry(run.id)
     lab.cancel(first)

@@ -10,7 +10,7 @@ from worker_host import Host, small_pretraining
 
 from barlow_lab.journal import read_events
 from barlow_lab.run_folder import run_folder
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 
 LONG = small_pretraining(epochs=5000, run={"preemptible": True, "checkpoint": {"every_steps": 1}})
 """Writes a checkpoint after every step, so that most requests come while one is written."""
@@ -78,7 +78,7 @@ def test_a_pause_before_the_trainer_s_first_word_is_obeyed_and_the_job_ends_late
 def test_what_is_asked_while_inputs_are_resolved_is_obeyed_before_anything_starts(host: Host) -> None:
     source = host.post(small_pretraining(), "pretrain")
     attempt = host.start(source)
-    host.leave_outcome(attempt, Outcome.OK)
+    host.leave_outcome(attempt, AttemptOutcome.OK)
     with host.sessions.begin() as session:
         assert host.complete(session, attempt, actor="test")
     (run_folder(host.settings.runs_dir, source) / "backbone" / "config.json").write_text('{"sha256": "its tensors"}')

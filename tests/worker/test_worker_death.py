@@ -15,7 +15,7 @@ from worker_process import NODE, Worker
 
 from barlow_lab.run_folder import attempt_folder, run_folder
 from service.database.tables import Attempt, Checkpoint, Watermark
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 from service.settings import Settings
 from worker.ending import ending
 from worker.process import marked
@@ -70,24 +70,24 @@ def _unpublishable(lab: Lab, attempt: Attempt, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "state", "outcome"),
     [
-        (_damage_nothing, "succeeded", Outcome.OK),
-        (_foreign_token, "queued", Outcome.LOST),
-        (_torn, "queued", Outcome.LOST),
-        (_not_an_object, "queued", Outcome.LOST),
-        (_late, "queued", Outcome.LOST),
-        (_of_another_shape(backbone=3), "queued", Outcome.LOST),
-        (_of_another_shape(message={}), "queued", Outcome.LOST),
-        (_unpublishable, "queued", Outcome.LOST),
+        (_damage_nothing, "succeeded", AttemptOutcome.OK),
+        (_foreign_token, "queued", AttemptOutcome.LOST),
+        (_torn, "queued", AttemptOutcome.LOST),
+        (_not_an_object, "queued", AttemptOutcome.LOST),
+        (_late, "queued", AttemptOutcome.LOST),
+        (_of_another_shape(backbone=3), "queued", AttemptOutcome.LOST),
+        (_of_another_shape(message={}), "queued", AttemptOutcome.LOST),
+        (_unpublishable, "queued", AttemptOutcome.LOST),
     ],
 )
 @pytest.mark.parametrize("by", ["the successor", "the scheduler"])
 def test_only_a_whole_end_of_ones_own_that_can_be_published_completes_an_attempt(
-    lab: Lab, damage, state: str, outcome: Outcome, by: str
+    lab: Lab, damage, state: str, outcome: AttemptOutcome, by: str
 ) -> None:
     lab.node()
     job_id = lab.submit()
     attempt = lab.start(job_id)
-    lab.leave_outcome(attempt, Outcome.OK)
+    lab.leave_outcome(attempt, AttemptOutcome.OK)
     damage(lab, attempt, attempt_folder(run_folder(lab.settings.runs_dir, job_id), 1))
     if by == "the scheduler":
         lab.expire(attempt)
@@ -104,21 +104,21 @@ def test_only_a_whole_end_of_ones_own_that_can_be_published_completes_an_attempt
 @pytest.mark.parametrize(
     ("reason", "outcome"),
     [
-        ("lease", Outcome.LOST),
-        ("drain", Outcome.DRAINED),
-        ("preempt", Outcome.STOPPED),
-        ("signal", Outcome.STOPPED),
-        (None, Outcome.STOPPED),  # of a trainer that wrote none
+        ("lease", AttemptOutcome.LOST),
+        ("drain", AttemptOutcome.DRAINED),
+        ("preempt", AttemptOutcome.STOPPED),
+        ("signal", AttemptOutcome.STOPPED),
+        (None, AttemptOutcome.STOPPED),  # of a trainer that wrote none
     ],
 )
 def test_a_stop_is_called_the_same_by_the_scheduler_as_by_the_worker(
-    lab: Lab, reason: str | None, outcome: Outcome
+    lab: Lab, reason: str | None, outcome: AttemptOutcome
 ) -> None:
     """Which of them comes first after a database that was away is chance."""
     lab.node()
     job_id = lab.submit()
     attempt = lab.start(job_id)
-    lab.leave_outcome(attempt, Outcome.STOPPED, reason=reason)
+    lab.leave_outcome(attempt, AttemptOutcome.STOPPED, reason=reason)
     lab.expire(attempt)
     lab.reap()
     assert (lab.job(job_id).state, lab.attempt(job_id).outcome) == ("queued", outcome)

@@ -20,7 +20,7 @@ from service.database.tables import Job, Watermark
 from service.ledger.states import JobState
 from service.recording import POSTGRES
 from service.storable import storable
-from worker.recorder.rows import Rows
+from worker.recorder.rows import RowWriter
 
 BATCH = 2000
 UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, DataError, IntegrityError)
@@ -63,7 +63,7 @@ class PostgresRecorder:
             number, offset = mark.position.get("attempt", 1), mark.position.get("offset", 0)
             piece = _Piece(attempt_folder(run, number) / JOURNAL, offset)
             if piece.end > offset:
-                _write(Rows(session, job_id, number, run), piece)
+                _write(RowWriter(session, job_id, number, run), piece)
                 mark.position = {"attempt": number, "offset": piece.end}
             elif (successor := _next_journal(run, number)) is not None:
                 mark.position = {"attempt": successor, "offset": 0}
@@ -96,7 +96,7 @@ class _Piece:
                     self.end = begin + len(file.readline())
 
 
-def _write(rows: Rows, piece: _Piece) -> None:
+def _write(rows: RowWriter, piece: _Piece) -> None:
     """Record a piece; a line that cannot be recorded is left out and reported, the others count."""
     if piece.damaged is not None:
         rows.left_out(piece.begin, piece.damaged)
@@ -110,7 +110,7 @@ def _write(rows: Rows, piece: _Piece) -> None:
         begin = line.offset
 
 
-def _recorded(rows: Rows, lines: Sequence[JournalEvent]) -> Exception | None:
+def _recorded(rows: RowWriter, lines: Sequence[JournalEvent]) -> Exception | None:
     """None if the lines are recorded; else nothing of them is, for this reason."""
     try:
         with rows.session.begin_nested():

@@ -27,7 +27,7 @@ _REPLACED = literal_column("old.step", BigInteger)
 log = logging.getLogger(__name__)
 
 
-class Rows:
+class RowWriter:
     """What the journal lines of one attempt become."""
 
     def __init__(self, session: Session, job_id: UUID, number: int, run: Path) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from worker import progress
-from worker.progress import Progress
+from worker import stalls
+from worker.stalls import StallDetector
 
 
-def _stalls(watched: Progress, within: float, every: float = 0.02) -> bool:
+def _stalls(watched: StallDetector, within: float, every: float = 0.02) -> bool:
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         if watched.stalled():
@@ -21,7 +21,7 @@ def _stalls(watched: Progress, within: float, every: float = 0.02) -> bool:
 def test_a_journal_that_does_not_grow_is_a_stall_and_each_line_begins_the_wait_anew(tmp_path: Path) -> None:
     journal = tmp_path / "journal.jsonl"
     journal.write_text("{}\n")
-    watched = Progress(journal, 1.0)
+    watched = StallDetector(journal, 1.0)
     for _ in range(4):
         assert not _stalls(watched, within=0.4)
         with journal.open("a") as file:
@@ -31,10 +31,10 @@ def test_a_journal_that_does_not_grow_is_a_stall_and_each_line_begins_the_wait_a
 
 def test_the_start_takes_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = tmp_path / "journal.jsonl"
-    watched = Progress(journal, 0.1)
-    assert watched.patience == progress.START_SECONDS
-    assert Progress(journal, 600).patience == 600
-    monkeypatch.setattr(progress, "START_SECONDS", 1.0)
+    watched = StallDetector(journal, 0.1)
+    assert watched.patience == stalls.START_SECONDS
+    assert StallDetector(journal, 600).patience == 600
+    monkeypatch.setattr(stalls, "START_SECONDS", 1.0)
     assert not _stalls(watched, within=0.5)
     assert _stalls(watched, within=20), "but it has an end"
     journal.write_text("{}\n")
@@ -45,10 +45,10 @@ def test_the_start_takes_what_it_takes(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_time_in_which_the_worker_itself_was_frozen_is_nobodys_stall(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "LONGEST_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(stalls, "LONGEST_LOOK_SECONDS", 0.1)
     journal = tmp_path / "journal.jsonl"
     journal.write_text("{}\n")
-    watched = Progress(journal, 0.5)
+    watched = StallDetector(journal, 0.5)
     assert not watched.stalled()
     time.sleep(1.0)
     assert not watched.stalled()

@@ -23,7 +23,7 @@ from service.database.tables import NOBODY, Attempt, Node, Slot
 from service.ledger.errors import NotFound, SlotInUse
 from service.ledger.nodes import is_live, release_by_hand
 
-router = APIRouter(tags=["fleet"])
+router = APIRouter(tags=["nodes"])
 
 
 @router.get("/nodes", operation_id="list_nodes", responses=responses())

@@ -12,7 +12,7 @@ LONGEST_LOOK_SECONDS = 2.0
 """More than this between two looks is not counted: this process was frozen itself, and the trainer perhaps too."""
 
 
-class Progress:
+class StallDetector:
     """Counts for how long a journal has not grown, in every phase until the ranks are gone."""
 
     def __init__(self, journal: Path, stall_seconds: float) -> None:

@@ -18,8 +18,7 @@ from service import marks
 from service.completion import Completion
 from service.database.engine import session_factory
 from service.database.migrate import require_head
-from service.database.tables import Node as NodeRow
-from service.database.tables import Slot
+from service.database.tables import Node, Slot
 from service.ledger import attempts, nodes
 from service.ledger.errors import NodeNameTaken
 from service.settings import Settings
@@ -44,7 +43,7 @@ DRAIN_SPARE_SECONDS = 15.0
 log = logging.getLogger(__name__)
 
 
-class Node:
+class Supervisor:
     """The supervisor of this host.
 
     It asks the database for placed attempts every `poll_seconds`, and at once when it is woken: a lost message costs
@@ -147,7 +146,7 @@ class Node:
                 nodes.SlotReport(d.index, d.kind, d.uuid, d.memory_bytes, empty=_is_empty(d, former[d.uuid]))
                 for d in self._devices
             ]
-            self._survey.remember(session.scalar(select(NodeRow.data_sets).where(NodeRow.name == self.name)) or {})
+            self._survey.remember(session.scalar(select(Node.data_sets).where(Node.name == self.name)) or {})
             nodes.register(
                 session,
                 name=self.name,

@@ -40,7 +40,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeView:
+class NodeSnapshot:
     """A host that has registered at some time. `open`: its worker was seen within the lease and is not about to go.
     `weights`: the files of weights that it has; None: it has not said all of them, and may have any."""
 
@@ -56,7 +56,7 @@ class NodeView:
 
 
 @dataclass(frozen=True, slots=True)
-class SlotView:
+class SlotSnapshot:
     """A slot that its host still has. `free`: nobody's and not in quarantine."""
 
     node: str
@@ -66,7 +66,7 @@ class SlotView:
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptView:
+class AttemptSnapshot:
     """A live attempt and the slots it holds. `leaving`: it was told to stop, so its slots are about to be free."""
 
     attempt_id: uuid.UUID
