@@ -60,6 +60,8 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     context.progress("building")
     schedule = schedule_of(spec, steps_per_epoch=per_epoch, total_steps=steps)
     state = TrainState(spec, schedule, context.device)
+    if spec.embedding_width() is None:
+        _judge(spec, len(dataset), state.features)
     asked = spec.run.record.probes
     probes = None if asked is None else Probes(spec, asked, plan, state.model["backbone"], dataset, context)
     looked_at = {} if probes is None else probes.data
@@ -84,6 +86,9 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
         network=asdict(network),
     )
     context.say(network.said())
+    if spec.backbone.frozen:
+        kept = "that never move" if spec.backbone.keeps_statistics else "that follow those of the batch"
+        context.say(f"backbone frozen: only the projector is trained; it has running statistics {kept}")
 
     if schedule.warmup_steps >= steps:
         context.warn(f"the warm-up of {schedule.warmup_steps} steps does not end within the {steps} steps of this run")
@@ -165,8 +170,7 @@ def _open_batches(spec: PretrainSpec, context: Context) -> tuple[Images, Trainin
     warn_of_data(spec.data.name, source, {spec.data.split: dataset}, context, "loading data")
     if context.journal is not None and (said := folders_left(dataset, partial(context.working, "loading data"))):
         context.warn(f"data set {spec.data.name!r}, split {spec.data.split!r}: {said}")
-    if faults := spec.objective_faults(len(dataset)):
-        raise BadSpec("; ".join(f"objective.{field}: {said}" for field, said in faults.items()))
+    _judge(spec, len(dataset))
     if len(set(collectives.all_gather_texts([dataset.fingerprint], context.device))) > 1:
         raise DataError(f"the ranks do not see the same files of data set {spec.data.name!r}; is it being written to?")
     batches = TrainingBatches(
@@ -186,6 +190,11 @@ def _open_batches(spec: PretrainSpec, context: Context) -> tuple[Images, Trainin
         write_views_picture(context.attempt_folder / "views.png", dataset, batches.first_rows(PICTURE_IMAGES))
         context.journal.append("image", step=0, key="views", file="views.png")
     return dataset, batches
+
+
+def _judge(spec: PretrainSpec, images: int, features: int | None = None) -> None:
+    if faults := spec.objective_faults(images, features):
+        raise BadSpec("; ".join(f"objective.{field}: {said}" for field, said in faults.items()))
 
 
 def _source(spec: PretrainSpec, context: Context) -> DataSource | None:
@@ -320,7 +329,7 @@ def _export(
             "split_fingerprint": whole_of(dataset).fingerprint,
             "image_size": spec.views.size,
         }
-        save_backbone(context.attempt_folder / BACKBONE, backbone, spec.backbone, details=details)
+        save_backbone(context.attempt_folder / BACKBONE, backbone, spec.backbone.architecture, details=details)
         context.journal.append("checkpoint", step=plan.steps, epoch=plan.epochs, checkpoint="backbone", path=BACKBONE)
     said = f"trained for {plan.steps} steps" + ("" if nothing is None else f"; at the end {nothing}")
     return Outcome("ok", said, step=plan.steps, result=result, backbone=BACKBONE)

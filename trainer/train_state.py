@@ -3,7 +3,7 @@ itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,10 +64,17 @@ class TrainState:
         self.objective = build_objective(spec.objective)
         self._pieces = spec.batch_size // (spec.micro_batch or spec.batch_size)
         backbone = build_backbone(spec.backbone, seed=spec.seed, side=spec.views.size)
-        projector = build_projector(int(backbone.feature_width), spec.projector.widths, seed=spec.seed)  # type: ignore[arg-type]
+        self.features = int(backbone.feature_width)  # type: ignore[arg-type]
+        """Width of the backbone's features."""
+        projector = build_projector(
+            self.features, spec.projector.widths, seed=spec.seed, batch_norm=spec.projector.batch_norm
+        )
         self.model = nn.ModuleDict({"backbone": backbone, "projector": projector})
         views = 2 if self.objective.momentum is None else 1
         synchronise_batch_norm(self.model, views=views).to(device, self._dtype).train()
+        if spec.backbone.frozen:
+            # Where no parameter asks for a gradient a forward pass makes no graph, and keeps nothing for backward.
+            self.model["backbone"].requires_grad_(False).train(not spec.backbone.keeps_statistics)
         self._memory_format = memory_format(spec.precision, device)
         for parameter in self.model.parameters():
             if parameter.ndim == 4:  # of other ranks an own backbone may have some, for which there is no such format
@@ -75,7 +82,8 @@ class TrainState:
         self.momentum_network: MomentumNetwork | None = None
         if self.objective.momentum is not None:
             self.momentum_network = MomentumNetwork(self.model, self.objective.momentum)
-        width = spec.projector.widths[-1]
+        width = spec.embedding_width(self.features)
+        assert width is not None
         self.objective.begin(Run(spec.batch_size, width, spec.epochs, spec.seed, device, self._dtype))
         parts = self.objective.parts
         self.groups: ParameterGroups = parameter_groups(self.model)
@@ -88,9 +96,12 @@ class TrainState:
         self.choice = CompileChoice(False)
         """In which form the network runs."""
         self._statistics = RunningStatistics(self.model)
-        self._gradients = Gradients(self.model.parameters())
+        self._gradients = Gradients(self._trained())
         self._optimizer = build_optimizer(spec, self.groups)
         self._guard = StepGuard(spec.precision, device)
+
+    def _trained(self) -> Iterator[nn.Parameter]:
+        return (parameter for parameter in self.model.parameters() if parameter.requires_grad)
 
     @property
     def looked_at(self) -> nn.ModuleDict:
@@ -194,7 +205,7 @@ class TrainState:
         def try_out(network: Network) -> None:
             tick()
             if not state:
-                state.extend(torch.empty_like(p) for p in self.model.parameters() for _ in range(copies))
+                state.extend(torch.empty_like(p) for p in self._trained() for _ in range(copies))
             self._network = network
             view = torch.randint(0, 256, (rows, 3, size, size), dtype=torch.uint8, device=self._device)
             self._differentiate(view, view.flip(3), self._guard.scale)

@@ -86,6 +86,8 @@ def formula(*parts: str) -> str:
     return " ".join(["bytes on each slot. weights: parameters x b.", *parts, _REST])
 
 
+FROZEN = 20
+"""A pass without a gradient keeps so much less than one with."""
 VIEW_WORDS = "A view's activations: the catalogue's fp32 MB per 224 px view with this stem x (size / 224)^2 x b' / 4."
 SGD_WORDS = "optimizer: trained parameters x b, the running average of sgd."
 _REST = (

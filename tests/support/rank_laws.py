@@ -28,6 +28,7 @@ OPTIMIZERS = {
     "sgd": {"name": "sgd", "learning_rate": 0.05, "nesterov": True},
     "adamw": {"name": "adamw", "learning_rate": 1e-3},
 }
+FROZEN = {"name": "tiny", "frozen": True, "statistics": "updated"}
 
 
 def share(rows: Tensor, rank: int, ranks: int) -> Tensor:
@@ -141,7 +142,7 @@ def training(
     rank: int,
     ranks: int,
     pieces: int = 1,
-    backbone: str = "tiny",
+    backbone: str | dict[str, Any] = "tiny",
     side: int = 16,
     objective: str = "barlow_twins",
     **of_objective: Any,
@@ -151,7 +152,7 @@ def training(
         {
             "data": "digits",
             "views": {"size": side},
-            "backbone": {"name": backbone},
+            "backbone": {"name": backbone} if isinstance(backbone, str) else backbone,
             "projector": {"widths": [24, 24]},
             "objective": {"name": objective, **of_objective},
             "optimizer": {"reference_batch_size": None, **optimizer},
@@ -199,6 +200,7 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         "momentum copy": training(
             OPTIMIZERS["lars"], rank, ranks, objective="pcl", queue=2 * GLOBAL_BATCH, momentum=0.9
         ),
+        "frozen": training(OPTIMIZERS["lars"], rank, ranks, pieces=2, backbone=FROZEN),
         # A network that torchvision builds with dropout, which would draw on every rank what it draws on one.
         "dropout": training(OPTIMIZERS["lars"], rank, ranks, backbone="squeezenet1_1", side=32),
         "rows": {"gathered": collectives.all_gather_rows(rows[cut[rank] : cut[rank + 1]])},

@@ -15,6 +15,7 @@ from torch import nn
 from barlow_lab.disk import sha256_of
 from barlow_lab.given_files import checked
 from barlow_lab.specs import BackboneJudged, BackboneSpec, EvaluationSpec
+from barlow_lab.specs.network import TrainedBackboneSpec
 from trainer.evaluation.seen_images import PretrainedOn
 from trainer.failures import BadSpec
 from trainer.models.backbones import build_backbone
@@ -171,7 +172,7 @@ def _of_checkpoint(folder: Path, sha256: str | None, root: Path | None, context:
     found = sha256_of(folder / checkpoints.STATE_FILE, partial(context.working, PHASE), root)
     if found != manifest.sha256 or sha256 not in (None, found):
         raise ValueError(f"{folder.name}/{checkpoints.STATE_FILE} is not the file that was written; use another step")
-    architecture = BackboneSpec.model_validate(manifest.spec["backbone"])
+    architecture = TrainedBackboneSpec.model_validate(manifest.spec["backbone"]).architecture
     module = build_backbone(architecture, seed=0)
     state = checkpoints.read_state(folder, torch.device("cpu"), root)
     trained, prefix = state["model"], "backbone."

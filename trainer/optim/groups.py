@@ -39,12 +39,14 @@ class ParameterGroups:
 
 
 def parameter_groups(*models: nn.Module) -> ParameterGroups:
-    """Sort the parameters of `models`. Only matrices are decayed and, with LARS, adapted."""
+    """Sort the parameters of `models` that are trained. Only matrices are decayed and, with LARS, adapted."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for model in models:
         for module in model.modules():
             for name, parameter in module.named_parameters(recurse=False):
+                if not parameter.requires_grad:
+                    continue
                 (matrices if _is_matrix(module, name) else others).append(parameter)
     return ParameterGroups(matrices, others)
 

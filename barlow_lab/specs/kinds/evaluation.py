@@ -12,14 +12,12 @@ from barlow_lab.specs.catalogue import image_size_fault, network_of
 from barlow_lab.specs.common import BackboneFrom, BackboneSpec, Name, SpecModel, ranks_fault, refuse
 from barlow_lab.specs.faults import Fault, SplitUse
 from barlow_lab.specs.kinds.base import KindSpec
-from barlow_lab.specs.slot_memory import BackboneSizes, OnTop, SlotMemory, activation_bytes, parameter_bytes
+from barlow_lab.specs.slot_memory import FROZEN, BackboneSizes, OnTop, SlotMemory, activation_bytes, parameter_bytes
 
 EvaluationPrecision = Literal["fp32", "bf16", "fp64"]
 """fp64 is for tests."""
 
 FROZEN_WORDS = "activations: nothing is kept for backward; batch_size / slots x one twentieth of a view's."
-_FROZEN = 20
-"""A pass without a gradient keeps so much less than one with."""
 
 
 class EvaluationImages(SpecModel):
@@ -187,7 +185,7 @@ class EvaluationSpec(BackboneJudged):
             weights=(sizes.parameters + on_top) * parameter,
             gradients=on_top * parameter,
             optimizer=on_top * parameter,
-            activations=round(-(-self.batch_size // self.resources.slots) * view / _FROZEN),
+            activations=round(-(-self.batch_size // self.resources.slots) * view / FROZEN),
             features=features,
         )
 

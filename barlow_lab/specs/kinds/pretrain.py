@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from barlow_lab.specs.catalogue import DataSetEntry, image_size_fault
-from barlow_lab.specs.common import BackboneSpec, DataSpec, Precision, SpecModel, ranks_fault, refuse
+from barlow_lab.specs.common import DataSpec, Precision, ranks_fault, refuse
 from barlow_lab.specs.faults import Fault, SplitUse, no_whole_batch
 from barlow_lab.specs.kinds.base import BackboneMade, Example, KindSpec
+from barlow_lab.specs.network import ProjectorSpec, TrainedBackboneSpec
 from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveSpec
 from barlow_lab.specs.objectives.own import faults_beside
 from barlow_lab.specs.optimizers import LarsSpec, OptimizerSpec
 from barlow_lab.specs.slot_memory import (
+    FROZEN,
     VIEW_WORDS,
     BackboneSizes,
     OnTop,
@@ -23,17 +24,9 @@ from barlow_lab.specs.slot_memory import (
     activation_bytes,
     formula,
     parameter_bytes,
+    sizes_of,
 )
 from barlow_lab.specs.views import ViewsSpec
-
-
-def _leaves_a_pair(width: Any) -> Any:
-    if isinstance(width, int) and width < 2:
-        raise ValueError(
-            f"a projector of width {width} leaves no two features whose redundancy could be reduced; use at least 2 "
-            "(in the Barlow Twins paper, figure 4, accuracy rises from 16 up to 16384)"
-        )
-    return width
 
 
 def _leaves_a_gradient(batch_size: Any) -> Any:
@@ -43,15 +36,6 @@ def _leaves_a_gradient(batch_size: Any) -> Any:
             "-1, whatever the network; use at least 3, rather 16 or more"
         )
     return batch_size
-
-
-class ProjectorSpec(SpecModel):
-    """Linear-BN-ReLU for every width but the last, which is a bare Linear (Barlow Twins paper 2.2)."""
-
-    widths: list[Annotated[int, Field(ge=2, le=65536), BeforeValidator(_leaves_a_pair)]] = Field(
-        default_factory=lambda: [8192, 8192, 8192], min_length=1, max_length=8,
-        description="Features after each layer, the last one's being the embedding; the default is the paper's",
-    )  # fmt: skip
 
 
 class PretrainDataSpec(DataSpec):
@@ -94,12 +78,13 @@ class PretrainSpec(KindSpec):
         changes_in_experiment={"backbone": {"name": "tiny_resnet", "stem": "small"}},  # a detector judges it, too
     )
     memory_formula: ClassVar[str] = formula(
-        "gradients: parameters x b. optimizer: parameters x b for each running average, one for lars and sgd, two for "
-        "adamw.",
+        "gradients: trained parameters x b. optimizer: trained parameters x b for each running average, one for lars "
+        "and sgd, two for adamw. Of a frozen backbone none are trained.",
         VIEW_WORDS,
-        "activations: 2 views x micro_batch (else batch_size) / slots x (a view's + b' x (2 x hidden widths + last "
-        "width)), 1 view where the objective has a momentum copy embed the other, and with micro_batch the embeddings "
-        "of the whole batch and their gradient. features, of objectives that hold those of all images: images x d x "
+        "activations: 2 views x micro_batch (else batch_size) / slots x (a view's, of a frozen backbone one twentieth, "
+        "+ b' x (2 x hidden widths, 1 x without batch normalisation, + last width)), 1 view where the objective has a "
+        "momentum copy embed the other, and with micro_batch the embeddings of the whole batch and their gradient. "
+        "features, of objectives that hold those of all images: images x d x "
         "12. objective: b x parameters for a momentum copy, and what it holds itself.",
     )
 
@@ -108,7 +93,9 @@ class PretrainSpec(KindSpec):
     views: ViewsSpec = Field(
         default_factory=lambda: ViewsSpec.model_validate({}), description="How the two views of an image are drawn"
     )
-    backbone: BackboneSpec = Field(default_factory=BackboneSpec, description="The network that is pretrained")
+    backbone: TrainedBackboneSpec = Field(
+        default_factory=TrainedBackboneSpec, description="The network that is pretrained"
+    )
     projector: ProjectorSpec = Field(
         default_factory=ProjectorSpec, description="The layers behind the backbone that make the embedding"
     )
@@ -159,6 +146,11 @@ class PretrainSpec(KindSpec):
                 f"data.limit {self.data.limit} is below batch_size {self.batch_size}: the last partial batch is "
                 "dropped, so there would be no step at all; lower batch_size"
             )
+        if self.backbone.frozen and not self.projector.widths:
+            faults["backbone", "frozen"] = (
+                "a frozen backbone without a projector leaves nothing to train; give the projector widths, or let the "
+                "backbone train"
+            )
         for field, said in self.objective_faults(self.data.limit).items():
             faults["objective", field] = said
         if said := image_size_fault(self.backbone.name, self.views.size):
@@ -182,13 +174,22 @@ class PretrainSpec(KindSpec):
         refuse(faults)
         return self
 
-    def objective_faults(self, images: int | None) -> dict[str, str]:
-        """Field of the objective → what is wrong with it in this run, on a split of `images` images where that is
-        known."""
+    def embedding_width(self, features: int | None = None) -> int | None:
+        """d, behind a backbone of so many `features`; without them, as far as it is known here: without a projector it
+        is not where the backbone is of one's own."""
+        if self.projector.widths:
+            return self.projector.widths[-1]
+        if features is None and (sizes := sizes_of(self.backbone)) is not None:
+            return sizes.features
+        return features
+
+    def objective_faults(self, images: int | None, features: int | None = None) -> dict[str, str]:
+        """Field of the objective → what is wrong with it in this run, on a split of `images` images with a backbone of
+        so many `features`, where they are known."""
         return faults_beside(
             self.objective,
             batch_size=self.batch_size,
-            width=self.projector.widths[-1],
+            width=self.embedding_width(features),
             ranks=self.resources.slots,
             epochs=self.epochs,
             images=images,
@@ -224,12 +225,13 @@ class PretrainSpec(KindSpec):
 
     @property
     def backbone_made(self) -> BackboneMade | None:
-        return BackboneMade(self.backbone, self.views.size)
+        return BackboneMade(self.backbone.architecture, self.views.size)
 
     @property
     def in_words(self) -> str | None:
         length = f"{self.max_steps:,} steps" if self.max_steps else f"{self.epochs:,} epochs"
-        return f"{self.backbone.name} by {self.objective.name} on {self.data.name}, {length} at most"
+        backbone = f"a projector on frozen {self.backbone.name}" if self.backbone.frozen else self.backbone.name
+        return f"{backbone} by {self.objective.name} on {self.data.name}, {length} at most"
 
     @property
     def products(self) -> Precision:
@@ -238,15 +240,16 @@ class PretrainSpec(KindSpec):
     def as_written_out(self) -> PretrainSpec:
         # A preset is a way to write views.a and views.b, which are in the spec in full.
         views = self.views.model_copy(update={"preset": ViewsSpec.model_fields["preset"].default})
-        return self.model_copy(update={"views": views})
+        network = {"backbone": self.backbone.as_written_out(), "projector": self.projector.as_written_out()}
+        return self.model_copy(update={"views": views, **network})
 
     def planned_steps(self, images: int | None, classes: int | None) -> tuple[int | None, int | None]:
         return (None, None) if images is None else (self.steps_per_epoch(images), self.total_steps(images))
 
     def put_on_top(self, features: int, classes: int | None) -> OnTop:
-        widths = [features, *self.projector.widths]
-        projector = sum(a * b for a, b in pairwise(widths)) + sum(2 * hidden for hidden in widths[1:-1])
-        return OnTop(projector=projector, objective=self.objective.trained_numbers(widths[-1]))
+        width = self.embedding_width(features)
+        assert width is not None
+        return OnTop(projector=self.projector.parameters(features), objective=self.objective.trained_numbers(width))
 
     @property
     def memory_words(self) -> str:
@@ -254,18 +257,20 @@ class PretrainSpec(KindSpec):
         return f"{self.memory_formula} {self.objective.name} holds {self.objective.memory_words}."
 
     def memory(self, sizes: BackboneSizes, classes: int | None, images: int | None) -> SlotMemory:
-        *hidden, last = self.projector.widths
-        slots = self.resources.slots
+        width = self.embedding_width(sizes.features)
+        assert width is not None
+        slots, frozen = self.resources.slots, self.backbone.frozen
         parameter, activation = parameter_bytes(self.precision), activation_bytes(self.precision)
         on_top = self.put_on_top(sizes.features, classes)
         parameters = sizes.parameters + on_top.total
-        view = sizes.view_bytes(self.views.size**2) * activation / 4
+        trained = on_top.total if frozen else parameters
+        view = sizes.view_bytes(self.views.size**2) * activation / 4 / (FROZEN if frozen else 1)
         piece = (self.micro_batch or self.batch_size) / slots
         views = 1 if self.objective.momentum_copy else 2
-        activations = views * piece * (view + activation * (2 * sum(hidden) + last))
+        activations = views * piece * (view + activation * self.projector.kept_for_backward())
         if self.micro_batch is not None:
-            activations += 2 * 2 * -(-self.batch_size // slots) * last * parameter
-        held = self.objective.numbers_held(samples=self.batch_size, features=last, ranks=slots)
+            activations += 2 * 2 * -(-self.batch_size // slots) * width * parameter
+        held = self.objective.numbers_held(samples=self.batch_size, features=width, ranks=slots)
         if self.objective.momentum_copy:
             held += parameters - on_top.objective
         kept = 0
@@ -273,10 +278,10 @@ class PretrainSpec(KindSpec):
             kept = min(images, self.data.limit or images)
         return SlotMemory(
             weights=parameters * parameter,
-            gradients=parameters * parameter,
-            optimizer=parameters * parameter * self.optimizer.running_averages,
+            gradients=trained * parameter,
+            optimizer=trained * parameter * self.optimizer.running_averages,
             activations=round(activations),
-            features=12 * last * kept,
+            features=12 * width * kept,
             objective=parameter * held,
         )
 

@@ -92,12 +92,14 @@ def or_own(house: tuple[type[ObjectiveBase], ...]) -> Callable[[Any, Callable[[A
 
 
 def faults_beside(
-    spec: ObjectiveBase, *, batch_size: int, width: int, ranks: int, epochs: int, images: int | None
+    spec: ObjectiveBase, *, batch_size: int, width: int | None, ranks: int, epochs: int, images: int | None
 ) -> dict[str, str]:
-    """Field → what is wrong with it beside this batch, these embeddings, ranks, epochs and (where their number is
-    known) images; code that fails is a fault, too."""
+    """Field → what is wrong with it beside this batch, ranks, epochs and (where their number and width are known)
+    images and embeddings; code that fails is a fault, too."""
     try:
         of_run = spec.faults_of_run(batch_size=batch_size, epochs=epochs, images=images)
+        if width is None:
+            return {str(field): str(said) for field, said in of_run.items()}
         found = {**spec.faults(batch_size=batch_size, width=width), **of_run}
         held = spec.numbers_held(samples=batch_size, features=width, ranks=ranks)
         if not isinstance(held, int) or held < 0:

@@ -29,12 +29,13 @@ TOLERANCES = {
     "nt_xent in pieces": 1e-10,
     "infonce trained": 1e-10,
     "momentum copy": 1e-10,
+    "frozen": 1e-10,
     "dropout": 1e-10,
     "rows": 0.0,
 }
 TRAINED = (
     "lars", "sgd", "adamw", "pieces", "vicreg in pieces", "nt_xent in pieces", "infonce trained", "momentum copy",
-    "dropout",
+    "frozen", "dropout",
 )  # fmt: skip
 
 
