@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from barlow_lab.streams import ready_streams
+from barlow_lab.standard_streams import ready_streams
 
 _OWNER, _EVERYBODY = 0o700, 0o777
 _NOT_TAKEN = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}

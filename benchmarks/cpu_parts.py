@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from trainer.data.batch import Batch, batch_memory
-from trainer.data.loading.pool import Job, ahead, pieces
+from trainer.data.loading.pool import Task, ahead, pieces
 from trainer.objectives.barlow_twins import barlow_twins
 from trainer.optim.groups import parameter_groups
 from trainer.optim.lars import Lars
@@ -129,7 +129,7 @@ def hand_over(rounds: int, batches: int = 12) -> dict[str, Any]:
 
     crops = torch.zeros(2, 3, VIEW, VIEW, dtype=torch.uint8).numpy()
 
-    def jobs() -> Iterator[Job[Batch]]:
+    def jobs() -> Iterator[Task[Batch]]:
         indices = np.arange(HAND_OVER_BATCH)
         for step in range(1, batches + 2):
             memory = batch_memory(HAND_OVER_BATCH, VIEW, tables=True, pinned=False)
@@ -139,7 +139,7 @@ def hand_over(rounds: int, batches: int = 12) -> dict[str, Any]:
             def load(row: int, pixels: np.ndarray = pixels) -> None:
                 pixels[:, row] = crops
 
-            yield Job(batch, pieces(load, indices, 1, lambda: None))
+            yield Task(batch, pieces(load, indices, 1, lambda: None))
 
     def in_place() -> float:
         with closing(ahead(jobs(), 1)) as source:

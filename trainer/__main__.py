@@ -17,8 +17,8 @@ from typing import NoReturn
 from barlow_lab import kernel
 from barlow_lab.commands import run_command
 from barlow_lab.environment import HIDE
-from trainer.runtime import caches, meeting, signals
-from trainer.runtime.ending import end_process
+from trainer.runtime import caches, rendezvous, signals
+from trainer.runtime.rank_exit import end_process
 
 COMMAND = "barlow-train"
 DESCRIPTION = """\
@@ -130,7 +130,7 @@ def _main() -> None:
         end_process(_launch(arguments))
     signals.stacks_on_signal()
     signals.hear_stop()
-    meeting.arrive()
+    rendezvous.arrive()
     # Jobs share the cores of a host: a thread that spins while it waits takes them from the one it waits for (measured
     # on 2 busy cores: 96 images/s spinning, 420 not).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -26,10 +26,10 @@ from barlow_lab.specs.image_size import with_size
 from trainer import by_hand
 from trainer.data.errors import DataError
 from trainer.failures import BadSpec, Diverged, of_exception
-from trainer.runtime import meeting, process_group, watchdog
+from trainer.runtime import process_group, rendezvous, watchdog
 from trainer.runtime.context import Context
-from trainer.runtime.ending import end_process
 from trainer.runtime.precision import set_products
+from trainer.runtime.rank_exit import end_process
 from trainer.runtime.retention import Retention
 from trainer.runtime.stopping import StopRequests
 
@@ -64,7 +64,7 @@ def execute(
         if threads is not None:
             torch.set_num_threads(threads)
         spec = parse_spec(load_spec_file(spec_file))
-        with meeting.watched(partial(_lost_before_meeting, folder)):
+        with rendezvous.watched(partial(_lost_before_meeting, folder)):
             place = process_group.join()
         if attempt is None:
             attempt, spec = _begin_by_hand(place, run_folder, spec, backbone, data or {}, data_sets, said.append)
@@ -101,7 +101,7 @@ def _lost_before_meeting(folder: Path | None, rank: int) -> None:
 
 
 def _begin_by_hand(
-    place: process_group.Place,
+    place: process_group.Rank,
     run_folder: Path,
     spec: Spec,
     backbone: Path | None,
@@ -132,7 +132,7 @@ def _with_side(spec: Spec, side: int) -> Spec:
     return with_size(spec, trained_at=side, data_side=None) if side else spec
 
 
-def _context(place: process_group.Place, run_folder: Path, attempt: int) -> Context:
+def _context(place: process_group.Rank, run_folder: Path, attempt: int) -> Context:
     folder = folders.attempt_folder(run_folder, attempt)
     watchdog.watch_peers(folder)
     return Context(

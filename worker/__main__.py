@@ -11,7 +11,7 @@ import resource
 
 from barlow_lab import kernel
 from barlow_lab.commands import keep_own_rights
-from barlow_lab.streams import ready_streams
+from barlow_lab.standard_streams import ready_streams
 from service import logs, marks, surroundings
 from service.settings import read_settings
 

@@ -26,7 +26,7 @@ from service.ledger import attempts
 from service.ledger.states import AttemptOutcome
 from service.settings import Settings
 from worker import clock, devices, inputs
-from worker.ending import ending
+from worker.attempt_outcome import ending
 from worker.environment import passed_on
 from worker.file_work import FileWork
 from worker.lease import Lease

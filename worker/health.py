@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from barlow_lab.streams import ready_streams
+from barlow_lab.standard_streams import ready_streams
 from service import surroundings
 from service.database.engine import make_engine
 from service.database.tables import Node

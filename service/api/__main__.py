@@ -13,7 +13,7 @@ import socket
 import uvicorn
 
 from barlow_lab.commands import keep_own_rights
-from barlow_lab.streams import ready_streams
+from barlow_lab.standard_streams import ready_streams
 from service import logs, surroundings
 from service.api.app import create_app
 from service.loopback import is_loopback

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from barlow_lab.commands import keep_own_rights
-from barlow_lab.streams import ready_streams
+from barlow_lab.standard_streams import ready_streams
 from service import logs, surroundings
 from service.broker import make_celery, send_wake
 from service.completion import Completion

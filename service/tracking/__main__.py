@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from uvicorn.supervisors import Multiprocess
 
 from barlow_lab.commands import keep_own_rights
-from barlow_lab.streams import ready_streams
+from barlow_lab.standard_streams import ready_streams
 from service.settings import in_words
 from service.tracking import surroundings
 from service.tracking.settings import TrackingSettings

@@ -106,7 +106,7 @@ def test_lines_that_nobody_takes_keep_no_stack_from_being_stopped(monkeypatch: p
 
 CHECK = """
 import os, subprocess, sys
-from barlow_lab.streams import ready_streams
+from barlow_lab.standard_streams import ready_streams
 ready_streams()
 first = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
 subprocess.run([sys.executable, "-c", "import os; os.write(1, b'x'); os.write(2, b'x'); os.read(0, 1)"], check=True)

@@ -22,7 +22,7 @@ from trainer.evaluation.units import Units
 from trainer.models.backbones import build_backbone
 from trainer.runtime import process_group
 from trainer.runtime.context import Context
-from trainer.runtime.ending import end_process
+from trainer.runtime.rank_exit import end_process
 from trainer.runtime.stopping import StopRequests
 
 STEPS = 3

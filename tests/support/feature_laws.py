@@ -24,7 +24,7 @@ from trainer.evaluation.units import Units
 from trainer.pretraining import pretrain
 from trainer.runtime import process_group
 from trainer.runtime.context import Context
-from trainer.runtime.ending import end_process
+from trainer.runtime.rank_exit import end_process
 
 SMALL_BLOCKS = 150
 PEAK_BLOCKS = 2**13

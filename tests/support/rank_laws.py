@@ -17,7 +17,7 @@ from trainer.objectives.base import ImageEmbeddings, Pauses, Run, build_objectiv
 from trainer.optim.schedules import Schedule
 from trainer.runtime import collectives, process_group
 from trainer.runtime.batch_norm import synchronise_batch_norm
-from trainer.runtime.ending import end_process
+from trainer.runtime.rank_exit import end_process
 from trainer.train_state import TrainState
 
 GLOBAL_BATCH = 16

@@ -22,7 +22,7 @@ from trainer.models.projector import build_projector
 from trainer.optim.schedules import Schedule
 from trainer.runtime import process_group
 from trainer.runtime.batch_norm import synchronise_batch_norm
-from trainer.runtime.ending import end_process
+from trainer.runtime.rank_exit import end_process
 from trainer.train_state import TrainState
 
 RANKS = 4

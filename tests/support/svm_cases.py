@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from barlow_lab.specs import SvmSpec, parse_spec
-from trainer.evaluation.svm import Judged, train_machines
+from trainer.evaluation.svm import LabelledFeatures, train_machines
 from trainer.evaluation.units import Units
 from trainer.runtime.context import Context
 
@@ -25,16 +25,16 @@ def svm_spec(**fields: Any) -> SvmSpec:
     return spec
 
 
-def objects(count: int, *, seed: int, spread: float, width: int = 10) -> Judged:
+def objects(count: int, *, seed: int, spread: float, width: int = 10) -> LabelledFeatures:
     """Images of any of the classes, each of which adds a direction of its own."""
     directions = np.random.default_rng(0).normal(size=(CLASSES, width))
     rng = np.random.default_rng(seed)
     presence = (rng.random((count, CLASSES)) < 0.3).astype(np.int8)
     values = presence @ directions + spread * rng.normal(size=(count, width))
-    return Judged(values / np.linalg.norm(values, axis=1, keepdims=True), presence)
+    return LabelledFeatures(values / np.linalg.norm(values, axis=1, keepdims=True), presence)
 
 
-def machines_of(context: Context, train: Judged, test: Judged) -> list[list[float | None]]:
+def machines_of(context: Context, train: LabelledFeatures, test: LabelledFeatures) -> list[list[float | None]]:
     """What JSON can say of the machines."""
     found = train_machines(svm_spec(), train, test, context, Units(context))
     numbers = [[m.cost, m.eleven_point, m.all_points, m.unfinished] for m in found]

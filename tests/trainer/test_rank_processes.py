@@ -49,9 +49,9 @@ def test_a_rank_gone_before_they_met_does_not_keep_the_other_which_tells_its_sta
     run, go = tmp_path / "run", tmp_path / "go"
     script = (
         "import os, pathlib, signal, time\n"
-        "from trainer.__main__ import main, meeting\n"
+        "from trainer.__main__ import main, rendezvous\n"
         "if os.environ['RANK'] == '0': main()\n"
-        "meeting.arrive()\n"
+        "rendezvous.arrive()\n"
         f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -19,7 +19,7 @@ from barlow_lab.journal import read_events
 from trainer.evaluation import run_evaluation
 from trainer.pretraining import pretrain
 from trainer.runtime import process_group
-from trainer.runtime.ending import end_process
+from trainer.runtime.rank_exit import end_process
 
 KNN = spec_of(data={"name": "own"}, k=3)
 PRETRAIN = runs.spec(data={"name": "own", "split": "scattered"}, batch_size=10, epochs=1, precision="fp64", run={

@@ -17,7 +17,7 @@ from barlow_lab.run_folder import attempt_folder, run_folder
 from service.database.tables import Attempt, Checkpoint, Watermark
 from service.ledger.states import AttemptOutcome
 from service.settings import Settings
-from worker.ending import ending
+from worker.attempt_outcome import ending
 from worker.process import marked
 
 SHORT = {"poll_seconds": 0.5, "lease_seconds": 4.0}

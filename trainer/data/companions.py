@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.data.few_colours import Seen
+from trainer.data.few_colours import ImageColours
 from trainer.data.image_files import FileImages, said
 from trainer.data.mask_names import cores, image_cores, says_mask_or_image, wheres
 
@@ -102,7 +102,7 @@ def _in_common(of_folder: Sequence[_Parts], stem: bytes) -> Iterator[tuple[_Part
 class Companions:
     """Pairs of masks and images of a split."""
 
-    def __init__(self, images: FileImages, seen: Seen, tick: Callable[[], None]) -> None:
+    def __init__(self, images: FileImages, seen: ImageColours, tick: Callable[[], None]) -> None:
         self._images = images
         self._seen = seen
         self._tick = tick

@@ -143,7 +143,7 @@ def glance(images: FileImages, place: int) -> NDArray[np.uint8]:
     return levels
 
 
-class Seen:
+class ImageColours:
     """Images of a split that are read for their colours, each once."""
 
     def __init__(self, images: FileImages, tick: Callable[[], None]) -> None:

@@ -28,7 +28,7 @@ _OF_ONE_FILE = {
 would change what a run is trained on, or judge a backbone by what is left."""
 
 
-class Names:
+class PackedNames:
     """Names of files in one text, without separators: a million of them as objects would take 300 MB a rank."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ LOOKED_AT = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Inspection:
     """What was seen: `told` in words of what is lost of images, `sides` (height, width) of those that can be read."""
 
     told: list[str]
@@ -39,7 +39,7 @@ class Look:
     """Which classes have none that can be read, of up to LOOKED_AT each that were looked at for that."""
 
 
-def look_at(images: Images, tick: Callable[[], None]) -> Look:
+def look_at(images: Images, tick: Callable[[], None]) -> Inspection:
     """Read up to LOOKED_AT images of a split, evenly spaced, if they are files; `tick` is called for each. The
     split warns of none afterwards.
 
@@ -48,7 +48,7 @@ def look_at(images: Images, tick: Callable[[], None]) -> Look:
     """
     sides: set[tuple[int, int]] = set()
     if not isinstance(images, FileImages):
-        return Look([], sides)
+        return Inspection([], sides)
     places = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images)), dtype=np.int64))
     reading = images.look_anew()
     reading.of_boxes = isinstance(images, AnnotatedDataSet)
@@ -68,7 +68,7 @@ def look_at(images: Images, tick: Callable[[], None]) -> Look:
         which = unreadable_classes(images, np.unique(images.labels()[blind]), tick, most=LOOKED_AT)
         if len(which):
             lost = none_readable(images.classes, which, f"up to {LOOKED_AT} of each were tried")
-    return Look(told, sides, len(places), len(unreadable), next(iter(unreadable), ""), lost)
+    return Inspection(told, sides, len(places), len(unreadable), next(iter(unreadable), ""), lost)
 
 
 def unreadable_classes(

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from trainer.data.companions import Companions
-from trainer.data.few_colours import FLATTER, OF_IMAGE, Seen
+from trainer.data.few_colours import FLATTER, OF_IMAGE, ImageColours
 from trainer.data.image_files import FileImages, said
 from trainer.data.mask_names import Folders, is_called_mask
 
@@ -30,7 +30,7 @@ def masks_of_others(images: FileImages, tick: Callable[[], None], *, labelled: b
     Raises:
         OSError: the disk does not give them.
     """
-    seen = Seen(images, tick)
+    seen = ImageColours(images, tick)
     pairs, others, alone = _called_so(images, tick)
     told, masks = [], set[int]()
     if words := _told_of_pairs(images, pairs, seen):
@@ -76,7 +76,7 @@ def _called_so(images: FileImages, tick: Callable[[], None]) -> tuple[list[tuple
     return sorted(found.items()), others, [place for place in in_folders if place not in found]
 
 
-def _told_of_pairs(images: FileImages, pairs: Sequence[tuple[int, int]], seen: Seen) -> str | None:
+def _told_of_pairs(images: FileImages, pairs: Sequence[tuple[int, int]], seen: ImageColours) -> str | None:
     drawn = _spaced(pairs)
     alike = [pair for pair in drawn if seen.is_mask_of(*pair, in_word=True)]
     if not alike or 2 * len(alike) < len(drawn):
@@ -89,7 +89,7 @@ def _told_of_pairs(images: FileImages, pairs: Sequence[tuple[int, int]], seen: S
 
 
 def _told_of_folders(
-    images: FileImages, alone: Sequence[int], others: Sequence[int], seen: Seen, *, labelled: bool
+    images: FileImages, alone: Sequence[int], others: Sequence[int], seen: ImageColours, *, labelled: bool
 ) -> str | None:
     """Not where the other images are drawings as well, nor of a folder that may be a class, of drawings whose colours
     differ."""

@@ -24,7 +24,7 @@ class PretrainedOn:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenImages:
     """What to say of judged images that a backbone was, or may have been, pretrained on."""
 
     said: str
@@ -33,7 +33,7 @@ class Seen:
 
 def seen_of(
     spec: BackboneJudged, on: PretrainedOn, splits: tuple[Images, Images], context: Context, phase: str
-) -> Seen | None:
+) -> SeenImages | None:
     """Of the images of `splits`, which are those that `spec` learns from and judges, the judged ones that are among
     those that its backbone was pretrained `on`; None: none is.
 
@@ -46,7 +46,9 @@ def seen_of(
     if (on.data, on.split) == (name, spec.test_split):
         if is_alike or source is None or spec.backbone_from.job is not None:
             where = f"split {on.split!r} of data set {on.data!r}"
-            return Seen(f"the backbone was pretrained on the images that are judged, {where}: {PRETRAINED_ON}", True)
+            return SeenImages(
+                f"the backbone was pretrained on the images that are judged, {where}: {PRETRAINED_ON}", True
+            )
         return _perhaps(on, "the same by name, and not by its files, labels or number of images")
     if not is_alike:
         return None
@@ -62,13 +64,13 @@ def seen_of(
         else:
             names, both = (on.split, spec.test_split), (pretrained, test)
             said = shared(names, both, tick, learned_from="pretrained on", remedy=PRETRAINED_ON)
-            return None if said is None else Seen(f"data set {name!r}: {said}", True)
+            return None if said is None else SeenImages(f"data set {name!r}: {said}", True)
     return _perhaps(on, "whose files have the names and sizes of the images that are judged")
 
 
-def _perhaps(on: PretrainedOn, why: str) -> Seen:
+def _perhaps(on: PretrainedOn, why: str) -> SeenImages:
     where = f"split {on.split!r} of data set {on.data!r}"
-    return Seen(
+    return SeenImages(
         f"the backbone may have been pretrained on the images that are judged: it was on {where}, {why}; in that case "
         f"{PRETRAINED_ON}",
         False,

@@ -73,7 +73,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class LabelledFeatures:
     """Images as the machines see them."""
 
     values: NDArray[np.float64]
@@ -144,14 +144,16 @@ def presence_of(images: ImageDataSet | AnnotatedDataSet) -> NDArray[np.int8]:
     return presence
 
 
-def judged(features: Features, presence: NDArray[np.int8], phase: str, context: Context) -> Judged:
+def judged(features: Features, presence: NDArray[np.int8], phase: str, context: Context) -> LabelledFeatures:
     """All ranks' features on every rank, with the rows of `presence` for them."""
     whole = features.gathered(phase, context)
     values = F.normalize(whole.values.cpu().double(), dim=1).numpy()
-    return Judged(values, presence[whole.indices.cpu().numpy()])
+    return LabelledFeatures(values, presence[whole.indices.cpu().numpy()])
 
 
-def train_machines(spec: SvmSpec, train: Judged, test: Judged, context: Context, units: Units) -> list[Machine]:
+def train_machines(
+    spec: SvmSpec, train: LabelledFeatures, test: LabelledFeatures, context: Context, units: Units
+) -> list[Machine]:
     """The machines of all classes in order, the same on every rank. A unit of work is one cost of one class.
 
     Raises:
@@ -179,7 +181,7 @@ def train_machines(spec: SvmSpec, train: Judged, test: Judged, context: Context,
 class _OneClass:
     """The training images of one class, and what each cost comes to on them."""
 
-    def __init__(self, spec: SvmSpec, train: Judged, number: int, units: Units) -> None:
+    def __init__(self, spec: SvmSpec, train: LabelledFeatures, number: int, units: Units) -> None:
         self._number = number
         self._units = units
         known = train.presence[:, number] >= 0
@@ -204,7 +206,7 @@ class _OneClass:
             self._units.working(PHASE)
         self._tried[cost] = float(np.mean(precisions)) if precisions else 0.0
 
-    def machine(self, test: Judged) -> Machine:
+    def machine(self, test: LabelledFeatures) -> Machine:
         """Train with the best cost on all images, and judge."""
         known = test.presence[:, self._number] >= 0
         positive = test.presence[known, self._number] == 1

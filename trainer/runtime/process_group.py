@@ -16,7 +16,7 @@ LOOPBACK = "lo"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Rank:
     """Rank, number of ranks, and the device this rank computes on."""
 
     rank: int
@@ -24,7 +24,7 @@ class Place:
     device: torch.device
 
 
-def join() -> Place:
+def join() -> Rank:
     """Join the process group, if there is more than one rank.
 
     RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE come from the environment, as the worker, `barlow-train --ranks`
@@ -56,7 +56,7 @@ def join() -> Place:
             world_size=world_size,
             device_id=device if device.type == "cuda" else None,
         )
-    return Place(rank, world_size, device)
+    return Rank(rank, world_size, device)
 
 
 def _keep_to_loopback() -> None:

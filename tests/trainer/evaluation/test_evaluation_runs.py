@@ -28,7 +28,7 @@ from trainer.optim.schedules import schedule_of
 from trainer.runtime import process_group
 from trainer.runtime.checkpoints import write_checkpoint
 from trainer.runtime.context import Context
-from trainer.runtime.ending import end_process
+from trainer.runtime.rank_exit import end_process
 from trainer.train_state import TrainState
 
 TINY = BackboneSpec(name="tiny")

@@ -22,18 +22,18 @@ from svm_cases import CLASSES, COSTS, objects, svm_spec
 from trainer.data.keyed import Purpose, bits
 from trainer.evaluation import run_evaluation, svm
 from trainer.evaluation.average_precision import all_points, cuts, eleven_point
-from trainer.evaluation.svm import Judged, Machine, folds_of, train_machines
+from trainer.evaluation.svm import LabelledFeatures, Machine, folds_of, train_machines
 from trainer.evaluation.units import Units
 from trainer.runtime.context import Context
 
 
-def machines(folder: Path, train: Judged, test: Judged, **fields: Any) -> list[Machine]:
+def machines(folder: Path, train: LabelledFeatures, test: LabelledFeatures, **fields: Any) -> list[Machine]:
     context = runs.context(folder)
     return train_machines(svm_spec(**fields), train, test, context, Units(context))
 
 
-def with_presence(images: Judged, presence: NDArray[np.int8]) -> Judged:
-    return Judged(images.values, presence)
+def with_presence(images: LabelledFeatures, presence: NDArray[np.int8]) -> LabelledFeatures:
+    return LabelledFeatures(images.values, presence)
 
 
 def same(one: Machine, other: Machine) -> bool:
@@ -90,7 +90,7 @@ def test_shuffled_labels_are_ranked_by_chance(tmp_path: Path) -> None:
 def test_images_that_do_not_count_for_a_class_change_nothing_of_it(tmp_path: Path) -> None:
     train, test = objects(120, seed=1, spread=0.8), objects(90, seed=2, spread=0.8)
     unknown = np.arange(120) % 5 == 0, np.arange(90) % 4 == 0
-    less = [Judged(i.values[~u], i.presence[~u]) for i, u in zip((train, test), unknown, strict=True)]
+    less = [LabelledFeatures(i.values[~u], i.presence[~u]) for i, u in zip((train, test), unknown, strict=True)]
     for images, rows in zip((train, test), unknown, strict=True):
         images.presence[rows, 2] = -1
     marked, plain = machines(tmp_path / "a", train, test), machines(tmp_path / "b", *less)
@@ -98,7 +98,7 @@ def test_images_that_do_not_count_for_a_class_change_nothing_of_it(tmp_path: Pat
     assert not any(same(marked[number], plain[number]) for number in (0, 1, 3))
 
 
-def few_positives(count: int) -> tuple[Judged, Judged]:
+def few_positives(count: int) -> tuple[LabelledFeatures, LabelledFeatures]:
     train, test = objects(60, seed=1, spread=0.1), objects(60, seed=2, spread=0.1)
     train.presence[:, 0] = 0
     train.presence[:count, 0] = 1

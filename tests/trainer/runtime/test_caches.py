@@ -109,7 +109,7 @@ def _open_above(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("end", "status"),
     [
-        ("from trainer.runtime.ending import end_process; end_process(0)", 0),
+        ("from trainer.runtime.rank_exit import end_process; end_process(0)", 0),
         ("from trainer.runtime import watchdog; watchdog.end('a lost lease')", 1),
         ("sys.exit(0)", 0),
     ],

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trainer.data.datasets import Annotation, BoxCounts, MaskFaults
 from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.formats.named_files import named_files
-from trainer.data.image_files import FileImages, Names, said
+from trainer.data.image_files import FileImages, PackedNames, said
 
 
 class Masks(Protocol):
@@ -77,7 +77,7 @@ class AnnotatedFiles(FileImages):
         self,
         whose: str,
         folder: Path,
-        names: Names,
+        names: PackedNames,
         sizes: NDArray[np.int32],
         objects: Objects,
         classes: tuple[str, ...],

@@ -25,14 +25,14 @@ from trainer.data.errors import DataError
 from trainer.data.formats.annotated_files import AnnotatedFiles, Objects
 from trainer.data.formats.doubtful_boxes import MOST_OF_FRACTIONS, OF_SIDES, Given, tell_of_boxes
 from trainer.data.formats.ignored_objects import tell_of_ignored
+from trainer.data.formats.json_annotations import Categories, field, places_of, whole
 from trainer.data.formats.json_stream import Item, JsonLists
 from trainer.data.formats.mask_extents import Extents
 from trainer.data.formats.other_fields import OtherFields
-from trainer.data.formats.records import Categories, field, places_of, whole
 from trainer.data.formats.run_lengths import uncompressed, whole_numbers
 from trainer.data.hearing import nobody
 from trainer.data.ignored import CROWDS
-from trainer.data.image_files import Names
+from trainer.data.image_files import PackedNames
 
 LONGEST_SIDE = 1 << 16
 MAX_OUTLINE = 1 << 22
@@ -62,7 +62,7 @@ def open_coco(
     path = source.root / files.annotations
     found = _Instances(path, tick, with_extents=warn is not nobody)
     order = np.argsort(found.ids, kind="stable")
-    names = Names()
+    names = PackedNames()
     for place in order.tolist():
         names.append(found.names[place])
     rank = np.empty(len(order), dtype=np.int64)
@@ -115,7 +115,7 @@ class _Instances:
 
     def __init__(self, path: Path, tick: Callable[[], None], *, with_extents: bool) -> None:
         self._where = path.name
-        self.names, self._ids = Names(), array("q")
+        self.names, self._ids = PackedNames(), array("q")
         self.sizes = array("l")
         self.own_ids, self.image_ids, self.category_ids = array("q"), array("q"), array("q")
         self.boxes, self.crowds = array("f"), array("b")

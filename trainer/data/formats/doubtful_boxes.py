@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.hearing import nobody
-from trainer.data.image_files import Names, said
+from trainer.data.image_files import PackedNames, said
 
 MOST_OF_FRACTIONS = 1.01
 """Up to which coordinates look like parts of an image's sides, to rounding."""
@@ -100,7 +100,7 @@ class Given:
     """(k,) the image that each is of."""
     sizes: NDArray[np.int32]
     """(n, 2) height and width of the images."""
-    names: Names
+    names: PackedNames
     whose: str
     """What they are called."""
     form: str

@@ -17,7 +17,7 @@ from barlow_lab.specs.data_sets import FileListSource
 from trainer.data.classes import without_images
 from trainer.data.errors import DataError
 from trainer.data.formats.labelled_files import LabelledFiles
-from trainer.data.image_files import NO_UTF_8, Names, printable
+from trainer.data.image_files import NO_UTF_8, PackedNames, printable
 
 FORMAT = "a line is the path of an image, a blank and the number of its class from 0, as `a/abbey/1.jpg 0`"
 LONGEST_LINE = 1 << 16
@@ -79,9 +79,11 @@ def files_of_list(source: FileListSource, split: str, tick: Callable[[], None]) 
     return (os.path.join(folder, names[place]) for place in range(len(names)))
 
 
-def _read(path: Path, classes: int | None, tick: Callable[[], None]) -> tuple[Names, NDArray[np.int64], str | None]:
+def _read(
+    path: Path, classes: int | None, tick: Callable[[], None]
+) -> tuple[PackedNames, NDArray[np.int64], str | None]:
     """Images and numbers of their classes, and what to say of the first number that is not below `classes`."""
-    names, labels = Names(), array("q")
+    names, labels = PackedNames(), array("q")
     beyond = None
     with open_regular(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):

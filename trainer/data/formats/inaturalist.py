@@ -10,10 +10,10 @@ import numpy as np
 from barlow_lab.specs.data_sets import INaturalistSource
 from trainer.data.classes import in_words
 from trainer.data.errors import DataError
+from trainer.data.formats.json_annotations import Categories, field, places_of
 from trainer.data.formats.json_stream import JsonLists
 from trainer.data.formats.labelled_files import LabelledFiles
-from trainer.data.formats.records import Categories, field, places_of
-from trainer.data.image_files import Names
+from trainer.data.image_files import PackedNames
 
 
 def open_inaturalist(
@@ -28,7 +28,7 @@ def open_inaturalist(
     """
     file = JsonLists(source.root / source.splits[split], tick)
     where = file.path.name
-    names, ids = Names(), array("q")
+    names, ids = PackedNames(), array("q")
     of_image, of_category = array("q"), array("q")
     categories = Categories(where)
     for item in file.items("images", "annotations", "categories"):

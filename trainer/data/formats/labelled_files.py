@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
 from trainer.data.formats.named_files import named_files
-from trainer.data.image_files import FileImages, Names
+from trainer.data.image_files import FileImages, PackedNames
 
 
 class LabelledFiles(FileImages):
@@ -26,7 +26,7 @@ class LabelledFiles(FileImages):
         self,
         whose: str,
         folder: Path,
-        names: Names,
+        names: PackedNames,
         labels: NDArray[np.int64],
         classes: tuple[str, ...],
         tick: Callable[[], None],

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.errors import DataError
-from trainer.data.image_files import BACKSLASHES, Names, identity, printable, said
+from trainer.data.image_files import BACKSLASHES, PackedNames, identity, printable, said
 
 _ADDRESS = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://")
 _ENDINGS = tuple(
@@ -27,7 +27,7 @@ _OF_WINDOWS = re.compile(rb"[A-Za-z]:[\\/]|\\\\")
 class NamedFiles(NamedTuple):
     """Files in the order in which they are named."""
 
-    names: Names
+    names: PackedNames
     """Paths below the folder, without `.` and `..`."""
     digest: bytes
     """SHA-256 of names and sizes."""
@@ -37,14 +37,14 @@ class NamedFiles(NamedTuple):
     """and its bytes."""
 
 
-def named_files(whose: str, folder: bytes, names: Names, tick: Callable[[], None]) -> NamedFiles:
+def named_files(whose: str, folder: bytes, names: PackedNames, tick: Callable[[], None]) -> NamedFiles:
     """The files that `names` are, paths below `folder` or absolute ones that lead there; `tick` is called for each.
 
     Raises:
         DataError: some are not there, or not below `folder`; says how many of which `whose` names, and the first.
     """
     digest, below = hashlib.sha256(), _Below(folder, whose)
-    kept, identities, sizes = Names(), array("q"), array("q")
+    kept, identities, sizes = PackedNames(), array("q"), array("q")
     missing: list[bytes] = []
     for place in range(len(names)):
         name = below.path(names[place])

@@ -101,11 +101,11 @@ def files_of(source: DataSource, split: str, images: Images | None, tick: Tick) 
 
         yield from files_of_split(source, split)
     elif isinstance(source, INaturalistSource):
-        from trainer.data.formats.records import named_in_json
+        from trainer.data.formats.json_annotations import named_in_json
 
         yield from named_in_json(source.root / source.splits[split], source.root, tick)
     elif isinstance(source, CocoSource):
-        from trainer.data.formats.records import named_in_json
+        from trainer.data.formats.json_annotations import named_in_json
 
         files = source.splits[split]
         yield from named_in_json(source.root / files.annotations, source.root / files.images, tick)

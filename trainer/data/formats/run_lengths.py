@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.data.formats.records import whole
+from trainer.data.formats.json_annotations import whole
 
 MAX_BITS = 60
 """Of a number in compressed run lengths."""

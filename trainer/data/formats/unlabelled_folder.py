@@ -18,7 +18,7 @@ from trainer.data.errors import DataError
 from trainer.data.formats.image_tree import images_below
 from trainer.data.formats.images_of_tests import ImagesOfTests
 from trainer.data.formats.passed_over import PassedOver
-from trainer.data.image_files import FileImages, Names
+from trainer.data.image_files import FileImages, PackedNames
 
 
 class UnlabelledFolder(FileImages):
@@ -29,7 +29,7 @@ class UnlabelledFolder(FileImages):
     def __init__(self, folder: Path, images: list[tuple[bytes, int, int]]) -> None:
         """`images` are (path below `folder`, size in bytes, identity of the file) each, in any order."""
         self._folder = os.fsencode(folder)
-        self._names = Names()
+        self._names = PackedNames()
         digest = hashlib.sha256(b"images\0")
         images = sorted(images)
         self.identities = np.array([identity for _, _, identity in images], dtype=np.int64)

@@ -28,7 +28,7 @@ from trainer.data.formats.doubtful_boxes import MOST_OF_FRACTIONS, OF_CORNERS, G
 from trainer.data.formats.ignored_objects import tell_of_ignored
 from trainer.data.formats.passed_over import ENDINGS
 from trainer.data.ignored import DIFFICULT
-from trainer.data.image_files import NO_UTF_8, Names
+from trainer.data.image_files import NO_UTF_8, PackedNames
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -87,7 +87,7 @@ def open_voc(source: VocSource, split: str, *, tick: Callable[[], None], warn: C
         found.update(each.name for each in _read(_annotation(source, folder, name), name).objects)
     classes = CLASSES if found <= set(CLASSES) else tuple(sorted(found))
     label_of = {name: label for label, name in enumerate(classes)}
-    names, objects, digest = Names(), Objects(), hashlib.sha256()
+    names, objects, digest = PackedNames(), Objects(), hashlib.sha256()
     for (folder, name), image in zip(listed, images, strict=True):
         names.append(_file(folder, name))
         digest.update(image.digest)

@@ -18,7 +18,7 @@ from trainer.data.ignored import told_of
 from trainer.data.keyed import Purpose, uniforms
 from trainer.data.loading.order import global_batches
 from trainer.data.loading.packed_masks import PackedMasks
-from trainer.data.loading.pool import Job, ahead, pieces
+from trainer.data.loading.pool import Task, ahead, pieces
 from trainer.data.loading.replacing import first_read
 
 HOW_WITHOUT_AREA = (
@@ -112,19 +112,19 @@ class DetectionBatches:
             DataError: an image could not be loaded; names its index.
             OSError: the disk does not give it.
         """
-        with closing(ahead(self._jobs(first_step, last_step), self._threads)) as batches:
+        with closing(ahead(self._tasks(first_step, last_step), self._threads)) as batches:
             for batch in batches:
                 batch.skipped = dict(sorted(batch.skipped.items()))
                 yield batch
 
-    def _jobs(self, first_step: int, last_step: int) -> Iterator[Job[DetectionBatch]]:
+    def _tasks(self, first_step: int, last_step: int) -> Iterator[Task[DetectionBatch]]:
         each = self._batch_size // self._world_size
         share = slice(self._rank * each, (self._rank + 1) * each)
         batches = global_batches(len(self.with_objects), self._batch_size, self._seed, first_step, last_step)
         for step, epoch, whole in batches:
-            yield self._job(step, epoch, self.with_objects[whole[share]])
+            yield self._task(step, epoch, self.with_objects[whole[share]])
 
-    def _job(self, step: int, epoch: int, indices: np.ndarray) -> Job[DetectionBatch]:
+    def _task(self, step: int, epoch: int, indices: np.ndarray) -> Task[DetectionBatch]:
         rows: list[DetectionImage | None] = [None] * len(indices)
         batch = DetectionBatch(step, indices, rows)  # type: ignore[arg-type]
 
@@ -141,7 +141,7 @@ class DetectionBatches:
             short = self._sides[int(which * len(self._sides))]
             rows[row] = prepared(image, there, short, self._longest, flip=bool(flip < 0.5))
 
-        return Job(batch, pieces(load, indices, self._threads, self._tick))
+        return Task(batch, pieces(load, indices, self._threads, self._tick))
 
 
 def _nothing_to_learn(dataset: AnnotatedDataSet, boxes: BoxCounts) -> str:
@@ -180,10 +180,10 @@ def judged_images(
         OSError: the disk does not give it.
     """
 
-    def jobs() -> Iterator[Job[JudgedImage]]:
+    def tasks() -> Iterator[Task[JudgedImage]]:
         for index in share:
             out = JudgedImage(index)
-            yield Job(out, pieces(partial(load, out), np.array([index]), 1, tick))
+            yield Task(out, pieces(partial(load, out), np.array([index]), 1, tick))
 
     def load(out: JudgedImage, row: int) -> None:
         try:
@@ -193,7 +193,7 @@ def judged_images(
         else:
             out.image = prepared(image, annotation, short, longest, flip=False)
 
-    with closing(ahead(jobs(), threads)) as loaded:
+    with closing(ahead(tasks(), threads)) as loaded:
         yield from loaded
 
 

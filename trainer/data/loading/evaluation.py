@@ -15,7 +15,7 @@ from torch import Tensor
 from barlow_lab.specs.kinds.evaluation import EvaluationImages
 from trainer.data.datasets import Images
 from trainer.data.errors import UnreadableImage
-from trainer.data.loading.pool import Job, ahead, pieces
+from trainer.data.loading.pool import Task, ahead, pieces
 from trainer.data.pixels import empty_images
 
 LONGEST = 16
@@ -84,13 +84,13 @@ def evaluation_batches(
     share = np.arange(len(dataset) * rank // world_size, len(dataset) * (rank + 1) // world_size)
     per_rank = -(-batch_size // world_size)
 
-    def jobs() -> Iterator[Job[_Loading]]:
+    def tasks() -> Iterator[Task[_Loading]]:
         for start in range(0, len(share), per_rank):
             indices = share[start : start + per_rank]
             loading = _Loading(indices, empty_images(len(indices), images.size))
-            yield Job(loading, pieces(partial(loading.load, dataset, images), indices, threads, tick))
+            yield Task(loading, pieces(partial(loading.load, dataset, images), indices, threads, tick))
 
-    with closing(ahead(jobs(), threads)) as loaded:
+    with closing(ahead(tasks(), threads)) as loaded:
         for loading in loaded:
             yield loading.readable()
 

@@ -20,7 +20,7 @@ from barlow_lab.specs.augment import AugmentSpec
 from barlow_lab.specs.views import ViewSpec
 from trainer.data.datasets import ImageDataSet
 from trainer.data.loading.order import global_batches
-from trainer.data.loading.pool import Job, ahead, pieces
+from trainer.data.loading.pool import Task, ahead, pieces
 from trainer.data.loading.replacing import readable_from
 from trainer.data.views.augmentation import Crop, sample
 
@@ -122,17 +122,17 @@ class LabelledBatches:
             DataError: an image could not be loaded; names its index.
             OSError: the disk does not give it.
         """
-        with closing(ahead(self._jobs(first_step, last_step), self._threads)) as batches:
+        with closing(ahead(self._tasks(first_step, last_step), self._threads)) as batches:
             for batch in batches:
                 batch.labels.copy_(torch.from_numpy(self._labels[batch.indices]))
                 yield batch
 
-    def _jobs(self, first_step: int, last_step: int) -> Iterator[Job[LabelledBatch]]:
+    def _tasks(self, first_step: int, last_step: int) -> Iterator[Task[LabelledBatch]]:
         batches = global_batches(len(self._dataset), self._batch_size, self._seed, first_step, last_step)
         for _, epoch, whole in batches:
-            yield self._job(epoch, whole[self._share].copy())
+            yield self._task(epoch, whole[self._share].copy())
 
-    def _job(self, epoch: int, indices: NDArray[np.int64]) -> Job[LabelledBatch]:
+    def _task(self, epoch: int, indices: NDArray[np.int64]) -> Task[LabelledBatch]:
         shape = (len(indices), 3, self._size, self._size)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
         labels = torch.empty(len(indices), dtype=torch.int64, pin_memory=self._pinned)
@@ -147,7 +147,7 @@ class LabelledBatches:
             )
             pixels[row] = cropped(image, drawn.crop, self._size, flip=drawn.flip)
 
-        return Job(batch, pieces(load, indices, self._threads, self._tick))
+        return Task(batch, pieces(load, indices, self._threads, self._tick))
 
 
 def cropped(image: np.ndarray, crop: Crop, size: int, *, flip: bool) -> np.ndarray:

@@ -21,10 +21,10 @@ BATCHES_AHEAD = 3
 LOOK_SECONDS = 5.0
 
 Piece = Callable[[threading.Event], None]
-"""A part of a job. It ends early, between two images, once the event is set."""
+"""A part of a task. It ends early, between two images, once the event is set."""
 
 
-class Job(Generic[T]):
+class Task(Generic[T]):
     """A result that is filled in by several pieces of work."""
 
     def __init__(self, result: T, pieces: list[Piece]) -> None:
@@ -32,14 +32,14 @@ class Job(Generic[T]):
         self.pieces = pieces
 
 
-def ahead(jobs: Iterable[Job[T]], threads: int) -> Generator[T]:
-    """The results of `jobs` in order, while the pieces of the next BATCHES_AHEAD jobs are already at work.
+def ahead(tasks: Iterable[Task[T]], threads: int) -> Generator[T]:
+    """The results of `tasks` in order, while the pieces of the next BATCHES_AHEAD tasks are already at work.
 
-    An exception of a piece is raised at its job's turn. However the consumer leaves - to the end, by an exception or
+    An exception of a piece is raised at its task's turn. However the consumer leaves - to the end, by an exception or
     by closing the iterator - waiting pieces are dropped, those at work end with their image, and no thread is left
     running, but for one whose decoder does not end.
     """
-    source = iter(jobs)
+    source = iter(tasks)
     closing = threading.Event()
     waiting: deque[tuple[T, list[Future[None]]]] = deque()
     # The threads are the parallelism: a team of OpenMP threads in each of them would fight the step for the cores.
@@ -47,8 +47,8 @@ def ahead(jobs: Iterable[Job[T]], threads: int) -> Generator[T]:
     pool = ThreadPoolExecutor(threads, thread_name_prefix="loading", initializer=one_each)
     try:
         while True:
-            while len(waiting) <= BATCHES_AHEAD and (job := next(source, None)) is not None:
-                waiting.append((job.result, [pool.submit(piece, closing) for piece in job.pieces]))
+            while len(waiting) <= BATCHES_AHEAD and (task := next(source, None)) is not None:
+                waiting.append((task.result, [pool.submit(piece, closing) for piece in task.pieces]))
             if not waiting:
                 return
             result, pieces = waiting.popleft()

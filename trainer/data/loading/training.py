@@ -15,7 +15,7 @@ from trainer.data.batch import FIELDS, Batch, batch_memory
 from trainer.data.datasets import Images
 from trainer.data.errors import DataError
 from trainer.data.loading.order import global_batches, order_of
-from trainer.data.loading.pool import Job, ahead, pieces
+from trainer.data.loading.pool import Task, ahead, pieces
 from trainer.data.loading.replacing import readable_from
 from trainer.data.views import augmentation
 from trainer.data.views.crops import resized_crop
@@ -90,7 +90,7 @@ class TrainingBatches:
             OSError: the disk does not give it.
         """
         waited_since = time.perf_counter()
-        with closing(ahead(self._jobs(first_step, last_step), self._threads)) as batches:
+        with closing(ahead(self._tasks(first_step, last_step), self._threads)) as batches:
             for batch in batches:
                 batch.skipped = dict(sorted(batch.skipped.items()))
                 batch.load_seconds = time.perf_counter() - waited_since
@@ -105,18 +105,18 @@ class TrainingBatches:
             OSError: the disk does not give it.
         """
         first = order_of(self._seed, 0, len(self._dataset))
-        job = self._job(1, 0, first[: min(count, self._batch_size)].copy())
-        for piece in job.pieces:
+        task = self._task(1, 0, first[: min(count, self._batch_size)].copy())
+        for piece in task.pieces:
             piece(threading.Event())
-        return job.result
+        return task.result
 
-    def _jobs(self, first_step: int, last_step: int) -> Iterator[Job[Batch]]:
+    def _tasks(self, first_step: int, last_step: int) -> Iterator[Task[Batch]]:
         batches = global_batches(len(self._dataset), self._batch_size, self._seed, first_step, last_step)
         for step, epoch, whole in batches:
             shares = whole.reshape(-1, self._world_size, self._micro_batch // self._world_size)
-            yield self._job(step, epoch, shares[:, self._rank].flatten())
+            yield self._task(step, epoch, shares[:, self._rank].flatten())
 
-    def _job(self, step: int, epoch: int, indices: np.ndarray) -> Job[Batch]:
+    def _task(self, step: int, epoch: int, indices: np.ndarray) -> Task[Batch]:
         size, batched = self._views.size, self._views.engine == "batched"
         memory = batch_memory(len(indices), size, tables=batched and not self._whole, pinned=self._pinned)
         batch = Batch(step, epoch, indices, size, memory)
@@ -148,4 +148,4 @@ class TrainingBatches:
                 for view, table in zip(crops[:, rows], photometry[:, rows], strict=True):
                     view.copy_(apply_batched(view, table, table))
 
-        return Job(batch, pieces(load, indices, self._threads, self._tick, end))
+        return Task(batch, pieces(load, indices, self._threads, self._tick, end))

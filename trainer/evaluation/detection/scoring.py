@@ -41,7 +41,7 @@ def evaluator(*, difficult: bool) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ImageDetections:
     """What was found in one image and what is there."""
 
     boxes: Tensor
@@ -54,7 +54,7 @@ class Judged:
 
 
 def average_precisions(
-    judged: Iterable[Judged], *, masks: bool, difficult: bool, tick: Callable[[], None]
+    judged: Iterable[ImageDetections], *, masks: bool, difficult: bool, tick: Callable[[], None]
 ) -> dict[str, float]:
     """Scores in percent: `box_ap`, `box_ap50`, `box_ap75`, `box_ap_11_point`, `box_ap50_11_point`, `box_ap75_11_point`,
     with `masks` the same of masks, `mask_...`. The order of the images decides between detections of equal score.
@@ -65,7 +65,7 @@ def average_precisions(
     return _by_voc(judged, tick) if difficult else _by_coco(judged, masks, tick)
 
 
-def _by_voc(judged: Iterable[Judged], tick: Callable[[], None]) -> dict[str, float]:
+def _by_voc(judged: Iterable[ImageDetections], tick: Callable[[], None]) -> dict[str, float]:
     matching = VocMatching(OVERLAPS)
     for one in judged:
         found = one.boxes.numpy(), one.scores.numpy(), one.classes.numpy()
@@ -81,7 +81,7 @@ def _by_voc(judged: Iterable[Judged], tick: Callable[[], None]) -> dict[str, flo
     return scores
 
 
-def _by_coco(judged: Iterable[Judged], masks: bool, tick: Callable[[], None]) -> dict[str, float]:
+def _by_coco(judged: Iterable[ImageDetections], masks: bool, tick: Callable[[], None]) -> dict[str, float]:
     names: dict[Literal["bbox", "segm"], str] = {"bbox": "box"}
     if masks:
         names["segm"] = "mask"
@@ -120,7 +120,7 @@ def _by_coco(judged: Iterable[Judged], masks: bool, tick: Callable[[], None]) ->
     return scores
 
 
-def _found(one: Judged, masks: bool) -> dict[str, Tensor]:
+def _found(one: ImageDetections, masks: bool) -> dict[str, Tensor]:
     found = {"boxes": one.boxes, "scores": one.scores, "labels": one.classes}
     if masks:
         assert one.masks is not None

@@ -21,7 +21,7 @@ from trainer.data.errors import DataError
 from trainer.data.ignored import told_of
 from trainer.data.loading.detection import JudgedImage, judged_images
 from trainer.evaluation.detection.picture import Row, write_detections_picture
-from trainer.evaluation.detection.scoring import Judged, average_precisions
+from trainer.evaluation.detection.scoring import ImageDetections, average_precisions
 from trainer.evaluation.lost_classes import tell_of_lost_classes
 from trainer.evaluation.units import Units, share
 from trainer.models.detectors.c4 import C4Detector, Detections
@@ -148,7 +148,7 @@ class DetectorTest:
             tell_of_lost_classes(self.dataset, torch.tensor(read, dtype=torch.int64), PHASE, self.context)
         self.unreadable = unreadable
 
-    def _judged(self, every: list[str], counts: dict[str, int]) -> Iterator[Judged]:
+    def _judged(self, every: list[str], counts: dict[str, int]) -> Iterator[ImageDetections]:
         for line in every:
             said = json.loads(line)
             masks = None
@@ -163,7 +163,7 @@ class DetectorTest:
             counts["ignored"] += int(truth.ignored.sum())
             counts["without_area"] += int((empty & ~truth.ignored).sum())
             counts["cut"] += truth.cut
-            yield Judged(
+            yield ImageDetections(
                 torch.tensor(said["boxes"], dtype=torch.float32).view(-1, 4),
                 torch.tensor(said["scores"], dtype=torch.float32),
                 torch.tensor(said["classes"], dtype=torch.int64),

@@ -15,7 +15,7 @@ from trainer.data.decoding.cost import MAX_PIECES, refuse_costly
 from trainer.data.decoding.decoder import decode, decode_by_pillow
 from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.loading import pool
-from trainer.data.loading.pool import Job, ahead, pieces
+from trainer.data.loading.pool import Task, ahead, pieces
 
 GREY = Image.fromarray(np.kron(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4, np.ones((16, 16), np.uint8)))
 
@@ -153,7 +153,7 @@ def test_a_decoder_that_does_not_end_ends_the_run_and_is_named(monkeypatch):
     work = pieces(lambda row: decode(encoded(), f"endless-{row}.jpg"), np.arange(2), 2, lambda: None)
     try:
         with pytest.raises(DataError, match=r"^endless-\d.jpg has taken .* its decoding does not end: take the"):
-            list(ahead([Job(None, work)], 2))
+            list(ahead([Task(None, work)], 2))
     finally:
         ended.set()
 
@@ -163,4 +163,4 @@ def test_an_image_that_waits_is_not_one_that_is_decoded_without_end(monkeypatch)
     monkeypatch.setattr(pool, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(decoder, "decode_plain_jpeg", lambda _: threading.Event().wait(1.0) and None)
     work = pieces(lambda row: decode(encoded(), "x"), np.arange(1), 1, lambda: None)
-    assert list(ahead([Job("done", work)], 1)) == ["done"]
+    assert list(ahead([Task("done", work)], 1)) == ["done"]

@@ -14,7 +14,7 @@ from trainer.data.decoding.pages import pages_of_ppm
 from trainer.data.errors import DataError
 from trainer.data.formats.doubtful_boxes import OF_SIDES, Given, tell_of_boxes
 from trainer.data.formats.other_fields import OtherFields
-from trainer.data.image_files import Names
+from trainer.data.image_files import PackedNames
 from trainer.data.registry import open_images
 
 RNG = np.random.default_rng(0)
@@ -22,7 +22,7 @@ RNG = np.random.default_rng(0)
 
 def boxes_told(boxes, small=0):
     """Of boxes (k, 4) left, top, width, height in an image of 640 x 480, the first `small` in one of 160 x 120."""
-    names, told = Names(), []
+    names, told = PackedNames(), []
     for name in (b"a.jpg", b"b.jpg"):
         names.append(name)
     corners = np.array(boxes, dtype=np.float32)

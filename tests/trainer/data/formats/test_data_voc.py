@@ -10,7 +10,7 @@ from voc_trees import CAT, DOG, opened, put, put_list
 from trainer.data.errors import DataError, UnreadableImage
 from trainer.data.formats.named_files import named_files
 from trainer.data.formats.voc import CLASSES
-from trainer.data.image_files import Names
+from trainer.data.image_files import PackedNames
 from trainer.data.registry import open_data_set, open_images
 
 
@@ -185,7 +185,7 @@ def test_difficult_is_read_however_it_is_written(tree, said, difficult):
 def test_a_difficult_not_heeded_before_changes_its_fingerprint_and_no_other(tree):
     def keeps(said):
         put(tree, "0002", [("cat", (1, 1, 2, 2), said)])
-        data, names, annotations = opened(tree), Names(), hashlib.sha256()
+        data, names, annotations = opened(tree), PackedNames(), hashlib.sha256()
         for index in range(len(data)):
             names.append(data.name(index).encode())
             xml = data.name(index).replace("JPEGImages", "Annotations").replace(".jpg", ".xml")

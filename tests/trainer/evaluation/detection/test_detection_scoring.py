@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from trainer.data.datasets import Annotation
-from trainer.evaluation.detection.scoring import Judged, average_precisions
+from trainer.evaluation.detection.scoring import ImageDetections, average_precisions
 
 SIZE = 100
 
@@ -32,9 +32,9 @@ def _truth(boxes: list[list[float]], classes: list[int] | None = None, ignored: 
 
 def _judged(
     truth: Annotation, boxes: list[list[float]], scores: list[float], classes: list[int] | None = None
-) -> Judged:
+) -> ImageDetections:
     found = _truth(boxes)
-    return Judged(
+    return ImageDetections(
         torch.from_numpy(found.boxes),
         torch.tensor(scores, dtype=torch.float32),
         torch.tensor(classes or [0] * len(boxes), dtype=torch.int64),
@@ -43,7 +43,7 @@ def _judged(
     )
 
 
-def _scores(*judged: Judged, masks: bool = False, difficult: bool = False) -> dict[str, float]:
+def _scores(*judged: ImageDetections, masks: bool = False, difficult: bool = False) -> dict[str, float]:
     return average_precisions(judged, masks=masks, difficult=difficult, tick=lambda: None)
 
 
@@ -138,7 +138,7 @@ def test_numbers_are_pycocotools_own(kind: str):
         for box, of, mask, score in zip(boxes, classes, masks, scores, strict=True):
             results.append(_coco(index, box, of, mask, score=float(score)))
         found = (torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(classes))
-        judged.append(Judged(*found, torch.from_numpy(masks.astype(np.uint8)), there))
+        judged.append(ImageDetections(*found, torch.from_numpy(masks.astype(np.uint8)), there))
     if kind == "box":
         for one in [*annotations, *results]:
             one.pop("segmentation")

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from trainer.data.datasets import Annotation
-from trainer.evaluation.detection.scoring import OVERLAPS, VOC_RECALLS, Judged, average_precisions, evaluator
+from trainer.evaluation.detection.scoring import OVERLAPS, VOC_RECALLS, ImageDetections, average_precisions, evaluator
 
 OBJECT, FAR = [0.0, 0, 20, 20], [60.0, 60, 90, 90]
 
 
-def judged(there, difficult, found, scores, classes_there=None, classes=None) -> Judged:
+def judged(there, difficult, found, scores, classes_there=None, classes=None) -> ImageDetections:
     """One image; boxes are left, top, right, bottom."""
     truth = Annotation(
         np.array(there, np.float32).reshape(-1, 4),
@@ -20,7 +20,7 @@ def judged(there, difficult, found, scores, classes_there=None, classes=None) ->
         np.array(difficult, bool),
         None,
     )
-    return Judged(
+    return ImageDetections(
         torch.tensor(found, dtype=torch.float32).view(-1, 4),
         torch.tensor(scores, dtype=torch.float32),
         torch.tensor(classes or [0] * len(scores), dtype=torch.int64),
@@ -29,7 +29,7 @@ def judged(there, difficult, found, scores, classes_there=None, classes=None) ->
     )
 
 
-def scores_of(*images: Judged, difficult: bool = True) -> dict[str, float]:
+def scores_of(*images: ImageDetections, difficult: bool = True) -> dict[str, float]:
     return average_precisions(images, masks=False, difficult=difficult, tick=lambda: None)
 
 
@@ -69,7 +69,7 @@ def test_a_class_of_which_only_difficult_objects_are_there_is_no_class():
     assert evaluator(difficult=False).keys() == {"matching", "torchmetrics", "pycocotools"}
 
 
-def written_down_again(images: list[Judged], label: int, threshold: float) -> tuple[list[bool], int]:
+def written_down_again(images: list[ImageDetections], label: int, threshold: float) -> tuple[list[bool], int]:
     """The kit's loop over the detections of a class, box by box: whether each that counts is right, and how many
     objects there are to find."""
     every = []

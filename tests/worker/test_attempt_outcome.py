@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from service.ledger.states import AttemptOutcome
-from worker.ending import ending
+from worker.attempt_outcome import ending
 
 
 def _said(outcome: str) -> dict[str, Any]:

@@ -21,10 +21,10 @@ LOOK_SECONDS = 0.5
 
 def arrive() -> None:
     """Say that this rank is on its way; nothing happens where there is no rendezvous file (alone, with torchrun)."""
-    meeting = os.environ.get(RENDEZVOUS_FILE)
-    if meeting is None:
+    rendezvous = os.environ.get(RENDEZVOUS_FILE)
+    if rendezvous is None:
         return
-    place = _place(meeting, int(os.environ.get("RANK", "0")))
+    place = _place(rendezvous, int(os.environ.get("RANK", "0")))
     unlocked = place.with_name(f".{place.name}.{os.getpid()}")
     descriptor = os.open(unlocked, os.O_CREAT | os.O_RDWR, 0o644)  # never closed: the lock goes with the process
     fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -34,28 +34,28 @@ def arrive() -> None:
 @contextmanager
 def watched(lost: Callable[[int], None]) -> Iterator[None]:
     """While the body runs, call `lost` with the rank of a peer that arrived and is gone, from a thread, once."""
-    meeting = os.environ.get(RENDEZVOUS_FILE)
+    rendezvous = os.environ.get(RENDEZVOUS_FILE)
     met = threading.Event()
 
     def look() -> None:
-        assert meeting is not None
+        assert rendezvous is not None
         while not met.wait(LOOK_SECONDS):
             ranks = range(int(os.environ.get("WORLD_SIZE", "1")))
-            gone = [rank for rank in ranks if _is_gone(_place(meeting, rank))]
+            gone = [rank for rank in ranks if _is_gone(_place(rendezvous, rank))]
             if gone and not met.is_set():
                 lost(gone[0])
                 return
 
-    if meeting is not None:
-        threading.Thread(target=look, daemon=True, name="meeting").start()
+    if rendezvous is not None:
+        threading.Thread(target=look, daemon=True, name="rendezvous").start()
     try:
         yield
     finally:
         met.set()
 
 
-def _place(meeting: str, rank: int) -> Path:
-    return Path(f"{meeting}.rank-{rank}")
+def _place(rendezvous: str, rank: int) -> Path:
+    return Path(f"{rendezvous}.rank-{rank}")
 
 
 def _is_gone(place: Path) -> bool:
