@@ -5,6 +5,8 @@
 Trains the network of recipes/suite.yaml and prints, as it goes on, the standard deviations of the embeddings and what a
 batch normalisation with an epsilon of 1e-5 in the last place, as in facebookresearch/barlowtwins, would do to loss and
 gradient there. docs/objective.md quotes it.
+
+Shape suffixes: 2 views, n samples, d features.
 """
 
 from __future__ import annotations

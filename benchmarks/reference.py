@@ -4,6 +4,8 @@ Two views by Pillow in DataLoader workers, as float32 tensors; per-view forwards
 autocast with a gradient scaler; the whole correlation matrix, in the dtype that autocast gives it; LARS tensor by
 tensor. The arithmetic is that of its main.py at commit 8e8d284 for one rank, written anew. Keyword arguments take one
 thing at a time from it to ours: they are the rungs between the two.
+
+Shape suffixes: n samples, d features.
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 """What a pretraining run changes step by step: backbone, projector, parts of the objective, optimiser; and the step
-itself."""
+itself.
+
+Shape suffixes: 2 views, n images of this rank, m of them in a piece, d features of the embedding.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ of the cross-correlation matrix C of two views over the batch of all ranks. Sour
 Tests, in tests/trainer/objectives: test_objectives_laws.py (a case by hand, finite differences, what changes nothing),
 test_objectives_forms.py (the three forms agree), test_objectives_precision.py (float32); any number of
 ranks: `objective` in tests/support/rank_laws.py.
+Shape suffixes: 2 views, n samples of this rank, d features.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What an objective is to the loop that minimises it."""
+"""What an objective is to the loop that minimises it.
+
+Shape suffixes: n images of this rank, d features.
+"""
 
 from __future__ import annotations
 

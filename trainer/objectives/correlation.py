@@ -4,6 +4,7 @@ Source: C_ij = sum_b x_bi y_bj / sqrt(sum_b x_bi^2 sum_b y_bj^2) of the centred 
 over the batch of all ranks (Zbontar et al. 2021, arXiv 2103.03230, equation 2).
 With each feature of each view centred and scaled to length 1 over that batch, C is their plain product.
 Tests: tests/trainer/objectives/test_objectives_laws.py; for several ranks `objective` in tests/support/rank_laws.py.
+Shape suffixes: 2 views, n samples of this rank, d features, w ranks.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ den Oord et al. 2018, arXiv 1807.03748, equation 4), never below 0. With D+ = {(
 mean over D+ of the contrastive loss of Purushwalkam and Gupta 2020 (arXiv 2007.13916): the logarithm of a share, which
 a copy of the formula may have lost, with the pairs (x, x~) that are not in D+ for negatives.
 Tests: tests/trainer/objectives/test_objectives_contrast.py.
+Shape suffixes: 2 views, n images of this rank, c of all ranks, d features.
 """
 
 from __future__ import annotations

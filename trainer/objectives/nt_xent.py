@@ -7,6 +7,7 @@ Hinton 2020 (arXiv 2002.05709), equation 1 and algorithm 1; their code (google-r
 the sum over the two views, which is twice this. With D+ the pairs of views of one image, it is also the mean over D+ of
 the contrastive loss of Purushwalkam and Gupta 2020 (arXiv 2007.13916).
 Tests: tests/trainer/objectives/test_objectives_contrast.py.
+Shape suffixes: 2 views, n images of this rank, c views of all ranks, d features.
 """
 
 from __future__ import annotations

@@ -20,6 +20,9 @@ float32 against float64 in tests/trainer/objectives/test_objectives_precision.py
 Products are of float32 (or float64) operands, never of bfloat16 ones. Whether CUDA rounds those of float32 to TF32 is
 torch's setting, made in trainer.runtime.precision (set_products) for the whole run: only where the network's own
 products are of 16 bits.
+
+Shape suffixes: 2 views, n samples of this rank, d features, r of them in a shard, w ranks, 3 sums of each
+feature.
 """
 
 from __future__ import annotations

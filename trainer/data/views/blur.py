@@ -1,4 +1,7 @@
-"""Pillow's GaussianBlur for a batch: three extended box blurs along each axis, as one matrix per sample."""
+"""Pillow's GaussianBlur for a batch: three extended box blurs along each axis, as one matrix per sample.
+
+Shape suffixes: n samples, 3 channels, s pixels of a side, m entries of a matrix and a 0.
+"""
 
 from __future__ import annotations
 

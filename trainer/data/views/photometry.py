@@ -3,6 +3,8 @@
 Pillow works on 8-bit levels and cuts or rounds after every operation, so this does, too: on whole numbers in float32,
 small enough for every intermediate to be exact where Pillow's is. Each sample has its own parameters, and what a sample
 does not ask for leaves its levels as they are. Nothing waits for the device.
+
+Shape suffixes: n samples, 3 channels, s pixels of a side, f fields of a sample's draws.
 """
 
 from __future__ import annotations
