@@ -52,3 +52,11 @@ def test_a_page_for_those_who_change_it_names_files_that_are_there(page: str) ->
     text = (ROOT / "docs" / page).read_text()
     named = set(re.findall(r"`((?:barlow_lab|service|trainer|worker|tests|recipes)/[\w/.-]+)`", text))
     assert [path for path in named if not (ROOT / path).exists() and "NAME" not in path] == []
+
+
+def test_the_tests_that_prove_a_promise_are_there() -> None:
+    named = set(re.findall(r"`((?:\w+/)*test_\w+)`", (ROOT / "docs/reliability.md").read_text()))
+    files = {path.relative_to(ROOT / "tests").with_suffix("") for path in (ROOT / "tests").rglob("test_*.py")}
+    known = {str(path) for path in files} | {path.name for path in files}
+    assert len(named) > 50
+    assert named - known == set()
