@@ -65,7 +65,7 @@ def refuse_secret(url: str) -> None:
         )
 
 
-def quoted(part: str, whole: str) -> str:
+def shown_part(part: str, whole: str) -> str:
     """Part of what a setting holds, for an error about it: nothing that drives a terminal, and nothing of what may hold
     a password."""
     if re.search(r"[@\uFE6B\uFF20]|%40", whole):

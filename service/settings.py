@@ -18,7 +18,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from service.addresses import check_address, quoted, refuse_secret
+from service.addresses import check_address, refuse_secret, shown_part
 from service.web.origins import origin_of, read_hosts, read_origins
 
 SECRETS_DIR = Path("/run/secrets")
@@ -265,7 +265,7 @@ def read_networks(text: str) -> list[str]:
         except ValueError:
             raise ValueError(
                 "BARLOW_TRUSTED_PROXIES lists addresses and networks, like 127.0.0.1,172.16.0.0/12: "
-                f"{quoted(part, text)} is none; a network has no bits set behind its prefix"
+                f"{shown_part(part, text)} is none; a network has no bits set behind its prefix"
             ) from None
     return said
 

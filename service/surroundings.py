@@ -62,7 +62,7 @@ def ask_nobody_else() -> None:
     os.environ.update(NO_PROXY="*", NETRC=os.devnull)
 
 
-def plain(environment: Mapping[str, str]) -> dict[str, str]:
+def for_other_servers(environment: Mapping[str, str]) -> dict[str, str]:
     """What a server of others needs of an environment: where things are, and the language."""
     return without_this_folder(
         {name: value for name, value in environment.items() if name.startswith(_PLAIN) or name in PYTHON}

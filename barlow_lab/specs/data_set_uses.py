@@ -15,7 +15,7 @@ WORDS: dict[Annotations, str] = {
 }
 
 
-def said_of(annotations: Sequence[Annotations]) -> str:
+def annotations_in_words(annotations: Sequence[Annotations]) -> str:
     """What is known of each image, in words."""
     return ", ".join(WORDS[each] for each in annotations) or "no labels"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from barlow_lab.specs import Fault, Spec
 from barlow_lab.specs.catalogue import DataSetEntry, built_in_data_sets
-from barlow_lab.specs.data_set_uses import WORDS, kinds_for, said_of
+from barlow_lab.specs.data_set_uses import WORDS, annotations_in_words, kinds_for
 from barlow_lab.specs.data_sets import no_folder_of_images
 
 
@@ -30,7 +30,7 @@ def faults_of_kind(spec: Spec, entry: DataSetEntry) -> list[Fault]:
     wanted = spec.learns_from
     if wanted and not set(wanted) & set(entry.annotations):  # whatever splits it has
         asked = " or ".join(WORDS[each] for each in wanted)
-        has, kinds = said_of(entry.annotations), ", ".join(kinds_for(entry.annotations))
+        has, kinds = annotations_in_words(entry.annotations), ", ".join(kinds_for(entry.annotations))
         return [Fault("/data/name", f"{spec.kind} learns from {asked}, and {name} has {has}: it is for {kinds}")]
     if not counted_for(spec, entry):
         built_in = name in built_in_data_sets()

@@ -12,12 +12,12 @@ _LESS = {"alembic_version": "SELECT", "audit": "SELECT, INSERT"}
 
 def row_rights(role: str, tables: Iterable[str]) -> Iterator[str]:
     """The statements, to be run by the owner, that give `role` what it may do with `tables` of the schema public."""
-    to = quoted(role)
+    to = sql_name(role)
     for table in tables:
-        yield f"REVOKE ALL ON TABLE public.{quoted(table)} FROM {to}"
-        yield f"GRANT {_LESS.get(table, _ROWS)} ON TABLE public.{quoted(table)} TO {to}"
+        yield f"REVOKE ALL ON TABLE public.{sql_name(table)} FROM {to}"
+        yield f"GRANT {_LESS.get(table, _ROWS)} ON TABLE public.{sql_name(table)} TO {to}"
 
 
-def quoted(name: str) -> str:
+def sql_name(name: str) -> str:
     """A name as it stands in SQL."""
     return sql.Identifier(name).as_string(None)

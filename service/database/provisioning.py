@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from service.database.engine import connect
-from service.database.grants import quoted, row_rights
+from service.database.grants import row_rights, sql_name
 from service.settings import Settings
 
 _TURNS = 0x6261726C_6F770002  # any fixed number
@@ -87,7 +87,7 @@ def provision(settings: Settings) -> None:
         connection.execute("SELECT pg_advisory_lock(%s)", [_TURNS])
         for login in logins:
             _make_role(connection, login)
-        connection.execute(f"REVOKE ALL ON DATABASE template1, {quoted(superuser.database)} FROM PUBLIC")
+        connection.execute(f"REVOKE ALL ON DATABASE template1, {sql_name(superuser.database)} FROM PUBLIC")
         for login in logins:
             if login is not application:
                 _make_database(connection, login, application.role if login is owner else None)
@@ -110,7 +110,7 @@ def _connect(settings: Settings, database: str) -> psycopg.Connection[tuple[Any,
 
 
 def _make_role(connection: psycopg.Connection[tuple[Any, ...]], login: _Login) -> None:
-    role = quoted(login.role)
+    role = sql_name(login.role)
     if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [login.role]).rowcount:
         connection.execute(f"CREATE ROLE {role}")
     # As what the server keeps of it, so that a log that shows the statement shows no password.
@@ -121,7 +121,7 @@ def _make_role(connection: psycopg.Connection[tuple[Any, ...]], login: _Login) -
 
 
 def _make_database(connection: psycopg.Connection[tuple[Any, ...]], owner: _Login, guest: str | None) -> None:
-    name, role = quoted(owner.database), quoted(owner.role)
+    name, role = sql_name(owner.database), sql_name(owner.role)
     if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [owner.database]).rowcount:
         # Encoding and order of text are said here: those of the server depend on where it was made.
         connection.execute(f"CREATE DATABASE {name} OWNER {role} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'")
@@ -129,15 +129,15 @@ def _make_database(connection: psycopg.Connection[tuple[Any, ...]], owner: _Logi
         connection.execute(f"ALTER DATABASE {name} OWNER TO {role}")
         connection.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
         if guest is not None:
-            connection.execute(f"REVOKE ALL ON DATABASE {name} FROM {quoted(guest)}")
-            connection.execute(f"GRANT CONNECT ON DATABASE {name} TO {quoted(guest)}")
+            connection.execute(f"REVOKE ALL ON DATABASE {name} FROM {sql_name(guest)}")
+            connection.execute(f"GRANT CONNECT ON DATABASE {name} TO {sql_name(guest)}")
 
 
 def _hand_over(connection: psycopg.Connection[tuple[Any, ...]], owner: str, guest: str | None) -> None:
     """Give `owner` everything in this database, one thing after another: no two are ever locked at once."""
     connection.execute("SET lock_timeout = '2s'")
     for kind, name, table in connection.execute(_FOREIGN, [owner]).fetchall():
-        statements = [f"ALTER {kind} {name} OWNER TO {quoted(owner)}"]
+        statements = [f"ALTER {kind} {name} OWNER TO {sql_name(owner)}"]
         if guest is not None and table is not None:
             statements += row_rights(guest, [table])
         _in_time(connection, statements)

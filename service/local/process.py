@@ -19,7 +19,7 @@ import psutil
 
 from service import marks
 from service.marks import STACK, Mark
-from service.surroundings import of_a_program_of_ours, plain
+from service.surroundings import for_other_servers, of_a_program_of_ours
 
 UNPRIVILEGED = "nobody"
 END_SECONDS = 10.0
@@ -79,7 +79,7 @@ class Child:
             )
 
     def _environment(self) -> dict[str, str]:
-        inherited = of_a_program_of_ours(os.environ) if self.ours else plain(os.environ)
+        inherited = of_a_program_of_ours(os.environ) if self.ours else for_other_servers(os.environ)
         return {**inherited, **_AS_IN_EVERY_SHELL, **self.environment}
 
     @property
@@ -131,7 +131,7 @@ def run_to_end(command: Sequence[str], *, unprivileged: bool, what: str) -> None
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**plain(os.environ), **_AS_IN_EVERY_SHELL},
+        env={**for_other_servers(os.environ), **_AS_IN_EVERY_SHELL},
         check=False,
     )
     if done.returncode:

@@ -15,7 +15,7 @@ from service.ledger import attempts, reservations
 from service.ledger.moves import try_lock_job
 from service.scheduling.placement import RESERVE_AFTER_SECONDS, decide
 from service.scheduling.placement_values import Candidate, Placement, Preemption, Reason, Reservation
-from service.scheduling.rows import read
+from service.scheduling.rows import read_snapshot
 from service.scheduling.transaction import step
 
 PLACEMENTS_PER_TICK = 100
@@ -42,7 +42,7 @@ def place(session: Session, *, lease_seconds: float, reserve_after_seconds: floa
 
     True: there is more to place.
     """
-    rows = read(session, lease_seconds=lease_seconds)
+    rows = read_snapshot(session, lease_seconds=lease_seconds)
     session.commit()
     decision = decide(
         rows.candidates, rows.nodes, rows.slots, rows.attempts, rows.now, reserve_after_seconds=reserve_after_seconds

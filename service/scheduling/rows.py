@@ -62,7 +62,7 @@ class Snapshot:
     attempts: list[AttemptSnapshot]
 
 
-def read(session: Session, *, lease_seconds: float) -> Snapshot:
+def read_snapshot(session: Session, *, lease_seconds: float) -> Snapshot:
     """All that a placement decision depends on, in a transaction that the caller has not used yet.
 
     Of one moment: a node that registers meanwhile must not show its slots without itself.

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.addresses import quoted
+from service.addresses import shown_part
 
 HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing. Everything else is a write, with a body or without."""
@@ -127,7 +127,7 @@ def read_hosts(text: str, setting: str) -> list[str]:
         if host_name(part) is None:
             raise ValueError(
                 f"{setting} lists names of hosts, separated by commas, like gpu-1,lab.example.org: "
-                f"{quoted(part, text)} is none. Ports need not be said, and a pattern like "
+                f"{shown_part(part, text)} is none. Ports need not be said, and a pattern like "
                 "*.example.org would let in names that are not yours"
             )
     return [name for part in said if (name := host_name(part))]
@@ -144,8 +144,8 @@ def read_origins(text: str, setting: str) -> list[str]:
         if _origin(part) is None:
             raise ValueError(
                 f"{setting} lists origins of pages, separated by commas, like https://pages.example.org or "
-                f"http://localhost:3000: {quoted(part, text)} is none. A path is no part of one, and * would let in "
-                "everybody's pages"
+                f"http://localhost:3000: {shown_part(part, text)} is none. A path is no part of one, and * would let "
+                "in everybody's pages"
             )
     return [origin for part in said if (origin := _origin(part))]
 

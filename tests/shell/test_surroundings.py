@@ -18,7 +18,7 @@ from sqlalchemy import text
 from service.broker import make_celery
 from service.database.engine import connect, make_engine
 from service.settings import Settings
-from service.surroundings import of_a_program_of_ours, plain
+from service.surroundings import for_other_servers, of_a_program_of_ours
 
 
 def test_the_database_is_that_of_the_url(database: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_children_of_the_stack_get_what_they_need_and_no_more() -> None:
         **ours,
         **both,
     }
-    assert plain(environment).keys() == both.keys()
+    assert for_other_servers(environment).keys() == both.keys()
     given = of_a_program_of_ours(environment)
     assert given.keys() >= {*both, *ours}
     proxies = {name for name in foreign_shell.PROXIES if name.lower().endswith("_proxy")}
@@ -115,6 +115,6 @@ def test_children_of_the_stack_get_what_they_need_and_no_more() -> None:
         assert given.keys().isdisjoint(kind)
     assert given.keys().isdisjoint({"BARLOW_TOKEN", "PYTHONINSPECT"})
     for path in (":/my/own", "/my/own:", "::/my/own"):
-        for environment_of in (plain, of_a_program_of_ours):
+        for environment_of in (for_other_servers, of_a_program_of_ours):
             assert environment_of({**environment, "PYTHONPATH": path})["PYTHONPATH"] == "/my/own"
             assert "PYTHONPATH" not in environment_of({"PYTHONPATH": ":"})

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from barlow_lab.foreign_text import shown
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images, whole_of
-from trainer.data.ignored import kind_of
+from trainer.data.ignored import ignored_as
 
 NAMED = 5
 """Classes that a message names."""
@@ -135,7 +135,7 @@ def _ignored_alone(split: str, images: Images, place: int) -> list[str]:
     which = np.flatnonzero((presence < 0).any(axis=0) & ~(presence > 0).any(axis=0))
     if not len(which):
         return []
-    kind = kind_of(difficult=images.ignored_are_difficult)
+    kind = ignored_as(difficult=images.ignored_are_difficult)
     names = in_words([images.classes[label] for label in which])
     begun = f"of {names} split {split} has only objects that are {kind.called} or have no area: "
     if place:

@@ -17,7 +17,7 @@ import numpy as np
 
 from trainer.data.few_colours import ImageColours
 from trainer.data.image_files import FileImages, said
-from trainer.data.mask_names import cores, image_cores, says_mask_or_image, wheres
+from trainer.data.mask_names import image_cores, name_cores, says_mask_or_image, wheres
 
 DRAWN = 64
 """Images that are read."""
@@ -72,7 +72,7 @@ class _Wanted:
         """Take in the name of one that was drawn; all of them before `of_folder` is asked."""
         for above, below, part in wheres(folder):
             self._alone[above, below].add(part)
-            for start, end in cores(stem):
+            for start, end in name_cores(stem):
                 self._parts[above, below][stem[start:end]].append((place, start, end, part))
 
     def of_folder(self, folder: bytes) -> list[_Parts]:

@@ -32,7 +32,7 @@ DIFFICULT = Ignored(
 )
 
 
-def kind_of(*, difficult: bool) -> Ignored:
+def ignored_as(*, difficult: bool) -> Ignored:
     """Of a set whose ignored objects are VOC's difficult ones, or COCO's crowds."""
     return DIFFICULT if difficult else CROWDS
 
@@ -42,7 +42,7 @@ def told_of(images: AnnotatedDataSet, whose: str) -> str | None:
     boxes, difficult = images.box_counts(), images.ignored_are_difficult
     count = int(boxes.ignored.sum())
     every = int(boxes.objects.sum()) + (0 if difficult else count)
-    return told(count, every, whose, kind_of(difficult=difficult)) if count else None
+    return told(count, every, whose, ignored_as(difficult=difficult)) if count else None
 
 
 def told(count: int, every: int, whose: str, kind: Ignored, *, among: str = "") -> str:

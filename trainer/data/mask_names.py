@@ -107,7 +107,7 @@ def says_mask_or_image(part: bytes) -> bool:
     return bool(_TOLD.fullmatch(part))
 
 
-def cores(stem: bytes) -> list[tuple[int, int]]:
+def name_cores(stem: bytes) -> list[tuple[int, int]]:
     """(start, end) of what is left of a mask's name without pieces at its end, or at its beginning; the whole first."""
     pieces = [piece.span() for piece in _PIECE.finditer(stem)]
     if not pieces:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from barlow_lab.specs.catalogue import Annotations
-from barlow_lab.specs.data_set_uses import kinds_for, said_of
+from barlow_lab.specs.data_set_uses import annotations_in_words, kinds_for
 from barlow_lab.specs.data_sets import DataSource, annotations_of, expected_classes
 from trainer.data.datasets import (
     AnnotatedDataSet,
@@ -65,7 +65,7 @@ def register(
     _registered[name] = Registration(opener, splits, description, annotations)
 
 
-def registered() -> dict[str, Registration]:
+def registered_data_sets() -> dict[str, Registration]:
     """All registered data sets, by name."""
     return dict(_registered)
 
@@ -220,7 +220,7 @@ def _first(whole: Images, count: int) -> Images:
 
 def _said(name: str, source: DataSource | None) -> str:
     has = known_annotations(name, source)
-    return f"data set {name!r} is for {', '.join(kinds_for(has))}: it has {said_of(has)}"
+    return f"data set {name!r} is for {', '.join(kinds_for(has))}: it has {annotations_in_words(has)}"
 
 
 def _nearest(word: str, known: tuple[str, ...]) -> str:

@@ -19,7 +19,7 @@ from barlow_lab.commands import run_command
 from trainer.data.datasets import Images
 from trainer.data.errors import DataError
 from trainer.data.generated.writing import write_coco, write_image_folder, write_voc
-from trainer.data.registry import open_annotated, open_data_set, registered
+from trainer.data.registry import open_annotated, open_data_set, registered_data_sets
 
 DESCRIPTION = """\
 Write a generated data set to disk in the format of real ones, so that the readers of those have something to read.
@@ -69,7 +69,7 @@ def write_tree(
     folder = folder.absolute()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise DataError(f"{folder} holds something already; name a folder that is new or empty")
-    splits = {split: opened(name, split, limit=limit) for split in registered()[name].splits}
+    splits = {split: opened(name, split, limit=limit) for split in registered_data_sets()[name].splits}
     total, done = sum(len(data) for data in splits.values()), itertools.count(1)
     # Written beside its place and renamed, so that half a tree is never taken for a whole one.
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from barlow_lab.specs.catalogue import CATALOGUE_SIDE, BackboneEntry, DataSetEntry, Trunk
 from barlow_lab.specs.common import BackboneSpec
-from trainer.data.registry import open_images, registered
+from trainer.data.registry import open_images, registered_data_sets
 from trainer.models.backbones import empty_backbone
 from trainer.models.classifiers import CLASSIFIERS, is_resnet
 from trainer.models.torchvision_weights import known_weights, torchvision_weights
@@ -91,7 +91,7 @@ def saved_bytes(backbone: nn.Module, views: int) -> int:
 
 def data_set_entry(name: str) -> DataSetEntry:
     """Counts of a registered data set that needs no files."""
-    known = registered()[name]
+    known = registered_data_sets()[name]
     splits = {split: open_images(name, split) for split in known.splits}
     sides = {data.image(index).shape[:2] for data in splits.values() for index in range(len(data))}
     height, width = next(iter(sides))
@@ -111,7 +111,7 @@ _COUNTED = {"splits", "classes", "image_size", "description", "annotations"}
 def render() -> str:
     """The text of catalogue.json: one entry a line."""
     backbones = {name: backbone_entry(name).model_dump() for name in NAMES}
-    data_sets = {name: data_set_entry(name).model_dump(include=_COUNTED) for name in registered()}
+    data_sets = {name: data_set_entry(name).model_dump(include=_COUNTED) for name in registered_data_sets()}
     files = _lines(files_of_torchvision())
     return f'{{"backbones": {_lines(backbones)},\n"data_sets": {_lines(data_sets)},\n"torchvision_files": {files}}}\n'
 

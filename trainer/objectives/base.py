@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from barlow_lab.specs import Fault, SpecError
 from barlow_lab.specs.objectives import ObjectiveBase
-from barlow_lab.specs.objectives.own import refusal, said_of
+from barlow_lab.specs.objectives.own import error_in_words, refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ def build_objective(spec: ObjectiveBase) -> Objective:
         made = getattr(importlib.import_module(module), attribute)(spec)
     except Exception as error:  # code of others may raise anything
         raise SpecError(
-            [Fault("/objective/name", refusal(name, place, f"cannot be made ({said_of(error)})"))]
+            [Fault("/objective/name", refusal(name, place, f"cannot be made ({error_in_words(error)})"))]
         ) from error
     if not isinstance(made, Objective):
         said = f"gives a {type(made).__name__} when called, not a trainer.objectives.base.Objective"

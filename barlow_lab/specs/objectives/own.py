@@ -44,7 +44,7 @@ def own_objective(name: str) -> type[ObjectiveBase] | None:
     try:
         found = entry.load()
     except Exception as error:  # code of others may raise anything
-        raise FaultyObjective(refusal(name, entry.value, f"cannot be imported ({said_of(error)})")) from error
+        raise FaultyObjective(refusal(name, entry.value, f"cannot be imported ({error_in_words(error)})")) from error
     if not (isinstance(found, type) and issubclass(found, ObjectiveBase)):
         raise FaultyObjective(refusal(name, entry.value, "is no subclass of barlow_lab.specs.ObjectiveBase"))
     field = found.model_fields.get("name")
@@ -68,7 +68,7 @@ def refusal(name: str, place: str, said: str) -> str:
     return shown(f"objective {name!r} ({place}) {said}; mend it where it is defined")
 
 
-def said_of(error: Exception) -> str:
+def error_in_words(error: Exception) -> str:
     """An exception of others' code in one line."""
     return f"{type(error).__name__}: {error}"
 
@@ -111,7 +111,7 @@ def faults_beside(
     except Exception as error:
         if (entry := registered(OBJECTIVES).get(spec.name)) is None:
             raise
-        return {"name": refusal(spec.name, entry.value, f"cannot be asked ({said_of(error)})")}
+        return {"name": refusal(spec.name, entry.value, f"cannot be asked ({error_in_words(error)})")}
 
 
 @cache

@@ -160,7 +160,7 @@ def test_a_limit_of_nothing_is_refused():
 
 
 def test_a_registered_set_opens_by_its_name_and_a_name_is_registered_once(monkeypatch):
-    monkeypatch.setattr(registry, "_registered", registry.registered())
+    monkeypatch.setattr(registry, "_registered", registry.registered_data_sets())
     opened = []
 
     def opener(split, tick):

@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from barlow_lab.specs import catalogue as published
 from barlow_lab.specs.common import BackboneSpec
-from trainer.data.registry import registered
+from trainer.data.registry import registered_data_sets
 from trainer.models import catalogue
 from trainer.models.backbones import build_backbone
 from trainer.models.projector import WideLinear, build_projector
@@ -47,7 +47,7 @@ def test_what_takes_a_forward_to_know_stands_in_the_catalogue(name):
 
 def test_data_sets_stand_in_the_catalogue():
     entries = published.built_in_data_sets()
-    assert set(entries) == set(registered())
+    assert set(entries) == set(registered_data_sets())
     assert {name: catalogue.data_set_entry(name) for name in entries} == entries
 
 
@@ -61,7 +61,10 @@ def test_the_catalogue_holds_the_names_and_one_entry_a_line():
     text = resources.files("barlow_lab.specs").joinpath("catalogue.json").read_text("utf-8")
     assert tuple(json.loads(text)["backbones"]) == catalogue.NAMES
     lines = text.splitlines()
-    assert all(any(line.startswith(f'  "{name}": {{') for line in lines) for name in (*catalogue.NAMES, *registered()))
+    assert all(
+        any(line.startswith(f'  "{name}": {{') for line in lines)
+        for name in (*catalogue.NAMES, *registered_data_sets())
+    )
 
 
 def test_activations_are_what_a_real_forward_keeps():

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from barlow_lab.given_files import open_regular
 from trainer.data.formats.image_tree import ending_of
-from trainer.data.formats.passed_over import Named, counted, kind_of
+from trainer.data.formats.passed_over import Named, counted, shown_ending
 
 _BEGINNING = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|II\*\0|MM\0\*|RIFF....WEBP|BM....\0\0\0\0|P[1-6]\s", re.DOTALL)
 """Of image files that are read, by their content."""
@@ -43,7 +43,7 @@ class Beginnings:
         for each that is opened."""
         kinds: dict[str, list[bytes]] = defaultdict(list)
         for path in paths:
-            kinds[kind_of(ending_of(path))].append(path)
+            kinds[shown_ending(ending_of(path))].append(path)
         for kind, files in kinds.items():
             files.sort()
             step = max(1, -(-len(files) // SAMPLE))

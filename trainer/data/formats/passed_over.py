@@ -90,7 +90,7 @@ class PassedOver:
 
     def file(self, ending: bytes) -> None:
         """A file that is no image by its ending."""
-        self.others[kind_of(ending)] += 1
+        self.others[shown_ending(ending)] += 1
 
     def may_look_at_hidden(self) -> bool:
         """Whether one more in a hidden folder is looked at; asked where there is one."""
@@ -145,7 +145,7 @@ class PassedOver:
         return told
 
 
-def kind_of(ending: bytes) -> str:
+def shown_ending(ending: bytes) -> str:
     """An ending as it is told, without its numbers: those of UIDs and of repeated downloads are all others."""
     return f".{said(_NUMBER.sub(b'<number>', ending))}" if ending else "no ending"
 
