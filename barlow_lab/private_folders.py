@@ -88,7 +88,7 @@ def _passed(folder: Path) -> Iterator[Path]:
 
 
 def _nameless() -> set[int]:
-    """In a user namespace the number that it shows for accounts which have none there; / and /home are root's by it."""
+    """The number that a user namespace shows for accounts which have none in it; / and /home are root's by it."""
     ranges = Path("/proc/self/uid_map").read_text().splitlines()
     if sum(int(line.split()[2]) for line in ranges) >= _EVERY_ACCOUNT:
         return set()

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 _TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
-"""By way of this process: /proc/net, which leads there, is hidden where /proc shows processes alone (subset=pid)."""
+"""The tables of sockets, by way of this process: /proc/net, which leads there, is hidden where /proc shows processes
+alone (subset=pid)."""
 _LINUX = os.uname().sysname == "Linux"
 _LISTENING = b" 00000000:0000 0A ", b" 00000000000000000000000000000000:0000 0A "
-"""Of a row, whom it is connected to (nobody) and its state."""
+"""The part of a row that says whom it is connected to (nobody) and its state."""
 _ACCOUNT, _FILE = 7, 9
 _EVERY_IPV4, _EVERY_IPV6 = ("0.0.0.0", "::ffff:0.0.0.0"), ("::",)
 _OWN = ("127.0.0.1", "::ffff:127.0.0.1", "::1")

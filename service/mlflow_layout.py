@@ -187,7 +187,7 @@ def _rank(key: str) -> tuple[int, bool, str]:
 
 
 VIEW = "barlow"
-"""By this key MLflow's pages know the view that is saved with each experiment."""
+"""The key by which MLflow's pages know the view that is saved with each experiment."""
 
 
 def saved_view() -> str:

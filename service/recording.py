@@ -19,10 +19,10 @@ JOB_TAG = "barlow.job_id"
 EXPERIMENT_TAG = "barlow.experiment_id"
 """The tag that says of which of our experiments an MLflow experiment is."""
 REBUILD = "rebuild"
-"""In the position of an MLflow watermark: what MLflow has of the job is to be deleted first. Names the request."""
+"""The key in a watermark's position that says: what MLflow has of the job is to be deleted first. Names the request."""
 
 RUN_ID = "run_id"
-"""In the position of an MLflow watermark: the run that it speaks of."""
+"""The key in a watermark's position for the run that it speaks of."""
 HOME = "experiment"
 """And the id of the MLflow experiment that this run is in; versions of before did not say."""
 

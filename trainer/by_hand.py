@@ -20,7 +20,7 @@ from barlow_lab.specs.image_size import names_no_size, with_size
 from trainer.failures import BadSpec
 
 UNLABELLED = "images:"
-"""Before a folder of `--data`: it holds images without labels."""
+"""What stands before a folder of `--data` that holds images without labels."""
 
 
 def hold(run_folder: Path) -> None:

@@ -61,7 +61,7 @@ class DataSetEntry(BaseModel):
     checked: bool = True
     fault: str | None = None
     format: str | None = None
-    """Of its entry in datasets.yaml; None: it is built in, or the node is of an earlier version."""
+    """The format of its entry in datasets.yaml; None: it is built in, or the node is of an earlier version."""
     notes: list[str] = []
     """What a user should know of it though it can be used: images that are not used, folders that are passed over."""
     source: str | None = None

@@ -29,7 +29,7 @@ _LABEL_KEY: TypeAdapter[str] = TypeAdapter(LabelKey)
 _LABEL: TypeAdapter[str] = TypeAdapter(Label)
 _SOURCE: Path = ("backbone_from", "job")
 _MOST_AXES = 40
-"""Of one job: what counts combinations stays quick."""
+"""Most axes of one job, so that counting combinations stays quick."""
 _MOST_AWAITED = 100
 """Names that a spec's run.after may hold."""
 
@@ -52,7 +52,7 @@ class Variant:
     job: str
     value: Any
     faults: list[Fault]
-    """Of its name, and of what cannot be set; by pointers into the body."""
+    """Faults of its name, and of what cannot be set, by pointers into the body."""
     settings: tuple[Setting, ...] = ()
     awaited: tuple[int, ...] = ()
     """For each name in run.after its index in the body's."""
@@ -170,7 +170,7 @@ class _Expander:
                     self.out.variants[called] = self._variant(name, called, point)
 
     def _own(self, name: str, job: Any) -> list[Axis]:
-        """Of the job itself and of the experiment, as far as they are this job's."""
+        """The job's own axes, and those of the experiment that are this job's."""
         common = self.common if name in self.varied_by_all else []
         if not isinstance(job, dict):
             return common

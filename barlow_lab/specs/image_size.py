@@ -16,7 +16,7 @@ from barlow_lab.specs.kinds.evaluation import EvaluationImages
 SMALLEST = 8
 """Pixels of the smallest side that a spec may ask for."""
 USUAL: int = EvaluationImages.model_fields["size"].default
-"""Where nothing else is known, and the most that the sides of a data set's images ask for by themselves."""
+"""The size where nothing else is known, and the most that the sides of a data set's images ask for by themselves."""
 
 S = TypeVar("S")
 

@@ -14,7 +14,7 @@ class KnownDataSet:
     come_from: str
     """Where one gets it, and whether a licence stands in between."""
     label_lists: Mapping[float, tuple[str, int]] = field(default_factory=dict)
-    """By the percentage the file name of the list of labelled images that published numbers use, and its length."""
+    """File name and length of the list of labelled images that published numbers use, by the percentage."""
 
 
 _VOC = "public at host.robots.ox.ac.uk/pascal/VOC; the images are from Flickr"
@@ -46,7 +46,7 @@ KNOWN = {
         80, "public at cocodataset.org; the annotations are CC BY 4.0, the images are Flickr's and under its terms"
     ),
 }
-"""By name; a host's datasets.yaml may say another number of classes for its own copy."""
+"""Data sets by name; a host's datasets.yaml may say another number of classes for its own copy."""
 
 
 def where_from(name: str) -> str:

@@ -166,7 +166,7 @@ def _at_both(found: list[Fault], value: Mapping[Any, Any]) -> list[Fault]:
 
 
 def _of_another(spec: type[BaseModel], path: list[int | str]) -> str:
-    """Of which other member of a union the field at `path` is a parameter, in words."""
+    """The other member of a union that has the field at `path` as a parameter, in words."""
     if len(path) != 2 or not _tags(spec, str(path[0])):
         return ""
     models = _models_in(spec.model_fields[str(path[0])].annotation)

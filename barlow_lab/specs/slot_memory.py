@@ -38,7 +38,7 @@ class OnTop:
 
     @property
     def total(self) -> int:
-        """Of all, as far as they are known."""
+        """The parameters of all parts, as far as they are known."""
         return self.projector + (self.head or 0) + self.objective
 
 
@@ -51,7 +51,7 @@ class SlotMemory:
     optimizer: int
     activations: int
     features: int = 0
-    """Of the training images, where they are computed once and kept."""
+    """Features of the training images, where they are computed once and kept."""
     objective: int = 0
 
     @property

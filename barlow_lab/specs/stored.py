@@ -53,7 +53,7 @@ class _Field:
         return tuple(stored) if self.is_tuple and isinstance(stored, list) else stored
 
     def _own(self, stored: Mapping[str, Any]) -> type[BaseModel] | None:
-        """Of an objective that others have installed, or had."""
+        """The model of an objective that others have installed, or had."""
         if "name" not in stored or not issubclass(self.models[0], ObjectiveBase):
             return None
         try:

@@ -35,7 +35,7 @@ class Varied:
     place: Path
 
     def place_of(self, index: int) -> Path:
-        """Of one value; a mere number of seeds is the place of all of them."""
+        """The place of one value; a mere number of seeds is the place of all of them."""
         return self.place if isinstance(self.values, range) else (*self.place, str(index))
 
 
@@ -159,7 +159,7 @@ def _seeds(value: Any, most: int) -> tuple[list[Varied], list[Fault]]:
 
 
 def _lists(field: str, value: Any) -> tuple[list[Varied], list[Fault]]:
-    """Of a grid or a zip."""
+    """The lists of a grid or a zip."""
     if not isinstance(value, dict) or not value:
         said = "fields with their values are expected here, such as {optimizer.learning_rate: [0.1, 0.3]}"
         return [], [Fault(f"/{field}", said)]

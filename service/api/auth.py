@@ -48,7 +48,7 @@ class Caller:
     """Who asks. Holds nothing secret."""
 
     name: str
-    """Of the token: the actor of events."""
+    """The token's name: the actor of events."""
     user: str
     """Whose token it is: the owner of jobs and of idempotency keys, whichever token was used."""
     role: Role
@@ -165,7 +165,7 @@ class Guard:
         return Caller(token.name, token.user_name, Role(token.role), token.expires_at)
 
     def lapsed(self, sessions: sessionmaker[Session], names: Collection[str]) -> dict[str, str]:
-        """Of tokens that counted when a request came, those that count no more, and why. One question for all."""
+        """The tokens that counted when a request came and count no more, and why. One question for all."""
         made = set(names) - {ANONYMOUS, BOOTSTRAP}
         if not made:
             return {}
@@ -176,7 +176,7 @@ class Guard:
 
 
 _HAS_EXPIRED = func.coalesce(Token.expires_at <= func.now(), False)
-"""By the clock of the run database, which made it."""
+"""Whether a token has expired, by the clock of the run database, which made it."""
 
 
 def _refusal(token: Token, has_expired: bool) -> RefusedToken | None:

@@ -34,7 +34,7 @@ def guard(app: ASGIApp, settings: Settings) -> ASGIApp:
 
 
 def names(settings: Settings) -> TrustedNames:
-    """To which names the API answers, and which pages may have it change something."""
+    """The names that the API answers to, and which pages may have it change something."""
     return TrustedNames.of(
         "BARLOW_ALLOWED_HOSTS",
         "BARLOW_PUBLIC_URL",

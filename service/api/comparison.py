@@ -28,7 +28,7 @@ from service.evaluations import backbone_of, data_of, measure_of, source_of
 from service.ledger.states import JobState
 
 SHOWN_DIGITS = 12
-"""Of a fingerprint."""
+"""Characters of a fingerprint that are shown."""
 _SOURCES = ("job", "file", "torchvision", "random", "pixels")
 _KINDS = list(KINDS)
 
@@ -130,7 +130,7 @@ def _evaluated(job: Job, backbone: str) -> Evaluated:
 
 
 def _place(job: Job) -> tuple[int, float]:
-    """Of a row: by kind, and of a part of the labels the smaller first."""
+    """The place of a row: by kind, and a smaller part of the labels first."""
     return _KINDS.index(job.kind), _opened(job).labels_percent
 
 

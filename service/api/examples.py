@@ -10,7 +10,7 @@ from barlow_lab.specs.kinds import KINDS, MAKERS
 
 
 def _jobs() -> dict[str, dict[str, Any]]:
-    """By kind: of those that learn from the same, what trains a network first."""
+    """Examples by kind: among those that learn from the same, what trains a network first."""
     shown = {kind: model.example for kind, model in KINDS.items()}
     learned_from = [KINDS[kind].learns_from[:1] for kind in kinds_in_order()]
 

@@ -32,7 +32,7 @@ class Fleet:
     nodes: list[NodeSize]
     data_sets: dict[str, DataSetEntry]
     reported: dict[str, dict[str, DataSetEntry]]
-    """By data set what each node says of it, the oldest registration first."""
+    """What each node says of a data set, by its name, the oldest registration first."""
 
     def images(self, spec: Spec) -> int | None:
         """Images of the split that a spec trains on, None while nobody has counted them."""

@@ -90,7 +90,7 @@ class EventRecord:
         self._job_id = job_id
 
     def newest(self, look: JobStatus) -> Position:
-        """Before the last BATCH of them."""
+        """The place before the last BATCH of them."""
         return max(0, look.events - BATCH)
 
     def read(self, start: Position, until: Position | None, ended: bool) -> Piece | None:

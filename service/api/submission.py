@@ -131,7 +131,7 @@ def plan_job(session: Session, settings: Settings, body: JobBody, experiment_nam
 
 
 def _sized(spec: Spec, references: References, fleet: Fleet) -> Spec:
-    """With the image size written out that an evaluation leaves to its source job or its data set."""
+    """The spec with the image size written out that an evaluation leaves to its source job or its data set."""
     entry, made = fleet.data_sets.get(spec.data.name), references.made
     return with_size(
         spec,

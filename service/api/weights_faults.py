@@ -47,7 +47,8 @@ class FleetWeights:
 
     @cached_property
     def _said(self) -> list[BackboneFiles]:
-        """By each node; one that has said nothing may have any. A worker of before that has left counts for nothing."""
+        """What each node has said; one that has said nothing may have any. A former worker that has left counts for
+        nothing."""
         rows = self._session.execute(select(Node.instance, Node.backbones)).all()
         return [
             BackboneFiles(complete=False) if said is None else BackboneFiles.model_validate(said)

@@ -19,7 +19,7 @@ _FILE = "endpoints.json"
 _STATE = "local.json"
 _HERE = "127.0.0.1"
 MAX_BYTES = 1 << 16
-"""Of a file of the folder, which may be anybody's."""
+"""Most bytes read of a file of the folder, which may be anybody's."""
 
 
 @dataclass(frozen=True, slots=True)

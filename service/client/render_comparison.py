@@ -145,7 +145,8 @@ def _lined_up(
 
 
 def _width(names: Sequence[str], cells: Sequence[Cell | None], room: int) -> int:
-    """Of a column: its cells on one line, its title over as many as it takes, with a long word folded for `room`."""
+    """The width of a column: its cells on one line, its title on as many as it takes, with a long word folded for
+    `room`."""
     words = [min(len(word), room) for name in names for word in name.split()]
     return max(words + [len(_cell(cell)) for cell in cells])
 

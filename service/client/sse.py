@@ -17,7 +17,7 @@ class Message:
 
 
 _END = re.compile(r"\r\n|\n|\r(?!\Z)")
-"""Of a line; a carriage return at the end of what has come may be half of one."""
+"""The end of a line; a carriage return at the end of what has come may be half of one."""
 
 
 def lines(pieces: Iterable[str]) -> Iterator[str]:

@@ -19,7 +19,7 @@ VARIABLE = "BARLOW_TOKEN"
 """A token in the environment wins over a stored one."""
 _FOLDER = "XDG_CONFIG_HOME"
 MAX_BYTES = 1 << 20
-"""Of the file of tokens, each of which has some hundred."""
+"""Most bytes of the file of tokens, each of which has some hundred."""
 
 
 def token_for(url: str, *, named: bool = True, ours: bool = True) -> str | None:

@@ -131,7 +131,7 @@ class Room:
         return indices
 
     def bind(self, candidate: Candidate) -> None:
-        """From now on its claim, if it has one, keeps the node's slots from everybody else."""
+        """Have its claim, if it has one, keep the node's slots from everybody else from now on."""
         own = self._claim_of(candidate)
         if own is not None and not own[1].binding:
             own[1].binding = True

@@ -63,7 +63,7 @@ def page(status: int, title: str, *paragraphs: str, form: str = "") -> Answer:
 
 
 def see_other(target: str, *headers: tuple[bytes, bytes]) -> Answer:
-    """On to an address of this server."""
+    """Send a browser on to an address of this server."""
     return Answer(303, b"", [(b"location", target.encode()), *headers])
 
 

@@ -18,7 +18,7 @@ _KEPT_BEGIN = (
 )
 
 ARTIFACT_ROOT = "mlflow-artifacts:/"
-"""Where runs say that their files are: with this server, wherever it is reached."""
+"""The place that runs give for their files: this server, wherever it is reached."""
 
 _FIXED = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 AT_ONCE = 8
-"""Of one visitor; a browser sends six. MLflow works at 40."""
+"""Requests of one visitor; a browser sends six. MLflow works at 40."""
 
 
 class Turns:

@@ -15,7 +15,7 @@ LOOK_SECONDS = 30.0
 """For how long a connection may bring no whole head of a request, at its begin or after a request, or no byte of a body
 that is waited for, or take no byte of an answer that lies ready."""
 BODY_SECONDS = 120.0
-"""From then on a body that is waited for has to have come at SLOWEST on the average."""
+"""The time after which a body that is waited for has to have come at SLOWEST on the average."""
 SLOWEST = 500
 """Bytes a second."""
 _OPEN_FILES = 8192

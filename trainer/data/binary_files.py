@@ -20,9 +20,9 @@ from trainer.data.errors import DataError, SplitNotThere
 from trainer.data.image_files import identity
 
 MAX_NAMES_BYTES = 1 << 20
-"""Of a list of classes."""
+"""Most bytes of a list of classes."""
 BLOCK_BYTES = 1 << 22
-"""Of records that are looked at together."""
+"""Bytes of records that are looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Records:
 
 
 _looked_through: dict[tuple[int, Layout], Records] = {}
-"""Of each file that this process has looked through, by its identity: a run opens some of them twice."""
+"""What was found in each file that this process has looked through, by its identity: a run opens some of them twice."""
 
 
 class BinaryImages:
@@ -74,7 +74,7 @@ class BinaryImages:
         self.files = [(file.name, count) for file, count in zip(files, self._counts, strict=True)]
         """Names, and numbers of records."""
         self.fingerprint = hashlib.sha256(repr((classes, layout, self.files)).encode()).hexdigest()
-        """Of names and sizes of the files, not of their content."""
+        """A digest of names and sizes of the files, not of their content."""
 
     def __len__(self) -> int:
         return int(self._firsts[-1])

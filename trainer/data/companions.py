@@ -29,7 +29,7 @@ FEWEST = 2
 """Masks by one kind of name: a single one may be anything."""
 
 _Part = tuple[int, int, int, bytes]
-"""Of a name: place of the image, start, end, and the folder that it alone of two images is in."""
+"""A part of a name: place of the image, start, end, and the folder that it alone of two images is in."""
 _Parts = tuple[dict[bytes, list[_Part]], bytes, bool]
 """Parts by their bytes, the folder that an image beside them alone is in, whether less than its whole name counts."""
 _NUMBER = re.compile(rb"[0-9]+")
@@ -90,7 +90,7 @@ class _Wanted:
 
 
 def _in_common(of_folder: Sequence[_Parts], stem: bytes) -> Iterator[tuple[_Part, tuple[int, int], bytes]]:
-    """Of the parts those that a name has, where it has them, and the folder that its image alone is in."""
+    """The parts that a name has, where it has them, and the folder that its image alone is in."""
     whole = (0, len(stem))
     cuts = image_cores(stem) if any(is_cut for _, _, is_cut in of_folder) else [whole]
     for parts, part, is_cut in of_folder:
@@ -150,7 +150,7 @@ class Companions:
         )
 
     def _related(self, drawn: Sequence[int], suspects: set[int], *, labelled: bool) -> dict[int, list[_Relation]]:
-        """Of each of the drawn images the others that it is likely to be a mask of by its name."""
+        """The images that each of the drawn ones is likely to be a mask of by its name."""
         wanted = _Wanted(labelled=labelled)
         for place in drawn:
             folder, stem, _ = _parted(self._images.below(place))

@@ -27,7 +27,8 @@ MOST_READ = 512
 BEGINNING = 1 << 16
 """bytes of each."""
 SHARE = 0.01
-"""From which on images are told that have another's content and not its name: published sets have a few."""
+"""The share of images with another's content and not its name from which on they are told: published sets have a
+few."""
 
 
 def copies_of_files(
@@ -137,7 +138,7 @@ class _Ends:
         self._orders: dict[str, NDArray[np.int64]] = {}
 
     def places(self, by: str, value: int) -> NDArray[np.int64]:
-        """Of the images of this hash, by the name of its field."""
+        """The places of the images of this hash, by the name of its field."""
         values: NDArray[np.int64] = getattr(self, by)
         if by not in self._orders:
             self._orders[by] = np.argsort(values, kind="stable")
@@ -153,7 +154,7 @@ def _drawn(places: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _compare(ours: _Ends, theirs: _Ends, places: NDArray[np.int64], tick: Callable[[], None]) -> tuple[int, int]:
-    """Of the images at `places` of `theirs` how many have the content of one of `ours`, and how many they are."""
+    """How many of the images at `places` of `theirs` have the content of one of `ours`, and how many they are."""
 
     def candidates(place: int) -> Iterator[int]:
         yield from ours.places("tails", int(theirs.tails[place]))[:1]

@@ -89,7 +89,7 @@ class BoxCounts:
     """Crowds, or difficult objects."""
 
     def first(self, count: int) -> BoxCounts:
-        """Of the first images."""
+        """The counts of the first images."""
         return BoxCounts(self.objects[:count], self.without_area[:count], self.cut[:count], self.ignored[:count])
 
 

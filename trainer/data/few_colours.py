@@ -25,7 +25,7 @@ OF_IMAGE = 0.01
 SIDE = 512
 """Pixels of a row, and of a column, that are looked at, evenly spaced: of a photograph a hundredth says as much."""
 FEWEST_PIXELS = 256
-"""Of which few colours say anything."""
+"""The fewest pixels of which few colours say anything."""
 OF_COLOUR = 0.01
 """The share of a mask that one of its colours has, or is taken for an edge's,"""
 NEAR = 24
@@ -48,7 +48,7 @@ FLATTER = 0.15
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Colours:
-    """Of one image."""
+    """The colours of one image."""
 
     height: int
     width: int
@@ -85,7 +85,7 @@ class Colours:
 
 
 def colours_of(levels: NDArray[np.uint8]) -> Colours:
-    """Of an image, (H, W, 3)."""
+    """The colours of an image, (H, W, 3)."""
     height, width = levels.shape[:2]
     rows, columns = (np.linspace(0, side - 1, POINTS).round().astype(np.int64) for side in (height, width))
     points = levels[np.ix_(rows, columns)]

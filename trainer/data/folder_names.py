@@ -85,7 +85,8 @@ def _most(count: int, *, of: int) -> bool:
 
 
 def _other_numbers(splits: tuple[str, str], first: LabelledFiles, second: LabelledFiles) -> str | None:
-    """Of lists in which each class has a folder of its own, of which that of one name has not one number in both."""
+    """What to say of lists in which each class has a folder of its own, if a folder of one name has other numbers in
+    both."""
     readings: tuple[Callable[[list[str]], str], ...] = (
         "/".join,
         lambda folders: "/".join(folders[1:]),  # without that of the split

@@ -33,7 +33,7 @@ DIFFICULT = Ignored(
 
 
 def ignored_as(*, difficult: bool) -> Ignored:
-    """Of a set whose ignored objects are VOC's difficult ones, or COCO's crowds."""
+    """What the ignored objects of a set are: VOC's difficult ones, or COCO's crowds."""
     return DIFFICULT if difficult else CROWDS
 
 
@@ -46,6 +46,6 @@ def told_of(images: AnnotatedDataSet, whose: str) -> str | None:
 
 
 def told(count: int, every: int, whose: str, kind: Ignored, *, among: str = "") -> str:
-    """In words that `count` of `every` objects are ignored; `among` says which."""
+    """The words that `count` of `every` objects are ignored; `among` says which."""
     share = f"all {every:,}" if count == every else f"{count:,} of {every:,}"
     return f"{share} objects of {whose} are {kind.called}{among}, {kind.so}; {kind.remedy}"

@@ -63,7 +63,7 @@ class FileImages(ABC):
 
     @abstractmethod
     def _path(self, index: int) -> bytes:
-        """Of an image, below `_folder`."""
+        """The path of an image below `_folder`."""
 
     @property
     def folder(self) -> bytes:
@@ -92,7 +92,7 @@ class FileImages(ABC):
         return os.path.join(self._folder, self._path(index))
 
     def read_as(self, reading: Reading) -> None:
-        """From now on, and once: what is not the default is another data set, of other pixels."""
+        """Read the images so from now on; called once. What is not the default is another data set, of other pixels."""
         self._reading = reading
         if reading.value_range != "dtype":
             said = f"{self.fingerprint} value_range {reading.value_range} 2"

@@ -59,12 +59,12 @@ def told_of_order(images: BinaryImages, tick: Callable[[], None]) -> list[str]:
 
 
 def _roughness(image: NDArray[np.float64]) -> float:
-    """By how much neighbours of an image, (H, W, 3), differ on average."""
+    """How much neighbours of an image, (H, W, 3), differ on average."""
     return float(np.abs(np.diff(image, axis=0)).mean() + np.abs(np.diff(image, axis=1)).mean()) / 2
 
 
 def _brighter(grey: NDArray[np.float64]) -> tuple[float, float]:
-    """By how much the upper half of an image, (H, W), is brighter than the lower, and the left than the right."""
+    """How much the upper half of an image, (H, W), is brighter than the lower, and the left than the right."""
     upper, lower = np.array_split(grey, 2)
     left, right = np.array_split(grey, 2, axis=1)
     return float(upper.mean() - lower.mean()), float(left.mean() - right.mean())

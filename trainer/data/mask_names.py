@@ -73,7 +73,7 @@ class Folders:
         return self._places[folder]
 
     def of_mask(self, path: bytes) -> Iterator[int]:
-        """Of a mask: none of its whole name in its own folder, which it has itself."""
+        """The hashes of a mask: none of its whole name in its own folder, which it has itself."""
         folder, name = os.path.split(path)
         stem = os.path.splitext(name)[0]
         parts = folder.split(b"/")
@@ -85,7 +85,7 @@ class Folders:
                 yield hash((b"/".join(parts[:place]), b"/".join(parts[place + 1 :]), one))
 
     def of_image(self, path: bytes) -> Iterator[int]:
-        """Of an image."""
+        """The hashes of an image."""
         folder, name = os.path.split(path)
         stem = os.path.splitext(name)[0]
         for one in (stem, *_bare(_IMAGE_NAME, stem)):

@@ -86,7 +86,7 @@ def again(images: Images, identities: NDArray[np.int64]) -> str | None:
 
 
 def _hashes(images: FileImages, count: int, tick: Callable[[], None]) -> NDArray[np.int64]:
-    """Of the paths of the first files: a million paths as objects would take 150 MB."""
+    """Hashes of the paths of the first files: a million paths as objects would take 150 MB."""
     hashes = np.empty(count, dtype=np.int64)
     real: dict[bytes, bytes] = {}
     for index in range(count):

@@ -111,7 +111,7 @@ def _by_name(images: FileImages, known: set[int], tick: Callable[[], None]) -> l
 
 
 def _stem(name: bytes) -> bytes:
-    """Of a file's name without its ending, and without what only tells it from all others."""
+    """A file's name without its ending, and without what only tells it from all others."""
     stem = os.path.splitext(name)[0]
     return _UNIQUE.sub(b"", stem) if stem.count(b"-") >= 4 else stem
 

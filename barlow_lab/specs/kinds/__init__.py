@@ -13,7 +13,7 @@ from barlow_lab.specs.kinds.svm import SvmSpec
 
 Spec = PretrainSpec | LinearSpec | KnnSpec | SemiSupervisedSpec | SvmSpec | DetectionSpec
 KINDS: dict[str, type[Spec]] = {model.model_fields["kind"].default: model for model in get_args(Spec)}
-"""By name."""
+"""The specs of kinds, by name."""
 MAKERS = tuple(kind for kind, model in KINDS.items() if model.makes_backbone)
 """Kinds that publish a backbone for others."""
 TAKERS = tuple(kind for kind, model in KINDS.items() if model.takes_backbone)

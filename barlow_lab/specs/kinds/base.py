@@ -129,11 +129,11 @@ class KindSpec(JobSpec, ABC):
 
     @property
     def products(self) -> Precision:
-        """Of the products of networks. Frozen features, and what is made of them, are always exact."""
+        """The precision of networks' products. Frozen features, and what is made of them, are always exact."""
         return "fp32"
 
     def as_written_out(self) -> KindSpec:
-        """With what is only another way to write the same science as if it was left out; for the digest."""
+        """The spec without what is only another way to write the same science; for the digest."""
         return self
 
     @abstractmethod

@@ -91,7 +91,7 @@ class BackboneJudged(KindSpec):
 
     @property
     def protocol_version(self) -> int:
-        """Of this version; it rises when the same fields come to give another result."""
+        """The version of the protocol here; it rises when the same fields come to give another result."""
         return 1
 
     def refused_version(self, begun: int) -> str | None:
@@ -178,7 +178,7 @@ class EvaluationSpec(BackboneJudged):
         return OnTop()
 
     def frozen_memory(self, sizes: BackboneSizes, classes: int | None, *, features: int) -> SlotMemory:
-        """With a frozen backbone, whatever is put on it trained, and so many bytes of features kept."""
+        """The memory of training what is put on a frozen backbone, with so many bytes of features kept."""
         on_top, parameter = self.put_on_top(sizes.features, classes).total, parameter_bytes(self.products)
         view = sizes.view_bytes(self.images.size**2) * activation_bytes(self.products) / 4
         return SlotMemory(

@@ -294,7 +294,7 @@ class PretrainSpec(KindSpec):
         return self.data.format == "images"
 
     def faults_of_annotations(self, entry: DataSetEntry) -> list[Fault]:
-        """Of the probes."""
+        """What the probes ask for and the data set does not have."""
         probes, name = self.run.record.probes, self.data.name
         if probes is None:
             return []

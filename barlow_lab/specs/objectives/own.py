@@ -116,7 +116,8 @@ def faults_beside(
 
 @cache
 def _beside(other: type[ObjectiveBase], model: type[ObjectiveBase]) -> TypeAdapter[Any]:
-    """Of a union, so that faults stand where those of the house's do: below the name."""
+    """A reader of a union with `model`, so that faults stand where those of the house's objectives do: below the
+    name."""
     union: Any = Annotated[Union[other, model], Field(discriminator="name")]  # noqa: UP007 (types of run time)
     return TypeAdapter(union)
 

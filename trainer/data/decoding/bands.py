@@ -114,7 +114,7 @@ def said_of_pixels(image: TiffImageFile, error: Exception) -> str:
 
 
 def _kind_of_tiff(directory: ImageFileDirectory_v2) -> str:
-    """In words; raises anything where the tags are damaged."""
+    """What a TIFF's bands are, in words; raises anything where the tags are damaged."""
     samples = int(directory.get(_SAMPLES, 1))
     bits = "/".join(str(each) for each in sorted(set(directory.get(_BITS, (1,)))))
     kind = f"compression {directory.get(_COMPRESSION, 1)}, photometric {directory.get(_PHOTOMETRIC)}"

@@ -79,7 +79,7 @@ search through all of them misses formats that another thread is just loading.""
 Image.MAX_IMAGE_PIXELS = None
 
 LONGEST_SECONDS = 300.0
-"""Of a processor, for one image. It decides no image: who asks (trainer.data.loading.pool) ends the attempt."""
+"""Seconds of a processor for one image. They decide no image: who asks (trainer.data.loading.pool) ends the attempt."""
 
 _one_large = threading.Lock()
 
@@ -94,7 +94,7 @@ class _AtWork:
 
 
 _at_work: dict[int, _AtWork] = {}
-"""By thread."""
+"""What is being decoded, by thread."""
 
 STRIP_OFFSETS, TILE_OFFSETS = 273, 324
 """Tags of TIFF: each strip or tile is a JPEG of its own."""

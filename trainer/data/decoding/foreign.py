@@ -33,7 +33,7 @@ def said_of_foreign(encoded: bytes) -> str | None:
 
 
 def _of_brands(encoded: bytes) -> str:
-    """Of a file of ISO's base media format, by its brands, the major one first."""
+    """What a file of ISO's base media format is, by its brands, the major one first."""
     end = min(int.from_bytes(encoded[:4]), 256)
     brands = [encoded[8:12], *(encoded[at : at + 4] for at in range(16, end, 4))]
     for brand in brands:

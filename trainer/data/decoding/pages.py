@@ -31,7 +31,7 @@ _MOST_AXES = 16
 _PIXELS_OF_OME = re.compile(r"<(?:\w+:)?Pixels\b([^<>]*)>")
 _SIZES_OF_OME = re.compile(r"\bSize([ZCT])\s*=\s*[\"']([0-9]{1,9})[\"']")
 _IN_OTHER_FILES = re.compile(r"<(?:\w+:)?BinaryOnly\b|<(?:\w+:)?UUID\s+FileName\s*=")
-"""By OME-XML planes are, or may be."""
+"""A sign in OME-XML that planes are in other files, or may be."""
 
 
 _BETWEEN = rb"(?:\s|#[^\n]*\n)+"
@@ -142,7 +142,7 @@ def _planes_of_tifffile(description: str, pixels: int, samples: int) -> int:
 
 
 def _planes_of_ome(description: str, pixels: int, samples: int) -> int:
-    """By OME-XML: a channel of colours counts as three there."""
+    """The number of planes by OME-XML, where a channel of colours counts as three."""
     planes = 0
     for attributes in _PIXELS_OF_OME.findall(description):
         sizes = {axis: int(number) for axis, number in _SIZES_OF_OME.findall(attributes)}

@@ -27,7 +27,7 @@ thousand of it, while they and the others, LEAST_OTHERS at least, hold one in a 
 data, which takes up the range where that is scaled, as of more than 8 bits, or of any by `percentile`. Edges of what is
 cut out, of letters and of digits lie between, as do the flanks of stars and of what is overexposed."""
 LEAST_OTHERS = 8
-"""With fewer it is a mask or a drawing."""
+"""The least number of other levels: with fewer it is a mask or a drawing."""
 FEW_LEVELS = 64
 SEE = "docs/data-sets.md, When images are black"
 SEE_TURNED = "docs/data-sets.md, What a set is for"
@@ -44,7 +44,7 @@ class Losses:
     dropped: str | None = None
     """What it has beside grey, or red, green and blue."""
     orientation: int = 1
-    """Of Exif: by it the image was turned upright."""
+    """Exif's orientation, by which the image was turned upright."""
     pages: Pages = field(default_factory=Pages)
     """The first of them is read."""
     animation: bool = False

@@ -24,7 +24,7 @@ NOT_BLACK = 0.99
 """The part of a row of pixels that is not black where the zeros below it are none of the picture's."""
 
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
-"""Of a JPEG, after the beginning of a scan: no stuffed byte and no restart."""
+"""A marker of a JPEG after the beginning of a scan: no stuffed byte and no restart."""
 _STORED = (b"BM", b"II*\0", b"MM\0*", b"P4", b"P5", b"P6")
 
 

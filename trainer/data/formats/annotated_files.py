@@ -52,7 +52,7 @@ class Objects:
     classes: array[int] = field(default_factory=lambda: array("q"))
     ignored: array[int] = field(default_factory=lambda: array("b"))
     ends: array[int] = field(default_factory=lambda: array("q"))
-    """Of each image the number of objects up to its last."""
+    """The number of objects up to the last one of each image."""
 
     def add(self, box: tuple[float, float, float, float], label: int, *, ignored: bool) -> None:
         """One more object of the image at hand."""
@@ -104,14 +104,14 @@ class AnnotatedFiles(FileImages):
         assert len(self._ends) == len(names), (len(self._ends), len(names))
         self._masks = masks
         self._places: NDArray[np.int64] | None = None
-        """Of each object its place among the masks, where these were asked for."""
+        """The place of each object among the masks, where these were asked for."""
         self.classes = classes
         self.has_masks = masks is not None
         self.ignored_are_difficult = ignored_are_difficult
         files = named_files(whose, self._folder, names, tick)
         self._names, self.identities, self.file_sizes = files.names, files.identities, files.sizes
         self.fingerprint = hashlib.sha256(repr((classes, files.digest.hex(), annotations)).encode()).hexdigest()
-        """Of the annotations' content, of names and sizes of the images, and of the classes."""
+        """A digest of the annotations' content, of names and sizes of the images, and of the classes."""
 
     def __len__(self) -> int:
         return len(self._names)
@@ -137,7 +137,7 @@ class AnnotatedFiles(FileImages):
         return image
 
     def tell_of_turns(self) -> None:
-        """From now on it is told of images that Exif turns, where their boxes may be of the pixels as stored."""
+        """Tell from now on of images that Exif turns, where their boxes may be of the pixels as stored."""
         self._reading.of_boxes = True
 
     def size(self, index: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from trainer.data.formats.image_tree import ending_of
 from trainer.data.formats.passed_over import Named, counted, shown_ending
 
 _BEGINNING = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|II\*\0|MM\0\*|RIFF....WEBP|BM....\0\0\0\0|P[1-6]\s", re.DOTALL)
-"""Of image files that are read, by their content."""
+"""How image files that are read begin."""
 
 MOST_OPENED = 1000
 """Files into which a look is taken in all,"""

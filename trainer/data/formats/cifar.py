@@ -28,9 +28,9 @@ FILES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "cifar10": {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)},
     "cifar100": {"train": ("train.bin",), "test": ("test.bin",)},
 }
-"""Of each split."""
+"""The files of each split."""
 MAX_BYTES = 1 << 28
-"""Of one file: the largest published one has 154 MB."""
+"""Most bytes of one file: the largest published one has 154 MB."""
 
 
 def open_cifar(

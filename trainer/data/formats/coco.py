@@ -43,7 +43,8 @@ LEAST_OUTLINE = 64
 MAX_OUTLINE_OF_IMAGE = 1 << 26
 """The same of all objects of an image: about ten seconds."""
 MAX_PIXELS_OF_MASKS = 3 << 29
-"""Of all objects of an image, a byte each: 1.6 GB. 3,000 cells in a micrograph of 704 x 520 have 1.1 billion."""
+"""Most pixels of all masks of an image, a byte each: 1.6 GB. 3,000 cells in a micrograph of 704 x 520 have 1.1
+billion."""
 MERGED_AT_ONCE = 16
 """pycocotools merges one polygon after the other into what there is, in the square of their number."""
 
@@ -314,7 +315,7 @@ def _around(points: list[float]) -> float:
 
 
 def _corners(points: list[float]) -> NDArray[np.float64]:
-    """Of a polygon [x, y, x, y, ...], (k, 2)."""
+    """The corners of a polygon [x, y, x, y, ...], (k, 2)."""
     return np.array(points, dtype=np.float64).reshape(-1, 2)
 
 

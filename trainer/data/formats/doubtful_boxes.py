@@ -108,7 +108,7 @@ class Given:
     others: Mapping[str, Form]
     """and in which others they may have been written."""
     extents: Boxes | None = None
-    """Of the masks; NaN where an object has none that was looked at."""
+    """Extents of the masks; NaN where an object has none that was looked at."""
     of_lengths: NDArray[np.bool_] | None = None
     """Which of these are of run lengths in a list."""
     rectangles: NDArray[np.bool_] | None = None

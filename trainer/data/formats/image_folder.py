@@ -50,7 +50,7 @@ class ClassImages:
 
     @classmethod
     def of(cls, images: list[tuple[bytes, int, int]]) -> ClassImages:
-        """Of (name, size in bytes, identity of the file) each, in any order."""
+        """The images of (name, size in bytes, identity of the file) each, in any order."""
         images.sort()
         digest = hashlib.sha256(b"".join(b"%b\0%d\0" % image[:2] for image in images)).digest()
         lengths = np.array([len(name) for name, _, _ in images], dtype=np.int64)
@@ -91,7 +91,8 @@ class ImageFolder(FileImages):
         for name, images in found.items():
             digest.update(b"%b\0%b" % (name, images.digest))
         self.fingerprint = digest.hexdigest()
-        """Of classes, names and sizes. Not of the content: reading all of ImageNet takes longer than many a run."""
+        """A digest of classes, names and sizes. Not of the content: reading all of ImageNet takes longer than many a
+        run."""
 
     def __len__(self) -> int:
         return len(self._labels)

@@ -101,7 +101,7 @@ class Categories:
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """Of the names, in their order."""
+        """The ids of the names, in their order."""
         return np.array(sorted(self._by_id), dtype=np.int64)
 
     def labels_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:

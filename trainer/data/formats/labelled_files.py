@@ -50,7 +50,7 @@ class LabelledFiles(FileImages):
         digest.update(files.digest)
         digest.update(labels.astype("<i8").data)
         self.fingerprint = digest.hexdigest()
-        """Of classes, labels, names and sizes in the order given."""
+        """A digest of classes, labels, names and sizes in the order given."""
 
     def __len__(self) -> int:
         return len(self._names)

@@ -70,7 +70,7 @@ class PassedOver:
     """Counts of what a walk has left. Names are paths below the folder that was walked."""
 
     system: Counter[str] = field(default_factory=Counter)
-    """By the name of trainer.data.formats.system_names."""
+    """Their numbers, by the names of trainer.data.formats.system_names."""
     others: Counter[str] = field(default_factory=Counter)
     """Files that are no images, by their endings."""
     loose: Named = field(default_factory=Named)

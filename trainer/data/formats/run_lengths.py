@@ -7,7 +7,7 @@ from typing import Any
 from trainer.data.formats.json_annotations import whole
 
 MAX_BITS = 60
-"""Of a number in compressed run lengths."""
+"""Most bits of a number in compressed run lengths."""
 
 
 def whole_numbers(values: Any) -> list[int] | None:

@@ -28,10 +28,10 @@ FILES = {
     "test": ("test_X.bin", "test_y.bin"),
     "unlabeled": ("unlabeled_X.bin",),
 }
-"""Of each split."""
+"""The files of each split."""
 ARCHIVE = "stl10_binary.tar.gz"
 MAX_LABELS = 1 << 20
-"""Of a file with a byte for each image: the largest published one has 8,000."""
+"""Most labels of a file with a byte for each image: the largest published one has 8,000."""
 
 
 def open_stl10(

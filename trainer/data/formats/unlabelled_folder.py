@@ -38,7 +38,7 @@ class UnlabelledFolder(FileImages):
             self._names.append(name)
             digest.update(b"%b\0%d\0" % (name, size))
         self.fingerprint = digest.hexdigest()
-        """Of names and sizes, not of the content; of drawn ones another."""
+        """A digest of names and sizes, not of the content; drawn images have another."""
         self._order = np.arange(len(images))
 
     def __len__(self) -> int:

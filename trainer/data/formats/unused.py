@@ -31,7 +31,7 @@ MOST = 5_000_000
 """Files and folders that are looked at: a root may be a whole disk."""
 
 MOST_SECONDS = 60.0
-"""Of looking at them: one rank looks while the others wait for it, and a disk may be slow."""
+"""The longest look at them: one rank looks while the others wait for it, and a disk may be slow."""
 
 NAMED = 4
 
@@ -73,12 +73,12 @@ class _Walk:
         """Folders of which all, or all but what lies in them loose, is a split's, by their real paths; whether that
         has been told by what opened it."""
         self._hashes = array("q")
-        """Of the paths of files that splits name: a million paths as objects would take 150 MB."""
+        """Hashes of the paths of files that splits name: a million paths as objects would take 150 MB."""
         self._real: dict[bytes, bytes] = {}
         self._ways: set[bytes] = set()
         """Folders in which a split has files, and those above them, by their real paths."""
         self._identities: NDArray[np.int64] | None = None
-        """Of the files of splits, once they are asked for."""
+        """The identities of the files of splits, once they are asked for."""
         self._unused = Named()
         self._records = Named()
         """Files beside those of a data set of binary files that are called as these are."""

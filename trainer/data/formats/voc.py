@@ -38,7 +38,7 @@ CLASSES = (
 _OF_ONE_CLASS = re.compile(r"\s(-1|0|1)$")
 """A line that says whether an image has objects of the class, by name; other names with blanks are names."""
 MAX_ANNOTATION_BYTES = 1 << 24
-"""Of one image: VOC's have some kilobytes."""
+"""Most bytes of the annotation of one image: VOC's have some kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)

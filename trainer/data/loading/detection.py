@@ -35,7 +35,7 @@ class DetectionImage:
     size: tuple[int, int]
     """(height, width) of the image in the data set."""
     annotation: Annotation
-    """In the pixels of the data set, flipped where the image is; its masks are in `masks`,"""
+    """The annotation in pixels of the data set, flipped where the image is; its masks are in `masks`,"""
     masks: PackedMasks | None
     """where the data set was asked for them."""
 

@@ -48,6 +48,6 @@ def _packed(mask: NDArray[np.bool_]) -> _Part:
 
 
 def _covered(mask: NDArray[np.bool_], across: int) -> slice:
-    """From the first to the last row or column that has any, looked at `across` the other axis."""
+    """The first to the last row or column that has any, looked at `across` the other axis."""
     there = np.flatnonzero(mask.any(axis=across))
     return slice(int(there[0]), int(there[-1]) + 1) if len(there) else slice(0, 0)
