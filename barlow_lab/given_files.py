@@ -66,7 +66,7 @@ def open_descriptor(path: str | bytes | Path, *, within: Path | None = None, lin
         path = inside(Path(os.fsdecode(path)), within)
     name = os.fsdecode(path)
     try:
-        # Without O_NONBLOCK a pipe would be waited for, and the check come too late.
+        # O_NONBLOCK keeps a pipe from being waited for, before the check is reached.
         follow = 0 if link else os.O_NOFOLLOW
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | follow)
     except OSError as error:

@@ -213,7 +213,7 @@ def _accepted_by(server: tuple[str, int], client: tuple[str, int]) -> int | None
         for line in rows:
             if any(both in line for both in ends):
                 row = line.split()
-                # Before it is accepted it belongs to no file, and the account there means nothing.
+                # It belongs to no file before it is accepted, and the account there means nothing.
                 return int(row[_ACCOUNT]) if row[_FILE] != b"0" else None
     return None
 

@@ -76,7 +76,7 @@ class TrainState:
         views = 2 if self.objective.momentum is None else 1
         synchronise_batch_norm(self.model, views=views).to(device, self._dtype).train()
         if spec.backbone.frozen:
-            # Where no parameter asks for a gradient a forward pass makes no graph, and keeps nothing for backward.
+            # A forward pass makes no graph where no parameter asks for a gradient, and keeps nothing for backward.
             self.model["backbone"].requires_grad_(False).train(not spec.backbone.keeps_statistics)
         self._memory_format = memory_format(spec.precision, device)
         for parameter in self.model.parameters():

@@ -45,7 +45,7 @@ NO_INPUTS = (
     "not answer; look at the volumes of this host"
 )
 CONCLUDE_SECONDS = 60.0
-"""For so long the end of an attempt may stand still, however short `stall_seconds`: a busy database is no stall."""
+"""How long the end of an attempt may stand still, however short `stall_seconds`: a busy database is no stall."""
 NO_END = (
     "no progress for {:g} s after the trainer had ended: the disk with the runs does not answer; look at the volumes "
     "of this host"
@@ -130,7 +130,7 @@ class AttemptRun:
 
     def _end_of_ranks(self) -> Ending:
         try:
-            # On a volume that is full or cannot be written the folder fails: that is an end, too.
+            # The folder fails on a volume that is full or cannot be written: that is an end, too.
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lease.start()
             return self._run_ranks()
@@ -216,7 +216,7 @@ class AttemptRun:
         }
 
     def _watch(self, ranks: Ranks, ladder: StopLadder, stall_seconds: float) -> None:
-        """Until every rank is gone: obey stop requests, the lease, and the clock of progress."""
+        """Obey stop requests, the lease and the clock of progress until every rank is gone."""
         detector = StallDetector(self._folder / JOURNAL, stall_seconds)
         first_death: float | None = None
         grace = self._settings.stop_grace_seconds

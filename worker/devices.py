@@ -16,7 +16,7 @@ import pynvml
 
 EMPTY_WITHIN_BYTES = 256 * 1024 * 1024
 TORCH_SECONDS = 60.0
-"""For the import of torch from a cold disk and the start of a driver without persistence."""
+"""Time for the import of torch from a cold disk and the start of a driver without persistence."""
 QUESTION = """\
 import sys, torch
 wanted = int(sys.argv[1])

@@ -17,7 +17,7 @@ from service.surroundings import PYTHON, without_this_folder
 NAMES = PYTHON | {
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "XDG_CACHE_HOME", "MPLCONFIGDIR",
     "LD_LIBRARY_PATH", "LD_PRELOAD",
-    # With PYTHON they decide which interpreter, packages and code a rank runs: they must be the worker's.
+    # These and PYTHON decide which interpreter, packages and code a rank runs: they must be the worker's.
     "VIRTUAL_ENV", "CONDA_PREFIX",
 }  # fmt: skip
 PREFIXES = (

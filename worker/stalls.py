@@ -7,7 +7,7 @@ from pathlib import Path
 from worker import clock
 
 START_SECONDS = 120.0
-"""Until its first journal line a trainer may take this long, however short `stall_seconds`: it imports torch."""
+"""The time that a trainer may take to its first journal line, however short `stall_seconds`: it imports torch."""
 LONGEST_LOOK_SECONDS = 2.0
 """More than this between two looks is not counted: this process was frozen itself, and the trainer perhaps too."""
 

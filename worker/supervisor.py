@@ -38,7 +38,7 @@ STOP_LOOK_SECONDS = 1.0
 """Between two looks at what the users of the running jobs ask for: one small read for the whole host."""
 DRAIN_LOOK_SECONDS = 0.2
 DRAIN_SPARE_SECONDS = 15.0
-"""For the end of an attempt after its ranks are gone."""
+"""Time for the end of an attempt after its ranks are gone."""
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Supervisor:
         self._completion = Completion(settings.runs_dir, backoff_seconds=settings.retry_backoff_seconds)
         self._devices: list[devices.Device] = []
         self._runs: dict[uuid.UUID, tuple[AttemptRun, threading.Thread]] = {}
-        # Of all the ways to wake a thread, the one that a signal handler may use: put() takes no lock.
+        # put() takes no lock: it is the one way to wake a thread that a signal handler may use.
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._draining = False
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
@@ -191,7 +191,7 @@ class Supervisor:
                 return
 
     def _wait(self, seconds: float) -> bool:
-        """Until somebody wakes us, at most so long; says whether somebody did. Several calls at once are one."""
+        """Wait until somebody wakes us, at most so long; say whether somebody did. Several calls at once are one."""
         woken = False
         with contextlib.suppress(queue.Empty):
             self._woken.get(timeout=seconds)

@@ -55,7 +55,7 @@ class Variant:
     """Faults of its name, and of what cannot be set, by pointers into the body."""
     settings: tuple[Setting, ...] = ()
     awaited: tuple[int, ...] = ()
-    """For each name in run.after its index in the body's."""
+    """The index in the body's run.after of each name in run.after."""
 
     def placed(self, faults: list[Fault]) -> list[Fault]:
         """Faults of the spec as faults of the body: at the value of a grid, where that is what is wrong."""

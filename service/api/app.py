@@ -96,7 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 class _Guarded(FastAPI):
-    """Behind what browsers are owed: around the answer to a bug, too, which the app's own middleware does not see."""
+    """The app behind what browsers are owed; the answer to a bug, too, which the app's own middleware does not see."""
 
     def build_middleware_stack(self) -> ASGIApp:
         return browsers.guard(super().build_middleware_stack(), self.state.settings)

@@ -155,7 +155,7 @@ class Guard:
         """
         if self._bootstrap is not None and hmac.compare_digest(digest, self._bootstrap):
             return Caller(BOOTSTRAP, BOOTSTRAP, Role.ADMIN)
-        # By an index, in time that depends on the hash. Who measures it learns about a hash, which leads to no secret.
+        # An index finds it, in time that depends on the hash: to measure it tells of a hash, which leads to no secret.
         found = session.execute(select(Token, _HAS_EXPIRED).where(Token.sha256 == digest)).one_or_none()
         if found is None:
             raise RefusedToken("unknown", _UNKNOWN)

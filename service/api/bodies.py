@@ -20,7 +20,7 @@ _DEEPEST = 32
 
 _NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
 
-# Where a value stands: the step to what holds it, and its name or number there.
+# The place of a value: the step to what holds it, and its name or number there.
 _Step: TypeAlias = "tuple[_Step | None, str | int]"
 
 

@@ -23,7 +23,7 @@ class Log:
         return sum(size for _, size in self.files)
 
     def read(self, offset: int, limit: int) -> bytes:
-        """At most `limit` bytes from byte `offset`."""
+        """The log from byte `offset` on, at most `limit` bytes."""
         out = bytearray()
         start = 0
         for path, size in self.files:

@@ -31,7 +31,7 @@ def memory(spec: Spec, backbone: BackboneSpec, classes: int | None = None, image
 
 
 def fits(spec: Spec, fleet: Fleet, need: Memory | None) -> list[NodeFit]:
-    """For each node, whether its slots are enough and large enough."""
+    """Whether the slots of each node are enough and large enough."""
     return [
         NodeFit(node=node.name, fits=why is None, slots=node.slots, free=node.free, why=why)
         for node in fleet.nodes

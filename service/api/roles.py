@@ -41,7 +41,7 @@ LEAST_ROLE = {
     "GET /datasets": Role.READER,
     "GET /recipes": Role.READER,
     "GET /recipes/{name}": Role.READER,
-    # At the root, for Prometheus: it tells how busy the lab is, and every scrape asks the run database.
+    # Prometheus asks it at the root: it tells how busy the lab is, and every scrape asks the run database.
     "GET /metrics": Role.READER,
     # A link for a browser, to read with what one may read anyway.
     "POST /entries": Role.READER,

@@ -117,7 +117,7 @@ class LogRecord:
         self._attempt = attempt
 
     def newest(self, look: JobStatus) -> Position:
-        """At the last line break before the last LOG_PIECE bytes, if there is one near."""
+        """The place of the last line break before the last LOG_PIECE bytes, if there is one near."""
         log = self._open()
         start = max(0, log.size - LOG_PIECE)
         return start + log.read(start, LOG_PIECE).find(b"\n") + 1 if start else 0

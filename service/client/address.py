@@ -49,7 +49,7 @@ def connect(url: str | None, data: Path) -> Client:
         found = written.api
     token_store.canonical(found)
     own = written is not None and _is_own_stack(found, written)
-    # Where another account's file chooses the address, a token that is kept for it is none for that account.
+    # A token that is kept for an address is none for the account whose file chooses that address.
     chosen_by_another = not url and written is not None and not written.ours
     same_account = chosen_by_another or _has_its_port(found, written, data)
     given = token_store.token_for(found, named=bool(url), ours=written is not None and written.ours)
@@ -85,7 +85,7 @@ def has_port_of_own_stack(url: str, data: Path) -> bool:
 
 def _is_own_stack(found: str, written: _Written) -> bool:
     """Whether `found` is what this account's own `barlow up` has written."""
-    # Of somebody else's folder neither the address nor the token means anything to us.
+    # Neither the address nor the token of somebody else's folder means anything to us.
     if not written.ours:
         return False
     try:

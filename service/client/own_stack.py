@@ -30,7 +30,7 @@ def make(folder: Path) -> str:
     token = new_secret()
     part = folder / f"{FILE}.part"
     part.unlink(missing_ok=True)
-    # Beside and renamed: never half a file, and never one with a wider mode.
+    # Written beside it and renamed: never half a file, and never one with a wider mode.
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as opened:
         opened.write(f"{token}\n")
     part.rename(folder / FILE)

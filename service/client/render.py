@@ -99,7 +99,7 @@ def job(console: Console, job: JobDetail, url: str, mlflow: str | None) -> None:
         console.print(Text(f"warning: {warning.message}{again}", style="yellow"), soft_wrap=True)
     if job.more_warnings:
         console.print(f"and {job.more_warnings:,} other warnings: barlow logs {job.id}")
-    # Of a job that makes no backbone the metrics are the numbers of its result.
+    # The metrics of a job that makes no backbone are the numbers of its result.
     if job.last_metrics and (job.kind in MAKERS or not job.result):
         metrics = plain_table("metric", "step", "value")
         for key, point in job.last_metrics.items():

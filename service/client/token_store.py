@@ -141,7 +141,7 @@ def write_private(path: Path, content: str) -> None:
     Raises:
         ApiError: it cannot be written; names the variable that says where it is.
     """
-    # Beside and renamed: never half a file, and never one with a wider mode.
+    # Written beside it and renamed: never half a file, and never one with a wider mode.
     part = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         private_folders.make(path.parent)

@@ -229,7 +229,7 @@ def _privileges(death_signal: signal.Signals | None, *, unprivileged: bool) -> l
         ids = [f"--reuid={owner[0]}", f"--regid={owner[1]}", "--clear-groups"]
         prefix += [*ids, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
         if _can_set_securebits():
-            # Without it access(2) ignores the capability, and by access(2) PostgreSQL looks for its own programs.
+            # It has access(2) respect the capability: PostgreSQL looks for its own programs by access(2).
             prefix.append(_ACCESS_HEEDS_CAPABILITIES)
     return [*prefix, "--"]
 

@@ -119,7 +119,7 @@ def _take_lock(connection: Connection, stop: threading.Event) -> bool:
 
 
 def _wait(connection: Connection, seconds: float) -> None:
-    """Until something is announced, at most `seconds`."""
+    """Wait until something is announced, at most `seconds`."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     for _ in driver.notifies(timeout=seconds, stop_after=1):

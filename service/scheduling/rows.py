@@ -21,7 +21,7 @@ from service.scheduling.placement_values import AttemptSnapshot, Candidate, Node
 CANDIDATES_PER_SIZE = 1000
 """Jobs of one size that a tick looks at; a small job is seen however many large ones stand before it."""
 
-# Of kinds that take no backbone from elsewhere the spec is not read: it is long.
+# The spec, which is long, is not read for kinds that take no backbone from elsewhere.
 _COLUMNS = """
     id, slots, data_set, priority, queued_at, reserved_node, preempting, reason_code, CAST(reason AS text) AS reason,
     order_key, CASE WHEN kind <> ALL(:without) THEN spec #>> '{backbone_from,file}' END AS file,

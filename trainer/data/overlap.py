@@ -45,7 +45,7 @@ def shared(
         return f"{of}, {count:,} are {learned_from}, for both splits are one: {remedy}"
     copied = None
     if isinstance(whole[0], FileImages) and isinstance(whole[1], FileImages):
-        # By their places too: a disk of a network may give a file another number at each look.
+        # Their places are compared, too: a disk of a network may give a file another number at each look.
         there = _hashes(whole[0], len(first), tick), _hashes(whole[1], len(second), tick)
         same = np.isin(there[1], there[0])
         same |= np.isin(whole[1].identities[: len(second)], whole[0].identities[: len(first)])

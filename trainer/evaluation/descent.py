@@ -68,7 +68,7 @@ class Descent:
                 self._optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     def begin(self) -> None:
-        """Before the forward pass of a step."""
+        """Prepare a forward pass: keep the running statistics as they are before it, clear the gradients."""
         self._before.copy_(self._statistics.flat)
         self._gradients.clear()
 

@@ -75,7 +75,7 @@ def _nearest(points_nd: Tensor, centres_kd: Tensor, pauses: Pauses) -> tuple[Ten
         nearest_n[start : start + size] = nearest_b
         distances_n[start : start + size] = (block_bd - centres_kd[nearest_b]).norm(dim=1)
         pauses.working()
-    # Of each point one rank has a number, and the others 0.
+    # One rank has a number of each point, and the others 0.
     collectives.all_reduce_(nearest_n)
     collectives.all_reduce_(distances_n)
     pauses.finished()

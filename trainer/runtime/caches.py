@@ -75,7 +75,7 @@ def _private(folder: Path) -> Path:
 
 def _instead(folder: Path) -> Path:
     try:
-        # By the umask, like every run directory: the cache alone is closed, and colleagues may read the results.
+        # The umask decides, as of every run directory: the cache alone is closed, and colleagues may read the results.
         folder.parent.mkdir(parents=True, exist_ok=True)
         return _private(folder)
     except OSError:

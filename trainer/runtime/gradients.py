@@ -20,7 +20,7 @@ class Gradients:
         assert all(p.requires_grad and p.dtype == first.dtype and p.device == first.device for p in every)
         self._flat = torch.zeros(sum(p.numel() for p in every), dtype=first.dtype, device=first.device)
         for parameter, share in zip(every, torch.split(self._flat, [p.numel() for p in every]), strict=True):
-            # In the layout of the parameter: an update that reads both in one order is one kernel, and faster.
+            # The layout is the parameter's: an update that reads both in one order is one kernel, and faster.
             parameter.grad = share.as_strided(parameter.shape, parameter.stride())
 
     def clear(self) -> None:

@@ -231,7 +231,7 @@ class _Walk:
         source = self._source
         if real in self._splits:
             return self._splits[real] or isinstance(source, ImagesSource)
-        # Without `splits` each folder of the root is one.
+        # Each folder of the root is a split where `splits` is left out.
         if not (isinstance(source, ImageFolderSource) and not source.splits and below and b"/" not in below):
             return None
         name = os.fsdecode(below)
