@@ -7,7 +7,7 @@ import uuid
 from celery import Celery
 from kombu.transport.redis import Channel
 
-from service import surroundings
+from service import shell_environment
 from service.redis_connections import connection_class
 from service.settings import Settings
 
@@ -17,7 +17,7 @@ WAKE_TASK = "barlow.wake"
 
 def make_celery(settings: Settings) -> Celery:
     """The application of the scheduler (sends) and the workers (receive)."""
-    surroundings.disown(*surroundings.BROKER)
+    shell_environment.disown(*shell_environment.BROKER)
     # There is no setting of Celery's for it: one process has one broker.
     Channel.connection_class = connection_class(same_account=settings.same_account)
     app = Celery("barlow", broker=settings.redis_url.get_secret_value(), set_as_current=False, fixups=[])

@@ -10,7 +10,7 @@ if "" in (os.environ.get("PYTHONPATH") or "-").split(os.pathsep) and not __file_
     sys.path[:] = [folder for folder in sys.path if folder != os.getcwd()]
 
 from barlow_lab.commands import run_command
-from service import surroundings
+from service import shell_environment
 from service.client import browser, tokens
 from service.client.main import app
 from service.local.commands import register
@@ -22,7 +22,7 @@ register(app)
 
 def main() -> None:
     """Entry point of the `barlow` command."""
-    surroundings.disown_all()
+    shell_environment.disown_all()
     run_command("barlow", lambda: app(prog_name="barlow"))
 
 

@@ -33,7 +33,7 @@ from trainer.data.folder_names import at_odds
 from trainer.data.formats.opening import splits_of
 from trainer.data.formats.system_names import system_name
 from trainer.data.formats.unused import is_split, unused_images
-from trainer.data.looking import look_at, told_of
+from trainer.data.inspection import look_at, told_of
 from trainer.data.object_numbers import many_without, more_than_found
 from trainer.data.overlap import shared
 from trainer.data.registry import open_images

@@ -12,7 +12,7 @@ import resource
 from barlow_lab import kernel
 from barlow_lab.commands import keep_own_rights
 from barlow_lab.standard_streams import ready_streams
-from service import logs, marks, surroundings
+from service import logs, marks, shell_environment
 from service.settings import read_settings
 
 log = logging.getLogger("worker")
@@ -31,7 +31,7 @@ def main() -> int:
             "/proc is mounted with hidepid: worker and ranks do not hide their memory from other processes of this "
             "account, or they would hide from each other; to have both, add the account to the mount's group (gid=)"
         )
-    surroundings.disown_all()
+    shell_environment.disown_all()
     settings = read_settings()
     from worker.app import run  # late: Celery reads some variables when it is imported
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from barlow_lab.environment import CACHE_DIR
 from service.settings import Settings
-from service.surroundings import PYTHON, without_this_folder
+from service.shell_environment import PYTHON, without_this_folder
 
 NAMES = PYTHON | {
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "XDG_CACHE_HOME", "MPLCONFIGDIR",

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from barlow_lab.standard_streams import ready_streams
-from service import surroundings
+from service import shell_environment
 from service.database.engine import make_engine
 from service.database.tables import Node
 from service.ledger.nodes import is_live
@@ -26,7 +26,7 @@ from worker.log_text import first_line
 def main() -> int:
     """Says in a line what is wrong, if anything is."""
     ready_streams()
-    surroundings.disown_all()
+    shell_environment.disown_all()
     settings = read_settings()
     engine = make_engine(settings)
     try:

@@ -12,6 +12,7 @@ project_copyright = author
 
 extensions = ["myst_parser"]
 myst_heading_anchors = 4  # links name headings as on GitHub
+smartquotes = False  # `--data` in a description stays what is typed
 
 html_theme = "furo"
 html_title = f"Barlow Lab {release}"

@@ -14,7 +14,7 @@ import uvicorn
 
 from barlow_lab.commands import keep_own_rights
 from barlow_lab.standard_streams import ready_streams
-from service import logs, surroundings
+from service import logs, shell_environment
 from service.api.app import create_app
 from service.loopback import is_loopback
 from service.settings import MAKE_TOKEN, read_networks, read_settings
@@ -27,7 +27,7 @@ def main() -> None:
     ready_streams()
     keep_own_rights()
     logs.to_stderr("%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    surroundings.disown_all()
+    shell_environment.disown_all()
     settings = read_settings()
     parser = argparse.ArgumentParser(prog="python -m service.api", description=__doc__)
     parser.add_argument("--host", default=settings.api_host)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from barlow_lab.given_files import parse_json
 from barlow_lab.specs.parsing import and_more
-from service import asking
+from service import outgoing_http
 from service.api.browser_views import Entry
 from service.api.comparison_schemas import Comparison
 from service.api.page_views import Page
@@ -88,7 +88,7 @@ class Client:
             raise Unauthorized("the token holds blanks or characters that no token has; run `barlow login` again")
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         try:
-            self._http = asking.client(
+            self._http = outgoing_http.client(
                 f"{self.url}/api/v1",
                 headers=headers,
                 same_account=same_account,
@@ -96,7 +96,7 @@ class Client:
                 timeout=timeout,
                 follow_redirects=False,
             )
-            self._way = asking.way(self.url)
+            self._way = outgoing_http.way(self.url)
         except httpx.InvalidURL as error:
             raise Unreachable(f"{url!r} is not the address of an API: {error}") from None
         except ValueError as error:
@@ -308,7 +308,7 @@ class Client:
                 response = self._http.request(method, path, **options)
             except httpx.UnsupportedProtocol as error:
                 raise Unreachable(f"{self.url!r} is not the address of an API: {error}") from None
-            except asking.AnotherAccounts as error:
+            except outgoing_http.AnotherAccounts as error:
                 raise ApiError(f"{error}; {_IS_MEANT}") from None
             except httpx.RequestError as error:
                 if wait is None:
@@ -341,7 +341,7 @@ class Client:
                         if message.id is not None:
                             headers["Last-Event-ID"] = message.id
                         yield message
-            except asking.AnotherAccounts as error:
+            except outgoing_http.AnotherAccounts as error:
                 raise ApiError(f"{error}; {_IS_MEANT}") from None
             except httpx.RequestError as error:
                 if failures == len(_WAITS):

@@ -12,7 +12,7 @@ import argparse
 import psycopg
 
 from barlow_lab.commands import run_command
-from service import surroundings
+from service import shell_environment
 from service.database.engine import make_engine
 from service.database.migrate import current_and_head, upgrade
 from service.database.provisioning import provision
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m service.database", description=__doc__)
     parser.add_argument("command", choices=["provision", "upgrade", "current"])
     command = parser.parse_args().command
-    surroundings.disown_all()
+    shell_environment.disown_all()
     settings = read_settings()
     try:
         if command == "provision":

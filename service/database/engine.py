@@ -8,7 +8,7 @@ import psycopg
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from service import surroundings
+from service import shell_environment
 from service.settings import Settings
 
 
@@ -17,7 +17,7 @@ def make_engine(settings: Settings, *, lock_seconds: float | None = None) -> Eng
 
     `lock_seconds`: a statement that waits longer for a row that somebody else holds fails; None: it waits on.
     """
-    surroundings.disown(*surroundings.DATABASE)
+    shell_environment.disown(*shell_environment.DATABASE)
     # A process that is frozen in the middle of a transaction gives its row locks back.
     options = "-c timezone=UTC -c idle_in_transaction_session_timeout=20s"
     if lock_seconds is not None:
@@ -47,7 +47,7 @@ def connect(url: str, **options: Any) -> psycopg.Connection[Any]:
     Raises:
         psycopg.OperationalError: nobody answers there, or not to this user.
     """
-    surroundings.disown(*surroundings.DATABASE)
+    shell_environment.disown(*shell_environment.DATABASE)
     return psycopg.connect(url, **options)
 
 

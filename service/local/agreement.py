@@ -11,7 +11,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from barlow_lab.specs.kinds import MAKERS
-from service import asking
+from service import outgoing_http
 from service.database.engine import connect
 from service.mlflow_layout import LAYOUT_TAG, metric_name, params
 from service.recording import JOB_TAG
@@ -44,7 +44,8 @@ def compare(
 
     It is a fault, too, when a job has another number of runs than one, when a side is empty, or when a metric of a
     pretraining, but for its probes, has fewer than 50 points: then there was nothing to compare. To be called when
-    every job is recorded completely. `token` opens MLflow: a reader's is enough; `same_account`: as for asking.client.
+    every job is recorded completely. `token` opens MLflow: a reader's is enough; `same_account`: as for
+    outgoing_http.client.
 
     Raises:
         httpx.HTTPError, psycopg.Error: a side does not answer.
@@ -54,7 +55,7 @@ def compare(
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     with (
         connect(database_url, row_factory=dict_row) as connection,
-        asking.client(mlflow_url, ours=True, same_account=same_account, headers=headers) as mlflow,
+        outgoing_http.client(mlflow_url, ours=True, same_account=same_account, headers=headers) as mlflow,
     ):
         jobs = connection.execute(
             "SELECT jobs.id, jobs.name, jobs.kind, jobs.spec, jobs.mlflow_run_id, sources.name AS source FROM jobs"

@@ -19,7 +19,7 @@ import psutil
 
 from service import marks
 from service.marks import STACK, Mark
-from service.surroundings import for_other_servers, of_a_program_of_ours
+from service.shell_environment import for_other_servers, of_a_program_of_ours
 
 UNPRIVILEGED = "nobody"
 END_SECONDS = 10.0

@@ -19,7 +19,7 @@ import psycopg
 import redis
 from psycopg import sql
 
-from service import asking
+from service import outgoing_http
 from service.database.engine import connect
 from service.local.cluster import SUPERUSER, package_folder, postgres_program, prepare, take_superuser
 from service.local.ports import HOST, port_or_free, require_free
@@ -241,7 +241,7 @@ class Mlflow:
 
     def _answers(self) -> bool:
         try:
-            with asking.client(self.url, same_account=True, headers=self.headers, timeout=10) as client:
+            with outgoing_http.client(self.url, same_account=True, headers=self.headers, timeout=10) as client:
                 answer = client.post("/api/2.0/mlflow/experiments/search", json={"max_results": 1})
         except httpx.HTTPError:
             return False

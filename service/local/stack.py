@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import asking
+from service import outgoing_http
 from service.completion import Completion
 from service.database import migrate
 from service.database.engine import make_engine, session_factory
@@ -334,6 +334,6 @@ def _taken(name: str, wanted: int, port: int) -> str:
 
 
 def _is_ready(api_url: str) -> bool:
-    with contextlib.suppress(httpx.HTTPError), asking.client(api_url, same_account=True, timeout=10) as client:
+    with contextlib.suppress(httpx.HTTPError), outgoing_http.client(api_url, same_account=True, timeout=10) as client:
         return client.get("/readyz").status_code == 200
     return False

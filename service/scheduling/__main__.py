@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from barlow_lab.commands import keep_own_rights
 from barlow_lab.standard_streams import ready_streams
-from service import logs, surroundings
+from service import logs, shell_environment
 from service.broker import make_celery, send_wake
 from service.completion import Completion
 from service.database.engine import make_engine
@@ -49,7 +49,7 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    surroundings.disown_all()
+    shell_environment.disown_all()
     settings = read_settings()
     engine = make_engine(settings)
     try:

@@ -15,7 +15,7 @@ from uvicorn.supervisors import Multiprocess
 from barlow_lab.commands import keep_own_rights
 from barlow_lab.standard_streams import ready_streams
 from service.settings import in_words
-from service.tracking import surroundings
+from service.tracking import process_environment
 from service.tracking.settings import TrackingSettings
 from service.web.connections import PunctualProtocol, open_more_files
 from service.web.listening import bind
@@ -27,18 +27,18 @@ def main() -> None:
     keep_own_rights()
     try:
         settings = TrackingSettings()
-        surroundings.move_in(settings)
+        process_environment.move_in(settings)
         listener = bind(settings.mlflow_host, settings.mlflow_port, shared=settings.mlflow_port_shared)
     except ValidationError as error:
         sys.exit(in_words(error))
     except OSError as error:
         sys.exit(f"barlow mlflow: {error}")
-    surroundings.name_stores(settings)
+    process_environment.name_stores(settings)
     from mlflow.server.handlers import initialize_backend_stores
 
     # Once, before the processes that answer start: it makes and migrates the tables.
-    store = surroundings.store(settings)
-    initialize_backend_stores(store, store, surroundings.ARTIFACT_ROOT)
+    store = process_environment.store(settings)
+    initialize_backend_stores(store, store, process_environment.ARTIFACT_ROOT)
     open_more_files()
     config = uvicorn.Config(
         "service.tracking.app:create",

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from service.tracking.acts import Act
+from service.tracking.admin_actions import Act
 from service.tracking.routes import Holder
 
 Answer = TypeVar("Answer")

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.tracking import answers
-from service.tracking.acts import act_of
+from service.tracking.admin_actions import act_of
+from service.tracking.browser_login import LARGEST_FORM, PATHS, BrowserLogin
 from service.tracking.callers import ApiAway, Callers, TooManyRefused, Visitor, token_in
-from service.tracking.entrance import LARGEST_FORM, PATHS, Entrance
+from service.tracking.concurrency import VisitorLimits
 from service.tracking.routes import GRAPHQL, HEALTH, READ, Access, Holder, access_to, program_path
 from service.tracking.searches import refuse_costly, refuse_odd_graphql, refuse_odd_tokens
 from service.tracking.tags import TAGGED, checked_tag
-from service.tracking.turns import Turns
 from service.web.origins import HARMLESS, TrustedNames
 
 LARGEST_BODY = 65_536
@@ -50,15 +50,15 @@ class Gate:
         mlflow: ASGIApp,
         names: TrustedNames,
         callers: Callers,
-        entrance: Entrance,
+        login: BrowserLogin,
         close: Callable[[], Awaitable[None]],
     ) -> None:
         self._mlflow = mlflow
         self._names = names
         self._callers = callers
-        self._entrance = entrance
+        self._login = login
         self._close = close
-        self._turns = Turns()
+        self._turns = VisitorLimits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection."""
@@ -82,9 +82,7 @@ class Gate:
         try:
             if path in PATHS:
                 form = await _read(receive, LARGEST_FORM)
-                return (
-                    answers.error(413, "that is no form") if form is None else await self._entrance.answer(scope, form)
-                )
+                return answers.error(413, "that is no form") if form is None else await self._login.answer(scope, form)
             access = access_to(method, path)
             if not access:
                 return answers.error(404, f"{method} {path[:200]} is not served here")
@@ -140,7 +138,7 @@ class Gate:
             return await self._callers.by_token(token_in(said[0]))
         # A write of a browser says whose page it is from, which was looked at; what does not say it is none.
         if scope["method"] in HARMLESS or any(name == b"origin" for name, _ in scope["headers"]):
-            visitor = await self._entrance.visitor(scope)
+            visitor = await self._login.visitor(scope)
             if visitor is not None:
                 return visitor
         return await self._callers.by_token(None)
@@ -161,7 +159,7 @@ class Gate:
         address = str(client[0])[:100] if client else "nowhere"
         said = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), None)
         # As `_visitor` has found who asks: a cookie counts where no token came along.
-        token, session = token_in(said), self._entrance.secret(scope) if said is None else None
+        token, session = token_in(said), self._login.secret(scope) if said is None else None
         if session is not None and await self._callers.by_session(session) is None:
             session = None
         return anew if await self._callers.write_down(act, address, token=token, session=session) else None

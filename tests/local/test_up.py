@@ -20,7 +20,7 @@ from former_stack import PASSWORD, make_former
 from PIL import Image
 from running_stack import Up, wait_until
 
-from service import asking
+from service import outgoing_http
 from service.local import access
 from service.local.agreement import compare
 from service.web.listening import bind
@@ -38,7 +38,7 @@ _OWNERS = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'
 
 
 def _ready(api: str) -> bool:
-    with contextlib.suppress(httpx.HTTPError), asking.client(api) as client:
+    with contextlib.suppress(httpx.HTTPError), outgoing_http.client(api) as client:
         return client.get("/readyz").status_code == 200
     return False
 
@@ -99,7 +99,7 @@ def test_up_through_its_life_in_a_foreign_shell_and_folder(fresh_stack: Up, tmp_
     (kept,) = httpx.get(f"{api}/api/v1/jobs?experiment=kept", headers=up.bearer).json()["items"]
     assert kept["id"] == made.json()["id"]
     job = f"{api}/api/v1/jobs/{kept['id']}"
-    with asking.client(api, headers=up.bearer) as client:
+    with outgoing_http.client(api, headers=up.bearer) as client:
         wait_until(lambda: client.get(job).json()["state"] == "succeeded", 60)
         wait_until(lambda: client.get(job).json()["recording"]["mlflow"] == "complete", 60)
     assert compare(up.endpoints["database"], up.endpoints["mlflow"], "kept", token=ADMIN).faults == []

@@ -20,7 +20,7 @@ from sqlalchemy import select
 from stack_view import PATIENCE, StackView
 
 from barlow_lab.specs import digest, parse_spec
-from service import asking
+from service import outgoing_http
 from service.database.tables import Attempt, Correlation, Job, Metric, Slot
 from service.ledger.states import JobState
 from service.local.agreement import compare
@@ -221,7 +221,9 @@ class Oracle:
     def _mlflow_runs(self, job: Job) -> list[dict[str, Any]]:
         """Every MLflow run of the job, wherever it stands."""
         headers = {"Authorization": f"Bearer {self._stack.mlflow_token}"}
-        with asking.client(f"{self._stack.endpoints['mlflow']}/api/2.0/mlflow", headers=headers, timeout=60) as client:
+        with outgoing_http.client(
+            f"{self._stack.endpoints['mlflow']}/api/2.0/mlflow", headers=headers, timeout=60
+        ) as client:
             found = client.post("/experiments/search", json={"max_results": 1000}).raise_for_status().json()
             body = {
                 "experiment_ids": [experiment["experiment_id"] for experiment in found["experiments"]],

@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from service import asking
+from service import outgoing_http
 from service.local.process import belonging_to
 
 _WORD_OF = {
@@ -76,7 +76,7 @@ class Up:
     def ask_mlflow(self) -> httpx.Client:
         """A client of its MLflow's API, as the recorder comes."""
         headers = {"Authorization": f"Bearer {self.mlflow_token}"}
-        return asking.client(f"{self.endpoints['mlflow']}/api/2.0/mlflow", headers=headers, timeout=60)
+        return outgoing_http.client(f"{self.endpoints['mlflow']}/api/2.0/mlflow", headers=headers, timeout=60)
 
     def stop(self) -> int:
         """Ctrl-C; returns the exit code."""

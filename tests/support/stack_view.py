@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from barlow_lab.journal import JournalEvent, read_events
 from barlow_lab.run_folder import JOURNAL, attempt_folder
-from service import asking
+from service import outgoing_http
 from service.client.api import ApiError, Client, Unreachable
 from service.database.tables import Attempt, Event, Job, Watermark
 from service.ledger.states import JobState
@@ -162,7 +162,7 @@ class StackView(ABC):
 
     def ready(self) -> bool:
         """Whether the API says that everything it needs is there."""
-        with contextlib.suppress(httpx.HTTPError), asking.client(self.endpoints["api"], timeout=5) as client:
+        with contextlib.suppress(httpx.HTTPError), outgoing_http.client(self.endpoints["api"], timeout=5) as client:
             return client.get("/readyz").status_code == 200
         return False
 

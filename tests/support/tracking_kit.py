@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from api_kit import bearer
 
-from service import asking
+from service import outgoing_http
 from service.local.servers import Mlflow
 
 
@@ -24,7 +24,7 @@ class Tracking:
     def ask(self, method: str, path: str, role: str | None = None, **options: Any) -> httpx.Response:
         """A request to MLflow as somebody of this role; None: as nobody."""
         headers = {**(bearer(self.tokens[role]) if role else {}), **options.pop("headers", {})}
-        with asking.client(self.mlflow.url, headers=headers, timeout=30) as client:
+        with outgoing_http.client(self.mlflow.url, headers=headers, timeout=30) as client:
             return client.request(method, self.mlflow.url + path, **options)
 
     def post(self, method: str, role: str, **body: Any) -> httpx.Response:

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from service.tracking.browser_login import BrowserLogin
 from service.tracking.callers import Callers, token_in
-from service.tracking.entrance import Entrance
 from service.tracking.gate import Gate
 from service.web.origins import TrustedNames
 
@@ -46,7 +46,7 @@ async def _asked(api: Any, *authorization: bytes, method: str = "GET") -> tuple[
     async with httpx.AsyncClient(transport=httpx.MockTransport(api), trust_env=False) as client:
         callers = Callers("http://127.0.0.1:1", 43 * "r", client)
         names = TrustedNames.of("HOSTS", "URL", hosts=[], urls=[])
-        gate = Gate(nothing, names, callers, Entrance(callers, None), client.aclose)
+        gate = Gate(nothing, names, callers, BrowserLogin(callers, None), client.aclose)
         headers = [(b"host", b"127.0.0.1"), *((b"authorization", said) for said in authorization)]
         scope = {"type": "http", "method": method, "path": "/version", "headers": headers, "query_string": b""}
         sent: list[dict[str, Any]] = []

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from tracking_kit import Tracking
 
+from service.tracking.concurrency import AT_ONCE, VisitorLimits
 from service.tracking.searches import MOST, refuse_costly
-from service.tracking.turns import AT_ONCE, Turns
 
 
 def test_headers_without_end_are_not_taken_in(tracking: Tracking) -> None:
@@ -137,7 +137,7 @@ def test_what_people_ask_is_let_through() -> None:
 
 def test_one_visitor_takes_so_many_turns_and_no_other_waits_for_them() -> None:
     async def crowd() -> None:
-        turns, there, full, go = Turns(), 0, asyncio.Event(), asyncio.Event()
+        turns, there, full, go = VisitorLimits(), 0, asyncio.Event(), asyncio.Event()
 
         async def come(name: str) -> None:
             nonlocal there

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.data.classes import none_readable, present
 from trainer.data.datasets import Images
-from trainer.data.looking import unreadable_classes
+from trainer.data.inspection import unreadable_classes
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
 

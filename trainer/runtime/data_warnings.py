@@ -9,7 +9,7 @@ from functools import partial
 from barlow_lab.specs.data_sets import DataSource
 from trainer.data.datasets import Images, whole_of
 from trainer.data.formats.unused import unused_images
-from trainer.data.looking import told_of
+from trainer.data.inspection import told_of
 from trainer.runtime.context import Context
 
 

@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 from PIL import Image
 
 from barlow_lab.given_files import read_bytes
-from service import surroundings
+from service import shell_environment
 from service.addresses import without_user
 from service.loopback import require_connected_to_ours
 from service.mlflow_layout import LAYOUT_TAG
@@ -70,7 +70,7 @@ def make_client(url: str, token: str | None = None, *, same_account: bool = Fals
     environment, and offers no other way. MLflow is imported here, after its settings: a worker without MLflow does not
     carry it. With `same_account` a server on this machine is sent nothing unless it is this account's.
     """
-    surroundings.ask_nobody_else()
+    shell_environment.ask_nobody_else()
     os.environ.update(
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
         MLFLOW_HTTP_REQUEST_TIMEOUT=str(SMALL_CALL_SECONDS),
@@ -94,7 +94,7 @@ def make_client(url: str, token: str | None = None, *, same_account: bool = Fals
 def _look_at_connections() -> None:
     """Ask whose the server is of each connection that this process makes over http from now on, before it sends.
 
-    Of all of them, since MLflow's client shows nobody its own; there are no others (surroundings.ask_nobody_else).
+    Of all of them, since MLflow's client shows nobody its own; there are no others (shell_environment.ask_nobody_else).
     """
     from urllib3.connection import HTTPConnection
     from urllib3.connectionpool import HTTPConnectionPool

@@ -10,7 +10,7 @@ import pytest
 from api_kit import ADMIN, bearer
 from tracking_kit import Tracking, come_in, new_run, stage
 
-from service.tracking.acts import act_of
+from service.tracking.admin_actions import act_of
 from service.tracking.routes import OF_TEMPLATE, Holder
 
 

@@ -10,7 +10,7 @@ AT_ONCE = 8
 """Requests of one visitor; a browser sends six. MLflow works at 40."""
 
 
-class Turns:
+class VisitorLimits:
     """The turns of all visitors that are here now, by name."""
 
     def __init__(self) -> None:

@@ -10,8 +10,8 @@ from api_kit import ADMIN, bearer
 from running_stack import wait_until
 from tracking_kit import Tracking, come_in, link, press
 
+from service.tracking.browser_login import BrowserLogin
 from service.tracking.callers import NewSession
-from service.tracking.entrance import Entrance
 
 SEARCH = "/ajax-api/2.0/mlflow/experiments/search"
 
@@ -114,7 +114,7 @@ async def _entered(path: str, public: str, host: str) -> dict[bytes, bytes]:
         "scheme": "http",
         "headers": [(b"host", host.encode())],
     }
-    answer = await Entrance(_Redeems(path), public).answer(scope, b"code=" + 43 * b"c")  # type: ignore[arg-type]
+    answer = await BrowserLogin(_Redeems(path), public).answer(scope, b"code=" + 43 * b"c")  # type: ignore[arg-type]
     return dict(answer.headers)
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from service.broker import make_celery
 from service.database.engine import connect, make_engine
 from service.settings import Settings
-from service.surroundings import for_other_servers, of_a_program_of_ours
+from service.shell_environment import for_other_servers, of_a_program_of_ours
 
 
 def test_the_database_is_that_of_the_url(database: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_the_broker_is_that_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> 
 
 _RECORD = """
 import sys
-from service.surroundings import disown_all
+from service.shell_environment import disown_all
 disown_all()
 from worker.recorder.mlflow_run import make_client
 print(len(make_client(sys.argv[1], "the-token-of-the-recorder").search_experiments()))

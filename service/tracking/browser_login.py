@@ -22,7 +22,7 @@ _TITLE = "MLflow of Barlow Lab"
 _AGAIN = "`barlow open` prints a new one, and `barlow open JOB` one to the run of a job."
 
 
-class Entrance:
+class BrowserLogin:
     """The pages of ours, and the cookies that they set and take back."""
 
     def __init__(self, callers: Callers, public_url: str | None) -> None:
