@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from trainer.data.batch import Batch
 from trainer.runtime.context import Context
+
+Concern = Callable[[Mapping[str, float]], str | None]
+"""What a user is to be told of the values of a step, if anything."""
 
 
 @dataclass(slots=True)
@@ -28,14 +31,17 @@ class MetricSeries:
     """One point per metric at each recorded step, and with it the first step whose gradient was not finite.
 
     The values are those of the step itself, not means over a window, so that a resumed run records the same ones.
-    Only the times (images_per_second, step_seconds, data_seconds) are means since the last recorded step.
+    Only the times (images_per_second, step_seconds, data_seconds) are means since the last recorded step. What
+    `concern` says of the values of a step is warned of once.
     """
 
-    def __init__(self, context: Context, batch_size: int) -> None:
+    def __init__(self, context: Context, batch_size: int, concern: Concern = lambda values: None) -> None:
         self.last: dict[str, float] = {}
         """The newest value of each metric."""
         self.first_bad_step = 0
         self._context = context
+        self._concern = concern
+        self._told: set[str] = set()
         self._batch_size = batch_size
         self._pending: _Pending | None = None
         self._steps, self._data_seconds, self._since = 0, 0.0, time.perf_counter()
@@ -81,6 +87,9 @@ class MetricSeries:
         self.last |= taken
         if self._context.journal is not None:
             self._context.journal.metrics(pending.step, pending.epoch, taken)
+            if (said := self._concern(taken)) is not None and said not in self._told:
+                self._told.add(said)
+                self._context.warn(said)
 
     def _clocked(self) -> dict[str, float]:
         now = time.perf_counter()

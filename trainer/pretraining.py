@@ -67,7 +67,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     looked_at = {} if probes is None else probes.data
     journal_data(context, spec.data.name, _source(spec, context), {"train": dataset, **looked_at})
     image_pass = ImagePass(spec, plan, state, dataset, context)
-    series = MetricSeries(context, spec.batch_size)
+    series = MetricSeries(context, spec.batch_size, state.objective.concern)
     checkpoint = agree_on_checkpoint(context, digest(spec))
     former = None if checkpoint is None else checkpoints.read_manifest(checkpoint)
     network = state.choose_network(context.world_size, partial(context.working, "compiling"), former)

@@ -43,7 +43,10 @@ def test_of_a_union_the_name_of_every_member_but_the_default_counts_in_the_diges
         names |= set(get_args(name.annotation))
         assert name.is_required() == (member is not default)
     assert len(names) == len(members)
-    plain = {name: digest(parse_spec({**BASE, field: {"name": name}})) for name in names}
+    # An error at NAME and one at a field of that name could not be told apart.
+    assert not names & {field for member in members for field in member.model_fields}
+    narrow = {"widths": [128, 128]}  # which every objective takes
+    plain = {name: digest(parse_spec({**BASE, "projector": narrow, field: {"name": name}})) for name in names}
     assert len(set(plain.values())) == len(names)
 
 
@@ -103,6 +106,8 @@ def test_weights_that_leave_nothing_are_refused() -> None:
         ({"name": "vicreg"}, 65536, 65536**2 // LEAST_SHARDS),
         # 1,024 rows of 4,096 cosines twice, and the rows themselves; both views once, and 4 numbers of each
         ({"name": "nt_xent"}, 128, 2 * 1024 * 4096 + 1024 * 128 + 2 * 2048 * 128 + 4 * 4096),
+        ({"name": "w_mse"}, 128, 4 * 2048 * 128 + 12 * 256 * 128 + 12 * 128**2),
+        ({"name": "view_distance"}, 128, 6 * 2048 * 128),
         ({"name": "infonce"}, 128, 2 * 2048 * 2048 + 2048 * 128 + 2 * 2048 * 128 + 4 * 2048),
         (
             {"name": "pcl", "queue": 4096, "clusters": [10, 50], "negatives": 30},
@@ -112,7 +117,9 @@ def test_weights_that_leave_nothing_are_refused() -> None:
     ],
 )
 def test_the_memory_that_it_takes(objective: dict[str, Any], features: int, held: int) -> None:
-    assert given(**objective).objective.numbers_held(samples=2048, features=features, ranks=1) == held
+    spec = parse_spec({**BASE, "projector": {"widths": [128]}, "objective": objective})
+    assert isinstance(spec, PretrainSpec)
+    assert spec.objective.numbers_held(samples=2048, features=features, ranks=1) == held
     assert 1024**2 <= BUDGET < 65536**2
 
 
@@ -148,3 +155,28 @@ def test_what_pcl_needs_is_told_at_submit_where_the_data_set_is_counted() -> Non
     found = {fault.pointer: fault.message for fault in spec.faults_of_size(299, 10, "the split")}
     assert found.keys() == {"/objective/queue", "/objective/clusters"}
     assert found["/objective/clusters"].endswith("a tenth of the images or less (the split)")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"objective": {"sub_batch": 64}}, "sub-batches of 64 leave the covariance of 64 features singular, of a rank"),
+        ({"objective": {"sub_batch": 64}}, "of a rank below 64; use 128, or another divisor of batch_size above 64"),
+        ({"objective": {"sub_batch": 100}}, "of 100 do not divide batch_size 256; use 128, or another divisor"),
+        ({"batch_size": 300}, "of 128 do not divide batch_size 300; use 150, or another divisor"),
+        (
+            {"projector": {}},
+            "sub-batches of 16384 do not divide batch_size 256, and batch_size 256 is not above the",
+        ),
+        ({"projector": {}}, "end projector.widths in at most 128, half of the batch, or raise batch_size to 16384"),
+    ],
+)
+def test_what_whitening_needs_of_batch_and_width(changes: dict[str, Any], said: str) -> None:
+    whole = {"batch_size": 256, "projector": {"widths": [128, 64]}, "objective": {"name": "w_mse"}}
+    parse_spec({**BASE, **whole})
+    objective = {**whole["objective"], **changes.get("objective", {})}  # type: ignore[dict-item]
+    found = faults({**whole, **changes, "objective": objective, "epochs": 0})
+    assert "/epochs" in found
+    found = faults({**whole, **changes, "objective": objective})
+    assert found.keys() == {"/objective/sub_batch"}
+    assert said in found["/objective/sub_batch"]

@@ -103,14 +103,19 @@ def objective(rank: int, ranks: int) -> dict[str, Tensor]:
     return out
 
 
-def of_embeddings(rank: int, ranks: int, **of_objective: Any) -> dict[str, Tensor]:
+def of_embeddings(rank: int, ranks: int, *, width: int = 24, **of_objective: Any) -> dict[str, Tensor]:
     """An objective's terms and the gradient of every embedding; the third feature of view a is dead."""
     generator = torch.Generator().manual_seed(1)
-    views = 3 + 0.7 * torch.randn(2, GLOBAL_BATCH, 24, generator=generator, dtype=torch.float64)
+    views = 3 + 0.7 * torch.randn(2, GLOBAL_BATCH, width, generator=generator, dtype=torch.float64)
     views[0, :, 2] = 0.7
     z_a, z_b = (share(view, rank, ranks).clone().requires_grad_() for view in views)
-    spec = PretrainSpec.model_validate({"data": "digits", "objective": of_objective})
-    terms = build_objective(spec.objective)(z_a, z_b)
+    spec = PretrainSpec.model_validate(
+        {"data": "digits", "batch_size": GLOBAL_BATCH, "projector": {"widths": [width]}, "objective": of_objective}
+    )
+    loss = build_objective(spec.objective)
+    loss.begin(Run(GLOBAL_BATCH, width, epochs=2, seed=0, device=torch.device("cpu"), dtype=torch.float64))
+    loss.before_step(2, share(torch.arange(GLOBAL_BATCH), rank, ranks))
+    terms = loss(z_a, z_b)
     (2 * terms.loss).backward()
     gradients = {f"{name}.grad": collectives.all_gather_rows(z.grad) for name, z in (("a", z_a), ("b", z_b))}
     return {"loss": terms.loss.detach(), **terms.parts, **gradients}
@@ -144,6 +149,7 @@ def training(
     pieces: int = 1,
     backbone: str | dict[str, Any] = "tiny",
     side: int = 16,
+    width: int = 24,
     objective: str = "barlow_twins",
     **of_objective: Any,
 ) -> dict[str, Tensor]:
@@ -153,7 +159,7 @@ def training(
             "data": "digits",
             "views": {"size": side},
             "backbone": {"name": backbone} if isinstance(backbone, str) else backbone,
-            "projector": {"widths": [24, 24]},
+            "projector": {"widths": [24, width]},
             "objective": {"name": objective, **of_objective},
             "optimizer": {"reference_batch_size": None, **optimizer},
             "batch_size": GLOBAL_BATCH,
@@ -191,12 +197,18 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         "nt_xent": of_embeddings(rank, ranks, name="nt_xent"),
         "infonce": of_embeddings(rank, ranks, name="infonce"),
         "infonce with its positive": of_embeddings(rank, ranks, name="infonce", positive_in_sum=True),
+        "w_mse": of_embeddings(rank, ranks, width=4, name="w_mse", iterations=2),
+        "view_distance": of_embeddings(rank, ranks, name="view_distance", variance=3.0),
         "pcl": pcl(rank, ranks),
         **{name: training(optimizer, rank, ranks) for name, optimizer in OPTIMIZERS.items()},
         "pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2),
         "vicreg in pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2, objective="vicreg"),
         "nt_xent in pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2, objective="nt_xent"),
         "infonce trained": training(OPTIMIZERS["lars"], rank, ranks, objective="infonce"),
+        # On four ranks two have no sub-batch.
+        "w_mse in pieces": training(
+            OPTIMIZERS["lars"], rank, ranks, pieces=2, width=4, objective="w_mse", shrinkage=0.01
+        ),
         "momentum copy": training(
             OPTIMIZERS["lars"], rank, ranks, objective="pcl", queue=2 * GLOBAL_BATCH, momentum=0.9
         ),

@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     SVM_FOLDS = 9
     CLUSTERS = 10
     PROTOTYPES = 11
+    SUB_BATCHES = 12
 
 
 def bits(purpose: Purpose, seed: int, *where: int) -> np.random.Philox:

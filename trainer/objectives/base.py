@@ -126,6 +126,11 @@ class Objective(ABC):
         """Change the state by the step; not where the boolean scalar `good` is false, as then nothing has moved. The
         host waits for nothing."""
 
+    def concern(self, values: Mapping[str, float]) -> str | None:
+        """What a user is to be told, once, where its metrics as they were recorded say that something is wrong, with
+        the remedy; always in the same words, which name the metric. None: nothing."""
+        return None
+
     def state_dict(self) -> dict[str, Any]:
         """What the next step depends on beside the embeddings, the same on every rank: tensors, numbers, texts and
         containers of them. It is in the checkpoint; empty where there is none."""

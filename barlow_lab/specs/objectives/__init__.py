@@ -11,10 +11,12 @@ from barlow_lab.specs.objectives.nt_xent import NtXentSpec
 from barlow_lab.specs.objectives.own import or_own
 from barlow_lab.specs.objectives.pcl import PclSpec
 from barlow_lab.specs.objectives.vicreg import VicregSpec
+from barlow_lab.specs.objectives.view_distance import ViewDistanceSpec
+from barlow_lab.specs.objectives.w_mse import WMseSpec
 
 # Without a name Barlow Twins is meant, whose name has a default; every other one has to be named, and its name counts
 # in the digest.
-_House = BarlowTwinsSpec | VicregSpec | PclSpec | InfonceSpec | NtXentSpec
+_House = BarlowTwinsSpec | VicregSpec | PclSpec | InfonceSpec | NtXentSpec | WMseSpec | ViewDistanceSpec
 
 ObjectiveSpec = Annotated[SerializeAsAny[_House], Field(discriminator="name"), WrapValidator(or_own(get_args(_House)))]
 

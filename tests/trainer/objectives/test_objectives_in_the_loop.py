@@ -2,12 +2,15 @@
 
 import pytest
 import runs
+import torch
 
 from trainer.failures import BadSpec
 from trainer.pretraining import pretrain
+from trainer.train_state import TrainState
 
 VICREG = {"objective": {"name": "vicreg"}}
 PCL = {"objective": {"name": "pcl", "queue": 96, "clusters": [4, 9], "negatives": 5, "warmup_epochs": 1, "restarts": 2}}
+W_MSE = {"objective": {"name": "w_mse", "sub_batch": 16}, "projector": {"widths": [24, 8]}}
 NT_XENT = {"objective": {"name": "nt_xent", "temperature": 0.5}}
 PARTS = {"loss", "invariance", "variance", "covariance", "feature_std_mean"}
 
@@ -35,6 +38,22 @@ def test_nt_xent_records_how_well_it_tells_images_apart_and_learns(tmp_path):
     assert all("off_diagonal_excess" not in record["summary"] for record in records)
 
 
+def test_w_mse_tells_once_that_covariances_were_singular_and_goes_on(tmp_path, monkeypatch):
+    """Of embeddings with a feature that is the same for all images."""
+    written = TrainState._written
+
+    def with_a_dead_feature(state, pixels):
+        embeddings = written(state, pixels)
+        return torch.cat([embeddings[:, :-1], torch.ones_like(embeddings[:, -1:])], 1)
+
+    monkeypatch.setattr(TrainState, "_written", with_a_dead_feature)
+    assert pretrain(runs.spec(**W_MSE), runs.context(tmp_path)).outcome == "ok"
+    counts = [value for (name, _), value in sorted(runs.series(tmp_path).items()) if name == "singular_covariances"]
+    assert counts == [4 * step for step in range(1, 21)]  # of two views of two sub-batches
+    (warning,) = [event for event in runs.events(tmp_path, kind="warning") if "singular" in event.data["message"]]
+    assert "singular_covariances counts how often. Where it grows, lower" in warning.data["message"]
+
+
 def test_pcl_records_its_own_terms_and_prototypes_after_the_warm_up(tmp_path):
     spec = runs.spec(**PCL, optimizer={"name": "adamw", "learning_rate": 3e-3, "reference_batch_size": None})
     assert pretrain(spec, runs.context(tmp_path)).outcome == "ok"
@@ -55,7 +74,7 @@ def test_pcl_is_refused_where_there_are_fewer_images_than_it_needs(tmp_path):
     assert "objective.clusters: 2000 clusters of" in str(caught.value)
 
 
-@pytest.mark.parametrize("objective", [VICREG, PCL], ids=["vicreg", "pcl"])
+@pytest.mark.parametrize("objective", [VICREG, PCL, W_MSE], ids=["vicreg", "pcl", "w_mse"])
 def test_stopped_it_goes_on_to_the_same_bits(objective, tmp_path, monkeypatch):
     spec = runs.spec(**objective)
     assert pretrain(spec, runs.context(tmp_path / "whole")).outcome == "ok"

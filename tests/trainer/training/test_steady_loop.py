@@ -88,6 +88,8 @@ STEPS = [
     {"objective": {"name": "vicreg"}},
     {"objective": {"name": "nt_xent"}, "precision": "bf16"},
     {"objective": {"name": "infonce"}},
+    {"objective": {"name": "w_mse", "sub_batch": 6}, "projector": {"widths": [24, 4]}},
+    {"objective": {"name": "view_distance", "variance": 2.0}},
     {"objective": PCL},
     {"objective": PCL, "precision": "fp16"},
     {"objective": {"form": "dual"}, "projector": {"widths": [24, 32]}},
