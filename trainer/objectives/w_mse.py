@@ -5,7 +5,7 @@
 with L L^T = (1 - shrinkage) C + shrinkage I, the Cholesky factor of the covariance C (by n - 1) of a view's rows in a
 sub-batch: the rows of the batch of all ranks are put into sub-batches at random, anew for each step, the same for
 both views, and a mean is taken over `iterations` such partitions. Source: Ermolov, Siarohin, Sangineto, Sebe 2021
-(arXiv 2007.06346), equations 5 to 7 and section 3, in the form of its reference code (htdt/self-supervised). The
+(arXiv 2007.06346), section 3, in the form of its reference code (htdt/self-supervised). The
 gradient goes through both views, and through means and covariances.
 
 A covariance that is singular in the precision at hand is whitened with REMEDY of its mean variance added, counted, and

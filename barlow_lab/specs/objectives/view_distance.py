@@ -17,7 +17,7 @@ class ViewDistanceSpec(ObjectiveBase):
     """
 
     implementation: ClassVar[str] = "trainer.objectives.view_distance:ViewDistance"
-    memory_words: ClassVar[str] = "b x 6 x batch / slots x d"
+    memory_words: ClassVar[str] = "b x 8 x batch / slots x d"
 
     name: Literal["view_distance"] = Field(description="Which objective this is")
     variance: float = Field(
@@ -29,4 +29,4 @@ class ViewDistanceSpec(ObjectiveBase):
 
     def numbers_held(self, *, samples: int, features: int, ranks: int) -> int:
         """Differences, centred features and their squares, of this rank's rows."""
-        return 6 * (samples // ranks) * features
+        return 8 * (samples // ranks) * features

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import runs
 import torch
+from held_numbers import bytes_held
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -78,6 +79,17 @@ def test_16_bits_are_computed_in_32_and_the_gradient_comes_back_in_its_own(dtype
 def test_what_has_no_variance_is_refused(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"two \(n, d\) embeddings|at least 2 samples"):
         terms(torch.zeros(a), torch.zeros(b))
+
+
+def test_no_more_numbers_are_held_than_the_planner_says() -> None:
+    """Beside the embeddings and their gradient, there and back."""
+    views = torch.randn(2, 1024, 64).requires_grad_()
+    z_a, z_b = views.unbind()
+    spec = ViewDistanceSpec(name="view_distance", variance=2.0)
+    loss = build_objective(spec)
+    held = bytes_held(lambda: torch.autograd.grad(loss(z_a, z_b).loss, views)) / 4
+    said = spec.numbers_held(samples=1024, features=64, ranks=1)
+    assert 0.6 * said < held - views.numel() < said
 
 
 def test_alone_it_collapses_and_with_the_hinge_it_does_not(tmp_path):

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from held_numbers import bytes_held
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -166,3 +167,15 @@ def test_16_bits_are_computed_in_32_and_the_gradient_comes_back_in_its_own(dtype
 def test_what_has_no_sub_batches_is_refused(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"two \(n, d\) embeddings|at least 2 samples"):
         build_objective(WMseSpec(name="w_mse"))(torch.zeros(a), torch.zeros(b))
+
+
+@pytest.mark.parametrize(("samples", "features"), [(1024, 64), (256, 64), (512, 256)])
+def test_no_more_numbers_are_held_than_the_planner_says(samples: int, features: int) -> None:
+    """Beside the embeddings and their gradient, there and back."""
+    views = drawn(6, 2, samples, features).requires_grad_()
+    z_a, z_b = views.unbind()
+    made = objective(samples, features)
+    made.before_step(1, torch.arange(samples))
+    held = bytes_held(lambda: torch.autograd.grad(made(z_a, z_b).loss, views)) / 8
+    said = made.spec.numbers_held(samples=samples, features=features, ranks=1)
+    assert 0.6 * said < held - 2 * samples * features < said
