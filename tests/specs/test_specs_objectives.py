@@ -1,5 +1,6 @@
 """Objectives in a spec: chosen by name, Barlow Twins without one, each with its own parameters and faults."""
 
+import re
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
@@ -78,7 +79,9 @@ def test_every_fault_is_named_at_once_with_the_pointer_that_the_user_wrote() -> 
 def test_a_parameter_of_another_objective_is_refused() -> None:
     said = "unknown field; it belongs to {}: set `name` to that, or leave it out"
     assert faults({"objective": {"covariance": 1.0}}) == {"/objective/covariance": said.format("vicreg")}
-    assert faults({"objective": {"name": "vicreg", "lambda": 1}}) == {"/objective/lambda": said.format("barlow_twins")}
+    assert faults({"objective": {"name": "vicreg", "lambda": 1}}) == {
+        "/objective/lambda": said.format("barlow_twins and information_bottleneck")
+    }
     optimizer = {"name": "adamw", "momentum": 0.9}
     assert faults({"optimizer": optimizer}) == {"/optimizer/momentum": said.format("lars and sgd")}
 
@@ -90,6 +93,38 @@ def test_a_temperature_that_is_not_above_0_is_refused_with_the_reason(name: str,
     assert found.keys() == {"/objective/temperature", "/epochs"}
     assert f"divided by the temperature: {temperature:g} leaves no order" in found["/objective/temperature"]
     assert "use a value above 0, for example 0.1" in found["/objective/temperature"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer", "said"),
+    [
+        ({"beta": 1}, "/objective/beta", "beta 1 is not above 1: .* is one that does not depend on the image"),
+        (
+            {"beta": 0.5},
+            "/objective/beta",
+            r"\(Barlow Twins paper, appendix A\); use more than 1, rather 10 or more, or leave it out for 100",
+        ),
+        ({"lambda": 1}, "/objective/lambda", r"no beta has it: it is \(beta - 1\) / beta, .* Leave it out for 0.99"),
+        ({"lambda": 0}, "/objective/lambda", "the best embedding does not depend on the image"),
+        ({"lambda": 0.5, "beta": 2}, "/objective/beta", "say the same: .* leave one of them out"),
+        ({"floor": 1e-5}, "/objective/floor", "below what float32 resolves of covariances of 8192 features, 0.00098"),
+        ({"floor": 0}, "/objective/floor", "greater than 0"),
+        ({"shrinkage": "ledoit"}, "/objective/shrinkage", "'none' or 'oas'"),
+    ],
+)
+def test_a_bottleneck_that_trades_nothing_off_is_refused(changes: dict[str, Any], pointer: str, said: str) -> None:
+    found = faults({"objective": {"name": "information_bottleneck", **changes}})
+    assert found.keys() == {pointer}
+    assert re.search(said, found[pointer])
+
+
+def test_beta_and_lambda_are_two_ways_to_write_one_digest() -> None:
+    plain, beta, lambda_, other = (
+        digest(given(name="information_bottleneck", **each))
+        for each in ({}, {"beta": 100}, {"lambda": 0.99}, {"beta": 4})
+    )
+    assert plain == beta == lambda_
+    assert other == digest(given(**{"name": "information_bottleneck", "lambda": 0.75})) != plain
 
 
 def test_weights_that_leave_nothing_are_refused() -> None:
@@ -109,6 +144,8 @@ def test_weights_that_leave_nothing_are_refused() -> None:
         ({"name": "w_mse"}, 128, 5 * 2048 * 128 + 12 * 256 * 128 + 12 * 128**2),
         ({"name": "view_distance"}, 128, 8 * 2048 * 128),
         ({"name": "infonce"}, 128, 2 * 2048 * 2048 + 2048 * 128 + 2 * 2048 * 128 + 4 * 2048),
+        ({"name": "information_bottleneck"}, 1024, 7 * 1024**2 + 8 * 2048 * 1024),
+        ({"name": "information_bottleneck"}, 8192, 7 * 4096**2 + 8 * 2048 * 8192),  # by the samples of both views
         (
             {"name": "pcl", "queue": 4096, "clusters": [10, 50], "negatives": 30},
             128,

@@ -199,6 +199,7 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         "infonce with its positive": of_embeddings(rank, ranks, name="infonce", positive_in_sum=True),
         "w_mse": of_embeddings(rank, ranks, width=4, name="w_mse", iterations=2),
         "view_distance": of_embeddings(rank, ranks, name="view_distance", variance=3.0),
+        "bottleneck": of_embeddings(rank, ranks, name="information_bottleneck", shrinkage="oas"),
         "pcl": pcl(rank, ranks),
         **{name: training(optimizer, rank, ranks) for name, optimizer in OPTIMIZERS.items()},
         "pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2),
@@ -208,6 +209,10 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         # On four ranks two have no sub-batch.
         "w_mse in pieces": training(
             OPTIMIZERS["lars"], rank, ranks, pieces=2, width=4, objective="w_mse", shrinkage=0.01
+        ),
+        # Of 16 images C_Z is by features, C_Z|X by samples.
+        "bottleneck in pieces": training(
+            OPTIMIZERS["adamw"], rank, ranks, pieces=2, objective="information_bottleneck"
         ),
         "momentum copy": training(
             OPTIMIZERS["lars"], rank, ranks, objective="pcl", queue=2 * GLOBAL_BATCH, momentum=0.9

@@ -28,7 +28,7 @@ class _NoBatchNorm(nn.Module):
         return self.convolution(images).tanh().mean((2, 3))
 
 
-@pytest.mark.parametrize("objective", ["barlow_twins", "vicreg", "nt_xent", "infonce"])
+@pytest.mark.parametrize("objective", ["barlow_twins", "vicreg", "nt_xent", "infonce", "information_bottleneck"])
 @pytest.mark.parametrize("micro_batch", [2, 4, 12])
 def test_pieces_without_batch_normalisation_give_the_plain_step(
     micro_batch: int, objective: str, monkeypatch: pytest.MonkeyPatch
@@ -41,8 +41,10 @@ def test_pieces_without_batch_normalisation_give_the_plain_step(
         state = built(micro_batch=chosen, precision="fp64", projector=widths, objective=named)
         losses = [state.update(*views(step), step).terms.loss for step in (1, 2, 3)]
         results.append([*losses, *gradients(state), *(p.detach() for p in state.model.parameters())])
+    # A covariance that is singular but for its floor magnifies the last bits by the inverse of that.
+    tolerance = 1e-10 if objective == "information_bottleneck" else 1e-12
     for plain, in_pieces in zip(*results, strict=True):
-        assert (plain - in_pieces).abs().max() <= 1e-12 * plain.abs().max()
+        assert (plain - in_pieces).abs().max() <= tolerance * plain.abs().max()
 
 
 def test_pieces_give_the_gradient_of_a_network_that_normalises_each_by_itself():

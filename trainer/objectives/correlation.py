@@ -29,7 +29,7 @@ def unit_features(z_a_nd: Tensor, z_b_nd: Tensor, *, over_ranks: bool = True) ->
         ValueError: the two shapes differ, or the batch has a single sample.
     """
     centred = centred_features(z_a_nd, z_b_nd, over_ranks=over_ranks)
-    scales_2d = _inverse_lengths(centred.squares_2d, centred.means_2d, centred.samples)
+    scales_2d = inverse_lengths(centred.squares_2d, centred.means_2d, centred.samples)
     return centred.views_2nd.mul_(scales_2d[:, None]), scales_2d
 
 
@@ -69,7 +69,7 @@ def centred_features(z_a_nd: Tensor, z_b_nd: Tensor, *, over_ranks: bool = True)
     return CentredFeatures(views_2nd.sub_(means_2d[:, None]), means_2d, squares_2d, samples)
 
 
-def _inverse_lengths(squares_2d: Tensor, means_2d: Tensor, samples: int) -> Tensor:
+def inverse_lengths(squares_2d: Tensor, means_2d: Tensor, samples: int) -> Tensor:
     """1 / sqrt(sum of squares) per view and feature; 0 for a feature that is constant up to rounding of its mean."""
     rounding_2d = 8 * torch.finfo(means_2d.dtype).eps * means_2d.abs() + torch.finfo(means_2d.dtype).tiny ** 0.5
     varies = squares_2d > samples * rounding_2d.square()

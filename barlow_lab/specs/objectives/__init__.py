@@ -7,6 +7,7 @@ from pydantic import Field, SerializeAsAny, WrapValidator
 from barlow_lab.specs.objectives.barlow_twins import BarlowTwinsSpec
 from barlow_lab.specs.objectives.base import ObjectiveBase
 from barlow_lab.specs.objectives.infonce import InfonceSpec
+from barlow_lab.specs.objectives.information_bottleneck import InformationBottleneckSpec
 from barlow_lab.specs.objectives.nt_xent import NtXentSpec
 from barlow_lab.specs.objectives.own import or_own
 from barlow_lab.specs.objectives.pcl import PclSpec
@@ -16,7 +17,16 @@ from barlow_lab.specs.objectives.w_mse import WMseSpec
 
 # Without a name Barlow Twins is meant, whose name has a default; every other one has to be named, and its name counts
 # in the digest.
-_House = BarlowTwinsSpec | VicregSpec | PclSpec | InfonceSpec | NtXentSpec | WMseSpec | ViewDistanceSpec
+_House = (
+    BarlowTwinsSpec
+    | VicregSpec
+    | PclSpec
+    | InfonceSpec
+    | NtXentSpec
+    | WMseSpec
+    | ViewDistanceSpec
+    | InformationBottleneckSpec
+)
 
 ObjectiveSpec = Annotated[SerializeAsAny[_House], Field(discriminator="name"), WrapValidator(or_own(get_args(_House)))]
 

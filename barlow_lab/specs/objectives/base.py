@@ -39,6 +39,10 @@ class ObjectiveBase(SpecModel, ABC):
         """Parameters that it trains itself, beside backbone and projector, at embeddings of width `features`."""
         return 0
 
+    def as_written_out(self) -> ObjectiveBase:
+        """With what is only another way to write the same science as if it was left out; for the digest."""
+        return self
+
     @abstractmethod
     def numbers_held(self, *, samples: int, features: int, ranks: int) -> int:
         """Most numbers that a rank holds at once for it beside its embeddings and their gradient: N = `samples` of all

@@ -12,6 +12,7 @@ VICREG = {"objective": {"name": "vicreg"}}
 PCL = {"objective": {"name": "pcl", "queue": 96, "clusters": [4, 9], "negatives": 5, "warmup_epochs": 1, "restarts": 2}}
 W_MSE = {"objective": {"name": "w_mse", "sub_batch": 16}, "projector": {"widths": [24, 8]}}
 NT_XENT = {"objective": {"name": "nt_xent", "temperature": 0.5}}
+BOTTLENECK = {"objective": {"name": "information_bottleneck"}}
 PARTS = {"loss", "invariance", "variance", "covariance", "feature_std_mean"}
 
 
@@ -74,7 +75,7 @@ def test_pcl_is_refused_where_there_are_fewer_images_than_it_needs(tmp_path):
     assert "objective.clusters: 2000 clusters of" in str(caught.value)
 
 
-@pytest.mark.parametrize("objective", [VICREG, PCL, W_MSE], ids=["vicreg", "pcl", "w_mse"])
+@pytest.mark.parametrize("objective", [VICREG, PCL, W_MSE, BOTTLENECK], ids=["vicreg", "pcl", "w_mse", "bottleneck"])
 def test_stopped_it_goes_on_to_the_same_bits(objective, tmp_path, monkeypatch):
     spec = runs.spec(**objective)
     assert pretrain(spec, runs.context(tmp_path / "whole")).outcome == "ok"

@@ -174,7 +174,8 @@ def test_its_spec_is_judged_dumped_and_opened_as_what_it_is(install: Install) ->
         "/objective/width_needed": "8192 is below 9000; widen the projector"
     }
     assert faults(name="uniformity", **{"lambda": 1}) == {
-        "/objective/lambda": "unknown field; it belongs to barlow_twins: set `name` to that, or leave it out"
+        "/objective/lambda": "unknown field; it belongs to barlow_twins and information_bottleneck: set "
+        "`name` to that, or leave it out"
     }
     assert faults(name="uniformty")["/objective/name"].startswith("unknown name 'uniformty'; use one of barlow_twins, ")
     assert ", uniformity; did you mean 'uniformity'?" in faults(name="uniformty")["/objective/name"]

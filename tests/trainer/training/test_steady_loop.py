@@ -90,6 +90,7 @@ STEPS = [
     {"objective": {"name": "infonce"}},
     {"objective": {"name": "w_mse", "sub_batch": 6}, "projector": {"widths": [24, 4]}},
     {"objective": {"name": "view_distance", "variance": 2.0}},
+    {"objective": {"name": "information_bottleneck", "shrinkage": "oas"}},
     {"objective": PCL},
     {"objective": PCL, "precision": "fp16"},
     {"objective": {"form": "dual"}, "projector": {"widths": [24, 32]}},
