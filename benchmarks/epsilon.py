@@ -25,7 +25,8 @@ from torch.nn import functional as F
 
 from barlow_lab.specs import PretrainSpec, parse_spec
 from trainer import train_state
-from trainer.objectives.barlow_twins import BarlowTwinsTerms, barlow_twins, noise_floor
+from trainer.objectives.barlow_twins import BarlowTwinsTerms, barlow_twins
+from trainer.objectives.correlation import noise_floor
 from trainer.pretraining import pretrain
 from trainer.runtime.context import Context
 from trainer.runtime.stopping import StopRequests

@@ -15,9 +15,9 @@ from trainer.evaluation.features import extract
 from trainer.evaluation.units import Stopped, UnitsWithinStep
 from trainer.metric_series import MetricSeries
 from trainer.objectives.base import ImageEmbeddings, Pauses
-from trainer.probes import untouched
 from trainer.runtime.context import Context
 from trainer.runtime.precision import PARAMETER_DTYPES, exact_products
+from trainer.runtime.untouched import untouched
 from trainer.train_state import TrainState
 from trainer.training.plan import Plan
 

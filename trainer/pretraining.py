@@ -21,17 +21,15 @@ from trainer.data.loading.training import TrainingBatches
 from trainer.data.registry import open_images
 from trainer.data.views.photometry import finish
 from trainer.data.views.picture import PICTURE_IMAGES, write_views_picture
-from trainer.diagnostics.correlation_record import write_correlation_record
-from trainer.diagnostics.effective_rank import effective_rank
-from trainer.diagnostics.nothing_to_learn import LearnsNothing
+from trainer.diagnostics.base import BatchSeen, Diagnosed, NetworkSeen
+from trainer.diagnostics.listed import Diagnostics
+from trainer.evaluation.units import Stopped
 from trainer.failures import BadSpec, Diverged
 from trainer.image_pass import ImagePass
 from trainer.metric_series import MetricSeries
 from trainer.models.exported import backbone_digest, save_backbone
 from trainer.models.projector import rank_warning
-from trainer.objectives.base import Objective
 from trainer.optim.schedules import schedule_of
-from trainer.probes import Probes
 from trainer.runtime import checkpoints, collectives
 from trainer.runtime.checkpoint_writer import CheckpointWriter
 from trainer.runtime.context import LOADING_SECONDS, Context
@@ -62,19 +60,17 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     state = TrainState(spec, schedule, context.device)
     if spec.embedding_width() is None:
         _judge(spec, len(dataset), state.features)
-    asked = spec.run.record.probes
-    probes = None if asked is None else Probes(spec, asked, plan, state.model["backbone"], dataset, context)
-    looked_at = {} if probes is None else probes.data
-    journal_data(context, spec.data.name, _source(spec, context), {"train": dataset, **looked_at})
+    diagnostics = Diagnostics(Diagnosed(spec, plan, state.model, state.objective, dataset, context))
+    journal_data(context, spec.data.name, _source(spec, context), {"train": dataset, **diagnostics.looked_at})
     image_pass = ImagePass(spec, plan, state, dataset, context)
     series = MetricSeries(context, spec.batch_size, state.objective.concern)
     checkpoint = agree_on_checkpoint(context, digest(spec))
     former = None if checkpoint is None else checkpoints.read_manifest(checkpoint)
     network = state.choose_network(context.world_size, partial(context.working, "compiling"), former)
-    skipped, nothing = SkippedImages(context), LearnsNothing(context)
+    skipped = SkippedImages(context)
     done = 0
     if checkpoint is not None:
-        done = _resume(checkpoint, spec, context, state, series, skipped, image_pass, probes, batches.fingerprint)
+        done = _resume(checkpoint, spec, context, state, series, skipped, image_pass, diagnostics, batches.fingerprint)
     journal_started(
         context,
         spec,
@@ -97,7 +93,8 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     context.step = done
     if done < steps and context.stop.requested(done):  # asked while torch was loaded, or the data
         return _stopped(context, done)
-    if probes is not None and probes.due(done) and not probes.record(state, series, done, resumed=True):
+    looks = _Looks(diagnostics, context, plan, state, series)
+    if not looks.take(done, resumed=True):
         return _stopped(context, done)
     if image_pass.due(done) and not image_pass.make(series, done):
         return _stopped(context, done)
@@ -114,13 +111,10 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
             if plan.metrics_due(batch.step):
                 _record_metrics(series, plan, batch.step, update)
                 state.raise_if_diverged(series.first_bad_step)  # as of one interval ago: nothing to wait for
-            for step in plan.correlations_due(batch.step):
-                series.flush()
-                state.raise_if_diverged()
-                _record_correlation(state.objective, context, plan, series, step, update, views, nothing)
+            looks.take_at_batch(batch.step, update, views)
             pace.report(batch.step, series.last.get("loss"), always=plan.ends_epoch(batch.step))
-            # A stop has cut the probe short, or the pass over the images.
-            halted = probes is not None and probes.due(batch.step) and not probes.record(state, series, batch.step)
+            # A stop has cut a diagnostic short, or the pass over the images.
+            halted = not looks.take(batch.step)
             halted = halted or (image_pass.due(batch.step) and not image_pass.make(series, batch.step))
 
             stopping = halted or (batch.step < steps and context.stop.requested(batch.step))
@@ -131,9 +125,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
                 series.flush()
                 state.raise_if_diverged()
                 beside: dict[str, Any] = {"data": batches.fingerprint, "unreadable": skipped.names}
-                beside |= image_pass.state_dict()
-                if probes is not None:
-                    beside |= probes.state_dict()
+                beside |= image_pass.state_dict() | diagnostics.state_dict()
                 if context.journal is not None:
                     now = {**state.state_dict(), **beside}
                     newest = series.last
@@ -142,7 +134,9 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
                     )
             if stopping:
                 return _stopped(context, batch.step)
-    return _export(spec, context, plan, state, series, dataset, unreadable=len(skipped.names), nothing=nothing.last)
+    return _export(
+        spec, context, plan, state, series, dataset, unreadable=len(skipped.names), last_words=diagnostics.last_words
+    )
 
 
 def _stopped(context: Context, step: int) -> Outcome:
@@ -215,7 +209,7 @@ def _resume(
     series: MetricSeries,
     skipped: SkippedImages,
     image_pass: ImagePass,
-    probes: Probes | None,
+    diagnostics: Diagnostics,
     fingerprint: str,
 ) -> int:
     """Take over a checkpoint; returns its step.
@@ -228,8 +222,7 @@ def _resume(
     series.last = saved["metrics"]
     skipped.remember(saved.get("unreadable", []))
     image_pass.load_state_dict(saved)
-    if probes is not None:
-        probes.load_state_dict(saved)
+    diagnostics.load_state_dict(saved)
     return step
 
 
@@ -242,40 +235,45 @@ def _record_metrics(series: MetricSeries, plan: Plan, step: int, update: Update)
     series.take(step, plan.epoch(step), on_device, known, update.first_bad_step)
 
 
-def _record_correlation(
-    objective: Objective,
-    context: Context,
-    plan: Plan,
-    series: MetricSeries,
-    step: int,
-    update: Update,
-    views: tuple[Tensor, Tensor],
-    nothing: LearnsNothing,
-) -> None:
-    tick = partial(context.working, "correlation record")
-    z_a_nd, z_b_nd = (context.all_gather_rows(rows) for rows in (update.z_a_nd, update.z_b_nd))
-    nothing.look(step, views, z_a_nd, z_b_nd)
-    if context.journal is None:
-        return
-    tick()
-    if not (z_a_nd.isfinite().all() and z_b_nd.isfinite().all()):
-        context.warn("no correlation record: this step was skipped, as its embeddings are not finite")
-        return
-    epoch = plan.epoch(step)
-    rank = {"effective_rank": effective_rank(z_a_nd)}
-    series.last |= rank
-    context.journal.metrics(step, epoch, rank)
-    tick()
-    record = write_correlation_record(
-        context.attempt_folder / "correlation",
-        z_a_nd,
-        z_b_nd,
-        step=step,
-        off_diagonal_weight=objective.off_diagonal_weight,
-        loss=float(update.terms.loss.detach()),
-        tick=tick,
-    )
-    context.journal.append("correlation", step=step, epoch=epoch, **record)
+class _Looks:
+    """When the diagnostics of a run look: all that was recorded before is known by then, and the clock stands."""
+
+    def __init__(
+        self, diagnostics: Diagnostics, context: Context, plan: Plan, state: TrainState, series: MetricSeries
+    ) -> None:
+        self._diagnostics = diagnostics
+        self._context = context
+        self._plan = plan
+        self._state = state
+        self._series = series
+
+    def take_at_batch(self, step: int, update: Update, views: tuple[Tensor, Tensor]) -> None:
+        """At the batch of `step`."""
+
+        def see() -> BatchSeen:
+            self._settle()
+            z_a_nd, z_b_nd = (self._context.all_gather_rows(rows) for rows in (update.z_a_nd, update.z_b_nd))
+            return BatchSeen(step, self._plan.epoch(step), self._state.model, views, z_a_nd, z_b_nd, update.terms)
+
+        with self._series.clock_stopped():
+            self._diagnostics.observe_batch(step, see, self._series.last)
+
+    def take(self, step: int, *, resumed: bool = False) -> bool:
+        """At the network as `step` left it; False if a stop was asked for meanwhile."""
+        if not self._diagnostics.network_due(step):
+            return True
+        self._settle()
+        seen = NetworkSeen(step, self._plan.epoch(step), self._state.model)
+        try:
+            with self._series.clock_stopped():
+                self._diagnostics.observe_network(seen, self._series.last, resumed=resumed)
+        except Stopped:
+            return False
+        return True
+
+    def _settle(self) -> None:
+        self._series.flush()
+        self._state.raise_if_diverged()
 
 
 def _export(
@@ -287,7 +285,7 @@ def _export(
     dataset: Images,
     *,
     unreadable: int,
-    nothing: str | None,
+    last_words: list[str],
 ) -> Outcome:
     if skipped_steps := state.skipped_steps():
         said = f"{skipped_steps} of {plan.steps} steps moved nothing: the gradient did not fit fp16 at the scale it had"
@@ -331,5 +329,5 @@ def _export(
         }
         save_backbone(context.attempt_folder / BACKBONE, backbone, spec.backbone.architecture, details=details)
         context.journal.append("checkpoint", step=plan.steps, epoch=plan.epochs, checkpoint="backbone", path=BACKBONE)
-    said = f"trained for {plan.steps} steps" + ("" if nothing is None else f"; at the end {nothing}")
-    return Outcome("ok", said, step=plan.steps, result=result, backbone=BACKBONE)
+    message = "; at the end ".join([f"trained for {plan.steps} steps", *last_words])
+    return Outcome("ok", message, step=plan.steps, result=result, backbone=BACKBONE)

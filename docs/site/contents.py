@@ -17,5 +17,11 @@ CONTENTS = {
     "Methods": ("docs/objective", "docs/evaluation", "docs/performance", "docs/glossary"),
     "Reference": (),
     "Operate": ("docs/operations", "docs/reliability", "SECURITY", "CHANGELOG"),
-    "Change": ("docs/architecture", "docs/adding-an-objective", "docs/adding-an-evaluation", "CONTRIBUTING"),
+    "Change": (
+        "docs/architecture",
+        "docs/adding-an-objective",
+        "docs/adding-an-evaluation",
+        "docs/adding-a-diagnostic",
+        "CONTRIBUTING",
+    ),
 }

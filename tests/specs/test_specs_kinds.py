@@ -28,7 +28,7 @@ NAMED = {
     "barlow_lab/specs/__init__.py": "what a user imports",
     "service/local/demo.py": "the jobs of its recipe, by their names",
     "service/local/agreement.py": "metrics of probes",
-    "trainer/probes.py": "metrics of probes",
+    "trainer/diagnostics/probes.py": "metrics of probes",
 }
 
 

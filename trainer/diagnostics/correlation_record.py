@@ -3,18 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from torch import Tensor
 
 from barlow_lab.disk import naming
-from trainer.diagnostics.correlation_survey import BINS, Survey, survey
+from trainer.diagnostics.base import BatchDiagnostic, BatchSeen, Diagnosed, Records
+from trainer.diagnostics.correlation_statistics import BINS, CorrelationStatistics, correlation_statistics
 from trainer.diagnostics.heatmap import draw_heatmap
-from trainer.objectives.barlow_twins import noise_floor
+from trainer.objectives.correlation import noise_floor
 
 NAMED_FEATURES = 20
+
+
+class CorrelationRecord(BatchDiagnostic):
+    """Records the cross-correlation matrix of the batch every `correlation_every_epochs` and at the end, and with the
+    first update as that of step 0."""
+
+    name = "correlation record"
+
+    def __init__(self, run: Diagnosed) -> None:
+        self._plan = run.plan
+        self._context = run.context
+        self._off_diagonal_weight = run.objective.off_diagonal_weight
+
+    @classmethod
+    def of(cls, run: Diagnosed) -> Self:
+        return cls(run)
+
+    def due(self, step: int) -> bool:
+        return bool(self._plan.correlations_due(step))
+
+    def observe(self, seen: BatchSeen, records: Records) -> None:
+        """Record the matrix; it is not of a step whose embeddings are not finite, as fp16 may skip one, which is warned
+        of."""
+        context, tick = self._context, partial(self._context.working, self.name)
+        assert context.journal is not None, "rank 0 alone observes"
+        for step in self._plan.correlations_due(seen.step):
+            tick()
+            if not (seen.z_a_nd.isfinite().all() and seen.z_b_nd.isfinite().all()):
+                context.warn("no correlation record: this step was skipped, as its embeddings are not finite")
+                continue
+            record = write_correlation_record(
+                context.attempt_folder / "correlation",
+                seen.z_a_nd,
+                seen.z_b_nd,
+                step=step,
+                off_diagonal_weight=self._off_diagonal_weight,
+                loss=float(seen.terms.loss.detach()),
+                tick=tick,
+            )
+            context.journal.append("correlation", step=step, epoch=self._plan.epoch(step), **record)
 
 
 def write_correlation_record(
@@ -38,9 +80,9 @@ def write_correlation_record(
     """
     folder.mkdir(exist_ok=True)
     name = f"step-{step:08d}"
-    seen = survey(z_a_nd, z_b_nd, tick)
-    summary = summarise(seen, off_diagonal_weight=off_diagonal_weight)
-    arrays = record_arrays(seen, step=step)
+    found = correlation_statistics(z_a_nd, z_b_nd, tick)
+    summary = summarise(found, off_diagonal_weight=off_diagonal_weight)
+    arrays = record_arrays(found, step=step)
     tick()
     with naming(folder / f"{name}.npz"), (folder / f"{name}.npz").open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -49,14 +91,14 @@ def write_correlation_record(
     return {
         "file": f"{folder.name}/{name}.npz",
         "image": f"{folder.name}/{name}.png",
-        "dim": len(seen.diagonal_d),
-        "n": seen.samples,
-        "floor": noise_floor(len(seen.diagonal_d), seen.samples),
+        "dim": len(found.diagonal_d),
+        "n": found.samples,
+        "floor": noise_floor(len(found.diagonal_d), found.samples),
         "summary": summary,
     }
 
 
-def record_arrays(seen: Survey, *, step: int) -> dict[str, np.ndarray]:
+def record_arrays(found: CorrelationStatistics, *, step: int) -> dict[str, np.ndarray]:
     """What the .npz holds.
 
     `diagonal` (d), `row_energy` (d; sum over j != i of C_ij^2), `histogram` and `histogram_edges` of the off-diagonal
@@ -64,20 +106,20 @@ def record_arrays(seen: Survey, *, step: int) -> dict[str, np.ndarray]:
     `block_rms` and `block_maximum` (of absolute values), (256, 256) each, in float16: 0.35 MB in all at d = 8192.
     """
     arrays: dict[str, Any] = {
-        "diagonal": seen.diagonal_d.astype(np.float32),
-        "row_energy": seen.row_energy_d.astype(np.float32),
-        "histogram": seen.histogram,
+        "diagonal": found.diagonal_d.astype(np.float32),
+        "row_energy": found.row_energy_d.astype(np.float32),
+        "histogram": found.histogram,
         "histogram_edges": _edges(),
-        "n": np.int64(seen.samples),
+        "n": np.int64(found.samples),
         "step": np.int64(step),
-        "floor": np.float64(noise_floor(len(seen.diagonal_d), seen.samples)),
+        "floor": np.float64(noise_floor(len(found.diagonal_d), found.samples)),
     }
-    if seen.full_dd is not None:
-        return {**arrays, "correlation": seen.full_dd}
-    return {**arrays, **{f"block_{name}": values.astype(np.float16) for name, values in seen.blocks.items()}}
+    if found.full_dd is not None:
+        return {**arrays, "correlation": found.full_dd}
+    return {**arrays, **{f"block_{name}": values.astype(np.float16) for name, values in found.blocks.items()}}
 
 
-def summarise(seen: Survey, *, off_diagonal_weight: float | None) -> dict[str, Any]:
+def summarise(found: CorrelationStatistics, *, off_diagonal_weight: float | None) -> dict[str, Any]:
     """The matrix in numbers that JSON holds.
 
     `symmetry_defect` = |C - C^T| / (sqrt(2) |C without its diagonal|) in Frobenius norms: 0 for a symmetric matrix,
@@ -85,20 +127,20 @@ def summarise(seen: Survey, *, off_diagonal_weight: float | None) -> dict[str, A
     absolute value: feature i of view a with feature j of view b. A dead feature is one whose row and column are 0.
     `off_diagonal_excess` is there only for an objective that weighs the squares, by `off_diagonal_weight`.
     """
-    diagonal = seen.diagonal_d
+    diagonal = found.diagonal_d
     dim = len(diagonal)
-    energy = float(seen.row_energy_d.sum())
-    floor = noise_floor(dim, seen.samples)
+    energy = float(found.row_energy_d.sum())
+    floor = noise_floor(dim, found.samples)
     excess = None if off_diagonal_weight is None else off_diagonal_weight * (energy - floor)
     return {
         "diagonal": {"mean": float(diagonal.mean()), "min": float(diagonal.min()), "max": float(diagonal.max())},
         "off_diagonal": energy,
         "off_diagonal_rms": (energy / (dim * (dim - 1))) ** 0.5,
         **({} if excess is None else {"off_diagonal_excess": excess}),
-        "symmetry_defect": (seen.asymmetry / (2 * energy)) ** 0.5 if energy > 0 else 0.0,
-        "top_pairs": [{"i": i, "j": j, "value": value} for i, j, value in seen.top_pairs],
-        "dead_features": {"count": len(seen.dead), "first": seen.dead[:NAMED_FEATURES].tolist()},
-        "histogram": {"counts": seen.histogram.tolist(), "edges": [round(float(e), 6) for e in _edges()]},
+        "symmetry_defect": (found.asymmetry / (2 * energy)) ** 0.5 if energy > 0 else 0.0,
+        "top_pairs": [{"i": i, "j": j, "value": value} for i, j, value in found.top_pairs],
+        "dead_features": {"count": len(found.dead), "first": found.dead[:NAMED_FEATURES].tolist()},
+        "histogram": {"counts": found.histogram.tolist(), "edges": [round(float(e), 6) for e in _edges()]},
     }
 
 

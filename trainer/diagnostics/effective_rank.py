@@ -2,8 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor
+
+from trainer.diagnostics.base import BatchDiagnostic, BatchSeen, Diagnosed, Records
+from trainer.training.plan import Plan
+
+
+class EffectiveRank(BatchDiagnostic):
+    """Records that of view a as metric `effective_rank`, with each correlation record."""
+
+    name = "effective rank"
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    @classmethod
+    def of(cls, run: Diagnosed) -> Self:
+        return cls(run.plan)
+
+    def due(self, step: int) -> bool:
+        return bool(self._plan.correlations_due(step))
+
+    def observe(self, seen: BatchSeen, records: Records) -> None:
+        """Record it, but for a step whose embeddings are not finite."""
+        if seen.z_a_nd.isfinite().all() and seen.z_b_nd.isfinite().all():
+            found = {"effective_rank": effective_rank(seen.z_a_nd)}
+            for step in self._plan.correlations_due(seen.step):
+                records.at(step).metrics(found)
 
 
 def effective_rank(z_nd: Tensor) -> float:

@@ -1,5 +1,5 @@
 """Signs that a network learns nothing, for words beside the curves, which look well: images that hold nothing, features
-that are the same of every image.
+that are the same of every image. Of evaluations: trainer.evaluation.extremes.
 
 A loss cannot tell: a correlation of constant features is set to 0 (trainer.objectives.correlation), so it stands still
 at the number of features, and passes no gradient.
@@ -7,70 +7,54 @@ at the number of features, and passes no gradient.
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
+from trainer.diagnostics.base import BatchDiagnostic, BatchSeen, Diagnosed, Records
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
+from trainer.training.plan import Plan
 
-SPREAD = 1e-5
-"""Features that differ by less than this part of the largest are the same: float32 rounds to 1e-7, and a network adds
-to that from layer to layer."""
 TRAINED_SPREAD = 1e-3
-"""The same of embeddings in training: batch normalisation enlarges what rounding has left of a difference."""
+"""Features that differ by less than this part of their size are the same: batch normalisation, in training, enlarges
+what rounding has left of a difference."""
 
 REMEDY = "look at views.png and at the image files (docs/data-sets.md, When images are black)"
 
 
-class Extremes:
-    """The largest and the smallest value of each feature, over rows as they come on every rank."""
+class LearnsNothing(BatchDiagnostic):
+    """Warns once, with a correlation record, where there is nothing in a step to learn."""
 
-    def __init__(self) -> None:
-        self._both: Tensor | None = None
-        self._rows = 0
+    name = "signs of nothing to learn"
+    every_rank = True
 
-    def take(self, values_nd: Tensor) -> None:
-        """Some more rows of this rank, (n, d)."""
-        if len(values_nd):
-            both_2d = torch.stack([values_nd.amax(0), -values_nd.amin(0)])
-            self._both = both_2d if self._both is None else torch.maximum(self._both, both_2d)
-            self._rows += len(values_nd)
-
-    def all_the_same(self, device: torch.device) -> bool:
-        """Whether all rows of all ranks are, which is not said of a single one; every rank calls it."""
-        width = 0 if self._both is None else self._both.shape[1]
-        numbers = torch.tensor([self._rows, width], device=device)
-        rows = int(collectives.all_reduce_(numbers[:1].clone()))
-        widest = int(collectives.all_reduce_max_(numbers[1:].clone()))
-        if rows < 2:
-            return False
-        mine_2d = torch.full((2, widest), -torch.inf, dtype=torch.float64, device=device)
-        if self._both is not None:
-            mine_2d.copy_(self._both)
-        high_d, minus_low_d = collectives.all_reduce_max_(mine_2d).unbind()
-        size = torch.maximum(high_d.abs(), minus_low_d.abs()).max()
-        return bool((high_d + minus_low_d).max() <= SPREAD * size)
-
-
-class LearnsNothing:
-    """Looks at a step of a pretraining, and says it once where there is nothing in it to learn."""
-
-    def __init__(self, context: Context) -> None:
+    def __init__(self, plan: Plan, context: Context) -> None:
+        self._plan = plan
         self._context = context
         self._told: set[str] = set()
-        self.last: str | None = None
-        """What the newest look has found."""
+        self._newest: str | None = None
 
-    def look(self, step: int, views: tuple[Tensor, Tensor], z_a_nd: Tensor, z_b_nd: Tensor) -> None:
-        """At the views of this rank's images, (n, 3, S, S) each, and the embeddings of the whole batch, (n, d) each;
-        every rank calls it."""
-        found = {"images": self._images(views), "features": self._features(z_a_nd, z_b_nd)}
-        self.last = None
+    @classmethod
+    def of(cls, run: Diagnosed) -> Self:
+        return cls(run.plan, run.context)
+
+    def due(self, step: int) -> bool:
+        return bool(self._plan.correlations_due(step))
+
+    @property
+    def last_words(self) -> str | None:
+        """What the newest look has found."""
+        return self._newest
+
+    def observe(self, seen: BatchSeen, records: Records) -> None:
+        """Look at the views of this rank's images, and at the embeddings of all."""
+        found = {"images": self._images(seen.views), "features": self._features(seen.z_a_nd, seen.z_b_nd)}
+        self._newest = next((said for said in found.values() if said is not None), None)
+        step = self._plan.correlations_due(seen.step)[0]
         for what, said in found.items():
-            if said is None:
-                continue
-            self.last = self.last or said
-            if what not in self._told:
+            if said is not None and what not in self._told:
                 self._told.add(what)
                 self._context.warn(f"step {step}: {said}", nothing_learned=what)
 

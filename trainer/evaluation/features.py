@@ -16,7 +16,7 @@ from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import NothingReadable
 from trainer.data.loading.evaluation import evaluation_batches
 from trainer.data.pixels import normalise
-from trainer.diagnostics.nothing_to_learn import Extremes
+from trainer.evaluation.extremes import Extremes
 from trainer.evaluation.lost_classes import tell_of_lost_classes
 from trainer.evaluation.units import Units, rounds, share
 from trainer.failures import BadSpec

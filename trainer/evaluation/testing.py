@@ -13,7 +13,7 @@ from torch import Tensor
 from barlow_lab.specs.kinds.evaluation import EvaluationImages
 from trainer.data.datasets import ImageDataSet
 from trainer.data.loading.evaluation import evaluation_batches
-from trainer.diagnostics.nothing_to_learn import Extremes
+from trainer.evaluation.extremes import Extremes
 from trainer.evaluation.features import GUESSED, labels_on, tell_unreadable
 from trainer.evaluation.lost_classes import tell_of_lost_classes
 from trainer.evaluation.scoring import scores_of, true_class_places

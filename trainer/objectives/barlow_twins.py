@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from barlow_lab.specs.loss_form import LossFormOrAuto, choose_form, rows_of_a_shard
 from barlow_lab.specs.objectives import BarlowTwinsSpec
 from trainer.objectives.base import Objective, Terms
-from trainer.objectives.correlation import unit_features
+from trainer.objectives.correlation import noise_floor, unit_features
 from trainer.objectives.products import OffDiagonal, dual, in_rows
 from trainer.runtime import collectives
 
@@ -87,11 +87,6 @@ class BarlowTwins(Objective):
             "correlation_off_diagonal_rms": terms.correlation_off_diagonal_rms,
         }
         return Terms(terms.loss, parts, {"noise_floor": terms.noise_floor})
-
-
-def noise_floor(features: int, samples: int) -> float:
-    """Expected off_diagonal of independent features: d (d - 1) / (N - 1), as E[r^2] = 1 / (N - 1)."""
-    return features * (features - 1) / (samples - 1)
 
 
 class _Loss(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""The normalisation that makes a product of two views their correlation.
+"""The normalisation that makes a product of two views their correlation, and what chance alone leaves of one.
 
 Source: C_ij = sum_b x_bi y_bj / sqrt(sum_b x_bi^2 sum_b y_bj^2) of the centred embeddings x, y of two views, b running
 over the batch of all ranks (Zbontar et al. 2021, arXiv 2103.03230, equation 2).
@@ -31,6 +31,12 @@ def unit_features(z_a_nd: Tensor, z_b_nd: Tensor, *, over_ranks: bool = True) ->
     centred = centred_features(z_a_nd, z_b_nd, over_ranks=over_ranks)
     scales_2d = inverse_lengths(centred.squares_2d, centred.means_2d, centred.samples)
     return centred.views_2nd.mul_(scales_2d[:, None]), scales_2d
+
+
+def noise_floor(features: int, samples: int) -> float:
+    """Expected sum of the squares off the diagonal of C, of independent features: d (d - 1) / (N - 1), as
+    E[r^2] = 1 / (N - 1)."""
+    return features * (features - 1) / (samples - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainer.diagnostics import correlation_survey
+from trainer.diagnostics import correlation_statistics as statistics
 from trainer.diagnostics.correlation_record import summarise, write_correlation_record
-from trainer.diagnostics.correlation_survey import BLOCKS, survey
+from trainer.diagnostics.correlation_statistics import BLOCKS, CorrelationStatistics, correlation_statistics
 from trainer.diagnostics.effective_rank import effective_rank
 from trainer.diagnostics.heatmap import draw_heatmap
 
@@ -91,19 +91,19 @@ def test_one_correlated_pair_a_dead_feature_and_asymmetry(tmp_path):
     assert arrays["row_energy"][2] == pytest.approx(0.75**2)
     assert arrays["row_energy"].sum() == pytest.approx(0.75**2)
     matrix[5, 2] = -0.75
-    assert summarise(_survey(_embeddings(matrix)), off_diagonal_weight=0.5)["symmetry_defect"] < 1e-6
+    assert summarise(_statistics(_embeddings(matrix)), off_diagonal_weight=0.5)["symmetry_defect"] < 1e-6
 
 
-def _survey(views: tuple[torch.Tensor, torch.Tensor]) -> correlation_survey.Survey:
-    return survey(*views, tick=lambda: None)
+def _statistics(views: tuple[torch.Tensor, torch.Tensor]) -> CorrelationStatistics:
+    return correlation_statistics(*views, tick=lambda: None)
 
 
 def test_a_view_with_itself_is_symmetric_to_the_last_bit():
     z = torch.randn(50, 12, generator=torch.Generator().manual_seed(1))
-    assert summarise(_survey((z, z)), off_diagonal_weight=0.5)["symmetry_defect"] == 0.0
+    assert summarise(_statistics((z, z)), off_diagonal_weight=0.5)["symmetry_defect"] == 0.0
     collapsed = torch.full((50, 12), 3.0)
-    assert summarise(_survey((collapsed, collapsed)), off_diagonal_weight=0.5)["symmetry_defect"] == 0.0
-    assert _survey((collapsed, collapsed)).top_pairs == []
+    assert summarise(_statistics((collapsed, collapsed)), off_diagonal_weight=0.5)["symmetry_defect"] == 0.0
+    assert _statistics((collapsed, collapsed)).top_pairs == []
 
 
 def test_patterns_planted_in_embeddings_are_found(tmp_path):
@@ -166,11 +166,11 @@ def test_by_tiles_the_numbers_are_those_of_the_whole_matrix_which_never_exists(m
     z_a, z_b = (shared + torch.randn(60, dim, generator=generator) + 2 for _ in range(2))
     z_a[:, 77] = z_b[:, 77] = 0.1
     z_b[:, 400] = -z_a[:, 3]
-    monkeypatch.setattr(correlation_survey, "FULL_UP_TO", dim - 1)
-    monkeypatch.setattr(correlation_survey, "TILE", 2**15)
+    monkeypatch.setattr(statistics, "FULL_UP_TO", dim - 1)
+    monkeypatch.setattr(statistics, "TILE", 2**15)
     ticks = []
     with _Largest() as largest:
-        seen = survey(z_a, z_b, lambda: ticks.append(None))
+        seen = correlation_statistics(z_a, z_b, lambda: ticks.append(None))
     assert largest.numbers < dim**2
     assert len(ticks) >= dim**2 / 2**15
 

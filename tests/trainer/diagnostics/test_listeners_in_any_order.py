@@ -10,10 +10,11 @@ import numpy as np
 import runs
 import torch
 from knn_cases import Case, case
+from looks import Looking
 from torch import Tensor
 
 from trainer.diagnostics.correlation_record import record_arrays
-from trainer.diagnostics.correlation_survey import survey
+from trainer.diagnostics.correlation_statistics import correlation_statistics
 from trainer.diagnostics.effective_rank import effective_rank
 from trainer.diagnostics.nothing_to_learn import LearnsNothing
 from trainer.evaluation.features import Features
@@ -43,13 +44,12 @@ def listeners(one: Case, context: Context) -> dict[str, Callable[[Tensor, Tensor
         return [epoch.loss for epoch in classify(training, *splits, classes=one.classes, phase="", units=units)]
 
     def correlation(train: Tensor, test: Tensor) -> list[float]:
-        arrays = record_arrays(survey(train[-len(test) :], test, tick=lambda: None), step=1)
+        arrays = record_arrays(correlation_statistics(train[-len(test) :], test, tick=lambda: None), step=1)
         return np.concatenate([array.reshape(-1).astype(float) for array in arrays.values()]).tolist()
 
     def warns(train: Tensor, test: Tensor) -> list[float]:
-        looking, views = LearnsNothing(context), torch.arange(3 * 16.0).reshape(1, 3, 4, 4)
-        looking.look(1, (views, views), train, test)
-        return [looking.last is None]
+        view = torch.arange(3 * 16.0).reshape(1, 3, 4, 4)
+        return [Looking(context).at(LearnsNothing, 1, (view, view), train, test).last_words is None]
 
     return {
         "neighbours": neighbours,

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import runs
 import torch
+from looks import Looking
 from PIL import Image
 
 from barlow_lab.specs import parse_spec
-from trainer.diagnostics.nothing_to_learn import Extremes, LearnsNothing
+from trainer.diagnostics.nothing_to_learn import LearnsNothing
 from trainer.evaluation import run_evaluation
+from trainer.evaluation.extremes import Extremes
 from trainer.pretraining import pretrain
 
 
@@ -98,16 +100,13 @@ def test_rows_are_the_same_up_to_rounding_and_a_single_one_proves_nothing():
 
 
 def test_features_that_have_collapsed_are_told_of_images_that_have_not(tmp_path):
-    look = LearnsNothing(runs.context(tmp_path))
+    looking = Looking(runs.context(tmp_path), every=5)
     view = torch.randint(0, 256, (8, 3, 4, 4), dtype=torch.uint8)
     healthy, collapsed = torch.randn(8, 5), torch.randn(1, 5).repeat(8, 1)
-    look.look(1, (view, view), healthy, healthy)
-    assert look.last is None
-    look.look(2, (view, view), healthy, torch.full((8, 5), torch.nan))
-    assert look.last is None
-    look.look(3, (view, view), healthy, collapsed)
-    assert look.last is not None
+    words = [
+        looking.at(LearnsNothing, step, (view, view), healthy, other).last_words
+        for step, other in ((5, healthy), (10, torch.full((8, 5), torch.nan)), (15, collapsed), (20, healthy))
+    ]
+    assert [one is None for one in words] == [True, True, False, True]
     assert list(told(tmp_path)) == ["features"]
-    assert "step 3: the features of all 8 images are the same (view b)" in told(tmp_path)["features"]
-    look.look(4, (view, view), healthy, healthy)
-    assert look.last is None
+    assert "step 15: the features of all 8 images are the same (view b)" in told(tmp_path)["features"]

@@ -13,7 +13,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.nn import functional as F
 
 from barlow_lab.specs.loss_form import LossForm
-from trainer.objectives.barlow_twins import barlow_twins, noise_floor
+from trainer.objectives.barlow_twins import barlow_twins
+from trainer.objectives.correlation import noise_floor
 
 SAMPLES = 9
 FEATURES = 16  # two rows in a shard; the dual form's own side of its line

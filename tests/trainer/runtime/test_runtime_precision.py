@@ -9,7 +9,8 @@ import torch
 from torch._C._dynamo.guards import GlobalStateGuard
 
 from barlow_lab.specs import parse_spec
-from trainer import execution, probes
+from trainer import execution
+from trainer.diagnostics import probes
 from trainer.pretraining import pretrain
 from trainer.runtime import precision
 

@@ -7,10 +7,9 @@ that training depends on is other after a look than before it: parameters, stati
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -25,52 +24,46 @@ from trainer.data.folder_names import at_odds
 from trainer.data.hearing import nobody
 from trainer.data.overlap import PRETRAINED_ON, shared
 from trainer.data.registry import open_data_set
+from trainer.diagnostics.base import Diagnosed, NetworkDiagnostic, NetworkSeen, Records
 from trainer.evaluation.features import extract, labels_on
 from trainer.evaluation.knn import true_places
 from trainer.evaluation.linear_cached import Training, classify, labelled
 from trainer.evaluation.scoring import top
-from trainer.evaluation.units import Stopped, UnitsWithinStep
+from trainer.evaluation.units import UnitsWithinStep
 from trainer.failures import BadSpec, Diverged
-from trainer.metric_series import MetricSeries
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
 from trainer.runtime.data_warnings import warn_of_split
 from trainer.runtime.precision import PARAMETER_DTYPES, exact_products
-from trainer.runtime.resuming import counted_metrics
-from trainer.train_state import TrainState
-from trainer.training.plan import Plan
+from trainer.runtime.untouched import untouched
 
 PHASE = "probe"
 PLACE = "run.record.probes"
 
 
-class Probes:
-    """The labelled images that the backbone is shown, and what it has last been seen to do."""
+class Probes(NetworkDiagnostic):
+    """Shows the backbone labelled images after every `every_epochs`, and at the end."""
 
-    def __init__(
-        self,
-        spec: PretrainSpec,
-        asked: ProbesSpec,
-        plan: Plan,
-        backbone: nn.Module,
-        learned: Images,
-        context: Context,
-    ) -> None:
+    name = PHASE
+    every_rank = True
+    observed_key = "probed"
+
+    def __init__(self, run: Diagnosed, asked: ProbesSpec) -> None:
         """Open the data and try the backbone on one image, before a run begins that would end at its first probe.
-        `learned` are the images that the run trains on.
 
         Raises:
             BadSpec: `k` or `size` cannot be; says what can.
             DataError: there are no such splits, or they have no classes.
         """
+        super().__init__()
+        spec = run.spec
         self._spec = spec
         self._asked = asked
-        self._plan = plan
-        self._context = context
-        self._train, self._test = _open_splits(spec, asked, learned, context)
+        self._plan = run.plan
+        self._context = run.context
+        self._train, self._test = _open_splits(spec, asked, run.images, run.context)
         self._images = EvaluationImages(size=asked.size or spec.views.size)
         self._dtype = PARAMETER_DTYPES[spec.precision]
-        self._last_step = 0  # the newest one at which there was a probe
         self._fingerprints = {"train": self._train.fingerprint, "test": self._test.fingerprint}
         self._begun_with = self._fingerprints
         if asked.k > len(self._train):
@@ -78,22 +71,26 @@ class Probes:
                 f"{PLACE}.k {asked.k} is above the {len(self._train)} images of split {asked.split!r} that are "
                 f"looked at; use at most {len(self._train)}, or a higher limit"
             )
-        self._try(backbone)
+        self._try(run.network["backbone"])
+
+    @classmethod
+    def of(cls, run: Diagnosed) -> Self | None:
+        asked = run.spec.run.record.probes
+        return None if asked is None else cls(run, asked)
 
     @property
-    def data(self) -> dict[str, Images]:
-        """What is looked at, by the role that the journal calls it by."""
+    def looked_at(self) -> dict[str, Images]:
         return {"probe_train": self._train, "probe_test": self._test}
 
     def state_dict(self) -> dict[str, Any]:
-        """Of a checkpoint: when there was the last probe, and which images the run's probes are of."""
-        return {"probed": self._last_step, "probed_data": self._begun_with}
+        """When there was the last probe, and which images the run's probes are of."""
+        return {**super().state_dict(), "probed_data": self._begun_with}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from a checkpoint. Where the images are other ones than those that the run's probes began with, there
         are no more probes, which is warned of: one curve would tell of both. Training depends on none of them, so it
         goes on; refused, a long run would be lost for one label of its test split that was put right."""
-        self._last_step = saved.get("probed", 0)
+        super().load_state_dict(saved)
         self._begun_with = saved.get("probed_data", self._begun_with)  # versions before this one saved none
         splits = {"train": self._asked.split, "test": self._asked.test_split}
         if others := [repr(splits[role]) for role, now in self._fingerprints.items() if self._begun_with[role] != now]:
@@ -104,43 +101,25 @@ class Probes:
             )
 
     def due(self, step: int) -> bool:
-        """After every `every_epochs`, and at the end; not again where there has been one, and never of images other
-        than those that the run's probes began with."""
-        return (
-            self._begun_with == self._fingerprints
-            and self._last_step < step
-            and self._plan.ends_epoch(step, self._asked.every_epochs)
-        )
+        """After every `every_epochs`, and at the end; never of images other than those that the run's probes began
+        with."""
+        return self._begun_with == self._fingerprints and self._plan.ends_epoch(step, self._asked.every_epochs)
 
-    def record(self, state: TrainState, series: MetricSeries, step: int, *, resumed: bool = False) -> bool:
-        """Look at the backbone after `step` and journal what is seen; every rank calls it. A probe that cannot be
-        made is warned of, and training goes on. `resumed`: the run goes on from this step; an attempt since its
-        checkpoint may have told of the probe already.
-
-        Returns False if a stop was asked for meanwhile: nothing is journalled then.
+    def observe(self, seen: NetworkSeen, records: Records) -> None:
+        """Look at the backbone, and record what is seen. A probe that cannot be made is warned of, and training goes
+        on.
 
         Raises:
             DataError: an image cannot be loaded, though it can be read.
-            Diverged: the training has.
+            Stopped: a stop was asked for.
         """
-        context = self._context
-        series.flush()
-        state.raise_if_diverged()
-        with series.clock_stopped():
-            try:
-                with exact_products(self._context.device):
-                    values = self._look(state.model["backbone"])
-            except Stopped:
-                return False
-            except (BadSpec, NothingReadable, Diverged) as error:  # all ranks have it: none is left in a collective
-                context.warn(f"no probe at step {step}: {error}")
-                values = {}
-        self._last_step = step
-        series.last |= values
-        told = resumed and not values.keys().isdisjoint(counted_metrics(context, step))
-        if values and context.journal is not None and not told:
-            context.journal.metrics(step, self._plan.epoch(step), values)
-        return True
+        try:
+            with exact_products(self._context.device):
+                values = self._look(seen.network["backbone"])
+        except (BadSpec, NothingReadable, Diverged) as error:  # all ranks have it: none is left in a collective
+            self._context.warn(f"no probe at step {seen.step}: {error}")
+        else:
+            records.metrics(values)
 
     def _look(self, backbone: nn.Module) -> dict[str, float]:
         context, asked = self._context, self._asked
@@ -197,22 +176,6 @@ class Probes:
             raise BadSpec(
                 f"{PLACE}.size: the backbone takes no image of {side} px ({error}); leave it out for views.size"
             ) from error
-
-
-@contextmanager
-def untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Within: `module` is in evaluation mode. After: every mode, every buffer and torch's generators are as before."""
-    modes = [(part, part.training) for part in module.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        module.eval()
-        try:
-            yield
-        finally:
-            for part, training in modes:
-                part.training = training
-            for buffer, before in buffers:
-                buffer.copy_(before)
 
 
 def _open_splits(

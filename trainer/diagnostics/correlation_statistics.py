@@ -21,7 +21,7 @@ TILE = 2**22
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class CorrelationStatistics:
     """What is kept of C (d, d) of `samples` samples; arrays on the host.
 
     `row_energy_d` is the sum over j != i of C_ij^2, `asymmetry` that of (C_ij - C_ji)^2 over all i, j. `histogram`
@@ -42,7 +42,7 @@ class Survey:
     blocks: dict[str, np.ndarray]
 
 
-def survey(z_a_nd: Tensor, z_b_nd: Tensor, tick: Callable[[], None]) -> Survey:
+def correlation_statistics(z_a_nd: Tensor, z_b_nd: Tensor, tick: Callable[[], None]) -> CorrelationStatistics:
     """C of the embeddings of two views, (N, d) of the whole batch, on their device; `tick` is called after each tile.
 
     Raises:
@@ -78,7 +78,7 @@ def survey(z_a_nd: Tensor, z_b_nd: Tensor, tick: Callable[[], None]) -> Survey:
         pairs.append(torch.stack([places.double() + start * features, tile.flatten()[places].double()]))
         tick()
     dead = ~(torch.cat(alive) | alive_columns)
-    return Survey(
+    return CorrelationStatistics(
         samples=x_nd.shape[0],
         diagonal_d=torch.cat(diagonal).cpu().numpy(),
         row_energy_d=torch.cat(energy).cpu().numpy(),

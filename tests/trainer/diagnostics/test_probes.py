@@ -12,17 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from barlow_lab.specs import PretrainSpec, digest, parse_spec
-from trainer import metric_series, probes
+from trainer import metric_series
 from trainer.data.errors import DataError, NothingReadable
 from trainer.data.registry import open_images
+from trainer.diagnostics import probes
 from trainer.evaluation import run_evaluation
-from trainer.evaluation.units import UnitsWithinStep
+from trainer.evaluation.units import Stopped, UnitsWithinStep
 from trainer.failures import BadSpec, Diverged
 from trainer.metric_series import MetricSeries
 from trainer.pretraining import pretrain
-from trainer.probes import untouched
 from trainer.runtime import compiling
 from trainer.runtime.context import Context
+from trainer.runtime.untouched import untouched
 
 NAMES = ("knn_top1", "probe_top1")
 
@@ -284,7 +285,7 @@ def test_units_within_a_step_are_agreed_about_at_once(tmp_path: Path) -> None:
     units = UnitsWithinStep(context)
     units.finished()
     (context.attempt_folder / "control.json").write_text('{"stop": "drain"}')
-    with pytest.raises(probes.Stopped):
+    with pytest.raises(Stopped):
         units.finished()
     assert context.stop.requested(1001)
     assert context.stop.reason == "drain"

@@ -1,0 +1,168 @@
+"""What a diagnostic is: it looks at a pretraining as it goes on, records what it finds, and changes nothing.
+
+Diagnostics stand in one list (trainer.diagnostics.listed), which the loop asks after a step, knowing none of them.
+
+Shapes: N images of the whole batch, n of this rank, D features of an embedding.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from torch import Tensor, nn
+
+from barlow_lab.specs import PretrainSpec
+from trainer.data.datasets import Images
+from trainer.objectives.base import Objective, Terms
+from trainer.runtime.context import Context
+from trainer.runtime.resuming import counted_metrics
+from trainer.training.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosed:
+    """The run that diagnostics are made for, before its first step. `network` holds `backbone` and `projector`;
+    `images` are those that it is trained on."""
+
+    spec: PretrainSpec
+    plan: Plan
+    network: nn.ModuleDict
+    objective: Objective
+    images: Images
+    context: Context
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSeen:
+    """The network as `step` has left it, in training mode, on its device. Nobody changes it: who runs it does so within
+    trainer.runtime.untouched."""
+
+    step: int
+    epoch: int
+    network: nn.ModuleDict
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSeen(NetworkSeen):
+    """And the batch of `step`: both views of this rank's images, (n, 3, S, S) uint8 each; their embeddings, from before
+    the update, of the batch of all ranks, (N, D) each; the objective's terms. Nobody writes into a tensor."""
+
+    views: tuple[Tensor, Tensor]
+    z_a_nd: Tensor
+    z_b_nd: Tensor
+    terms: Terms
+
+
+class Records:
+    """Where a diagnostic puts what it has found at `step`. The journal takes it from here to the run database, MLflow
+    and the API. Rank 0 writes; of the others the metrics alone count, for the checkpoint and the result."""
+
+    def __init__(self, context: Context, newest: dict[str, float], plan: Plan, step: int, *, resumed: bool) -> None:
+        """`newest` takes in each metric; `resumed`: the run goes on from `step`, of which an attempt since its
+        checkpoint may have told already."""
+        self._context = context
+        self._newest = newest
+        self._plan = plan
+        self._step = step
+        self._resumed = resumed
+
+    def at(self, step: int) -> Records:
+        """The same for another step."""
+        return Records(self._context, self._newest, self._plan, step, resumed=self._resumed)
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Record numbers under their names, which no other metric has."""
+        self._newest |= values
+        journal = self._context.journal
+        told = self._resumed and not values.keys().isdisjoint(counted_metrics(self._context, self._step))
+        if values and journal is not None and not told:
+            journal.metrics(self._step, self._plan.epoch(self._step), dict(values))
+
+    def picture(self, key: str, draw: Callable[[Path], None]) -> None:
+        """Have `draw` write a PNG to the path that it is given, and record it under `key` (a-z and -)."""
+        if self._context.journal is not None:
+            path = self.path(key, "png")
+            draw(path)
+            self._context.journal.append("image", step=self._step, key=key, file=f"{key}/{path.name}")
+
+    def path(self, key: str, ending: str) -> Path:
+        """KEY/step-00001200.ENDING in the attempt's folder, for what else is kept of `key`, such as arrays."""
+        folder = self._context.attempt_folder / key
+        folder.mkdir(exist_ok=True)
+        return folder / f"step-{self._step:08d}.{ending}"
+
+
+class Diagnostic(ABC):
+    """Looks at a run. Parameters, buffers, modes, gradients and generators are after it as before it."""
+
+    name: ClassVar[str]
+    """The phase by which its work is heard (Context.working)."""
+    every_rank: ClassVar[bool] = False
+    """Whether every rank is to observe, as it must where there is a collective in it. Otherwise rank 0 alone does."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, run: Diagnosed) -> Self | None:
+        """The one for this run, or None where the run asks for none; every rank calls it.
+
+        Raises:
+            BadSpec, DataError: it cannot be made as it is asked for; a run ends by that before its first step.
+        """
+
+    @abstractmethod
+    def due(self, step: int) -> bool:
+        """Whether to observe after update `step`, counted from 1; the same on every rank. Waits for nothing."""
+
+    @property
+    def looked_at(self) -> Mapping[str, Images]:
+        """The images that it looks at beside those that are trained on, by the role that the journal calls them by."""
+        return {}
+
+    @property
+    def last_words(self) -> str | None:
+        """What the outcome of the run adds: "trained for 40 steps; at the end ..."."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next look depends on, for the checkpoint, by keys that nobody else uses; the same on every rank."""
+        return {}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:  # noqa: B027 - most have no state
+        """Take over what `state_dict` gave, out of the whole checkpoint. One of before may have nothing of it."""
+
+
+class BatchDiagnostic(Diagnostic):
+    """Looks at the batch of a step, at once: it asks for no stop."""
+
+    @abstractmethod
+    def observe(self, seen: BatchSeen, records: Records) -> None:
+        """Look at the step, and record what is found."""
+
+
+class NetworkDiagnostic(Diagnostic):
+    """Looks at the network alone, and may take its time. What a stop cuts short is done by the attempt that goes on."""
+
+    observed_key: ClassVar[str]
+    """The key in the checkpoint under which the newest step is that has been observed."""
+
+    def __init__(self) -> None:
+        self.observed = 0
+        """The newest step that has been observed."""
+
+    @abstractmethod
+    def observe(self, seen: NetworkSeen, records: Records) -> None:
+        """Look at the network, and record what is found when all of it is.
+
+        Raises:
+            Stopped: on every rank at the same place (trainer.evaluation.units.UnitsWithinStep). Nothing is recorded.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        return {self.observed_key: self.observed}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        self.observed = saved.get(self.observed_key, 0)
