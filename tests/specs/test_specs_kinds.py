@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CLASSES = {model.__name__ for model in KINDS.values()}
 OWN_FILES = (
     "barlow_lab/specs/kinds/",
-    "trainer/pretraining.py",
+    "trainer/pretraining/",
     *(f"trainer/evaluation/{name}.py" for name in ("knn", "linear", "linear_cached", "semi_supervised", "svm")),
     "trainer/evaluation/detection/",
 )

@@ -18,12 +18,12 @@ from trainer.evaluation.backbone import FrozenBackbone
 from trainer.evaluation.detection.running import build_detector
 from trainer.evaluation.detection.testing import DetectorTest
 from trainer.evaluation.detection.training import DetectionFit
-from trainer.evaluation.units import Units
 from trainer.models.backbones import build_backbone
 from trainer.runtime import process_group
 from trainer.runtime.context import Context
 from trainer.runtime.rank_exit import end_process
 from trainer.runtime.stopping import StopRequests
+from trainer.runtime.units import Units
 
 STEPS = 3
 

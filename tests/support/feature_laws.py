@@ -20,11 +20,11 @@ from barlow_lab.specs.kinds.evaluation import EvaluationImages
 from trainer.data.registry import open_data_set
 from trainer.evaluation import knn, run_evaluation
 from trainer.evaluation.features import extract
-from trainer.evaluation.units import Units
 from trainer.pretraining import pretrain
 from trainer.runtime import process_group
 from trainer.runtime.context import Context
 from trainer.runtime.rank_exit import end_process
+from trainer.runtime.units import Units
 
 SMALL_BLOCKS = 150
 PEAK_BLOCKS = 2**13

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from trainer.evaluation.features import Features
 from trainer.evaluation.knn import true_places
-from trainer.evaluation.units import Units
 from trainer.runtime.context import Context
+from trainer.runtime.units import Units
 
 
 @dataclass(frozen=True)

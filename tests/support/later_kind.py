@@ -63,8 +63,8 @@ def run_nearest_mean(spec: NearestMeanSpec, context: Any) -> dict[str, Any] | No
     from trainer.evaluation.features import labels_on
     from trainer.evaluation.frozen import frozen_features
     from trainer.evaluation.scoring import scores_of, true_class_places
-    from trainer.evaluation.units import Stopped, Units
     from trainer.runtime.started import journal_started
+    from trainer.runtime.units import Stopped, Units
 
     journal_started(context, spec, resume_step=0)
     try:

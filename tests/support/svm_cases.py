@@ -9,8 +9,8 @@ import numpy as np
 
 from barlow_lab.specs import SvmSpec, parse_spec
 from trainer.evaluation.svm import LabelledFeatures, train_machines
-from trainer.evaluation.units import Units
 from trainer.runtime.context import Context
+from trainer.runtime.units import Units
 
 CLASSES = 4
 COSTS = [0.01, 1.0, 100.0]

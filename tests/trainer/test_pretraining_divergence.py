@@ -17,16 +17,16 @@ STEPS = 20
 
 def _kept_states(monkeypatch):
     """The TrainStates that pretraining builds."""
-    from trainer import pretraining
+    from trainer.pretraining import running
 
     built = []
 
-    class Kept(pretraining.TrainState):
+    class Kept(running.TrainState):
         def __init__(self, *args):
             super().__init__(*args)
             built.append(self)
 
-    monkeypatch.setattr(pretraining, "TrainState", Kept)
+    monkeypatch.setattr(running, "TrainState", Kept)
     return built
 
 

@@ -87,7 +87,7 @@ def test_every_phase_tells_of_its_progress(tmp_path, monkeypatch):
         *("loading data", "building", "checking checkpoints", "resuming", "training", "correlation record"),
         *("checkpoint", "exporting"),
     }
-    assert {(e.step, e.data["steps"]) for e in second if e.data["phase"] == "correlation record"} == {(19, 20)}
+    assert {(e.step, e.data["steps"]) for e in second if e.data["phase"] == "correlation record"} == {(20, 20)}
 
 
 def test_checkpoints_are_named_and_journalled_and_under_a_worker_not_deleted(undisturbed):

@@ -158,7 +158,7 @@ class NetworkDiagnostic(Diagnostic):
         """Look at the network, and record what is found when all of it is.
 
         Raises:
-            Stopped: on every rank at the same place (trainer.evaluation.units.UnitsWithinStep). Nothing is recorded.
+            Stopped: on every rank at the same place (trainer.runtime.units.UnitsWithinStep). Nothing is recorded.
         """
 
     def state_dict(self) -> dict[str, Any]:

@@ -29,12 +29,12 @@ from trainer.evaluation.features import extract, labels_on
 from trainer.evaluation.knn import true_places
 from trainer.evaluation.linear_cached import Training, classify, labelled
 from trainer.evaluation.scoring import top
-from trainer.evaluation.units import UnitsWithinStep
 from trainer.failures import BadSpec, Diverged
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
 from trainer.runtime.data_warnings import warn_of_split
 from trainer.runtime.precision import PARAMETER_DTYPES, exact_products
+from trainer.runtime.units import UnitsWithinStep
 from trainer.runtime.untouched import untouched
 
 PHASE = "probe"

@@ -19,18 +19,17 @@ from trainer.data.loading.labelled import LabelledBatch, LabelledBatches
 from trainer.data.pixels import normalise
 from trainer.evaluation.backbone import FrozenBackbone
 from trainer.evaluation.descent import Descent, Group
-from trainer.evaluation.fitting import Fitting, Scores
+from trainer.evaluation.fitting import TestedFit
 from trainer.evaluation.lost_classes import MetClasses
 from trainer.evaluation.splits import Splits
 from trainer.evaluation.testing import Tested, tested
-from trainer.evaluation.units import Units
 from trainer.failures import BadSpec
 from trainer.models.exported import backbone_digest
 from trainer.models.seeding import drawn_from
 from trainer.runtime import collectives
 from trainer.runtime.context import LOADING_SECONDS, Context
 from trainer.runtime.precision import PARAMETER_DTYPES, autocast, memory_format
-from trainer.skipped_images import SkippedImages
+from trainer.runtime.units import Units
 from trainer.training.plan import Plan
 
 REFERENCE_BATCH = 256
@@ -47,8 +46,8 @@ def linear_classifier(width: int, classes: int, *, seed: int) -> nn.Linear:
     return classifier
 
 
-class Classification:
-    """Backbone and classifier, and how they are trained and tested (fitting.Fit).
+class Classification(TestedFit[LabelledBatch]):
+    """Backbone and classifier, and how they are trained and tested.
 
     With `backbone_rate` the backbone is trained with the classifier, in training mode; `None`: it is frozen, in
     evaluation mode, and every test begins by asserting that no bit of it has changed.
@@ -72,15 +71,23 @@ class Classification:
             BadSpec: the ranks do not divide the batch, or the images are fewer than one batch.
         """
         assert spec.augment is not None, "cached features are another protocol"
+        self._batches = _open_batches(spec, spec.augment, labelled, context)
+        per_epoch = self._batches.steps_per_epoch
+        super().__init__(
+            spec,
+            Plan(spec.epochs * per_epoch, per_epoch, spec),
+            context,
+            images_per_step=spec.batch_size,
+            schedule=spec.schedule,
+            headline="top1",
+            test_every=per_epoch,
+        )
         self._spec = spec
         self._splits = splits
         self._labelled = labelled
-        self._context = context
         self._source, self._source_digest = opened.source, opened.digest
         self._trains_backbone = backbone_rate is not None
-        self._batches = _open_batches(spec, spec.augment, labelled, context)
         self.fingerprint = f"{labelled.fingerprint} {splits.test.fingerprint}"
-        self.skipped = SkippedImages(context)
         self.tested: Tested | None = None
         """The newest test."""
         self._met = MetClasses(labelled, context)
@@ -111,21 +118,15 @@ class Classification:
         )
         self._seen_features = False
 
-    def plan(self) -> Plan:
-        """All epochs of the spec."""
-        per_epoch = self._batches.steps_per_epoch
-        return Plan(self._spec.epochs * per_epoch, per_epoch, self._spec)
-
     def batches(self, done: int, steps: int) -> Generator[LabelledBatch]:
         return self._batches.iterate(done, steps)
 
-    def update(self, batch: LabelledBatch, step: int, rate: float) -> Mapping[str, Tensor | float]:
+    def descend(self, batch: LabelledBatch, step: int, rate: float) -> Mapping[str, Tensor | float]:
         """One step down the cross-entropy of the global batch."""
-        self.skipped.note(batch)
         self._met.meet(batch.labels.numpy())
         if self._trains_backbone:
             self.model.train()
-        device = self._context.device
+        device = self.context.device
         self.descent.begin()
         scores = self._scores(batch.images.to(device, non_blocking=True), first=not self._seen_features)
         self._seen_features = True
@@ -152,7 +153,7 @@ class Classification:
             self._splits.test,
             self._spec.images,
             batch_size=self._spec.batch_size,
-            context=self._context,
+            context=self.context,
             units=units,
             warn=self.tested is None,
         )
@@ -160,7 +161,7 @@ class Classification:
 
     def _scores(self, images: Tensor, *, first: bool = False) -> Tensor:
         """(n, 3, S, S) uint8 → (n, classes), in the dtype of the parameters."""
-        precision, device = self._spec.precision, self._context.device
+        precision, device = self._spec.precision, self.context.device
         pixels = normalise(images, PARAMETER_DTYPES[precision]).contiguous(memory_format=self._memory_format)
         learns = self._trains_backbone and torch.is_grad_enabled()
         with autocast(precision, device), torch.set_grad_enabled(learns):
@@ -173,8 +174,7 @@ class Classification:
         scores: Tensor = self.model["classifier"](features.to(PARAMETER_DTYPES[precision]))
         return scores
 
-    def state_dict(self) -> dict[str, Any]:
-        self.skipped.share()
+    def trained_state(self) -> dict[str, Any]:
         return {
             "model": dict(self._trained.state_dict()),
             "backbone": self._source_digest,
@@ -182,8 +182,8 @@ class Classification:
             "tested": None if self.tested is None else asdict(self.tested),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave.
+    def load_trained_state(self, state: dict[str, Any]) -> None:
+        """Take over what `trained_state` gave.
 
         Raises:
             BadSpec: it was of another backbone.
@@ -194,12 +194,12 @@ class Classification:
         self.skipped.remember(state["unreadable"])
         self.tested = None if state["tested"] is None else Tested(**state["tested"])
 
-    def result(self, scores: Scores) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         """What the result of the job says."""
         assert self.tested is not None, "the last step is followed by a test"
         unreadable = len(self.skipped.names)
         return {
-            **scores.result(),
+            **self.scores.result(),
             "epochs": self._spec.epochs,
             **self._splits.facts(
                 train_images=len(self._labelled) - unreadable,
@@ -209,22 +209,6 @@ class Classification:
             ),
             "backbone": {"source": self._source, "digest": self._source_digest, "features": self.features},
         }
-
-
-def fit_classification(fit: Classification, spec: LinearSpec | SemiSupervisedSpec, context: Context) -> Scores | None:
-    """Train `fit` to the end of its plan, with a test after every epoch; None if a stop was asked for."""
-    plan = fit.plan()
-    fitting = Fitting(
-        spec=spec,
-        fit=fit,
-        plan=plan,
-        schedule=spec.schedule,
-        prefix=spec.kind,
-        headline="top1",
-        test_every=plan.steps_per_epoch,
-        images_per_step=spec.batch_size,
-    )
-    return fitting.run(context)
 
 
 def _open_batches(

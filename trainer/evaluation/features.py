@@ -18,10 +18,10 @@ from trainer.data.loading.evaluation import evaluation_batches
 from trainer.data.pixels import normalise
 from trainer.evaluation.extremes import Extremes
 from trainer.evaluation.lost_classes import tell_of_lost_classes
-from trainer.evaluation.units import Units, rounds, share
 from trainer.failures import BadSpec
 from trainer.runtime import collectives
 from trainer.runtime.context import LOADING_SECONDS, Context
+from trainer.runtime.units import Units, rounds, share
 
 GUESSED = "the images hold nothing (docs/data-sets.md, When images are black), or the backbone has collapsed"
 NAMED = 20

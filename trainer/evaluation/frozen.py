@@ -10,8 +10,8 @@ from barlow_lab.specs import EvaluationSpec
 from trainer.evaluation.backbone import FrozenBackbone, open_backbone
 from trainer.evaluation.features import Features, extract
 from trainer.evaluation.splits import D, Splits, open_splits
-from trainer.evaluation.units import Units
 from trainer.runtime.context import Context
+from trainer.runtime.units import Units
 
 
 @dataclass(frozen=True, slots=True)

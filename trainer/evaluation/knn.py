@@ -31,11 +31,11 @@ from trainer.data.registry import open_data_set
 from trainer.evaluation.features import Features, labels_on
 from trainer.evaluation.frozen import frozen_features
 from trainer.evaluation.scoring import scores_of, true_class_places
-from trainer.evaluation.units import Stopped, Units
 from trainer.failures import BadSpec
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
 from trainer.runtime.started import journal_started
+from trainer.runtime.units import Stopped, Units
 
 PHASE = "neighbours"
 BLOCK_VALUES = 2**23

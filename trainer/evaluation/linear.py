@@ -14,9 +14,10 @@ from typing import Any
 
 from barlow_lab.specs import LinearSpec
 from trainer.evaluation.backbone import open_backbone
-from trainer.evaluation.classifier import Classification, fit_classification
+from trainer.evaluation.classifier import Classification
 from trainer.evaluation.splits import open_splits
 from trainer.runtime.context import Context
+from trainer.training.loop import train
 
 
 def run_linear(spec: LinearSpec, context: Context) -> dict[str, Any] | None:
@@ -32,5 +33,4 @@ def run_linear(spec: LinearSpec, context: Context) -> dict[str, Any] | None:
     backbone = open_backbone(spec, context)
     splits = open_splits(spec, context, pretrained_on=backbone.pretrained_on)
     fit = Classification(spec, splits, splits.train, backbone.module, backbone, context, backbone_rate=None)
-    scores = fit_classification(fit, spec, context)
-    return None if scores is None else fit.result(scores)
+    return fit.result() if train(fit) else None

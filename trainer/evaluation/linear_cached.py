@@ -37,11 +37,11 @@ from trainer.evaluation.features import Features, labels_on
 from trainer.evaluation.fitting import Scores, rate_at
 from trainer.evaluation.frozen import frozen_features
 from trainer.evaluation.scoring import scores_of, true_class_places
-from trainer.evaluation.units import Stopped, Units
 from trainer.failures import Diverged
 from trainer.optim.eager import Sgd
 from trainer.runtime.context import Context
 from trainer.runtime.started import journal_started
+from trainer.runtime.units import Stopped, Units
 
 PHASE = "classifier"
 REFERENCE_BATCH = 256

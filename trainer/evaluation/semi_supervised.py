@@ -17,12 +17,13 @@ from typing import Any
 from barlow_lab.specs import SemiSupervisedSpec
 from trainer.data.loading.labelled import ChosenImages
 from trainer.evaluation.backbone import open_backbone
-from trainer.evaluation.classifier import Classification, fit_classification
+from trainer.evaluation.classifier import Classification
 from trainer.evaluation.label_lists import choose_labels
 from trainer.evaluation.splits import open_splits
 from trainer.failures import BadSpec
 from trainer.runtime.batch_norm import synchronise_batch_norm
 from trainer.runtime.context import Context
+from trainer.training.loop import train
 
 
 def run_semi_supervised(spec: SemiSupervisedSpec, context: Context) -> dict[str, Any] | None:
@@ -48,11 +49,10 @@ def run_semi_supervised(spec: SemiSupervisedSpec, context: Context) -> dict[str,
     except ValueError as error:
         raise BadSpec(f"the backbone cannot be trained here: {error}") from error
     fit = Classification(spec, splits, labelled, module, backbone, context, backbone_rate=spec.backbone_learning_rate)
-    scores = fit_classification(fit, spec, context)
-    if scores is None:
+    if not train(fit):
         return None
     named = spec.labels.model_dump(mode="json", exclude_none=True)
     if spec.labels.list is not None:
         named.pop("seed")
     labels = {**named, "digest": chosen.digest, "images": len(labelled)}
-    return {**fit.result(scores), "labels": labels}
+    return {**fit.result(), "labels": labels}

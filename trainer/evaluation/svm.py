@@ -47,9 +47,9 @@ from trainer.evaluation.average_precision import all_points, cuts, eleven_point
 from trainer.evaluation.features import Features
 from trainer.evaluation.frozen import frozen_features
 from trainer.evaluation.splits import Splits
-from trainer.evaluation.units import Stopped, Units, rounds, share
 from trainer.runtime.context import Context
 from trainer.runtime.started import journal_started
+from trainer.runtime.units import Stopped, Units, rounds, share
 
 PHASE = "support vector machines"
 POSITIVE_WEIGHT = 2.0

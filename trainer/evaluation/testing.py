@@ -17,8 +17,8 @@ from trainer.evaluation.extremes import Extremes
 from trainer.evaluation.features import GUESSED, labels_on, tell_unreadable
 from trainer.evaluation.lost_classes import tell_of_lost_classes
 from trainer.evaluation.scoring import scores_of, true_class_places
-from trainer.evaluation.units import Units, rounds
 from trainer.runtime.context import LOADING_SECONDS, Context
+from trainer.runtime.units import Units, rounds
 
 PHASE = "testing"
 

@@ -1,1 +1,1 @@
-"""What every kind that trains has once: the plan of its steps, its pace, its checkpoints and how one is taken over."""
+"""What every kind that trains has once: the loop, its plan, pace, metrics, skipped images and checkpoints."""

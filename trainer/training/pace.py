@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from trainer.runtime.context import Context
 from trainer.training.plan import Plan
@@ -20,9 +22,14 @@ class Pace:
         self._since = time.monotonic()
         self._left_out = 0.0
 
-    def leave_out(self, seconds: float) -> None:
-        """So long no step was made."""
-        self._left_out += seconds
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """Within it no step is made."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._left_out += time.monotonic() - begun
 
     def report(self, step: int, loss: float | None, *, always: bool = False) -> None:
         """Say where the run is after `step`; `always`: also where the last word was a moment ago."""

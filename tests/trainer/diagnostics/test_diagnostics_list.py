@@ -18,9 +18,9 @@ from trainer.diagnostics import listed
 from trainer.diagnostics.base import BatchSeen, Diagnosed, Diagnostic, NetworkSeen
 from trainer.diagnostics.listed import DIAGNOSTICS, Diagnostics
 from trainer.diagnostics.probes import Probes
-from trainer.evaluation.units import Stopped
 from trainer.objectives.base import Terms
 from trainer.pretraining import pretrain
+from trainer.runtime.units import Stopped
 from trainer.training.plan import Plan
 
 PROBES = {"every_epochs": 1, "limit": 30, "k": 3, "epochs": 1}

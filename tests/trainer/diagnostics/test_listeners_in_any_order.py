@@ -20,8 +20,8 @@ from trainer.diagnostics.nothing_to_learn import LearnsNothing
 from trainer.evaluation.features import Features
 from trainer.evaluation.knn import true_places
 from trainer.evaluation.linear_cached import Training, classify, labelled
-from trainer.evaluation.units import Units
 from trainer.runtime.context import Context
+from trainer.runtime.units import Units
 
 
 def listeners(one: Case, context: Context) -> dict[str, Callable[[Tensor, Tensor], list[float]]]:

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from barlow_lab.specs import PretrainSpec, digest, parse_spec
-from trainer import metric_series
 from trainer.data.errors import DataError, NothingReadable
 from trainer.data.registry import open_images
 from trainer.diagnostics import probes
 from trainer.evaluation import run_evaluation
-from trainer.evaluation.units import Stopped, UnitsWithinStep
 from trainer.failures import BadSpec, Diverged
-from trainer.metric_series import MetricSeries
 from trainer.pretraining import pretrain
 from trainer.runtime import compiling
 from trainer.runtime.context import Context
+from trainer.runtime.units import Stopped, UnitsWithinStep
 from trainer.runtime.untouched import untouched
+from trainer.training import metric_series
+from trainer.training.metric_series import MetricSeries
 
 NAMES = ("knn_top1", "probe_top1")
 

@@ -11,8 +11,8 @@ from odd_trees import make_split
 
 from barlow_lab.outcome import Outcome
 from trainer.diagnostics.probes import Probes
-from trainer.evaluation.units import Stopped
 from trainer.pretraining import pretrain
+from trainer.runtime.units import Stopped
 
 
 def test_a_probe_made_anew_by_two_attempts_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ from barlow_lab.journal import Journal
 from trainer.data.errors import DataError
 from trainer.evaluation import run_evaluation
 from trainer.evaluation.classifier import Classification
-from trainer.evaluation.fitting import Scores, _Run
+from trainer.evaluation.fitting import Scores
 from trainer.failures import BadSpec
+from trainer.training.loop import _Loop
 
 STEPS = EPOCHS * STEPS_PER_EPOCH
 UNITS = 1 + (STEPS - 1) + EPOCHS
@@ -123,8 +124,8 @@ def test_a_run_killed_at_a_step_goes_on_from_the_checkpoint_before(whole, colour
     ("where", "name", "number", "resumed"),
     [
         (Classification, "test", 2, 6),  # in the second test: nothing of it was told
-        (_Run, "save", 4, 6),  # between the second test, which was told, and its checkpoint
-        (_Run, "save", 6, 9),  # and the last one
+        (_Loop, "_save", 4, 6),  # between the second test, which was told, and its checkpoint
+        (_Loop, "_save", 6, 9),  # and the last one
     ],
 )
 def test_a_run_killed_about_a_test_tells_it_once(whole, colours, tmp_path, monkeypatch, where, name, number, resumed):
@@ -163,7 +164,7 @@ def test_an_interrupted_test_that_a_killed_attempt_has_told_is_told_once(whole, 
 
 
 def test_what_a_killed_attempt_told_beyond_its_successors_start_is_told_again(whole, colours, tmp_path, monkeypatch):
-    killed(monkeypatch, tmp_path, colours, "linear", 1, _Run, "save", 4)  # it told the test of step 8
+    killed(monkeypatch, tmp_path, colours, "linear", 1, _Loop, "_save", 4)  # it told the test of step 8
     second = labelled_runs.context(tmp_path, colours, attempt=2)
     second.stop = StopAfter(3)  # before step 7, before step 8, between the batches of that test
     assert run_evaluation(labelled_runs.spec("linear"), second) is None
@@ -217,6 +218,8 @@ def test_progress_tells_steps_speed_and_time_to_go(colours, tmp_path, monkeypatc
     monkeypatch.setattr("trainer.runtime.context.PROGRESS_SECONDS", 0.0)
     labelled_runs.run(tmp_path, colours, "linear")
     progress = [e for e in runs.events(tmp_path, kind="progress") if e.data["phase"] == "training"]
+    first, *progress = progress
+    assert (first.step, "eta_seconds" in first.data) == (0, False), "there is no speed yet"
     assert [e.step for e in progress] == list(range(1, STEPS + 1))
     assert {(e.data["steps"], e.data["epochs"]) for e in progress} == {(STEPS, EPOCHS)}
     assert [e.epoch for e in progress] == [1 + (step - 1) // STEPS_PER_EPOCH for step in range(1, STEPS + 1)]

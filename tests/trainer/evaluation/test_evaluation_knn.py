@@ -15,8 +15,8 @@ from knn_cases import Case, LiveBytes, case, peak_bytes, places, plain_places
 
 from trainer.evaluation import knn
 from trainer.evaluation.features import Features
-from trainer.evaluation.units import Units
 from trainer.runtime.context import Context
+from trainer.runtime.units import Units
 
 
 @pytest.fixture(scope="module")

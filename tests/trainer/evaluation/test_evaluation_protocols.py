@@ -21,9 +21,9 @@ from trainer.evaluation.fitting import Scores
 from trainer.evaluation.knn import class_votes, nearest, true_places
 from trainer.evaluation.linear_cached import MEAN_SQUARED_NORM, Labelled, Training, classify, comparable
 from trainer.evaluation.scoring import scores_of, top, top5, true_class_places
-from trainer.evaluation.units import Units
 from trainer.failures import BadSpec, Diverged
 from trainer.runtime.context import Context
+from trainer.runtime.units import Units
 
 CLASSES = 6
 DIGITS = {"data": {"name": "digits", "limit": 203}, "images": {"size": 8, "resize": 8}}

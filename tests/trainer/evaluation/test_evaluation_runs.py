@@ -20,7 +20,6 @@ from trainer.data.registry import open_data_set
 from trainer.evaluation import run_evaluation
 from trainer.evaluation.backbone import FrozenBackbone, open_backbone
 from trainer.evaluation.features import Features, extract
-from trainer.evaluation.units import Units
 from trainer.failures import BadSpec
 from trainer.models.backbones import build_backbone
 from trainer.models.exported import backbone_digest, save_backbone
@@ -29,6 +28,7 @@ from trainer.runtime import process_group
 from trainer.runtime.checkpoints import write_checkpoint
 from trainer.runtime.context import Context
 from trainer.runtime.rank_exit import end_process
+from trainer.runtime.units import Units
 from trainer.train_state import TrainState
 
 TINY = BackboneSpec(name="tiny")

@@ -23,8 +23,8 @@ from trainer.data.keyed import Purpose, bits
 from trainer.evaluation import run_evaluation, svm
 from trainer.evaluation.average_precision import all_points, cuts, eleven_point
 from trainer.evaluation.svm import LabelledFeatures, Machine, folds_of, train_machines
-from trainer.evaluation.units import Units
 from trainer.runtime.context import Context
+from trainer.runtime.units import Units
 
 
 def machines(folder: Path, train: LabelledFeatures, test: LabelledFeatures, **fields: Any) -> list[Machine]:

@@ -21,7 +21,7 @@ from trainer.data.pixels import normalise
 from trainer.data.registry import open_data_set
 from trainer.evaluation import run_evaluation
 from trainer.evaluation.features import extract, labels_on
-from trainer.evaluation.units import Units
+from trainer.runtime.units import Units
 
 EIGHT = EvaluationImages(size=8, resize=8)
 

@@ -15,9 +15,9 @@ from train_states import built, views
 
 from barlow_lab.specs import SpecError, VicregSpec, parse_spec
 from trainer import train_state
-from trainer.image_pass import ImagePass
 from trainer.objectives.base import ImageEmbeddings, Objective, Pauses, Run, Terms
 from trainer.pretraining import pretrain
+from trainer.pretraining.image_pass import ImagePass
 from trainer.runtime.compiling import CompileChoice
 
 STEPS, EPOCH = 20, 5

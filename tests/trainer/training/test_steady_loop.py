@@ -14,12 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from train_states import built, views
 
 from barlow_lab.specs import PretrainSpec, ViewsSpec
-from trainer import pretraining
 from trainer.data.loading.training import TrainingBatches
 from trainer.data.registry import open_data_set
 from trainer.data.views.photometry import finish
 from trainer.objectives.base import ImageEmbeddings, Pauses
 from trainer.optim.schedules import Schedule
+from trainer.pretraining import running
 from trainer.train_state import TrainState, Update
 
 READING_METHODS = ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__")
@@ -125,12 +125,12 @@ def test_the_loop_reads_nothing_between_recordings(tmp_path, monkeypatch: pytest
             with _NoReading():
                 return super().update(view_a, view_b, step, indices)
 
-    monkeypatch.setattr(pretraining, "TrainState", Watched)
+    monkeypatch.setattr(running, "TrainState", Watched)
     context = runs.context(tmp_path)
     monkeypatch.setattr(context.stop, "requested", lambda step: False)  # the ranks agree once a second, by design
     record = {"metrics_every_steps": 5, "correlation_every_epochs": 2}
     run = {"record": record, "checkpoint": {"every_epochs": 2}}
-    assert pretraining.pretrain(runs.spec(epochs=2, run=run), context).outcome == "ok"
+    assert running.pretrain(runs.spec(epochs=2, run=run), context).outcome == "ok"
     assert seen == list(range(1, 11))
 
 

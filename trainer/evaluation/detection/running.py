@@ -19,14 +19,13 @@ from trainer.evaluation.backbone import open_backbone
 from trainer.evaluation.detection.scoring import evaluator
 from trainer.evaluation.detection.testing import DetectorTest, in_words
 from trainer.evaluation.detection.training import DetectionFit
-from trainer.evaluation.fitting import Fitting
 from trainer.evaluation.splits import Splits, open_splits
 from trainer.failures import BadSpec
 from trainer.models.detectors.c4 import C4Detector, DetectorForm
 from trainer.models.exported import backbone_digest
 from trainer.runtime.context import LOADING_SECONDS, Context
 from trainer.runtime.precision import PRODUCT_DTYPES
-from trainer.training.plan import Plan
+from trainer.training.loop import train
 
 
 def run_detection(spec: DetectionSpec, context: Context) -> dict[str, Any] | None:
@@ -52,20 +51,10 @@ def run_detection(spec: DetectionSpec, context: Context) -> dict[str, Any] | Non
     detector = build_detector(spec, opened.trainable_copy(), classes=splits.classes)
     begun_with = backbone_digest(detector.drawn_state())
     fit = DetectionFit(spec, detector, batches, test, opened, context)
-    scores = Fitting(
-        spec=spec,
-        fit=fit,
-        plan=Plan(spec.steps, batches.steps_per_epoch, spec),
-        schedule=spec.schedule,
-        prefix=spec.kind,
-        headline="mask_ap" if spec.masks else "box_ap",
-        test_every=spec.evaluate_every_steps or spec.steps,
-        images_per_step=spec.batch_size,
-    ).run(context)
-    if scores is None:
+    if not train(fit):
         return None
     return {
-        **scores.result(),
+        **fit.scores.result(),
         "data": _data_facts(splits, batches, fit, test, faults),
         "backbone": {"source": opened.source, "digest": opened.digest, "features": detector.width},
         "detector": {

@@ -23,10 +23,10 @@ from trainer.data.loading.detection import JudgedImage, judged_images
 from trainer.evaluation.detection.picture import Row, write_detections_picture
 from trainer.evaluation.detection.scoring import ImageDetections, average_precisions
 from trainer.evaluation.lost_classes import tell_of_lost_classes
-from trainer.evaluation.units import Units, share
 from trainer.models.detectors.c4 import C4Detector, Detections
 from trainer.runtime import collectives
 from trainer.runtime.context import LOADING_SECONDS, Context
+from trainer.runtime.units import Units, share
 
 PHASE = "testing"
 PICTURE_IMAGES = 8

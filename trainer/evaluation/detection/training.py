@@ -25,8 +25,8 @@ from trainer.data.loading.packed_masks import PackedMasks
 from trainer.evaluation.backbone import FrozenBackbone
 from trainer.evaluation.descent import Descent, Group
 from trainer.evaluation.detection.testing import DetectorTest
+from trainer.evaluation.fitting import TestedFit
 from trainer.evaluation.lost_classes import MetClasses
-from trainer.evaluation.units import Units
 from trainer.failures import BadSpec
 from trainer.models.detectors.c4 import C4Detector
 from trainer.models.detectors.regions import Target
@@ -35,7 +35,8 @@ from trainer.runtime import collectives
 from trainer.runtime.batch_norm import SynchronisedBatchNorm, synchronise_batch_norm
 from trainer.runtime.context import Context
 from trainer.runtime.precision import PARAMETER_DTYPES, memory_format
-from trainer.skipped_images import SkippedImages
+from trainer.runtime.units import Units
+from trainer.training.plan import Plan
 
 
 def _unpacked(packed: PackedMasks, learned: NDArray[np.int64], places: Tensor) -> Tensor:
@@ -48,8 +49,8 @@ def warm_up(done: int, steps: int, factor: float) -> float:
     return 1.0 if done >= steps else factor + (1.0 - factor) * done / steps
 
 
-class DetectionFit:
-    """A detector, and how it is trained and tested (trainer.evaluation.fitting.Fit)."""
+class DetectionFit(TestedFit[DetectionBatch]):
+    """A detector, and how it is trained and tested."""
 
     def __init__(
         self,
@@ -60,14 +61,21 @@ class DetectionFit:
         backbone: FrozenBackbone,
         context: Context,
     ) -> None:
+        super().__init__(
+            spec,
+            Plan(spec.steps, batches.steps_per_epoch, spec),
+            context,
+            images_per_step=spec.batch_size,
+            schedule=spec.schedule,
+            headline="mask_ap" if spec.masks else "box_ap",
+            test_every=spec.evaluate_every_steps or spec.steps,
+        )
         self._spec = spec
         self._batches = batches
-        self._test = test
+        self._detector_test = test
         self._backbone = backbone
-        self._context = context
         self._dtype = PARAMETER_DTYPES[spec.precision]
         self.fingerprint = f"{batches.fingerprint} {test.dataset.fingerprint}"
-        self.skipped = SkippedImages(context)
         self._met = MetClasses(batches.dataset, context)
         self.detector = detector.to(context.device, self._dtype).train()
         # A convolution takes the layout of its weights; nothing needs be said of the images.
@@ -91,13 +99,12 @@ class DetectionFit:
     def batches(self, done: int, steps: int) -> Generator[DetectionBatch]:
         return self._batches.iterate(done, steps)
 
-    def update(self, batch: DetectionBatch, step: int, rate: float) -> Mapping[str, Tensor | float]:
+    def descend(self, batch: DetectionBatch, step: int, rate: float) -> Mapping[str, Tensor | float]:
         """One step down the loss of the global batch: `loss` and its parts `rpn_class_loss`, `rpn_box_loss`,
         `class_loss`, `box_loss` and with masks `mask_loss`."""
-        self.skipped.note(batch)
         for image in batch.images:
             self._met.meet(image.annotation.classes)
-        device = self._context.device
+        device = self.context.device
         self.descent.begin()
         keys = [Key(self._spec.seed, step, int(index)) for index in batch.indices]
         found = self.detector.losses(
@@ -119,7 +126,7 @@ class DetectionFit:
         """Objects that are trained on: those that are not ignored and have an area."""
         there, (across, down) = image.annotation, image.scale
         learned = ~there.ignored & (there.boxes[:, 2] > there.boxes[:, 0]) & (there.boxes[:, 3] > there.boxes[:, 1])
-        device = self._context.device
+        device = self.context.device
         scale = torch.tensor([across, down, across, down], dtype=self._dtype)
         masks = None
         if self._spec.masks:
@@ -139,21 +146,20 @@ class DetectionFit:
             Stopped: a stop was asked for in the middle.
         """
         self.skipped.share()
-        if not self._test.counts and self.skipped.names:  # before the first test
+        if not self._detector_test.counts and self.skipped.names:  # before the first test
             self._met.tell_of_lost()
-        return self._test.run(self.detector, step, units)
+        return self._detector_test.run(self.detector, step, units)
 
-    def state_dict(self) -> dict[str, Any]:
-        self.skipped.share()
+    def trained_state(self) -> dict[str, Any]:
         return {
             "detector": dict(self.detector.state_dict()),
             "backbone": self._backbone.digest,
             "unreadable": self.skipped.names,
-            "test": self._test.state_dict(),
+            "test": self._detector_test.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave.
+    def load_trained_state(self, state: dict[str, Any]) -> None:
+        """Take over what `trained_state` gave.
 
         Raises:
             BadSpec: it was of another backbone.
@@ -162,4 +168,4 @@ class DetectionFit:
             raise BadSpec("the backbone is not the one that this job began with; put it back, or submit a new job")
         self.detector.load_state_dict(state["detector"])
         self.skipped.remember(state["unreadable"])
-        self._test.load_state_dict(state["test"])
+        self._detector_test.load_state_dict(state["test"])

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from barlow_lab.foreign_text import shown
-from trainer.data.batch import Batch
-from trainer.data.loading.detection import DetectionBatch
-from trainer.data.loading.labelled import LabelledBatch
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
 
 NAMED = 100
 """So many are named, each by a warning of its own; of more only the number is told."""
+
+
+class SkippedBatch(Protocol):
+    """A batch that knows which images it has others in the place of."""
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Name of each, and the cause why it cannot be read."""
+        ...
 
 
 class SkippedImages:
@@ -34,7 +41,7 @@ class SkippedImages:
         self._known = dict.fromkeys(map(shown, names))
         self._shared = self._told = len(self._known)
 
-    def note(self, batch: Batch | LabelledBatch | DetectionBatch) -> None:
+    def note(self, batch: SkippedBatch) -> None:
         """Take in what this rank skipped for a batch."""
         for name, cause in sorted(batch.skipped.items()):
             self._meet(shown(f"{name} cannot be read: {cause}"))

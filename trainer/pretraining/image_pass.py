@@ -12,11 +12,10 @@ from barlow_lab.specs import PretrainSpec
 from barlow_lab.specs.kinds.evaluation import EvaluationImages
 from trainer.data.datasets import Images
 from trainer.evaluation.features import extract
-from trainer.evaluation.units import Stopped, UnitsWithinStep
-from trainer.metric_series import MetricSeries
 from trainer.objectives.base import ImageEmbeddings, Pauses
 from trainer.runtime.context import Context
 from trainer.runtime.precision import PARAMETER_DTYPES, exact_products
+from trainer.runtime.units import UnitsWithinStep
 from trainer.runtime.untouched import untouched
 from trainer.train_state import TrainState
 from trainer.training.plan import Plan
@@ -52,27 +51,19 @@ class ImagePass:
         begins = within == 0 and step < self._plan.steps and self._last_step != step
         return begins and self._state.objective.wants_images(epoch)
 
-    def make(self, series: MetricSeries, step: int) -> bool:
+    def make(self, step: int) -> None:
         """Make the pass that is due after `step`; every rank calls it.
-
-        Returns False if a stop was asked for meanwhile: nothing has changed then.
 
         Raises:
             BadSpec, DataError: an embedding is not finite, or no image can be read.
-            Diverged: the training has.
+            Stopped: a stop was asked for; nothing has changed.
         """
-        series.flush()
-        self._state.raise_if_diverged()
         units = UnitsWithinStep(self._context)
         pauses = Pauses(partial(units.working, PHASE), units.finished)
-        try:
-            with series.clock_stopped(), exact_products(self._context.device):
-                embeddings = self._embeddings(units)
-                self._state.objective.before_epoch(step // self._plan.steps_per_epoch, embeddings, pauses)
-        except Stopped:
-            return False
+        with exact_products(self._context.device):
+            embeddings = self._embeddings(units)
+            self._state.objective.before_epoch(step // self._plan.steps_per_epoch, embeddings, pauses)
         self._last_step = step
-        return True
 
     def _embeddings(self, units: UnitsWithinStep) -> ImageEmbeddings:
         network = self._state.looked_at

@@ -1,4 +1,4 @@
-"""Units of work of an evaluation: of each one it tells, and between two of them it can be stopped."""
+"""Units of work: of each one is told, and between two of them it can be stopped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trainer.runtime.context import Context
 
 
 class Stopped(Exception):
-    """The evaluation was asked to stop; `context.stop.reason` says why."""
+    """A stop was asked for; `context.stop.reason` says why."""
 
 
 class Units:
@@ -37,8 +37,17 @@ class Units:
             raise Stopped
 
 
+class Steps(Units):
+    """Of a training that asks for a stop between two steps alone: its units are its steps."""
+
+    def finished(self) -> None:
+        assert self._context.step is not None
+        if self._context.stop.requested(self._context.step):
+            raise Stopped
+
+
 class UnitsWithinStep(Units):
-    """Of an evaluation that a training makes between two of its steps: the job stays at the step it is at."""
+    """Of work that a training does between two of its steps: the job stays at the step it is at."""
 
     def progress(self, phase: str, *, step: int, steps: int, **more: Any) -> None:
         self._context.working(phase)
