@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 from importlib.metadata import metadata
 from pathlib import Path
@@ -60,3 +62,20 @@ def test_the_tests_that_prove_a_promise_are_there() -> None:
     known = {str(path) for path in files} | {path.name for path in files}
     assert len(named) > 50
     assert named - known == set()
+
+
+SHAPE = re.compile(r"_([w\d]*n[dmrf]|[w\d]+d|[bkrcmd]d|rc|\d*n\d+(?:ss)?|nss|\dhw)$")
+"""Names of tensors that end in a letter for each dimension."""
+
+
+@pytest.mark.parametrize("folder", ["trainer", "benchmarks"])
+def test_a_file_with_shapes_in_names_says_what_the_letters_are(folder: str) -> None:
+    without = {}
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        with path.open("rb") as file:
+            names = {token.string for token in tokenize.tokenize(file.readline) if token.type == tokenize.NAME}
+        letters = {letter for name in names if (found := SHAPE.search(name)) for letter in found[1] if letter.isalpha()}
+        legend = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("Shape suffixes:")[2]
+        if missing := letters - set(re.findall(r"\b[a-z]\b", legend)):
+            without[str(path.relative_to(ROOT))] = missing
+    assert without == {}

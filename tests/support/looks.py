@@ -15,7 +15,7 @@ from trainer.data.registry import open_images
 from trainer.diagnostics.base import BatchDiagnostic, BatchSeen, Diagnosed, NetworkDiagnostic, NetworkSeen, Records
 from trainer.objectives.base import Terms, build_objective
 from trainer.runtime.context import Context
-from trainer.training.plan import Plan
+from trainer.training.step_plan import StepPlan
 
 D = TypeVar("D", bound=BatchDiagnostic)
 
@@ -55,7 +55,7 @@ class Looking:
 
     def __init__(self, context: Context, *, every: int = 1) -> None:
         spec = runs.spec(run={"record": {"correlation_every_epochs": 1}})
-        self.plan = Plan(100 * every, every, spec)
+        self.plan = StepPlan(100 * every, every, spec)
         self.context = context
         images = open_images("digits", "train", limit=8)
         network = nn.ModuleDict({"backbone": nn.Identity(), "projector": nn.Identity()})

@@ -20,7 +20,7 @@ from trainer.failures import BadSpec
 from trainer.models.exported import load_backbone
 from trainer.pretraining import pretrain
 from trainer.runtime import checkpoints
-from trainer.training.plan import Plan
+from trainer.training.step_plan import StepPlan
 
 STEPS = 20
 METRICS = {
@@ -237,7 +237,7 @@ def test_bf16_stays_near_fp32(tmp_path, undisturbed):
 
 def test_what_is_due_when():
     spec = runs.spec(run={"checkpoint": {"every_epochs": 2, "every_steps": 7}, "record": {"metrics_every_steps": 4}})
-    plan = Plan(steps=18, steps_per_epoch=5, spec=spec)
+    plan = StepPlan(steps=18, steps_per_epoch=5, spec=spec)
     assert plan.epochs == 4
     assert [s for s in range(1, 19) if plan.metrics_due(s)] == [4, 8, 12, 16, 18]
     assert [s for s in range(1, 19) if plan.checkpoint_due(s)] == [7, 10, 14, 18]

@@ -41,7 +41,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Records:
+class BinaryRecords:
     """What the pixels of all records are: (n,) each."""
 
     identities: NDArray[np.int64]
@@ -52,7 +52,7 @@ class Records:
     """And not of one colour."""
 
 
-_looked_through: dict[tuple[int, Layout], Records] = {}
+_looked_through: dict[tuple[int, Layout], BinaryRecords] = {}
 """What was found in each file that this process has looked through, by its identity: a run opens some of them twice."""
 
 
@@ -100,7 +100,7 @@ class BinaryImages:
     def name(self, index: int) -> str:
         return str(range(len(self))[index])
 
-    def records(self, tick: Callable[[], None]) -> Records:
+    def records(self, tick: Callable[[], None]) -> BinaryRecords:
         """Look through all records, a gigabyte in about two seconds, a file once in a process; `tick` is called for
         each.
 
@@ -113,7 +113,7 @@ class BinaryImages:
             if key not in _looked_through:
                 _looked_through[key] = _look_through(descriptor, count, self._layout, tick)
             parts.append(_looked_through[key])
-        return Records(
+        return BinaryRecords(
             np.concatenate([part.identities for part in parts]),
             np.concatenate([part.one_colour for part in parts]),
             np.concatenate([part.almost_black for part in parts]),
@@ -232,7 +232,7 @@ def _read(descriptor: int, first: int, count: int, length: int) -> bytes:
     return raw
 
 
-def _look_through(descriptor: int, count: int, layout: Layout, tick: Callable[[], None]) -> Records:
+def _look_through(descriptor: int, count: int, layout: Layout, tick: Callable[[], None]) -> BinaryRecords:
     length, header, area = layout.record_bytes, layout.header, layout.side**2
     identities, one_colour, almost_black = array("q"), bytearray(), bytearray()
     together = max(1, BLOCK_BYTES // length)
@@ -246,7 +246,7 @@ def _look_through(descriptor: int, count: int, layout: Layout, tick: Callable[[]
             flat = all(plane[0] == plane[-1] and plane.count(plane[0]) == area for plane in planes)
             one_colour.append(flat)
             almost_black.append(not flat and is_almost_black(np.frombuffer(pixels, np.uint8)))
-    return Records(
+    return BinaryRecords(
         np.array(identities, dtype=np.int64),
         np.frombuffer(one_colour, dtype=np.bool_),
         np.frombuffer(almost_black, dtype=np.bool_),

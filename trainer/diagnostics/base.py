@@ -2,7 +2,7 @@
 
 Diagnostics stand in one list (trainer.diagnostics.listed), which the loop asks after a step, knowing none of them.
 
-Shapes: N images of the whole batch, n of this rank, D features of an embedding.
+Shape suffixes: n images of this rank, N of the whole batch, d features of an embedding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trainer.data.datasets import Images
 from trainer.objectives.base import Objective, Terms
 from trainer.runtime.context import Context
 from trainer.runtime.resuming import counted_metrics
-from trainer.training.plan import Plan
+from trainer.training.step_plan import StepPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Diagnosed:
     `images` are those that it is trained on."""
 
     spec: PretrainSpec
-    plan: Plan
+    plan: StepPlan
     network: nn.ModuleDict
     objective: Objective
     images: Images
@@ -61,7 +61,7 @@ class Records:
     """Where a diagnostic puts what it has found at `step`. The journal takes it from here to the run database, MLflow
     and the API. Rank 0 writes; of the others the metrics alone count, for the checkpoint and the result."""
 
-    def __init__(self, context: Context, newest: dict[str, float], plan: Plan, step: int, *, resumed: bool) -> None:
+    def __init__(self, context: Context, newest: dict[str, float], plan: StepPlan, step: int, *, resumed: bool) -> None:
         """`newest` takes in each metric; `resumed`: the run goes on from `step`, of which an attempt since its
         checkpoint may have told already."""
         self._context = context

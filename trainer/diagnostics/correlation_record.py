@@ -1,4 +1,7 @@
-"""The record of one cross-correlation matrix: a file to compute with, a summary to query, a picture to look at."""
+"""The record of one cross-correlation matrix: a file to compute with, a summary to query, a picture to look at.
+
+Shape suffixes: n samples of this rank, d features.
+"""
 
 from __future__ import annotations
 

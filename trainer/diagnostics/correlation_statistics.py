@@ -1,4 +1,7 @@
-"""One cross-correlation matrix in numbers, by tiles of its rows: a matrix beyond d = 1024 never exists as a whole."""
+"""One cross-correlation matrix in numbers, by tiles of its rows: a matrix beyond d = 1024 never exists as a whole.
+
+Shape suffixes: 2 views, n samples of this rank, d features, r rows of a tile, b blocks of a picture's side.
+"""
 
 from __future__ import annotations
 

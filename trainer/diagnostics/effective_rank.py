@@ -1,4 +1,7 @@
-"""How many directions of the embedding space are in use."""
+"""How many directions of the embedding space are in use.
+
+Shape suffixes: n samples of this rank, d features.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.diagnostics.base import BatchDiagnostic, BatchSeen, Diagnosed, Records
-from trainer.training.plan import Plan
+from trainer.training.step_plan import StepPlan
 
 
 class EffectiveRank(BatchDiagnostic):
@@ -16,7 +19,7 @@ class EffectiveRank(BatchDiagnostic):
 
     name = "effective rank"
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: StepPlan) -> None:
         self._plan = plan
 
     @classmethod

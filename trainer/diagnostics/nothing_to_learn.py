@@ -3,6 +3,8 @@ that are the same of every image. Of evaluations: trainer.evaluation.extremes.
 
 A loss cannot tell: a correlation of constant features is set to 0 (trainer.objectives.correlation), so it stands still
 at the number of features, and passes no gradient.
+
+Shape suffixes: n images of this rank, d features, 3 channels, s pixels of an image.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from torch import Tensor
 from trainer.diagnostics.base import BatchDiagnostic, BatchSeen, Diagnosed, Records
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
-from trainer.training.plan import Plan
+from trainer.training.step_plan import StepPlan
 
 TRAINED_SPREAD = 1e-3
 """Features that differ by less than this part of their size are the same: batch normalisation, in training, enlarges
@@ -30,7 +32,7 @@ class LearnsNothing(BatchDiagnostic):
     name = "signs of nothing to learn"
     every_rank = True
 
-    def __init__(self, plan: Plan, context: Context) -> None:
+    def __init__(self, plan: StepPlan, context: Context) -> None:
         self._plan = plan
         self._context = context
         self._told: set[str] = set()

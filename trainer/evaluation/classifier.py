@@ -30,7 +30,7 @@ from trainer.runtime import collectives
 from trainer.runtime.context import LOADING_SECONDS, Context
 from trainer.runtime.precision import PARAMETER_DTYPES, autocast, memory_format
 from trainer.runtime.units import Units
-from trainer.training.plan import Plan
+from trainer.training.step_plan import StepPlan
 
 REFERENCE_BATCH = 256
 """The rates of the protocols are for so many images."""
@@ -75,7 +75,7 @@ class Classification(TestedFit[LabelledBatch]):
         per_epoch = self._batches.steps_per_epoch
         super().__init__(
             spec,
-            Plan(spec.epochs * per_epoch, per_epoch, spec),
+            StepPlan(spec.epochs * per_epoch, per_epoch, spec),
             context,
             images_per_step=spec.batch_size,
             schedule=spec.schedule,

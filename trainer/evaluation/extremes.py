@@ -1,4 +1,7 @@
-"""Whether the features of all images are the same: no score tells, and it is then that of a guess."""
+"""Whether the features of all images are the same: no score tells, and it is then that of a guess.
+
+Shape suffixes: 2 ends, n images of this rank, d features.
+"""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from trainer.runtime.context import Context
 from trainer.runtime.resuming import counted_metrics
 from trainer.runtime.units import Units
 from trainer.training.loop import Fit
-from trainer.training.plan import Plan
 from trainer.training.skipped_images import SkippedBatch
+from trainer.training.step_plan import StepPlan
 
 B = TypeVar("B", bound=SkippedBatch)
 
@@ -78,7 +78,7 @@ class TestedFit(Fit[B, Mapping[str, Tensor | float]]):
     def __init__(
         self,
         spec: BackboneJudged,
-        plan: Plan,
+        plan: StepPlan,
         context: Context,
         *,
         images_per_step: int,

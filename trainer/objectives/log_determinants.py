@@ -11,6 +11,8 @@ gradient with respect to X is 2 / m X (C + alpha I)^-1.
 
 Products are of float32 operands (float64 for float64 rows), factorisations are Cholesky's in float64. Shrinkage: Chen,
 Wiesel, Eldar, Hero 2010 (arXiv 0907.4698), equation 23. Tests: tests/trainer/objectives/test_objectives_bottleneck.py.
+
+Shape suffixes: n rows of this rank, m of all ranks, d features.
 """
 
 from __future__ import annotations

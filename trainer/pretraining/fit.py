@@ -1,4 +1,7 @@
-"""What a pretraining trains, step by step: the fit of the loop that it is."""
+"""What a pretraining trains, step by step: the fit of the loop that it is.
+
+Shape suffixes: n images of this rank, d features of the embedding.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from trainer.runtime.units import Steps
 from trainer.train_state import TrainState, Update
 from trainer.training.loop import Fit
 from trainer.training.metric_series import MetricSeries
-from trainer.training.plan import Plan
+from trainer.training.step_plan import StepPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Pretraining(Fit[Batch, Seen]):
     def __init__(
         self,
         spec: PretrainSpec,
-        plan: Plan,
+        plan: StepPlan,
         context: Context,
         *,
         state: TrainState,

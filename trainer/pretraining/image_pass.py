@@ -18,7 +18,7 @@ from trainer.runtime.precision import PARAMETER_DTYPES, exact_products
 from trainer.runtime.units import UnitsWithinStep
 from trainer.runtime.untouched import untouched
 from trainer.train_state import TrainState
-from trainer.training.plan import Plan
+from trainer.training.step_plan import StepPlan
 
 PHASE = "objective, before the epoch"
 
@@ -29,7 +29,9 @@ class ImagePass:
     It is part of the step after which an epoch begins: a checkpoint of that step holds what the objective made of it.
     """
 
-    def __init__(self, spec: PretrainSpec, plan: Plan, state: TrainState, dataset: Images, context: Context) -> None:
+    def __init__(
+        self, spec: PretrainSpec, plan: StepPlan, state: TrainState, dataset: Images, context: Context
+    ) -> None:
         self._spec = spec
         self._plan = plan
         self._state = state

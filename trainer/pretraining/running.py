@@ -26,7 +26,7 @@ from trainer.runtime.data_facts import journal_data
 from trainer.runtime.data_warnings import warn_of_data
 from trainer.train_state import TrainState
 from trainer.training.loop import train
-from trainer.training.plan import Plan
+from trainer.training.step_plan import StepPlan
 
 
 def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
@@ -38,7 +38,7 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
     dataset, batches = _open_batches(spec, context)
     per_epoch = batches.steps_per_epoch
     steps = min(spec.epochs * per_epoch, spec.max_steps or spec.epochs * per_epoch)
-    plan = Plan(steps, per_epoch, spec)
+    plan = StepPlan(steps, per_epoch, spec)
 
     context.progress("building")
     schedule = schedule_of(spec, steps_per_epoch=per_epoch, total_steps=steps)

@@ -24,9 +24,9 @@ from trainer.runtime.resuming import agree_on_checkpoint
 from trainer.runtime.started import journal_started
 from trainer.runtime.units import Stopped, Units
 from trainer.training.pace import Pace
-from trainer.training.plan import Plan
 from trainer.training.saving import begin_checkpoint, take_over
 from trainer.training.skipped_images import SkippedBatch, SkippedImages
+from trainer.training.step_plan import StepPlan
 
 B = TypeVar("B", bound=SkippedBatch)
 S = TypeVar("S")
@@ -43,7 +43,7 @@ class Fit(ABC, Generic[B, S]):
     form: Form | None = None
     """Of the network, where there is a choice."""
 
-    def __init__(self, spec: KindSpec, plan: Plan, context: Context, units: Units) -> None:
+    def __init__(self, spec: KindSpec, plan: StepPlan, context: Context, units: Units) -> None:
         """`units` are those between which a stop is asked for."""
         self.spec = spec
         self.plan = plan

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from trainer.runtime.context import Context
-from trainer.training.plan import Plan
+from trainer.training.step_plan import StepPlan
 
 
 class Pace:
     """Progress events with speed and time to go, from this attempt's own steps, of which `first_step` is the last that
     was done before it. What is left out of the speed, such as tests, still counts for the time to go."""
 
-    def __init__(self, context: Context, plan: Plan, *, images_per_step: int, first_step: int) -> None:
+    def __init__(self, context: Context, plan: StepPlan, *, images_per_step: int, first_step: int) -> None:
         self._context = context
         self._plan = plan
         self._images_per_step = images_per_step

@@ -16,13 +16,13 @@ from trainer.runtime.checkpoint_writer import CheckpointWriter
 from trainer.runtime.compiling import Form
 from trainer.runtime.context import Context
 from trainer.runtime.data_facts import other_data
-from trainer.training.plan import Plan
+from trainer.training.step_plan import StepPlan
 
 
 def begin_checkpoint(
     writer: CheckpointWriter,
     context: Context,
-    plan: Plan,
+    plan: StepPlan,
     spec: KindSpec,
     state: Mapping[str, Any],
     *,

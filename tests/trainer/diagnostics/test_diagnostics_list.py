@@ -21,7 +21,7 @@ from trainer.diagnostics.probes import Probes
 from trainer.objectives.base import Terms
 from trainer.pretraining import pretrain
 from trainer.runtime.units import Stopped
-from trainer.training.plan import Plan
+from trainer.training.step_plan import StepPlan
 
 PROBES = {"every_epochs": 1, "limit": 30, "k": 3, "epochs": 1}
 RECORD = {"metrics_every_steps": 1, "correlation_every_epochs": 1, "probes": PROBES}
@@ -60,7 +60,7 @@ def test_each_sees_the_same_in_every_order_and_leaves_the_run_as_it_is(
     for number, order in enumerate(orders()):
         listed_in(monkeypatch, order)
         context = runs.context(tmp_path / str(number))
-        plan = Plan(4, 2, spec())
+        plan = StepPlan(4, 2, spec())
         drawn = torch.get_rng_state()
         diagnostics = Diagnostics(Diagnosed(spec(), plan, state.model, state.objective, images, context))
         newest: dict[str, float] = {}

@@ -14,7 +14,7 @@ from trainer.pretraining import pretrain
 from trainer.runtime import checkpoints, retention
 from trainer.runtime.context import Context
 from trainer.runtime.retention import Retention
-from trainer.training.plan import Plan
+from trainer.training.step_plan import StepPlan
 
 
 def _spec(**policy) -> PretrainSpec:
@@ -58,7 +58,7 @@ def _write(context: Context, step: int, resume_step: int | None = None, mileston
 
 def test_milestones_are_due_named_and_kept(tmp_path):
     spec = _spec(every_epochs=3, milestone_every_epochs=2, keep_last=1)
-    assert [step for step in range(1, 21) if Plan(20, 5, spec).checkpoint_due(step)] == [10, 15, 20]
+    assert [step for step in range(1, 21) if StepPlan(20, 5, spec).checkpoint_due(step)] == [10, 15, 20]
     assert pretrain(spec, _by_hand(tmp_path)).outcome == "ok"
     lines = [e for e in runs.events(tmp_path, kind="checkpoint") if e.data["checkpoint"] != "backbone"]
     assert [(e.step, e.data["checkpoint"]) for e in lines] == [(10, "milestone"), (15, "last"), (20, "milestone")]

@@ -13,7 +13,7 @@ import runs
 from trainer.runtime.context import Context
 from trainer.runtime.units import Steps, Stopped
 from trainer.training.loop import Fit, train
-from trainer.training.plan import Plan
+from trainer.training.step_plan import StepPlan
 
 ROOT = Path(__file__).resolve().parents[3]
 STEPS = 7
@@ -35,7 +35,7 @@ class Counting(Fit[Nothing, int]):
     def __init__(self, context: Context, stopped_at: int = -1, *, in_look: bool = False) -> None:
         run = {"checkpoint": {"every_steps": 3}, "record": {"metrics_every_steps": 2}}
         spec = runs.spec(run=run)
-        super().__init__(spec, Plan(STEPS, 5, spec), context, Steps(context))
+        super().__init__(spec, StepPlan(STEPS, 5, spec), context, Steps(context))
         self.value = 1.0
         self.looked = 0
         self.calls: list[str] = []

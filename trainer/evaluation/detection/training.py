@@ -36,7 +36,7 @@ from trainer.runtime.batch_norm import SynchronisedBatchNorm, synchronise_batch_
 from trainer.runtime.context import Context
 from trainer.runtime.precision import PARAMETER_DTYPES, memory_format
 from trainer.runtime.units import Units
-from trainer.training.plan import Plan
+from trainer.training.step_plan import StepPlan
 
 
 def _unpacked(packed: PackedMasks, learned: NDArray[np.int64], places: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class DetectionFit(TestedFit[DetectionBatch]):
     ) -> None:
         super().__init__(
             spec,
-            Plan(spec.steps, batches.steps_per_epoch, spec),
+            StepPlan(spec.steps, batches.steps_per_epoch, spec),
             context,
             images_per_step=spec.batch_size,
             schedule=spec.schedule,

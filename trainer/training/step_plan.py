@@ -8,7 +8,7 @@ from barlow_lab.specs import JobSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StepPlan:
     """Which steps there are, and what is due after which. Epochs count from 1 here and in the journal."""
 
     steps: int
