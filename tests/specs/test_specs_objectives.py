@@ -141,7 +141,7 @@ def test_weights_that_leave_nothing_are_refused() -> None:
         ({"name": "vicreg"}, 65536, 65536**2 // LEAST_SHARDS),
         # 1,024 rows of 4,096 cosines twice, and the rows themselves; both views once, and 4 numbers of each
         ({"name": "nt_xent"}, 128, 2 * 1024 * 4096 + 1024 * 128 + 2 * 2048 * 128 + 4 * 4096),
-        ({"name": "w_mse"}, 128, 5 * 2048 * 128 + 12 * 256 * 128 + 12 * 128**2),
+        ({"name": "w_mse"}, 128, 5 * 2048 * 128 + 16 * 256 * 128 + 14 * 128**2),
         ({"name": "view_distance"}, 128, 8 * 2048 * 128),
         ({"name": "infonce"}, 128, 2 * 2048 * 2048 + 2048 * 128 + 2 * 2048 * 128 + 4 * 2048),
         ({"name": "information_bottleneck"}, 1024, 7 * 1024**2 + 8 * 2048 * 1024),

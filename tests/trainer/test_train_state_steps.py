@@ -1,9 +1,10 @@
 """One step in its forms: in pieces, in 16 bits, with a scaled loss. Several ranks: rank_laws.py."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from train_states import CPU, built, views
+from train_states import BATCH, CPU, built, views
 
 from trainer import train_state
 from trainer.data.pixels import normalise
@@ -28,18 +29,30 @@ class _NoBatchNorm(nn.Module):
         return self.convolution(images).tanh().mean((2, 3))
 
 
-@pytest.mark.parametrize("objective", ["barlow_twins", "vicreg", "nt_xent", "infonce", "information_bottleneck"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"name": "barlow_twins"},
+        {"name": "vicreg"},
+        {"name": "nt_xent"},
+        {"name": "infonce"},
+        {"name": "information_bottleneck"},
+        {"name": "w_mse", "sub_batch": 6},
+        {"name": "view_distance", "variance": 2.0},
+    ],
+    ids=lambda objective: objective["name"],
+)
 @pytest.mark.parametrize("micro_batch", [2, 4, 12])
 def test_pieces_without_batch_normalisation_give_the_plain_step(
-    micro_batch: int, objective: str, monkeypatch: pytest.MonkeyPatch
+    micro_batch: int, objective: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ):
     results = []
     for chosen in (None, micro_batch):
         torch.manual_seed(0)
         monkeypatch.setattr(train_state, "build_backbone", lambda *_, **__: _NoBatchNorm())
-        widths, named = {"widths": [16]}, {"name": objective}
-        state = built(micro_batch=chosen, precision="fp64", projector=widths, objective=named)
-        losses = [state.update(*views(step), step).terms.loss for step in (1, 2, 3)]
+        widths = {"widths": [4 if objective["name"] == "w_mse" else 16]}
+        state = built(micro_batch=chosen, precision="fp64", projector=widths, objective=objective)
+        losses = [state.update(*views(step), step, np.arange(BATCH)).terms.loss for step in (1, 2, 3)]
         results.append([*losses, *gradients(state), *(p.detach() for p in state.model.parameters())])
     # A covariance that is singular but for its floor magnifies the last bits by the inverse of that.
     tolerance = 1e-10 if objective == "information_bottleneck" else 1e-12

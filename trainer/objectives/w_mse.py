@@ -141,20 +141,30 @@ def _distance(z_2md: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
 
 
 def whiten(z_vmd: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
-    """The rows of each view with the identity for a covariance, and which covariances were singular, (v,) bool."""
+    """The rows of each view with the identity for a covariance, and which covariances were singular, (v,) bool.
+
+    Products for a covariance are of float64 numbers: those of float32 may be rounded to TF32 on a GPU, which is too
+    little for a factor. Rows that are all the same up to rounding are whitened to 0.
+    """
     _, rows, features = z_vmd.shape
-    centred_vmd = z_vmd - z_vmd.mean(1, keepdim=True)
+    limits = torch.finfo(z_vmd.dtype)
+    means_v1d = z_vmd.mean(1, keepdim=True)
+    centred_vmd = z_vmd - means_v1d
+    with torch.no_grad():
+        rounding_vd = 8 * limits.eps * means_v1d.squeeze(1).abs() + limits.tiny**0.5
+        constant_v = (centred_vmd.square().mean(1) <= rounding_vd.square()).all(1)
+    centred_vmd = centred_vmd.masked_fill(constant_v[:, None, None], 0.0)
     identity_dd = torch.eye(features, dtype=z_vmd.dtype, device=z_vmd.device)
-    covariances_vdd = centred_vmd.mT @ centred_vmd / (rows - 1)
+    wide_vmd = centred_vmd.double()
+    covariances_vdd = (wide_vmd.mT @ wide_vmd / (rows - 1)).to(z_vmd.dtype)
     shrunk_vdd = (1 - shrinkage) * covariances_vdd + shrinkage * identity_dd
+    variances_vd = shrunk_vdd.diagonal(dim1=1, dim2=2)
     with torch.no_grad():
         factors_vdd, failed_v = torch.linalg.cholesky_ex(shrunk_vdd)
         pivots_vd = factors_vdd.diagonal(dim1=1, dim2=2).square()
-        variances_vd = shrunk_vdd.diagonal(dim1=1, dim2=2)
-        rounding = features * torch.finfo(z_vmd.dtype).eps
-        singular_v = (failed_v > 0) | (pivots_vd.amin(1) <= rounding * variances_vd.amax(1))
-    mean_variance_v = shrunk_vdd.diagonal(dim1=1, dim2=2).mean(1)
-    mean_variance_v = mean_variance_v + (mean_variance_v <= torch.finfo(z_vmd.dtype).tiny ** 0.5)  # 1 where constant
+        smallest_v, largest_v = pivots_vd.amin(1), variances_vd.amax(1)
+        singular_v = (failed_v > 0) | (smallest_v <= features * limits.eps * largest_v)
+    mean_variance_v = variances_vd.mean(1) + constant_v  # 1 of what does not vary at all
     remedied_vdd = (1 - REMEDY) * shrunk_vdd + REMEDY * mean_variance_v[:, None, None] * identity_dd
     factors_vdd, _ = torch.linalg.cholesky_ex(torch.where(singular_v[:, None, None], remedied_vdd, shrunk_vdd))
     return torch.linalg.solve_triangular(factors_vdd, centred_vmd.mT, upper=False).mT, singular_v

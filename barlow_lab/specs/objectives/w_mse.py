@@ -17,7 +17,7 @@ class WMseSpec(ObjectiveBase):
     """
 
     implementation: ClassVar[str] = "trainer.objectives.w_mse:WMse"
-    memory_words: ClassVar[str] = "b x (5 x batch x d, and of a sub-batch 12 x size x d + 12 x d^2)"
+    memory_words: ClassVar[str] = "b x (5 x batch x d, and of a sub-batch 16 x size x d + 14 x d^2)"
 
     name: Literal["w_mse"] = Field(description="Which objective this is")
     sub_batch: int | None = Field(
@@ -60,5 +60,5 @@ class WMseSpec(ObjectiveBase):
 
     def numbers_held(self, *, samples: int, features: int, ranks: int) -> int:
         """Both views of all images and their gradient, and what one sub-batch of both is whitened by."""
-        of_sub_batch = 12 * self.sub_batch_of(features) * features + 12 * features**2
+        of_sub_batch = 16 * self.sub_batch_of(features) * features + 14 * features**2
         return 5 * samples * features + of_sub_batch
