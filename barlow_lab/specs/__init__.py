@@ -18,7 +18,14 @@ from barlow_lab.specs.kinds import (
     Spec,
     SvmSpec,
 )
-from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveBase, ObjectiveSpec, PclSpec, VicregSpec
+from barlow_lab.specs.objectives import (
+    BarlowTwinsSpec,
+    ObjectiveBase,
+    ObjectiveSpec,
+    PclSpec,
+    SimsiamSpec,
+    VicregSpec,
+)
 from barlow_lab.specs.optimizers import AdamwSpec, LarsSpec, OptimizerSpec, SgdSpec
 from barlow_lab.specs.parsing import SpecError, parse_spec
 from barlow_lab.specs.stored import open_stored
@@ -28,6 +35,6 @@ __all__ = [
     "AdamwSpec", "AugmentSpec", "BackboneFrom", "BackboneJudged", "BackboneSpec", "BarlowTwinsSpec", "DataSpec",
     "DetectionSpec", "EvaluationSpec", "ExperimentSpec", "Fault", "JobSpec", "KnnSpec", "LarsSpec", "LinearSpec",
     "ObjectiveBase", "ObjectiveSpec", "OptimizerSpec", "PclSpec", "PretrainSpec", "ResourcesSpec", "RunSpec",
-    "SemiSupervisedSpec", "SgdSpec", "Spec", "SpecError", "SvmSpec", "VicregSpec", "ViewSpec", "ViewsSpec",
-    "canonical_json", "digest", "load_spec_file", "open_stored", "parse_experiment", "parse_spec",
+    "SemiSupervisedSpec", "SgdSpec", "SimsiamSpec", "Spec", "SpecError", "SvmSpec", "VicregSpec", "ViewSpec",
+    "ViewsSpec", "canonical_json", "digest", "load_spec_file", "open_stored", "parse_experiment", "parse_spec",
 ]  # fmt: skip

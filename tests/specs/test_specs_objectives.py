@@ -146,6 +146,8 @@ def test_weights_that_leave_nothing_are_refused() -> None:
         ({"name": "infonce"}, 128, 2 * 2048 * 2048 + 2048 * 128 + 2 * 2048 * 128 + 4 * 2048),
         ({"name": "information_bottleneck"}, 1024, 7 * 1024**2 + 8 * 2048 * 1024),
         ({"name": "information_bottleneck"}, 8192, 7 * 4096**2 + 8 * 2048 * 8192),  # by the samples of both views
+        ({"name": "simsiam"}, 1024, 2 * 2048 * (6 * 1024 + 3 * 256)),
+        ({"name": "simsiam", "predictor_width": 64}, 1024, 2 * 2048 * (6 * 1024 + 3 * 64)),
         (
             {"name": "pcl", "queue": 4096, "clusters": [10, 50], "negatives": 30},
             128,
@@ -217,3 +219,64 @@ def test_what_whitening_needs_of_batch_and_width(changes: dict[str, Any], said: 
     found = faults({**whole, **changes, "objective": objective})
     assert found.keys() == {"/objective/sub_batch"}
     assert said in found["/objective/sub_batch"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "field", "said"),
+    [
+        ({"normalisation": "none", "form": "dual"}, "form", "only where every C_ii is drawn to 1"),
+        ({"normalisation": "feature", "form": "dual"}, "form", "only where every C_ii is drawn to 1"),
+        ({"terms": "off_diagonal", "form": "dual"}, "form", "only where every C_ii is drawn to 1"),
+        ({"terms": "on_diagonal", "form": "direct"}, "form", "terms on_diagonal has none"),
+        (
+            {"loss": "cross_entropy", "temperature": 0.1, "form": "sharded"},
+            "form",
+            "never has all entries of C at once",
+        ),
+        ({"factor": 8.0}, "factor", "leave it out, or set `normalisation: feature`"),
+        ({"terms": "on_diagonal", "redundancy": "auto"}, "redundancy", "leave one of the two out"),
+        ({"loss": "cross_entropy", "temperature": 1, "normalisation": "none"}, "loss", "no least value without"),
+        ({"loss": "cross_entropy"}, "temperature", "the paper does not publish its own; write one out"),
+        ({"loss": "cross_entropy", "temperature": 0}, "temperature", "greater than 0"),
+        ({"temperature": 0.1}, "temperature", "only loss cross_entropy has a temperature"),
+        ({"predictor_width": 1}, "predictor_width", "greater than or equal to 2"),
+    ],
+)
+def test_variants_of_barlow_twins_that_cannot_be_are_refused(objective: dict[str, Any], field: str, said: str) -> None:
+    found = faults({"objective": objective})
+    assert found.keys() == {f"/objective/{field}"}
+    assert said in found[f"/objective/{field}"]
+
+
+def test_all_faults_of_a_variant_are_told_at_once() -> None:
+    asked = {"loss": "cross_entropy", "normalisation": "none", "form": "dual", "factor": 2, "redundancy": "auto"}
+    found = faults({"objective": {**asked, "terms": "on_diagonal"}})
+    fields = {"form", "factor", "redundancy", "loss", "temperature"}
+    assert found.keys() == {f"/objective/{field}" for field in fields}
+
+
+@pytest.mark.parametrize(
+    ("objective", "held"),
+    [
+        ({"terms": "on_diagonal"}, 0),
+        ({"normalisation": "none"}, 4096**2),
+        ({"redundancy": "auto"}, 2048**2),
+        ({"loss": "cross_entropy", "temperature": 0.1}, 3 * 4096**2),
+        ({"predictor_width": 64}, 2048**2 + 2048 * (3 * 64 + 2 * 4096)),
+        ({"normalisation": "feature"}, 4096**2 + 6 * 2048 * 4096),
+    ],
+)
+def test_the_memory_that_a_variant_takes(objective: dict[str, Any], held: int) -> None:
+    """Of 2,048 images at 4,096 features the dual form is exact, where there is one."""
+    assert given(**objective).objective.numbers_held(samples=2048, features=4096, ranks=1) == held
+
+
+def test_the_default_of_every_field_of_a_variant_is_the_paper_s_equation() -> None:
+    written_out = {
+        "normalisation": "pearson", "factor": None, "redundancy": "cross", "terms": "both", "loss": "squares",
+        "temperature": None, "stop_gradient": False, "predictor_width": None,
+    }  # fmt: skip
+    assert written_out.keys() == BarlowTwinsSpec.model_fields.keys() - {"name", "lambda_", "form"}
+    assert digest(given(**written_out)) == digest(given())
+    others = [{"normalisation": "none"}, {"redundancy": "auto"}, {"terms": "on_diagonal"}, {"stop_gradient": True}]
+    assert len({digest(given(**one)) for one in [{}, *others, {"predictor_width": 64}]}) == 6

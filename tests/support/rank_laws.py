@@ -104,7 +104,8 @@ def objective(rank: int, ranks: int) -> dict[str, Tensor]:
 
 
 def of_embeddings(rank: int, ranks: int, *, width: int = 24, **of_objective: Any) -> dict[str, Tensor]:
-    """An objective's terms and the gradient of every embedding; the third feature of view a is dead."""
+    """An objective's terms, and the gradients of every embedding and of all that it trains itself; the third feature of
+    view a is dead."""
     generator = torch.Generator().manual_seed(1)
     views = 3 + 0.7 * torch.randn(2, GLOBAL_BATCH, width, generator=generator, dtype=torch.float64)
     views[0, :, 2] = 0.7
@@ -112,13 +113,38 @@ def of_embeddings(rank: int, ranks: int, *, width: int = 24, **of_objective: Any
     spec = PretrainSpec.model_validate(
         {"data": "digits", "batch_size": GLOBAL_BATCH, "projector": {"widths": [width]}, "objective": of_objective}
     )
-    loss = build_objective(spec.objective)
-    loss.begin(Run(GLOBAL_BATCH, width, epochs=2, seed=0, device=torch.device("cpu"), dtype=torch.float64))
-    loss.before_step(2, share(torch.arange(GLOBAL_BATCH), rank, ranks))
-    terms = loss(z_a, z_b)
+    made = build_objective(spec.objective)
+    made.begin(Run(GLOBAL_BATCH, width, epochs=2, seed=0, device=torch.device("cpu"), dtype=torch.float64))
+    parts = synchronise_batch_norm(nn.ModuleDict() if made.parts is None else made.parts).double()
+    made.before_step(2, share(torch.arange(GLOBAL_BATCH), rank, ranks))
+    terms = made(z_a, z_b)
     (2 * terms.loss).backward()
-    gradients = {f"{name}.grad": collectives.all_gather_rows(z.grad) for name, z in (("a", z_a), ("b", z_b))}
-    return {"loss": terms.loss.detach(), **terms.parts, **gradients}
+    gradients = {name: z.grad for name, z in (("a", z_a), ("b", z_b)) if z.grad is not None}
+    return {
+        "loss": terms.loss.detach(),
+        **terms.parts,
+        **{f"{name}.grad": collectives.all_gather_rows(gradient) for name, gradient in gradients.items()},
+        **{f"{name}.grad": collectives.all_reduce_(p.grad) for name, p in parts.named_parameters()},
+        # Means of standardised rows are 0 but for their rounding, of which nothing is the same.
+        **{name: buffer.clone() for name, buffer in parts.named_buffers() if not name.endswith("running_mean")},
+    }
+
+
+BARLOW_TWINS = {
+    "none": {"normalisation": "none"},
+    "feature": {"normalisation": "feature", "stop_gradient": True},
+    "auto": {"redundancy": "auto"},
+    "sharded auto": {"redundancy": "auto_a", "form": "sharded"},
+    "logarithms": {"loss": "cross_entropy", "temperature": 0.3, "lambda": 0.7},
+    "predictor": {"predictor_width": 7},
+}
+"""Variants, by name."""
+
+
+def barlow_twins_variants(rank: int, ranks: int) -> dict[str, Tensor]:
+    """Of each what there is of embeddings."""
+    found = {name: of_embeddings(rank, ranks, **fields) for name, fields in BARLOW_TWINS.items()}
+    return {f"{name}: {one}": value for name, values in found.items() for one, value in values.items()}
 
 
 def pcl(rank: int, ranks: int) -> dict[str, Tensor]:
@@ -200,6 +226,8 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         "w_mse": of_embeddings(rank, ranks, width=4, name="w_mse", iterations=2),
         "view_distance": of_embeddings(rank, ranks, name="view_distance", variance=3.0),
         "bottleneck": of_embeddings(rank, ranks, name="information_bottleneck", shrinkage="oas"),
+        "barlow_twins_variants": barlow_twins_variants(rank, ranks),
+        "simsiam": of_embeddings(rank, ranks, name="simsiam"),
         "pcl": pcl(rank, ranks),
         **{name: training(optimizer, rank, ranks) for name, optimizer in OPTIMIZERS.items()},
         "pieces": training(OPTIMIZERS["lars"], rank, ranks, pieces=2),
@@ -214,6 +242,8 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         "bottleneck in pieces": training(
             OPTIMIZERS["adamw"], rank, ranks, pieces=2, objective="information_bottleneck"
         ),
+        "predictor": training(OPTIMIZERS["adamw"], rank, ranks, predictor_width=24, stop_gradient=True),
+        "simsiam in pieces": training(OPTIMIZERS["sgd"], rank, ranks, pieces=2, objective="simsiam", standardise=False),
         "momentum copy": training(
             OPTIMIZERS["lars"], rank, ranks, objective="pcl", queue=2 * GLOBAL_BATCH, momentum=0.9
         ),

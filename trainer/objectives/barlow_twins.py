@@ -1,13 +1,21 @@
-"""The Barlow Twins objective and the parts of it that are worth watching.
+"""The Barlow Twins objective, its published variants, and the parts of it that are worth watching.
 
     L = sum_i (1 - C_ii)^2 + lambda * sum_{i != j} C_ij^2
 
 of the cross-correlation matrix C of two views over the batch of all ranks. Source: Zbontar et al. 2021
-(arXiv 2103.03230), equation 1. C: trainer.objectives.correlation. The ways to L: trainer.objectives.products.
+(arXiv 2103.03230), equation 1, which is what is computed unless the spec says otherwise. What its ablations vary:
+
+- the matrix: trainer.objectives.normalisations;
+- which terms, and of which matrix the second one is: trainer.objectives.squares, by the ways to the products of
+  trainer.objectives.products;
+- logarithms in the place of squares: trainer.objectives.cross_entropy;
+- the symmetry of the views (section 4, breaking symmetry): a predictor on view a, no gradient through view b, or both.
+
 Tests, in tests/trainer/objectives: test_objectives_laws.py (a case by hand, finite differences, what changes nothing),
-test_objectives_forms.py (the three forms agree), test_objectives_precision.py (float32); any number of
-ranks: `objective` in tests/support/rank_laws.py.
-Shape suffixes: 2 views, n samples of this rank, d features.
+test_objectives_forms.py (the three forms agree), test_objectives_precision.py (float32), test_barlow_twins_variants.py;
+any number of ranks: `objective` and `barlow_twins_variants` in tests/support/rank_laws.py.
+
+Shape suffixes: n samples of this rank, d features.
 """
 
 from __future__ import annotations
@@ -16,15 +24,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch import Tensor, nn
 
-from barlow_lab.specs.loss_form import LossFormOrAuto, choose_form, rows_of_a_shard
+from barlow_lab.specs.loss_form import LossFormOrAuto
 from barlow_lab.specs.objectives import BarlowTwinsSpec
-from trainer.objectives.base import Objective, Terms
-from trainer.objectives.correlation import noise_floor, unit_features
-from trainer.objectives.products import OffDiagonal, dual, in_rows
+from trainer.models.predictor import build_predictor
+from trainer.objectives.base import Objective, Run, Terms
+from trainer.objectives.correlation import noise_floor
+from trainer.objectives.cross_entropy import CrossEntropy
+from trainer.objectives.normalisations import unit_rows
+from trainer.objectives.squares import Squares
 from trainer.runtime import collectives
+
+MATRICES = {"pearson": "correlation", "none": "covariance", "feature": "unit_covariance"}
+"""What C is, by the normalisation that makes it; its numbers are recorded under this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +66,14 @@ def barlow_twins(z_a_nd: Tensor, z_b_nd: Tensor, lambda_: float, form: LossFormO
     Raises:
         ValueError: the two shapes differ, or the global batch has a single sample.
     """
+    given: dict[str, Any] = {"lambda": lambda_, "form": form}
+    return _squares(z_a_nd, z_b_nd, BarlowTwinsSpec.model_construct(**given))
+
+
+def _squares(z_a_nd: Tensor, z_b_nd: Tensor, spec: BarlowTwinsSpec) -> BarlowTwinsTerms:
+    """The same of what a spec asks for: C by its normalisation, and what is off the diagonal of its matrix."""
     with torch.autocast(z_a_nd.device.type, enabled=False):
-        loss, diagonal_d, off_diagonal = _Loss.apply(z_a_nd, z_b_nd, lambda_, form)
+        loss, diagonal_d, off_diagonal = Squares.apply(z_a_nd, z_b_nd, spec)
         features = z_a_nd.shape[1]
         floor = noise_floor(features, samples=z_a_nd.shape[0] * collectives.world_size())
         # The dual's difference may end a rounding below 0 when nothing is off the diagonal.
@@ -63,7 +82,7 @@ def barlow_twins(z_a_nd: Tensor, z_b_nd: Tensor, lambda_: float, form: LossFormO
             loss=loss,
             on_diagonal=(1 - diagonal_d).square().sum(),
             off_diagonal=off_diagonal,
-            off_diagonal_excess=lambda_ * (off_diagonal - floor),
+            off_diagonal_excess=spec.lambda_ * (off_diagonal - floor),
             correlation_diagonal_mean=diagonal_d.mean(),
             correlation_off_diagonal_rms=(off_diagonal / max(1, features * (features - 1))).sqrt(),
             noise_floor=floor,
@@ -73,67 +92,54 @@ def barlow_twins(z_a_nd: Tensor, z_b_nd: Tensor, lambda_: float, form: LossFormO
 class BarlowTwins(Objective):
     """`barlow_twins` as its spec asks for it."""
 
+    spec: BarlowTwinsSpec
+
     def __init__(self, spec: BarlowTwinsSpec) -> None:
         super().__init__(spec)
-        self.off_diagonal_weight = spec.lambda_
+        of_the_embeddings = spec.normalisation == "pearson" and spec.predictor_width is None
+        if of_the_embeddings and spec.loss == "squares" and spec.redundancy == "cross" and spec.terms != "on_diagonal":
+            self.off_diagonal_weight = spec.lambda_
+
+    def begin(self, run: Run) -> None:
+        """Make the predictor, where the spec asks for one."""
+        hidden = self.spec.predictor_width
+        if hidden is not None:
+            # No bias: the means of features are taken out.
+            self.parts = nn.ModuleDict({"predictor": build_predictor(run.width, hidden, bias=False, seed=run.seed)})
 
     def __call__(self, z_a_nd: Tensor, z_b_nd: Tensor) -> Terms:
-        terms = barlow_twins(z_a_nd, z_b_nd, self.spec.lambda_, self.spec.form)
-        parts = {
-            "on_diagonal": terms.on_diagonal,
-            "off_diagonal": terms.off_diagonal,
-            "off_diagonal_excess": terms.off_diagonal_excess,
-            "correlation_diagonal_mean": terms.correlation_diagonal_mean,
-            "correlation_off_diagonal_rms": terms.correlation_off_diagonal_rms,
-        }
-        return Terms(terms.loss, parts, {"noise_floor": terms.noise_floor})
+        with torch.autocast(z_a_nd.device.type, enabled=False):
+            if self.parts is not None:
+                z_a_nd = self.parts["predictor"](z_a_nd.to(torch.promote_types(z_a_nd.dtype, torch.float32)))
+            if self.spec.stop_gradient:
+                z_b_nd = z_b_nd.detach()
+            if self.spec.normalisation == "feature":
+                z_a_nd, z_b_nd = unit_rows(z_a_nd, z_b_nd)
+            return self._of_squares(z_a_nd, z_b_nd) if self.spec.loss == "squares" else self._of_logs(z_a_nd, z_b_nd)
 
+    def _of_squares(self, z_a_nd: Tensor, z_b_nd: Tensor) -> Terms:
+        """With what is in the loss, and what its matrix is like; a noise floor only a correlation has."""
+        terms = _squares(z_a_nd, z_b_nd, self.spec)
+        matrix = MATRICES[self.spec.normalisation]
+        parts, known = {}, {}
+        if self.spec.terms != "off_diagonal":
+            parts["on_diagonal"] = terms.on_diagonal
+        if self.spec.terms != "on_diagonal":
+            parts["off_diagonal"] = terms.off_diagonal
+            if matrix == "correlation":
+                parts["off_diagonal_excess"] = terms.off_diagonal_excess
+                known["noise_floor"] = terms.noise_floor
+        parts[f"{matrix}_diagonal_mean"] = terms.correlation_diagonal_mean
+        if self.spec.terms != "on_diagonal":
+            own = "" if self.spec.redundancy == "cross" else "auto_"
+            parts[f"{own}{matrix}_off_diagonal_rms"] = terms.correlation_off_diagonal_rms
+        return Terms(terms.loss, parts, known)
 
-class _Loss(torch.autograd.Function):
-    """L, C_ii and the sum of C_ij^2 over i != j; L's gradient is made with it, from the same products.
-
-    With X, Y the views with features of length 1 and O = C without its diagonal,
-
-        dL/dX = 2 lambda Y O^T - 2 Y diag(1 - C_ii),
-
-    and by symmetry for Y. Through the scaling of a feature to length 1 over all ranks' rows goes what is orthogonal to
-    it: dL/dz = scale * (dL/dX - X <X, dL/dX>), where <X, dL/dX> per feature is 2 lambda sum_j O_ij^2
-    - 2 (1 - C_ii) C_ii, which every rank has. Through the means goes nothing: moving one by e changes each sum by e
-    times a sum of centred values. So the backward needs no collective.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, z_a_nd: Tensor, z_b_nd: Tensor, lambda_: float, form: LossFormOrAuto
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        unit_2nd, scales_2d = unit_features(z_a_nd, z_b_nd)
-        off = _products(unit_2nd, form)
-        missing_d = 1 - off.diagonal_d
-        off_diagonal = off.energy_2d[0].sum()
-        loss = missing_d.square().sum() + lambda_ * off_diagonal
-
-        pull_d = -2 * missing_d
-        gradient_2nd = off.products_2nd.mul_(2 * lambda_).addcmul_(unit_2nd.flip(0), pull_d)
-        along_2d = 2 * lambda_ * off.energy_2d + pull_d * off.diagonal_d
-        gradient_2nd.addcmul_(unit_2nd, along_2d[:, None], value=-1).mul_(scales_2d[:, None])
-        ctx.save_for_backward(gradient_2nd)
-        ctx.dtypes = z_a_nd.dtype, z_b_nd.dtype
-        ctx.mark_non_differentiable(off.diagonal_d, off_diagonal)
-        return loss, off.diagonal_d, off_diagonal
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient_2nd,) = ctx.saved_tensors
-        a_nd, b_nd = gradients[0] * gradient_2nd
-        return a_nd.to(ctx.dtypes[0]), b_nd.to(ctx.dtypes[1]), None, None
-
-
-def _products(unit_2nd: Tensor, form: LossFormOrAuto) -> OffDiagonal:
-    ranks = collectives.world_size()
-    _, rows, features = unit_2nd.shape
-    if form == "auto":
-        form = choose_form(rows * ranks, features, ranks)
-    if form == "dual":
-        return dual(unit_2nd)
-    return in_rows(unit_2nd, features if form == "direct" else rows_of_a_shard(features, ranks))
+    def _of_logs(self, z_a_nd: Tensor, z_b_nd: Tensor) -> Terms:
+        loss, on_diagonal, off_diagonal, diagonal_d = CrossEntropy.apply(z_a_nd, z_b_nd, self.spec)
+        parts = {}
+        if self.spec.terms != "off_diagonal":
+            parts["on_diagonal_cross_entropy"] = on_diagonal
+        if self.spec.terms != "on_diagonal":
+            parts["off_diagonal_cross_entropy"] = off_diagonal
+        return Terms(loss, {**parts, f"{MATRICES[self.spec.normalisation]}_diagonal_mean": diagonal_d.mean()})

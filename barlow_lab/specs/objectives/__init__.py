@@ -11,6 +11,7 @@ from barlow_lab.specs.objectives.information_bottleneck import InformationBottle
 from barlow_lab.specs.objectives.nt_xent import NtXentSpec
 from barlow_lab.specs.objectives.own import or_own
 from barlow_lab.specs.objectives.pcl import PclSpec
+from barlow_lab.specs.objectives.simsiam import SimsiamSpec
 from barlow_lab.specs.objectives.vicreg import VicregSpec
 from barlow_lab.specs.objectives.view_distance import ViewDistanceSpec
 from barlow_lab.specs.objectives.w_mse import WMseSpec
@@ -26,8 +27,9 @@ _House = (
     | WMseSpec
     | ViewDistanceSpec
     | InformationBottleneckSpec
+    | SimsiamSpec
 )
 
 ObjectiveSpec = Annotated[SerializeAsAny[_House], Field(discriminator="name"), WrapValidator(or_own(get_args(_House)))]
 
-__all__ = ["BarlowTwinsSpec", "ObjectiveBase", "ObjectiveSpec", "PclSpec", "VicregSpec"]
+__all__ = ["BarlowTwinsSpec", "ObjectiveBase", "ObjectiveSpec", "PclSpec", "SimsiamSpec", "VicregSpec"]

@@ -13,6 +13,7 @@ PCL = {"objective": {"name": "pcl", "queue": 96, "clusters": [4, 9], "negatives"
 W_MSE = {"objective": {"name": "w_mse", "sub_batch": 16}, "projector": {"widths": [24, 8]}}
 NT_XENT = {"objective": {"name": "nt_xent", "temperature": 0.5}}
 BOTTLENECK = {"objective": {"name": "information_bottleneck"}}
+SIMSIAM = {"objective": {"name": "simsiam"}}
 PARTS = {"loss", "invariance", "variance", "covariance", "feature_std_mean"}
 
 
@@ -75,7 +76,25 @@ def test_pcl_is_refused_where_there_are_fewer_images_than_it_needs(tmp_path):
     assert "objective.clusters: 2000 clusters of" in str(caught.value)
 
 
-@pytest.mark.parametrize("objective", [VICREG, PCL, W_MSE, BOTTLENECK], ids=["vicreg", "pcl", "w_mse", "bottleneck"])
+def test_a_predictor_is_trained_and_no_part_of_the_backbone(tmp_path):
+    """The cosine grows, and what is exported has the backbone's parameters alone."""
+    quick = {"name": "adamw", "learning_rate": 0.05, "reference_batch_size": None}
+    end = pretrain(runs.spec(**SIMSIAM, optimizer=quick), runs.context(tmp_path))
+    points = [event.data["values"] for event in runs.events(tmp_path) if event.kind == "metrics"]
+    points = [values for values in points if "loss" in values]
+    assert all(values.keys() - runs.CLOCKED == {"loss", "unit_std", "grad_norm", "learning_rate"} for values in points)
+    assert points[-1]["loss"] < points[0]["loss"] - 0.1
+    counts = runs.events(tmp_path, kind="started")[0].data["parameter_groups"]
+    assert counts["constant_matrices"] == {"tensors": 2, "parameters": 2 * 16 * 4}
+    plain = pretrain(runs.spec(epochs=1), runs.context(tmp_path / "plain"))
+    assert end.result["backbone"]["parameters"] == plain.result["backbone"]["parameters"]
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [VICREG, PCL, W_MSE, BOTTLENECK, SIMSIAM],
+    ids=["vicreg", "pcl", "w_mse", "bottleneck", "simsiam"],
+)
 def test_stopped_it_goes_on_to_the_same_bits(objective, tmp_path, monkeypatch):
     spec = runs.spec(**objective)
     assert pretrain(spec, runs.context(tmp_path / "whole")).outcome == "ok"

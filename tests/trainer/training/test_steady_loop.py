@@ -91,6 +91,8 @@ STEPS = [
     {"objective": {"name": "w_mse", "sub_batch": 6}, "projector": {"widths": [24, 4]}},
     {"objective": {"name": "view_distance", "variance": 2.0}},
     {"objective": {"name": "information_bottleneck", "shrinkage": "oas"}},
+    {"objective": {"name": "simsiam"}},
+    {"objective": {"loss": "cross_entropy", "temperature": 0.1, "predictor_width": 8, "normalisation": "feature"}},
     {"objective": PCL},
     {"objective": PCL, "precision": "fp16"},
     {"objective": {"form": "dual"}, "projector": {"widths": [24, 32]}},
