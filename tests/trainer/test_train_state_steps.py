@@ -55,7 +55,7 @@ def test_pieces_without_batch_normalisation_give_the_plain_step(
         losses = [state.update(*views(step), step, np.arange(BATCH)).terms.loss for step in (1, 2, 3)]
         results.append([*losses, *gradients(state), *(p.detach() for p in state.model.parameters())])
     # A covariance that is singular but for its floor magnifies the last bits by the inverse of that.
-    tolerance = 1e-10 if objective == "information_bottleneck" else 1e-12
+    tolerance = 1e-10 if objective["name"] == "information_bottleneck" else 1e-12
     for plain, in_pieces in zip(*results, strict=True):
         assert (plain - in_pieces).abs().max() <= tolerance * plain.abs().max()
 
