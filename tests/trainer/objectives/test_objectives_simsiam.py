@@ -108,7 +108,7 @@ def test_neither_order_nor_exchange_of_views_nor_length_of_rows_matters(seed: in
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-5, 0.5])
-def test_standardised_features_and_their_gradient_are_those_of_a_batch_normalisation(epsilon: float) -> None:
+def test_standardised_features_and_gradient_are_those_of_batch_normalisation(epsilon: float) -> None:
     both = two_views(1).requires_grad_()
     weights = torch.randn(both.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     right = torch.stack([(z - z.mean(0)) / (z.var(0, correction=0) + epsilon).sqrt() for z in both])
