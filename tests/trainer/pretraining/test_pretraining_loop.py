@@ -246,7 +246,7 @@ def test_what_is_due_when():
 
 
 def test_the_recipe_for_a_laptop_runs(tmp_path):
-    recipe = load_spec_file(Path(__file__).parents[2] / "recipes/digits.yaml")
+    recipe = load_spec_file(Path(__file__).parents[3] / "recipes/digits.yaml")
     spec = parse_spec({**recipe, "max_steps": 3, "data": {"name": "digits", "limit": 128}})
     assert isinstance(spec, PretrainSpec)
     assert pretrain(spec, runs.context(tmp_path)).outcome == "ok"
