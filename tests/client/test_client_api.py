@@ -93,6 +93,9 @@ class Flaky(httpx.BaseTransport):
             raise httpx.ReadError("the answer was lost")
         return response
 
+    def close(self) -> None:
+        self.inner.close()
+
 
 def test_a_submit_whose_answers_are_lost_makes_one_job(server: str) -> None:
     transport = Flaky(lambda count: count <= 2)
@@ -132,7 +135,6 @@ def test_the_end_of_a_token_is_said_where_a_stream_ends_with_it() -> None:
 
 def test_a_submission_that_is_one_too_many_is_sent_again(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.client.api._WAITS", (0.01,))
-    plain = httpx.HTTPTransport()
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -142,7 +144,7 @@ def test_a_submission_that_is_one_too_many_is_sent_again(server: str, monkeypatc
         problem = {"type": "/problems/too-many-requests", "title": "t", "status": 429, "detail": "d", "instance": "/"}
         return httpx.Response(429, json=problem, headers={"Content-Type": "application/problem+json"})
 
-    with Client(server, transport=httpx.MockTransport(answer)) as client:
+    with httpx.HTTPTransport() as plain, Client(server, transport=httpx.MockTransport(answer)) as client:
         made = client.submit_job(named("one-too-many"))
     assert (made.name, len(asked), len(set(asked))) == ("one-too-many", 2, 1)
 

@@ -25,7 +25,7 @@ class Unreliable:
         self.released = threading.Event()
         self._target = target
         self._slow_seconds = slow_seconds
-        self._client = httpx.Client(timeout=60)
+        self.client = httpx.Client(timeout=60)
 
     def handle(self, request: BaseHTTPRequestHandler) -> None:
         """Pass one request on, or not."""
@@ -37,7 +37,7 @@ class Unreliable:
             request.send_error(500)
             return
         headers = {key: value for key, value in request.headers.items() if key.lower() not in ("host", "connection")}
-        answer = self._client.request(request.command, self._target + request.path, content=body, headers=headers)
+        answer = self.client.request(request.command, self._target + request.path, content=body, headers=headers)
         if fault == "slow answer":
             self.released.wait(self._slow_seconds)
         if fault == "lost answer":
@@ -77,3 +77,4 @@ def unreliable(target: str, slow_seconds: float = 3600) -> Iterator[tuple[str, U
         behind.released.set()
         server.shutdown()
         server.server_close()
+        behind.client.close()
