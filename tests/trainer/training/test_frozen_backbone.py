@@ -13,6 +13,7 @@ from train_states import built, views
 
 from barlow_lab.specs import KnnSpec, PretrainSpec, SpecError, digest, parse_spec
 from barlow_lab.specs.slot_memory import FROZEN, sizes_of
+from trainer import train_state
 from trainer.evaluation.backbone import open_backbone
 from trainer.models.backbones import build_backbone
 from trainer.models.exported import load_backbone
@@ -80,6 +81,17 @@ def test_nothing_of_it_is_kept_for_backward(backbone: dict[str, Any]) -> None:
         state.update(*views(1), 1)
     assert kept
     assert max(kept) < 4, "no feature map"
+
+
+def test_one_of_one_s_own_without_batch_normalisation_is_frozen_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    network.feature_width = 8  # type: ignore[assignment]
+    monkeypatch.setattr(train_state, "build_backbone", lambda *_, **__: network)
+    state = built(backbone=UPDATED, projector={"widths": [16]})
+    before = state_of(state.model)
+    state.update(*views(1), 1)
+    moved = {name for name, value in state_of(state.model).items() if not torch.equal(value, before[name])}
+    assert moved == {"projector.0.weight"}
 
 
 def test_pieces_are_exact_where_nothing_normalises_by_the_batch() -> None:
