@@ -27,7 +27,7 @@ def test_trained_and_untrained_differ_in_the_backbone_alone(name):
     assert isinstance(pretrain, PretrainSpec)
     assert trained["backbone_from"] == {"job": "pretrain"}
     assert untrained["backbone_from"] == {"random": 0}
-    assert JOBS[f"{name}-untrained"].backbone == pretrain.backbone
+    assert JOBS[f"{name}-untrained"].backbone == pretrain.backbone.architecture
     assert {**trained, "backbone_from": None} == {
         key: None if key == "backbone_from" else value for key, value in untrained.items() if key != "backbone"
     }
