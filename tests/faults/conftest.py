@@ -14,11 +14,13 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test in this folder is one of the fault suite; it may wait for an undisturbed job beside its own."""
+    """Every test in this folder is one of the fault suite; it may wait for an undisturbed job beside its own, and what
+    warns of a service that is killed meanwhile is shown."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.faults)
             item.add_marker(pytest.mark.timeout(5 * PATIENCE))
+            item.add_marker(pytest.mark.filterwarnings("default"))
 
 
 def _lifetime(fixture_name: str, config: pytest.Config) -> str:
