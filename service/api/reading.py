@@ -6,12 +6,13 @@ It takes a body's time and no session, so what is heavy about a body holds nobod
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from barlow_lab.specs import Fault, Spec, SpecError, parse_spec
 from barlow_lab.specs.edges import named_in, order
-from barlow_lab.specs.expansion import Unrepeated, Variant, expand
+from barlow_lab.specs.expansion import Unrepeated, Variant, expand, varied_by_all
 from barlow_lab.specs.parsing import MAX_FAULTS
 from barlow_lab.spelling import one_reading
 from service.api.bodies import parse_json
@@ -87,6 +88,12 @@ class ExperimentBody:
     def valid(self) -> dict[str, Spec]:
         """The specs without a fault."""
         return {job: spec for job, spec in self.specs.items() if spec is not None}
+
+    @property
+    def varies(self) -> bool:
+        """Whether a pretraining of it, or where it has none any job, is written once and becomes several."""
+        becomes = Counter(variant.job for variant in self.variants.values())
+        return any(becomes[job] > 1 for job in varied_by_all(self.body["jobs"]))
 
     @property
     def names_something(self) -> bool:

@@ -88,7 +88,7 @@ def submit_experiment(session: Session, settings: Settings, body: ExperimentBody
     if session.scalar(select(exists().where(Job.experiment_id == experiment.id))):
         said = f"there is an experiment {name!r}; take another name, or add jobs by POST /api/v1/jobs?experiment={name}"
         raise Problem("name-taken", said, faults=[Fault("/name", said)])
-    experiment.spec = body.body
+    experiment.spec, experiment.varies = body.body, body.varies
     ids: dict[str, uuid.UUID] = {}
     for job in body.order:
         spec = _sized(valid[job], references[job], fleet)

@@ -11,9 +11,10 @@ from rich.text import Text
 
 from barlow_lab.specs.kinds import MAKERS
 from barlow_lab.specs.protocols import shown_protocol
-from service.api.comparison_schemas import Cell, Comparison, Difference, Evaluated, ScoreRow
+from service.api.comparison_schemas import Comparison, Difference
 from service.api.schemas import Recipes
 from service.client.render import plain_table, print_table, value_words
+from service.comparison.models import Cell, Evaluated, ScoreRow
 from service.ledger.states import JobState
 
 _LEGEND = "percent, of the last test; in brackets the best one's, if another; ±: standard deviation of n seeds or jobs"

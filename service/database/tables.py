@@ -52,14 +52,22 @@ class Base(DeclarativeBase):
 
 
 class Experiment(Base):
-    """A named group of jobs: a pipeline, a sweep, repeated seeds. One MLflow experiment."""
+    """A named group of jobs: a pipeline, a sweep, repeated seeds. One MLflow experiment.
+
+    One that `varies` has a run of its own there, above those of its jobs; `mlflow_told`: what that one is known to say.
+    """
 
     __tablename__ = "experiments"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
     name: Mapped[str] = mapped_column(unique=True)
     spec: Mapped[dict[str, Any] | None]
+    varies: Mapped[bool] = mapped_column(server_default=text("false"))  # seeds, a grid or lists make several of one job
     mlflow_experiment_id: Mapped[str | None]
+    mlflow_run_id: Mapped[str | None]
+    mlflow_told: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("ix_experiments_varies", "id", postgresql_where=text("varies")),)
 
 
 class Job(Base):

@@ -38,7 +38,8 @@ def former(postgres: Postgres, database: Settings) -> Iterator[Settings]:
     """The settings of the tests with a database that was restored from what the former version wrote, and upgraded."""
     name = f"former_{secrets.token_hex(6)}"
     postgres.create_database(name)
-    settings = database.model_copy(update={"database_url": Settings(database_url=postgres.url(name)).database_url})
+    url = Settings(database_url=postgres.url(name)).database_url
+    settings = database.model_copy(update={"database_url": url, "owner_database_url": url})
     engine = create_engine(settings.sqlalchemy_url)
     with engine.begin() as connection:
         connection.exec_driver_sql(KEPT.read_text().replace("%", "%%"))

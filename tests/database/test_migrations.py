@@ -127,7 +127,7 @@ def test_a_database_of_the_release_before_tokens_gets_them_and_keeps_its_jobs(em
     upgrade(empty, "0003")
     engine = make_engine(empty)
     with session_factory(engine)() as session:
-        session.add(Experiment(name="kept"))
+        session.execute(text("INSERT INTO experiments (name) VALUES ('kept')"))
         session.commit()
         upgrade(empty)
         assert session.query(Experiment).one().name == "kept"
@@ -189,6 +189,18 @@ def test_of_a_node_of_before_it_is_not_known_which_backbones_it_has(empty: Setti
     upgrade(empty)
     with session_factory(engine)() as session:
         assert session.query(Node).one().backbones is None
+    engine.dispose()
+
+
+def test_an_experiment_of_before_does_not_vary(empty: Settings) -> None:
+    upgrade(empty, "0007")
+    engine = make_engine(empty)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO experiments (name) VALUES ('kept')"))
+    upgrade(empty)
+    with session_factory(engine)() as session:
+        experiment = session.query(Experiment).one()
+        assert (experiment.varies, experiment.mlflow_run_id, experiment.mlflow_told) == (False, None, None)
     engine.dispose()
 
 

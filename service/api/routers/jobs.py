@@ -16,7 +16,7 @@ from barlow_lab.specs.common import Name
 from barlow_lab.specs.kinds import KINDS
 from service.api import examples
 from service.api.auth import Caller, CallerDep
-from service.api.comparison import compare, line_up
+from service.api.comparison import compare, compare_scores
 from service.api.comparison_schemas import Comparison
 from service.api.deps import JobDep, SessionDep, SettingsDep, find_experiment, find_job
 from service.api.idempotency import IdempotencyKeyDep, remember, replayed
@@ -185,7 +185,7 @@ def compare_jobs(
         remedy = "compare up to 20 of them by their ids, or raise BARLOW_MAX_EXPERIMENT_JOBS"
         said = f"it has more than {largest} jobs; {remedy}"
         raise invalid_parameter("experiment", said)
-    return line_up(session, jobs)
+    return compare_scores(session, jobs)
 
 
 def _page(

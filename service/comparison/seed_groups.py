@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from barlow_lab.specs import BackboneJudged, canonical_json, open_stored
 from barlow_lab.specs.variant_names import seed_suffix
-from service.api.comparison_schemas import SeedGroup
+from service.comparison.models import SeedGroup
 from service.database.tables import Job
 
 _NOT_COMPARED = {"name", "run", "resources", "seed"}

@@ -1,0 +1,1 @@
+"""Evaluations side by side: what was measured of which backbone, with pretrainings grouped over their seeds."""
