@@ -8,7 +8,7 @@ from collections.abc import Collection
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from service.database.tables import Job, Watermark
+from service.database.tables import Experiment, Job, Watermark
 from service.ledger import events
 from service.ledger.moves import lock_job
 
@@ -17,9 +17,10 @@ MLFLOW = "mlflow"
 JOB_TAG = "barlow.job_id"
 """The tag by which a job's MLflow run is found."""
 EXPERIMENT_TAG = "barlow.experiment_id"
-"""The tag that says of which of our experiments an MLflow experiment is."""
+"""The tag that says which of our experiments an MLflow experiment is, or a run that stands above those of its jobs."""
 REBUILD = "rebuild"
-"""The key in a watermark's position that says: what MLflow has of the job is to be deleted first. Names the request."""
+"""The key in a watermark's position that says: what MLflow has of the job is to be deleted first. In that of an
+experiment: all that its run says is to be said again. Names the request."""
 
 RUN_ID = "run_id"
 """The key in a watermark's position for the run that it speaks of."""
@@ -70,5 +71,12 @@ def rebuild(session: Session, job: Job, *, actor: str, why: str) -> bool:
     )
     if marked is None:
         return False
+    known = Experiment.mlflow_run_id
+    session.execute(
+        update(Experiment)
+        .where(Experiment.id == job.experiment_id, Experiment.varies)
+        .values(mlflow_told=func.jsonb_build_object(RUN_ID, known, REBUILD, str(uuid.uuid4())))
+        .execution_options(synchronize_session=False)
+    )
     events.append(session, job, "mlflow_rebuild_requested", actor=actor, payload={"why": why})
     return True

@@ -14,6 +14,7 @@ from barlow_lab.specs import BackboneJudged, canonical_json, open_stored
 from barlow_lab.specs.variant_names import seed_suffix
 from service.comparison.models import SeedGroup
 from service.database.tables import Job
+from service.ledger.jobs import RETRY_SUFFIX
 
 _NOT_COMPARED = {"name", "run", "resources", "seed"}
 _LONGEST_TITLE = 60
@@ -32,14 +33,17 @@ def seed_groups(
     sources: dict[uuid.UUID | None, Job] = (
         {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(ids)))} if ids else {}
     )
-    groups: dict[str, list[Job]] = {}
+    groups: dict[tuple[str, str], list[Job]] = {}
     for job in judged:
         if job.source_job_id is not None:
-            groups.setdefault(_all_but_the_seed(sources[job.source_job_id], job), []).append(job)
+            alike = all_but_the_seed(sources[job.source_job_id]), chosen_checkpoint(job)
+            groups.setdefault(alike, []).append(job)
     columns = dict(called)
     found = []
     members = [group for group in groups.values() if len({_seed(sources[job.source_job_id]) for job in group}) > 1]
-    titles = [_title(group, sources, called) for group in members]
+    titles = [
+        title_of([called[job.id] for job in group], [sources[job.source_job_id] for job in group]) for group in members
+    ]
     taken = Counter([*titles, *set(called.values())])
     for group, title in zip(members, titles, strict=True):
         column = title if taken[title] == 1 else ", ".join(dict.fromkeys(called[job.id] for job in group))
@@ -49,27 +53,37 @@ def seed_groups(
     return columns, found
 
 
-def _all_but_the_seed(source: Job, job: Job) -> str:
-    """Equal for evaluations of pretrainings that differ in their seed alone, and saw the same images."""
-    judged = open_stored(job.spec)
-    select_ = judged.backbone_from.select if isinstance(judged, BackboneJudged) else ""
+def all_but_the_seed(source: Job) -> str:
+    """Equal for jobs of an experiment that differ in their seed alone, and saw the same images."""
     spec = {key: value for key, value in source.spec.items() if key not in _NOT_COMPARED}
     data = (source.result or {}).get("data") or {}
-    return canonical_json([str(source.experiment_id), spec, data.get("fingerprint"), select_])
+    return canonical_json([str(source.experiment_id), spec, data.get("fingerprint")])
 
 
-def _seed(source: Job) -> int:
-    return open_stored(source.spec).seed
+def chosen_checkpoint(judged: Job) -> str:
+    """Which checkpoint of its pretraining an evaluation takes: `last`, or as its spec says."""
+    spec = open_stored(judged.spec)
+    return spec.backbone_from.select if isinstance(spec, BackboneJudged) else ""
 
 
-def _title(group: Sequence[Job], sources: Mapping[uuid.UUID | None, Job], called: Mapping[uuid.UUID, str]) -> str:
-    """`pretrain, 3 seeds`: the names without their seeds, where they are those of an experiment's seeds."""
-    stems, names = set(), list(dict.fromkeys(called[job.id] for job in group))
-    for job in group:
-        source = sources[job.source_job_id]
+def title_of(called: Sequence[str], sources: Sequence[Job]) -> str:
+    """`pretrain, 3 seeds`: the names without their seeds, where they are those of an experiment's seeds.
+
+    Args:
+        called: what the backbone of each of `sources` is called, which has the name of that job in it.
+    """
+    stems = set()
+    for words, source in zip(called, sources, strict=True):
         name = source.name or ""
-        stems.add(called[job.id].replace(name, name.removesuffix(seed_suffix(_seed(source)))))
+        stems.add(words.replace(name, RETRY_SUFFIX.sub("", name).removesuffix(seed_suffix(_seed(source)))))
+    names = list(dict.fromkeys(called))
+    if len(names) == 1:
+        return names[0]
     if len(stems) == 1:
         return f"{stems.pop()}, {len(names)} seeds"
     whole = ", ".join(names)
     return whole if len(whole) <= _LONGEST_TITLE else f"{names[0]} and {len(names) - 1} more seeds"
+
+
+def _seed(source: Job) -> int:
+    return open_stored(source.spec).seed

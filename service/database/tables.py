@@ -64,7 +64,7 @@ class Experiment(Base):
     varies: Mapped[bool] = mapped_column(server_default=text("false"))  # seeds, a grid or lists make several of one job
     mlflow_experiment_id: Mapped[str | None]
     mlflow_run_id: Mapped[str | None]
-    mlflow_told: Mapped[dict[str, Any] | None]
+    mlflow_told: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (Index("ix_experiments_varies", "id", postgresql_where=text("varies")),)

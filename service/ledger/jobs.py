@@ -20,7 +20,8 @@ from service.ledger.errors import DependencyFailed, JobNameTaken, NotFound
 from service.ledger.moves import lock_job, require
 from service.ledger.states import JobState, Verb
 
-_RETRY_SUFFIX = re.compile(r"-retry[0-9]+$")
+RETRY_SUFFIX = re.compile(r"-retry[0-9]+$")
+"""The end of the name of a job that was made in place of another."""
 
 
 def ensure_experiment(session: Session, name: str) -> Experiment:
@@ -89,7 +90,7 @@ def retry(session: Session, job_id: uuid.UUID, *, actor: str, user: str | None) 
     }
     after = [_newest_retry(session, needed) for needed in old.after]
     source = _newest_retry(session, old.source_job_id) if old.source_job_id is not None else None
-    root = _RETRY_SUFFIX.sub("", old.name)
+    root = RETRY_SUFFIX.sub("", old.name)
     for number in itertools.count(1):
         # 100 characters is the longest a name may be.
         suffix = f"-retry{number}"

@@ -7,8 +7,11 @@ from typing import Any
 import httpx
 import pytest
 from api_kit import KNN, PRETRAIN, faults_of
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from service.api import examples
+from service.database.tables import Experiment
 
 
 def test_names_within_an_experiment_are_waited_for(api: httpx.Client) -> None:
@@ -155,3 +158,20 @@ def test_faults_of_a_grid_are_told_once_and_it_is_counted_before_it_is_made(api:
     assert "it becomes 2,000,000,000 jobs" in said["/jobs"]
     assert "one body brings up to 500 (BARLOW_MAX_EXPERIMENT_JOBS" in said["/jobs"]
     assert api.get("/experiments").json()["items"] == []
+
+
+def test_an_experiment_says_whether_its_pretrainings_vary(api: httpx.Client, session: Session) -> None:
+    judged = {**KNN, "backbone_from": {"job": "pretrain"}}
+    pixels = {**KNN, "backbone_from": {"pixels": True}}
+    bodies: dict[str, dict[str, Any]] = {
+        "seeds": {"seeds": 2, "jobs": {"pretrain": PRETRAIN, "knn": judged}},
+        "of-a-job": {"jobs": {"pretrain": {**PRETRAIN, "grid": {"objective.lambda": [0.01, 0.02]}}}},
+        "judged-twice": {"jobs": {"pretrain": PRETRAIN, "knn": {**judged, "grid": {"k": [20, 200]}}}},
+        "one-seed": {"seeds": 1, "jobs": {"pretrain": PRETRAIN}},
+        "untrained": {"seeds": 2, "jobs": {"knn": pixels}},
+        "two-by-hand": {"jobs": {"one": PRETRAIN, "two": PRETRAIN}},
+    }
+    for name, body in bodies.items():
+        assert api.post("/experiments", json={"name": name, **body}).status_code == 201
+    found = dict(session.execute(select(Experiment.name, Experiment.varies)).all())
+    assert {name for name in bodies if found[name]} == {"seeds", "of-a-job", "untrained"}

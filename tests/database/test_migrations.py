@@ -200,7 +200,7 @@ def test_an_experiment_of_before_does_not_vary(empty: Settings) -> None:
     upgrade(empty)
     with session_factory(engine)() as session:
         experiment = session.query(Experiment).one()
-        assert (experiment.varies, experiment.mlflow_run_id, experiment.mlflow_told) == (False, None, None)
+        assert (experiment.varies, experiment.mlflow_run_id, experiment.mlflow_told) == (False, None, {})
     engine.dispose()
 
 

@@ -32,15 +32,16 @@ class RecordedJob:
         source: uuid.UUID | None = None,
         labels: dict[str, str] | None = None,
         spec: dict[str, Any] | None = None,
+        experiment: str | None = None,
     ) -> None:
-        """`spec`: left out, a small pretraining with these labels."""
+        """`spec`: left out, a small pretraining with these labels. `experiment`: left out, that of the database."""
         self.lab = lab
         with lab.sessions.begin() as session:
             facts: dict[str, Any] = {"name": name, "after": [], "source_job_id": source, "actor": "test", "user": "ana"}
-            experiment = jobs.ensure_experiment(session, f"lab-{lab.engine.url.database}")
+            home = jobs.ensure_experiment(session, experiment or f"lab-{lab.engine.url.database}")
             self.id = jobs.submit(
                 session,
-                experiment_id=experiment.id,
+                experiment_id=home.id,
                 spec=parse_spec(spec or small_pretraining(run={"labels": labels or {}})),
                 **facts,
             ).id

@@ -18,6 +18,7 @@ from lab import Lab
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 from recorded import export, record
 from tracking_kit import Tracking
+from varied import VariedExperiment
 
 from barlow_lab.specs import load_spec_file
 from service.mlflow_layout import VIEW, metric_name
@@ -181,6 +182,37 @@ def test_the_table_shows_the_metrics_first_and_a_comparison_what_differs(
     expect(axes).to_have_count(2)
     expect(axes.first).to_have_text("learning_rate")
     assert axes.last.inner_text() in map(metric_name, METRICS), "a metric beside what differs"
+
+
+@pytest.fixture(scope="module")
+def varied(tracking: Tracking, served: Settings) -> VariedExperiment:
+    """Three seeds of two values, each judged, and raw pixels, in MLflow."""
+    lab = Lab(served)
+    made = VariedExperiment(lab, served, seeds=3, grid={"objective.lambda": [0.01, 0.05]})
+    made.end(top1=80.0)
+    made.export_all(make_client(tracking.mlflow.url, tracking.mlflow.token))
+    lab.engine.dispose()
+    return made
+
+
+def test_what_varies_is_a_tree_of_runs_with_a_table_of_what_came_of_it(
+    page: Page, tracking: Tracking, varied: VariedExperiment
+) -> None:
+    pretrained = varied.jobs["pretrain-lambda_0.01-seed_0"]
+    come_in(page, tracking, pretrained)
+    pages, _, place = page.url.partition("#")
+    experiment, run = place.split("/")[2], varied.row().mlflow_run_id
+    page.goto(f"{pages}#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}")
+    names = page.locator(".ag-cell[col-id='attributes.`Run Name`']")
+    expect(names).to_have_count(1)
+    page.screenshot(path="/tmp/exp13-1.png")
+    page.screenshot(path="/tmp/exp13-2.png")
+    page.goto(f"{pages}#/experiments/{experiment}/runs/{run}/artifacts/summary.json")
+    page.wait_for_timeout(8000)
+    page.screenshot(path="/tmp/exp13-3.png")
+    page.goto(f"{pages}#/experiments/{experiment}/runs/{run}")
+    page.wait_for_timeout(8000)
+    page.screenshot(path="/tmp/exp13-4.png")
 
 
 def until(holds: Callable[[], bool], what: str) -> None:

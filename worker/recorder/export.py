@@ -22,14 +22,13 @@ from service.database.pictures import pictures_of
 from service.database.tables import Job, Metric
 from service.ledger.states import JobState
 from service.mlflow_layout import VIEWS, description, metric_name, params, picture_name
+from worker.recorder.description import describe
 from worker.recorder.facts import Facts
 from worker.recorder.mlflow_run import POINTS, MlflowRun, Point
-from worker.recorder.position import Position
+from worker.recorder.position import FILES, JobPosition
 
 STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELLED: "KILLED"}
 LAST_STEP = 2**62
-FILES = "files"
-"""In a position: all but the files of the ended job is in MLflow."""
 TURN_SECONDS = 5.0
 """So long one job may keep the others waiting, if MLflow answers."""
 
@@ -37,7 +36,7 @@ TURN_SECONDS = 5.0
 class Export:
     """What a job has, against what MLflow is known to have of it."""
 
-    def __init__(self, session: Session, job: Job, position: Position, run: MlflowRun, folder: Path) -> None:
+    def __init__(self, session: Session, job: Job, position: JobPosition, run: MlflowRun, folder: Path) -> None:
         self._session = session
         self._job = job
         self._position = position
@@ -60,7 +59,7 @@ class Export:
         if "data" not in self._position.value and (data := self._facts.data()):
             self._run.data_sets(data)
             self._position.keep(data=True)
-        self._describe(description(self._job, self._facts.source))
+        describe(self._run, self._position, description(self._job, self._facts.source))
 
     def points(self, last_step: int) -> bool:
         """Points in the order of (step, key), up to `last_step`; False: the turn is over, some are left."""
@@ -119,17 +118,6 @@ class Export:
         for file in self._files():
             self._run.artifact(file, "backbone")
         self._position.complete(FILES)
-
-    def _describe(self, text: str) -> None:
-        """Set the description; `sending` in the position: those of which it is not known that they are there."""
-        former, sending = self._position.value.get("note"), self._position.value.get("sending", [])
-        if text == former and not sending:
-            return
-        if text not in sending:
-            sending = [*sending, text]
-            self._position.keep(sending=sending)
-        self._run.note(text, [former, *sending])
-        self._position.keep(note=text, sending=[])
 
     def _files(self) -> Iterator[Path]:
         backbone = self._folder / "backbone"

@@ -21,6 +21,7 @@ from service.ledger import warnings
 from service.mlflow_layout import headline, protocol_told
 from service.storable import storable
 from worker.recorder.mlflow_run import DataSet
+from worker.recorder.parents import parent_of
 
 _OF_THE_MACHINE = ("host", "device", "world_size", "threads", "jpeg_decoder")
 WARNINGS = 10
@@ -59,14 +60,14 @@ class Facts:
         versions = started.get("versions", {})
         facts = {**versions, **{key: started.get(key) for key in _OF_THE_MACHINE}}
         tags |= {f"barlow.{key}": str(storable(value)) for key, value in facts.items() if value is not None}
-        tags |= _source_tags(versions.get(_OURS))
+        tags |= source_tags(versions.get(_OURS))
         if job.error is not None:
             tags["barlow.error"] = str(job.error.get("message", ""))
         if said := [one.message for one in warnings.of_job(self._session, job.id)]:
             more = f"\nand {len(said) - WARNINGS:,} others" if len(said) > WARNINGS else ""
             tags["barlow.warnings"] = "\n".join(said[:WARNINGS]) + more
-        if self._source is not None and self._source.mlflow_run_id:
-            tags["mlflow.parentRunId"] = self._source.mlflow_run_id
+        if parent := parent_of(self._session, job):
+            tags["mlflow.parentRunId"] = parent
         return tags | self._evaluation_tags()
 
     def data(self) -> list[DataSet]:
@@ -127,7 +128,7 @@ class Facts:
         return tags
 
 
-def _source_tags(version: str | None) -> dict[str, str]:
+def source_tags(version: str | None) -> dict[str, str]:
     """What MLflow shows as a run's source and its version: the package that computed it."""
     tags = {"mlflow.source.name": _OURS, "mlflow.source.type": "LOCAL"}
     return tags if version is None else {**tags, "mlflow.source.git.commit": str(storable(version))}

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Engine
@@ -18,6 +19,7 @@ from service.recording import MLFLOW, POSTGRES
 from service.settings import Settings
 from worker.log_text import first_line
 from worker.recorder import mlflow, postgres
+from worker.recorder.experiment import ExperimentExporter
 from worker.recorder.mlflow_run import make_client
 
 LONGEST_WAIT = 30.0
@@ -74,7 +76,11 @@ class Recorder:
         loops: list[tuple[str, Callable[[], None]]] = [(POSTGRES, self._run_postgres)]
         if self._settings.mlflow_url is not None:
             # The client is made by the threads: importing MLflow takes seconds.
-            loops += [(MLFLOW, self._run_mlflow), (f"{MLFLOW}-files", self._run_mlflow_files)]
+            loops += [
+                (MLFLOW, self._run_mlflow),
+                (f"{MLFLOW}-files", self._run_mlflow_files),
+                (f"{MLFLOW}-experiments", self._run_mlflow_experiments),
+            ]
         return loops
 
     def _run_mlflow(self) -> None:
@@ -85,38 +91,44 @@ class Recorder:
         exporter = self._exporter()
         self._loop(exporter.pending_files, exporter.upload)
 
+    def _run_mlflow_experiments(self) -> None:
+        exporter = ExperimentExporter(self._engine, self._client())
+        self._loop(exporter.pending, exporter.export, "experiment")
+
     def _exporter(self) -> mlflow.MlflowExporter:
+        return mlflow.MlflowExporter(self._engine, self._client(), self._settings.runs_dir)
+
+    def _client(self) -> Any:
         assert self._settings.mlflow_url is not None
         token = self._settings.mlflow_token
-        client = make_client(
+        return make_client(
             self._settings.mlflow_url,
             None if token is None else token.get_secret_value(),
             same_account=self._settings.same_account,
         )
-        return mlflow.MlflowExporter(self._engine, client, self._settings.runs_dir)
 
-    def _loop(self, pending: Callable[[], list[UUID]], record: Callable[[UUID], None]) -> None:
+    def _loop(self, pending: Callable[[], list[UUID]], record: Callable[[UUID], None], what: str = "job") -> None:
         waits = _Waits()
         while not self._stop.wait(self._settings.recorder_seconds):
             try:
-                jobs = pending()
+                waiting = pending()
             except Exception as error:
                 log.warning("cannot ask what is to be recorded: %s", first_line(error))
                 continue
-            for job_id in jobs:
+            for each in waiting:
                 if self._stop.is_set():
                     return
-                if waits.over(job_id):
+                if waits.over(each):
                     try:
-                        record(job_id)
-                        waits.forget(job_id)
+                        record(each)
+                        waits.forget(each)
                     except Exception as error:
-                        seconds = waits.grow(job_id)
-                        log.warning("recording job %s again in %.0f s: %s", job_id, seconds, first_line(error))
+                        seconds = waits.grow(each)
+                        log.warning("recording %s %s again in %.0f s: %s", what, each, seconds, first_line(error))
 
 
 class _Waits:
-    """How long each job that failed is left alone: doubled at every failure, forgotten at the first success."""
+    """How long each one that failed is left alone: doubled at every failure, forgotten at the first success."""
 
     def __init__(self) -> None:
         self._waits: dict[UUID, tuple[float, float]] = {}

@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Engine, func, select, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ColumnElement, Engine, func, select
 from sqlalchemy.orm import Session
 
 from barlow_lab.run_folder import run_folder
-from service.database.tables import Checkpoint, Experiment, Job, Watermark
+from service.database.tables import Checkpoint, Job, Watermark
 from service.ledger.states import JobState
 from service.recording import HOME, JOB_TAG, MLFLOW, POSTGRES, REBUILD, RUN_ID
-from worker.recorder.export import FILES, LAST_STEP, Export
-from worker.recorder.mlflow_experiment import MlflowExperiment
-from worker.recorder.mlflow_run import MlflowRun, jobs_in
-from worker.recorder.position import Overtaken, Position
+from worker.recorder.alone import alone
+from worker.recorder.experiment_home import gather, home_of
+from worker.recorder.export import LAST_STEP, Export
+from worker.recorder.mlflow_run import MlflowRun
+from worker.recorder.parents import tell_of_parent
+from worker.recorder.position import FILES, JobPosition, Overtaken
 
 log = logging.getLogger(__name__)
 
@@ -73,28 +74,22 @@ class MlflowExporter:
             jobs = session.scalars(select(Watermark.job_id).where(*incomplete, *which).order_by(Watermark.job_id))
             return [job for job in jobs if run_folder(self._runs_dir, job).exists()]
 
-    def _locked(self, job_id: UUID, do: Callable[[Session, Job, Position], None]) -> None:
-        # Each statement is its own transaction: none is open while MLflow takes its time. If the connection breaks,
-        # the lock is gone, and so is the way to move the watermark.
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            lock = func.hashtextextended(f"barlow.recorder.{MLFLOW}.{job_id}", 0)
-            if not connection.scalar(select(func.pg_try_advisory_lock(lock))):
+    def _locked(self, job_id: UUID, do: Callable[[Session, Job, JobPosition], None]) -> None:
+        with alone(self._engine, f"{MLFLOW}.{job_id}") as session:
+            if session is None:
                 return
             try:
-                with Session(connection, expire_on_commit=False) as session:
-                    mark = session.get_one(Watermark, (job_id, MLFLOW))
-                    if not mark.complete:
-                        do(session, session.get_one(Job, job_id), Position(session, job_id, mark.position))
+                mark = session.get_one(Watermark, (job_id, MLFLOW))
+                if not mark.complete:
+                    do(session, session.get_one(Job, job_id), JobPosition(session, job_id, mark.position))
             except Overtaken as overtaken:
                 self._runs.pop(job_id, None)
                 log.info("%s", overtaken)
             except BaseException:
                 self._runs.pop(job_id, None)
                 raise
-            finally:
-                connection.scalar(select(func.pg_advisory_unlock(lock)))
 
-    def _export(self, session: Session, job: Job, position: Position) -> None:
+    def _export(self, session: Session, job: Job, position: JobPosition) -> None:
         if FILES in position.value:
             return
         recorded = session.get_one(Watermark, (job.id, POSTGRES)).complete
@@ -111,7 +106,7 @@ class MlflowExporter:
         if export.points(last_step) and export.images(last_step) and ended and export.end():
             self._runs.pop(job.id, None)
 
-    def _upload(self, session: Session, job: Job, position: Position) -> None:
+    def _upload(self, session: Session, job: Job, position: JobPosition) -> None:
         if FILES not in position.value:
             return
         run = self._run(session, job, position)
@@ -130,34 +125,14 @@ class MlflowExporter:
         gone = JobState(job.state).terminal and not run_folder(self._runs_dir, source).exists()
         return mark is None or mark.complete or job.mlflow_run_id is not None or gone
 
-    def _experiment(self, session: Session, job: Job) -> str:
-        """The id of the job's experiment there, which is stored."""
-        ours = session.get_one(Experiment, job.experiment_id)
-        stored = ours.mlflow_experiment_id
-        ours.mlflow_experiment_id = self._of(session, ours).find_or_create(stored)
-        session.commit()
-        return ours.mlflow_experiment_id
-
     def _gather(self, session: Session, job: Job) -> None:
-        """Make one of several MLflow experiments that are the job's; runs in the others stay until they are rebuilt.
+        """Gather the job's experiment, once for all jobs that are waiting: what is doubled later is so until somebody
+        asks again."""
+        if job.experiment_id not in self._gathered:
+            gather(session, self._client, job.experiment_id)
+            self._gathered.add(job.experiment_id)
 
-        Once for all jobs that are waiting: what is doubled later is so until somebody asks again.
-        """
-        if job.experiment_id in self._gathered:
-            return
-        ours = session.get_one(Experiment, job.experiment_id)
-        ours.mlflow_experiment_id = self._of(session, ours).gather(ours.mlflow_experiment_id)
-        session.commit()
-        self._gathered.add(job.experiment_id)
-
-    def _of(self, session: Session, experiment: Experiment) -> MlflowExperiment:
-        def owners(mlflow_id: str) -> set[UUID]:
-            jobs = jobs_in(self._client, mlflow_id)
-            return set(session.scalars(select(Job.experiment_id).where(Job.id.in_(jobs)).distinct()))
-
-        return MlflowExperiment(self._client, experiment.id, experiment.name, owners)
-
-    def _run(self, session: Session, job: Job, position: Position) -> MlflowRun:
+    def _run(self, session: Session, job: Job, position: JobPosition) -> MlflowRun:
         """The job's only run, looked for at the first touch; a position in another run counts for nothing.
 
         A run that is there stays where it is: of several experiments that are the job's, the rebuild of another job
@@ -166,21 +141,20 @@ class MlflowExporter:
         if job.id not in self._runs:
             run = MlflowRun.find_or_create(
                 self._client,
-                self._experiment(session, job),
+                home_of(session, self._client, job.experiment_id),
                 tag=_tag(job),
                 known=job.mlflow_run_id,
                 name=job.name,
                 started_at=job.started_at or job.created_at,
                 anew=REBUILD in position.value,
             )
-            if job.mlflow_run_id != run.id:
-                job.mlflow_run_id = run.id
-                session.commit()
-                _tell_children(session, job.id, run.id)
+            job.mlflow_run_id = run.id
+            session.commit()
             self._runs[job.id] = run
         run = self._runs[job.id]
         where = {RUN_ID: run.id, HOME: run.experiment}
         if position.value.get(RUN_ID) != run.id:
+            tell_of_parent(session, run.id, Job.source_job_id == job.id)  # before it is known that they were told
             position.restart(**where)
         elif HOME not in position.value:
             position.keep(**where)
@@ -189,18 +163,6 @@ class MlflowExporter:
 
 def _tag(job: Job) -> tuple[str, str]:
     return JOB_TAG, str(job.id)
-
-
-def _tell_children(session: Session, source: UUID, run_id: str) -> None:
-    """Have the evaluations of a pretraining look at the tag that names their parent again.
-
-    The changed position overtakes an export that has read the former parent already.
-    """
-    children = select(Job.id).where(Job.source_job_id == source)
-    told = Watermark.position.op("||")(func.jsonb_build_object("parent", run_id))
-    statement = update(Watermark).where(Watermark.target == MLFLOW, Watermark.job_id.in_(children))
-    session.execute(statement.values(position=told.cast(JSONB), complete=False))
-    session.commit()
 
 
 def _durable_step(session: Session, job_id: UUID) -> int:

@@ -256,9 +256,18 @@ class MlflowRun:
         """Write a text artifact; one of the same name is replaced."""
         self._client.log_text(self.id, text, name)
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Write a table that MLflow's pages show as one; one of the same name is replaced."""
+        self.text(json.dumps({"columns": columns, "data": rows}), name)
+        self.tags({"mlflow.loggedArtifacts": json.dumps([{"path": name, "type": "table"}])})
+
     def finish(self, status: str, at: datetime) -> None:
         """Set the final status: FINISHED, FAILED or KILLED."""
         self._client.set_terminated(self.id, status, milliseconds(at))
+
+    def go_on(self) -> None:
+        """Take back a final status."""
+        self._client.update_run(self.id, status="RUNNING")
 
     def _delete_others(self, found: Iterable[str]) -> None:
         for run_id in found:

@@ -1,0 +1,113 @@
+"""Postgres rows → the run of an experiment that varies: above those of its jobs, with what came out over its seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, exists, func, select
+from sqlalchemy.orm import Session
+
+from barlow_lab.specs.kinds import MAKERS
+from service.database.tables import Experiment, Job, Watermark
+from service.recording import EXPERIMENT_TAG, MLFLOW, REBUILD, RUN_ID
+from worker.recorder.alone import alone
+from worker.recorder.description import describe
+from worker.recorder.experiment_facts import ExperimentFacts
+from worker.recorder.experiment_home import home_of
+from worker.recorder.mlflow_run import MlflowRun
+from worker.recorder.parents import tell_of_parent
+from worker.recorder.position import ExperimentPosition, Overtaken
+
+TABLE = "summary.json"
+
+log = logging.getLogger(__name__)
+
+
+class ExperimentExporter:
+    """Exports experiments that vary to MLflow. Any number may run: an experiment's advisory lock lets one at it.
+
+    What is said of an experiment hangs on how many of its jobs are in which state: jobs are only ever added, and an
+    ended one stays as it is. So it is said again whenever these numbers are others than when it was said last.
+    """
+
+    def __init__(self, engine: Engine, client: Any) -> None:
+        self._engine = engine
+        self._client = client
+
+    def pending(self) -> list[UUID]:
+        """Experiments that vary of which MLflow is not known to say how they are, and a job is recorded there."""
+        with Session(self._engine) as session:
+            recorded = exists().where(Watermark.job_id == Job.id, Watermark.target == MLFLOW)
+            some = exists().where(Job.experiment_id == Experiment.id, recorded)
+            told: dict[UUID, dict[str, Any]] = dict(
+                session.execute(select(Experiment.id, Experiment.mlflow_told).where(Experiment.varies, some)).all()
+            )
+            counted = select(Job.experiment_id, Job.state, func.count()).where(Job.experiment_id.in_(told))
+            states: dict[UUID, dict[str, int]] = {}
+            for experiment, state, count in session.execute(counted.group_by(Job.experiment_id, Job.state)):
+                states.setdefault(experiment, {})[state] = count
+        return sorted(one for one in told if told[one].get("states") != states[one])
+
+    def export(self, experiment_id: UUID) -> None:
+        """Have its run say how it is now; nothing if another exporter is at it.
+
+        Raises:
+            Exception: of MLflow or the database; whatever was sent, calling again completes it.
+        """
+        with alone(self._engine, f"{MLFLOW}.experiment.{experiment_id}") as session:
+            if session is None:
+                return
+            try:
+                self._export(session, session.get_one(Experiment, experiment_id))
+            except Overtaken as overtaken:
+                log.info("%s", overtaken)
+
+    def _export(self, session: Session, experiment: Experiment) -> None:
+        facts = ExperimentFacts(session, experiment)
+        position = ExperimentPosition(session, experiment.id, experiment.mlflow_told)
+        run = self._run(session, experiment, facts, position)
+        tags = facts.tags()
+        old = position.value.get("tags", {})
+        if changed := {key: value for key, value in tags.items() if old.get(key) != value}:
+            run.tags(changed)
+            position.keep(tags=tags)
+        table = facts.table()
+        digest = hashlib.sha256(json.dumps([table.columns, table.rows]).encode()).hexdigest()
+        if table.rows and position.value.get("table") != digest:
+            run.table(TABLE, table.columns, table.rows)
+            position.keep(table=digest)
+        describe(run, position, facts.description(table))
+        status = [facts.status, None if facts.end is None else facts.end.isoformat()]
+        if position.value.get("status") != status:
+            if facts.end is None:
+                run.go_on()
+            else:
+                run.finish(facts.status, facts.end)
+            position.keep(status=status)
+        position.keep(states=facts.states)
+
+    def _run(
+        self, session: Session, experiment: Experiment, facts: ExperimentFacts, position: ExperimentPosition
+    ) -> MlflowRun:
+        """Its only run. A position in another run counts for nothing, and neither does one of which a rebuild was asked
+        for: whatever is above the jobs is made by it, too."""
+        run = MlflowRun.find_or_create(
+            self._client,
+            home_of(session, self._client, experiment.id),
+            tag=(EXPERIMENT_TAG, str(experiment.id)),
+            known=experiment.mlflow_run_id,
+            name=experiment.name,
+            started_at=facts.start,
+        )
+        experiment.mlflow_run_id = run.id
+        session.commit()
+        if position.value.get(RUN_ID) != run.id:
+            below = (Job.source_job_id.is_(None) | Job.kind.in_(MAKERS), Job.experiment_id == experiment.id)
+            tell_of_parent(session, run.id, *below)  # before it is known that they were told
+        if position.value.get(RUN_ID) != run.id or REBUILD in position.value:
+            position.restart(**{RUN_ID: run.id})
+        return run
