@@ -11,7 +11,8 @@ import httpx
 from barlow_lab.commands import missing_folder
 from barlow_lab.given_files import open_regular, parse_json, read_at_most
 from service.client import own_stack, token_store
-from service.client.api import Client, Unreachable
+from service.client.api import Client
+from service.client.connection import Unreachable
 from service.loopback import leads_here
 
 DATA = Path(".barlow")

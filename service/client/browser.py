@@ -16,7 +16,8 @@ import typer
 from service.api.browser_views import Entry
 from service.client import token_store
 from service.client.address import DATA, connect
-from service.client.api import ApiError, Client
+from service.client.api import Client
+from service.client.connection import ApiError
 from service.client.terminal import say
 from service.loopback import require_ours
 

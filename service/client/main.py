@@ -18,8 +18,9 @@ from barlow_lab.specs import Spec, SpecError, digest, load_spec_file, parse_expe
 from barlow_lab.specs.image_size import sized_offline
 from service.client import browser, progress, render, render_comparison
 from service.client.address import DATA, connect
-from service.client.api import ApiError, Client
+from service.client.api import Client
 from service.client.changes import changed
+from service.client.connection import ApiError
 from service.client.terminal import console, say, say_error
 from service.ledger.states import JobState
 

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from service.api.token_secrets import new_secret
-from service.client.api import ApiError
+from service.client.connection import ApiError
 from service.settings import SHORTEST_TOKEN
 
 FILE = "admin-token"

@@ -13,6 +13,8 @@ from barlow_lab.specs.kinds import MAKERS
 from barlow_lab.specs.protocols import shown_protocol
 from service.api.comparison_schemas import Comparison, Difference
 from service.api.schemas import Recipes
+from service.client import narrow_columns
+from service.client.narrow_columns import APART, abreast
 from service.client.render import plain_table, print_table, value_words
 from service.comparison.models import Cell, Evaluated, ScoreRow
 from service.ledger.states import JobState
@@ -22,8 +24,6 @@ _LESS = "    less published"
 _PUBLISHED = "published"
 _MOST_NAMED = 30
 """Jobs without a result."""
-_APART = 2
-"""Blanks between columns."""
 _SHOWN_ABOVE = ("/protocol", "/departures", "/headline", "/scores")
 """What of a result stands in the table of scores."""
 
@@ -35,16 +35,16 @@ def experiment(console: Console, compared: Comparison) -> None:
     titles = list(dict.fromkeys(_title(row) for row in compared.scores))
     first = max([len(_LESS), *(len(row.score) + 2 for row in compared.scores)])
     published = any(row.published is not None for row in compared.scores)
-    room = console.width - first - _APART - (len(_PUBLISHED) if published else 0)
+    room = console.width - first - APART - (len(_PUBLISHED) if published else 0)
     widths = [
-        _width([backbone], [row.cells[i] for row in compared.scores], room - _APART)
+        _width([backbone], [row.cells[i] for row in compared.scores], room - APART)
         for i, backbone in enumerate(compared.backbones)
     ]
     for number, title in enumerate(titles):
         rows = [row for row in compared.scores if _title(row) == title]
         console.print(Text(f"{chr(10) if number else ''}{title}", style="bold"))
         told = any(row.published is not None for row in rows)
-        for columns in _abreast(widths, room):
+        for columns in abreast(widths, room):
             shown = [row.model_copy(update={"cells": [row.cells[i] for i in columns]}) for row in rows]
             names = [compared.backbones[i] for i in columns]
             console.print(_lined_up(shown, names, first, [widths[i] for i in columns], told))
@@ -73,8 +73,14 @@ def jobs(console: Console, compared: Comparison) -> None:
         ("result", [row for row in compared.results if not row.name.startswith(_SHOWN_ABOVE) or not judged]),
         ("last metrics", compared.metrics),
     )
-    for title, rows in sections:
-        if rows:
+    tables = [(title, rows) for title, rows in sections if rows]
+    if narrow_columns.are_needed(console, head, tables):
+        for number, words in enumerate(head, 1):
+            console.print(Text(f"{number}  {words}", overflow="fold"))
+        for title, rows in tables:
+            narrow_columns.show(console, title, rows)
+    else:
+        for title, rows in tables:
             print_table(console, _side_by_side(title, head, rows))
     if judged:
         _remarks(console, compared)
@@ -105,19 +111,6 @@ def recipes(console: Console, found: Recipes) -> None:
     console.print("print one with `barlow recipes NAME`, and redirect it to a file of yours to change and submit")
 
 
-def _abreast(widths: Sequence[int], room: int) -> list[list[int]]:
-    """Columns by number, as many in one table as the terminal has room for."""
-    tables: list[list[int]] = []
-    left = 0
-    for i, width in enumerate(widths):
-        left -= width + _APART
-        if left < 0 or not tables:
-            tables.append([])
-            left = room - width - _APART
-        tables[-1].append(i)
-    return tables
-
-
 def _title(row: ScoreRow) -> str:
     return f"{shown_protocol(row.protocol)} on {row.data}{f' ({row.variant})' if row.variant else ''}"
 
@@ -126,7 +119,7 @@ def _lined_up(
     rows: Sequence[ScoreRow], backbones: Sequence[str], first: int, widths: Sequence[int], published: bool
 ) -> Table:
     """The scores of one protocol on one data set; columns as wide as in the other tables."""
-    table = Table(box=None, pad_edge=False, padding=(0, _APART, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, APART, 0, 0))
     table.add_column("", no_wrap=True, width=first, overflow="fold")
     for backbone, width in zip(backbones, widths, strict=True):
         table.add_column(backbone, min_width=width, width=width, vertical="bottom", overflow="fold")

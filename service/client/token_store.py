@@ -12,7 +12,7 @@ import httpx
 from barlow_lab import private_folders
 from barlow_lab.given_files import RefusedFile, open_regular, parse_json, read_at_most
 from service.addresses import refuse_secret
-from service.client.api import ApiError, Unreachable
+from service.client.connection import ApiError, Unreachable
 from service.loopback import is_loopback
 
 VARIABLE = "BARLOW_TOKEN"

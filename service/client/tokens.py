@@ -14,7 +14,8 @@ from service.api.roles import Role
 from service.api.token_views import TokenView, Whoami
 from service.client import token_store
 from service.client.address import DATA, address, connect, has_port_of_own_stack
-from service.client.api import ApiError, Client, Unauthorized
+from service.client.api import Client
+from service.client.connection import ApiError, Unauthorized
 from service.client.main import Data, Url
 from service.client.terminal import say
 from service.loopback import is_loopback

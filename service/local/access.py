@@ -10,7 +10,7 @@ from pydantic import SecretStr, ValidationError
 
 from service.client import own_stack
 from service.client.address import DATA
-from service.client.api import ApiError
+from service.client.connection import ApiError
 from service.settings import Settings, in_words
 
 VARIABLE = "BARLOW_ADMIN_TOKEN"

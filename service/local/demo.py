@@ -16,8 +16,9 @@ from rich.table import Table
 from barlow_lab.specs import SpecError, load_spec_file
 from service.api.schemas import ExperimentDetail, JobDetail
 from service.client import own_stack, terminal
-from service.client.api import ApiError, Client
+from service.client.api import Client
 from service.client.browser import link
+from service.client.connection import ApiError
 from service.client.progress import watch
 from service.client.render import ending, faults
 from service.ledger.states import JobState

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.api.app import create_app
-from service.client.api import ApiError, Client
+from service.client.api import Client
+from service.client.connection import ApiError
 from service.settings import Settings
 
 ROOT = "http://localhost:8000"

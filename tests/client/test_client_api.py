@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from service.client.api import ApiError, Client, Unauthorized, Unreachable
+from service.client.api import Client
+from service.client.connection import ApiError, Unauthorized, Unreachable
 from service.client.sse import lines, messages
 from service.ledger import requests as ledger
 from service.settings import Settings
@@ -134,7 +135,7 @@ def test_the_end_of_a_token_is_said_where_a_stream_ends_with_it() -> None:
 
 
 def test_a_submission_that_is_one_too_many_is_sent_again(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.client.api._WAITS", (0.01,))
+    monkeypatch.setattr("service.client.connection._WAITS", (0.01,))
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -157,7 +158,7 @@ def test_faults_that_are_not_named_are_counted(client: Client) -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "not an address", "ftp://127.0.0.1", "http://[bad"])
 def test_nobody_there_is_said_with_a_remedy(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.client.api._WAITS", (0.01,))
+    monkeypatch.setattr("service.client.connection._WAITS", (0.01,))
     with pytest.raises(Unreachable, match=r"barlow up|not the address"), Client(url) as client:
         client.nodes()
 
@@ -197,7 +198,7 @@ def test_another_server_is_not_mistaken_for_the_api(answer: httpx.Response, ask:
 
 
 def test_an_answer_that_cannot_be_unpacked_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.client.api._WAITS", ())
+    monkeypatch.setattr("service.client.connection._WAITS", ())
 
     def answer(_: httpx.Request) -> httpx.Response:
         headers = {"Content-Encoding": "gzip", "Content-Type": "text/event-stream"}

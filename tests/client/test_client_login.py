@@ -16,7 +16,8 @@ from typer.testing import CliRunner, Result
 
 from service.client import token_store, tokens
 from service.client.address import connect
-from service.client.api import ApiError, Client, Unauthorized
+from service.client.api import Client
+from service.client.connection import ApiError, Unauthorized
 from service.command import app
 from service.settings import Settings
 

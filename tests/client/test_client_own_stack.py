@@ -20,7 +20,7 @@ from barlow_lab.given_files import RefusedFile
 from service.api.browser_views import Entry
 from service.client import browser, own_stack, token_store, tokens
 from service.client.address import connect
-from service.client.api import ApiError, Unauthorized, Unreachable
+from service.client.connection import ApiError, Unauthorized, Unreachable
 from service.command import app
 from service.loopback import NotOurs, listeners, require_ours
 from service.settings import Settings

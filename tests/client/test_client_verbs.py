@@ -14,7 +14,8 @@ from sqlalchemy import func
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
-from service.client.api import ApiError, Client
+from service.client.api import Client
+from service.client.connection import ApiError
 from service.command import app
 from service.database.tables import Job, Metric, Node, Slot, Watermark
 

@@ -19,7 +19,8 @@ from running_stack import Up, wait_until
 from barlow_lab.journal import read_events
 from barlow_lab.run_folder import JOURNAL
 from service.api.schemas import JobDetail
-from service.client.api import ApiError, Client
+from service.client.api import Client
+from service.client.connection import ApiError
 from service.local.agreement import compare
 
 WALL_CLOCK = {"images_per_second", "data_seconds", "step_seconds"}

@@ -33,7 +33,8 @@ from kombu.exceptions import OperationalError as BrokerAway
 from oracle import Oracle, Undisturbed
 from random_faults import FAULTS, NothingToHit
 
-from service.client.api import ApiError, Client
+from service.client.api import Client
+from service.client.connection import ApiError
 from service.ledger.states import JobState
 
 SAY_SECONDS = 10.0

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from http_ears import Ears
 
-from service.client import api
-from service.client.api import ApiError, Client, Unreachable
+from service.client import connection
+from service.client.api import Client
+from service.client.connection import ApiError, Unreachable
 
 PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY")
 
@@ -20,7 +21,7 @@ PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """No proxy of whoever runs the tests, and no second try."""
-    monkeypatch.setattr(api, "_WAITS", ())
+    monkeypatch.setattr(connection, "_WAITS", ())
     for name in (*PROXIES, "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
 

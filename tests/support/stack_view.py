@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session
 from barlow_lab.journal import JournalEvent, read_events
 from barlow_lab.run_folder import JOURNAL, attempt_folder
 from service import outgoing_http
-from service.client.api import ApiError, Client, Unreachable
+from service.client.api import Client
+from service.client.connection import ApiError, Unreachable
 from service.database.tables import Attempt, Event, Job, Watermark
 from service.ledger.states import JobState
 
