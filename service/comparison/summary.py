@@ -75,14 +75,21 @@ def summary(session: Session, jobs: Sequence[Job], paths: Sequence[Path]) -> Sum
         row.spreads += [_Spread.of(_scores(lined, measure, row.evaluations, sources)) for measure in measures]
     titles = [*last.values(), *(_title(measure, measures) for measure in measures)]
     shown = [i for i in range(len(titles)) if any(row.spreads[i] for row in rows)]
-    columns = ["backbone", *(".".join(path) for path in paths), *(["seeds"] if makers else [])]
+    columns = ["backbone", *_names(paths), *(["seeds"] if makers else [])]
     columns += [f"{titles[i]}, {what}" for i in shown for what in ("mean", "std", "n")]
     table = [
         [row.name, *(_value(row, path) for path in paths), *([_seeds(row)] if makers else [])]
         + [number for i in shown for number in _numbers(row.spreads[i])]
         for row in rows
     ]
-    return Summary(columns, table, _best(rows, titles[len(last) :], len(last)))
+    # MLflow's pages take a dot in a column's name for the way into an object, and show nothing.
+    return Summary([column.replace(".", "·") for column in columns], table, _best(rows, titles[len(last) :], len(last)))
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The last part of each path, where it is of no other."""
+    last = [path[-1] for path in paths]
+    return [word if last.count(word) == 1 else ".".join(path) for word, path in zip(last, paths, strict=True)]
 
 
 def _rows(jobs: Sequence[Job], makers: Sequence[Job], lined: LinedUp) -> list[_Row]:

@@ -14,7 +14,7 @@ from worker_host import small_pretraining
 from barlow_lab.specs.expansion import expand
 from service.database.tables import Experiment
 from service.ledger import jobs
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 from service.settings import Settings
 from worker.recorder.experiment import ExperimentExporter
 
@@ -65,7 +65,7 @@ class VariedExperiment:
 
     def pretrained(self, name: str, loss: float) -> None:
         job = self.jobs[name]
-        self.lab.end(job.attempt, Outcome.OK, result={"metrics": {"loss": loss, "on_diagonal": 1.0}})
+        self.lab.end(job.attempt, AttemptOutcome.OK, result={"metrics": {"loss": loss, "on_diagonal": 1.0}})
         record(job)
 
     def judged(self, name: str, top1: float) -> None:
@@ -73,7 +73,7 @@ class VariedExperiment:
             self._begin(name)
         job, score = self.jobs[name], {"top1": {"last": top1, "best": top1}}
         result = {"protocol": "knn/1", "departures": {}, "headline": "top1", "scores": score}
-        self.lab.end(job.attempt, Outcome.OK, result=result)
+        self.lab.end(job.attempt, AttemptOutcome.OK, result=result)
         record(job)
 
     def export_all(self, client: Any) -> None:
@@ -100,3 +100,4 @@ class VariedExperiment:
             self.lab, self._settings, name, source=above, spec=self._specs[name], experiment=self._name
         )
         self.jobs[name].started()
+        self.jobs[name].steps(1, 2)

@@ -19,7 +19,7 @@ from worker_host import small_pretraining
 
 from barlow_lab.specs import parse_spec
 from service.ledger import jobs
-from service.ledger.states import Outcome
+from service.ledger.states import AttemptOutcome
 from service.local.servers import Mlflow
 from service.recording import request_rebuild
 from service.settings import Settings
@@ -107,7 +107,7 @@ def test_a_grid_has_a_row_for_each_combination_with_the_best_one_told(
     varied = VariedExperiment(lab, database, seeds=2, grid={"objective.lambda": [0.01, 0.05]})
     varied.end(top1=80.0)
     varied.exporter(client).export(varied.id)
-    found = {row["objective.lambda"]: (row["knn/1 top1, mean"], row["seeds"]) for row in table(varied, client)}
+    found = {row["lambda"]: (row["knn/1 top1, mean"], row["seeds"]) for row in table(varied, client)}
     assert found == {"0.01": (80.5, "0, 1"), "0.05": (82.5, "0, 1"), "": (20.0, "")}
     said = client.get_run(varied.row().mlflow_run_id).data.tags["mlflow.note.content"]
     assert said.startswith("best knn/1 top1 82.50 ± 0.71 (n=2): pretrain-lambda_0.05, 2 seeds · 9 jobs by ")
@@ -120,7 +120,7 @@ def test_a_retry_after_the_end_takes_the_place_of_what_failed_in_the_summary(
     varied = VariedExperiment(lab, database)
     first, second = "pretrain-seed_0", "pretrain-seed_1"
     varied.pretrained(first, 10.0)
-    lab.end(varied.jobs[second].attempt, Outcome.DIVERGED, "loss is not a number at step 3")
+    lab.end(varied.jobs[second].attempt, AttemptOutcome.DIVERGED, "loss is not a number at step 3")
     for name in ("knn-seed_0", "pixels"):
         varied.judged(name, 80.0)
     varied.exporter(client).export(varied.id)
@@ -132,7 +132,7 @@ def test_a_retry_after_the_end_takes_the_place_of_what_failed_in_the_summary(
     varied.exporter(client).export(varied.id)
     run = client.get_run(varied.row().mlflow_run_id)
     assert (run.info.status, run.data.tags["barlow.states"]) == ("RUNNING", "1 queued, 3 succeeded")
-    lab.run(retried, Outcome.OK, result={"metrics": {"loss": 12.0}})
+    lab.run(retried, AttemptOutcome.OK, result={"metrics": {"loss": 12.0}})
     varied.exporter(client).export(varied.id)
     assert client.get_run(varied.row().mlflow_run_id).info.status == "FINISHED"
     row = table(varied, client)[0]
