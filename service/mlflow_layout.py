@@ -41,6 +41,8 @@ _OF_THE_CLOCK = ("images_per_second", "data_seconds", "step_seconds")
 _OF_TRAINING = ("grad_norm", "learning_rate", "skipped_steps")
 _OF_THE_MATRIX = ("correlation_diagonal_mean", "correlation_off_diagonal_rms", "noise_floor")
 """The heatmaps say them, too."""
+_OF_HEALTH = ("alpha_req", "directions_99", "feature_spread", "rankme")
+"""The sentences of health say what they mean."""
 
 
 def metric_name(key: str) -> str:
@@ -53,7 +55,7 @@ def metric_name(key: str) -> str:
         return f"system/{key}"
     kind = next((kind for kind in KINDS if key.startswith(f"{kind}_")), None)
     rest = key if kind is None else key.removeprefix(f"{kind}_")
-    behind = rest in (*_OF_TRAINING, *_OF_THE_MATRIX) or (kind is not None and rest.startswith("loss"))
+    behind = rest in (*_OF_TRAINING, *_OF_THE_MATRIX, *_OF_HEALTH) or (kind is not None and rest.startswith("loss"))
     return f"training_{key}" if behind else key
 
 

@@ -21,7 +21,8 @@ class BadSpec(ValueError):
 
 
 class Diverged(RuntimeError):
-    """The loss or its gradient is no longer a number; the message names the step. Not retried."""
+    """The loss or its gradient is no longer a number, or the embeddings have collapsed and the spec ends a run by that;
+    the message names the step. Not retried."""
 
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)

@@ -308,6 +308,12 @@ class RunSpec(SpecModel):
         ge=1,
         description="No progress for this long ends the attempt; the first compilation of a network may take minutes",
     )
+    stop_on: list[Literal["collapse"]] = Field(
+        default_factory=list,
+        max_length=1,
+        description="Pretraining: `[collapse]` ends the job as diverged where its embeddings have collapsed, which is "
+        "looked at with each correlation record; left out, that is a warning",
+    )
     compile: Literal["auto", "off", "on"] = Field(
         "auto",
         description="Pretraining: run the network as it is written (off), compiled by torch (on), or as a short trial "

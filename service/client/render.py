@@ -130,7 +130,10 @@ def _outcome(console: Console, job: JobView) -> None:
     if job.result and "scores" in job.result:
         _scores(console, job.name, job.result)
     elif job.result:
-        console.print(Text(f"{job.name}: {json.dumps(job.result, indent=2)}"))
+        rest = {key: value for key, value in job.result.items() if key != "health"}
+        console.print(Text(f"{job.name}: {json.dumps(rest, indent=2)}"))
+        for sentence in job.result.get("health", []):
+            console.print(Text(f"{job.name}: {sentence}"), soft_wrap=True)
     if job.error:
         console.print(Text(f"{job.name} failed ({job.error.get('class')}): {job.error.get('message')}", style="red"))
         for line in job.error.get("log_tail") or []:

@@ -118,7 +118,15 @@ def test_headlines_come_before_what_only_tells_how_it_went(headline: str, others
 
 def test_the_charts_of_a_pretraining_begin_with_scores_losses_and_rank() -> None:
     first = ["effective_rank", "knn_top1", "loss", "off_diagonal", "off_diagonal_excess", "on_diagonal", "probe_top1"]
-    others = ["correlation_diagonal_mean", "correlation_off_diagonal_rms", "noise_floor", "grad_norm", "learning_rate"]
+    others = [
+        "rankme",
+        "feature_spread",
+        "correlation_diagonal_mean",
+        "correlation_off_diagonal_rms",
+        "noise_floor",
+        "grad_norm",
+        "learning_rate",
+    ]
     assert sorted(map(metric_name, first + others))[: len(first)] == first, "as in the run database"
 
 

@@ -180,11 +180,13 @@ def test_watch_ends_with_the_jobs(barlow: Any, client: Client, session: Session,
     row = session.get(Job, made.id)
     assert row is not None
     row.state = "succeeded"
-    row.result = {"loss": 1.5}
+    row.result = {"loss": 1.5, "health": ["60 of 128 directions carry 99 % of the variance"]}
     session.commit()
     done = barlow("watch", "watched")
     assert done.exit_code == 0
     assert '"loss": 1.5' in done.output
+    assert "watched: 60 of 128 directions carry 99 % of the variance" in done.output
+    assert '"health"' not in done.output, "words are no JSON"
 
 
 def test_submit_with_watch_ends_when_another_cancels(barlow: Any, client: Client, session: Session) -> None:

@@ -20,6 +20,9 @@ from service.ledger import jobs
 from service.ledger.states import AttemptOutcome
 from service.settings import Settings
 
+HEALTH = ["60 of 128 directions", "nearly decorrelated"]
+RESULT = {"loss": 1.5, "health": HEALTH}
+
 
 class RecordedJob:
     """A running job and the journals of its attempts."""
@@ -64,7 +67,7 @@ class RecordedJob:
         backbone.mkdir()
         (backbone / "model.safetensors").write_bytes(b"weights")
         (backbone / "config.json").write_text("{}")
-        self.lab.end(self.attempt, AttemptOutcome.OK, result={"loss": 1.5})
+        self.lab.end(self.attempt, AttemptOutcome.OK, result=RESULT)
 
     def started(self, resume_step: int = 0) -> None:
         self.journal.append("started", step=resume_step, resume_step=resume_step, versions={"torch": "2"}, device="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -53,13 +54,14 @@ def _draw(path: Path, filters: Tensor) -> None:
 class Looking:
     """One look after another at batches that are made up; by default each step ends an epoch."""
 
-    def __init__(self, context: Context, *, every: int = 1) -> None:
-        spec = runs.spec(run={"record": {"correlation_every_epochs": 1}})
+    def __init__(self, context: Context, *, every: int = 1, stop_on: Sequence[str] = ()) -> None:
+        spec = runs.spec(run={"record": {"correlation_every_epochs": 1}, "stop_on": stop_on})
         self.plan = StepPlan(100 * every, every, spec)
         self.context = context
         images = open_images("digits", "train", limit=8)
         network = nn.ModuleDict({"backbone": nn.Identity(), "projector": nn.Identity()})
         self.run = Diagnosed(spec, self.plan, network, build_objective(spec.objective), images, context)
+        self.terms = Terms(torch.zeros(()), {})
         self._made: dict[type, BatchDiagnostic] = {}
 
     def at(self, kind: type[D], step: int, views: tuple[Tensor, Tensor], z_a_nd: Tensor, z_b_nd: Tensor) -> D:
@@ -68,6 +70,6 @@ class Looking:
         assert isinstance(made, kind)
         self._made[kind] = made
         epoch = self.plan.epoch(step)
-        seen = BatchSeen(step, epoch, self.run.network, views, z_a_nd, z_b_nd, Terms(torch.zeros(()), {}))
+        seen = BatchSeen(step, epoch, self.run.network, views, z_a_nd, z_b_nd, self.terms)
         made.observe(seen, Records(self.context, {}, self.plan, step, resumed=False))
         return made

@@ -2,15 +2,20 @@
 rank, and as a script, `python rank_laws.py FOLDER`, on several."""
 
 import sys
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
+import runs
 import torch
+from looks import Looking
 from torch import Tensor, nn
 
 from barlow_lab.specs import PclSpec, PretrainSpec
 from barlow_lab.specs.loss_form import LossForm
+from trainer.diagnostics.health import Health
+from trainer.failures import Diverged
 from trainer.objectives import k_means
 from trainer.objectives.barlow_twins import barlow_twins
 from trainer.objectives.base import ImageEmbeddings, Pauses, Run, build_objective
@@ -209,6 +214,21 @@ def training(
     return {**out, **{k: v.double() for k, v in networks.items()}}
 
 
+def health(rank: int, ranks: int) -> dict[str, Tensor]:
+    """What rank 0 finds is what all say, though others see another collapse; by it all end, at the same step."""
+    z = torch.randn(GLOBAL_BATCH, 6, generator=torch.Generator().manual_seed(0))
+    mine = z[:, :1] * torch.ones(6) if rank == 0 else torch.ones_like(z)
+    with tempfile.TemporaryDirectory() as folder:
+        context = runs.context(Path(folder), rank=rank, world_size=ranks)
+        said = Looking(context).at(Health, 3, (z, z), mine, mine).last_words
+        ended = 0
+        try:
+            Looking(context, stop_on=["collapse"]).at(Health, 4, (z, z), mine, mine)
+        except Diverged as error:
+            ended = error.step
+    return {"words": torch.tensor(list(str(said).encode())), "ended": torch.tensor(ended)}
+
+
 def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
     """Every law's numbers, the same whatever `ranks`."""
     rows = torch.arange(7.0).view(7, 1)
@@ -250,6 +270,7 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         "frozen": training(OPTIMIZERS["lars"], rank, ranks, pieces=2, backbone=FROZEN),
         # A network that torchvision builds with dropout, which would draw on every rank what it draws on one.
         "dropout": training(OPTIMIZERS["lars"], rank, ranks, backbone="squeezenet1_1", side=32),
+        "health": health(rank, ranks),
         "rows": {"gathered": collectives.all_gather_rows(rows[cut[rank] : cut[rank + 1]])},
     }
 

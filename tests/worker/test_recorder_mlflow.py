@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from journals import RecordedJob
+from journals import RESULT, RecordedJob
 from lab import Lab
 from recorded import (
     Dying,
@@ -69,6 +69,7 @@ def test_a_running_job_is_exported_to_its_checkpoint_and_an_ended_one_whole(
     job.succeed()
     record(job)
     goes_on.export(job.id)
+    assert client.get_run(run.info.run_id).data.tags["barlow.health"] == "60 of 128 directions\nnearly decorrelated"
     assert (goes_on.pending(), goes_on.pending_files()) == ([], [job.id]), "its files keep nobody waiting"
     assert client.get_run(run.info.run_id).info.status == "FINISHED"
     goes_on.upload(job.id)
@@ -93,7 +94,7 @@ def test_a_running_job_is_exported_to_its_checkpoint_and_an_ended_one_whole(
     assert datetime.fromtimestamp(run.info.end_time / 1000).timestamp() == pytest.approx(finished_at.timestamp(), abs=1)
     backbone = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "backbone")}
     assert backbone == {"backbone/model.safetensors", "backbone/config.json"}
-    assert json.loads(Path(client.download_artifacts(run.info.run_id, "result.json")).read_text()) == {"loss": 1.5}
+    assert json.loads(Path(client.download_artifacts(run.info.run_id, "result.json")).read_text()) == RESULT
 
 
 def test_an_evaluation_s_run_says_what_it_measured_of_whose_backbone(

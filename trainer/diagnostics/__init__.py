@@ -1,1 +1,1 @@
-"""What to look at during a run: the correlation matrix, the effective rank, signs of nothing to learn, probes."""
+"""What to look at during a run: the correlation matrix, the rank of embeddings, their health, probes."""

@@ -127,6 +127,11 @@ class Diagnostic(ABC):
         """What the outcome of the run adds: "trained for 40 steps; at the end ..."."""
         return None
 
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """What the result of the run adds, under keys that nobody else uses."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """What the next look depends on, for the checkpoint, by keys that nobody else uses; the same on every rank."""
         return {}

@@ -15,7 +15,7 @@ from trainer.training.step_plan import StepPlan
 
 
 class EffectiveRank(BatchDiagnostic):
-    """Records that of view a as metric `effective_rank`, with each correlation record."""
+    """Records that of view a as metrics `effective_rank` and `rankme`, with each correlation record."""
 
     name = "effective rank"
 
@@ -32,17 +32,29 @@ class EffectiveRank(BatchDiagnostic):
     def observe(self, seen: BatchSeen, records: Records) -> None:
         """Record it, but for a step whose embeddings are not finite."""
         if seen.z_a_nd.isfinite().all() and seen.z_b_nd.isfinite().all():
-            found = {"effective_rank": effective_rank(seen.z_a_nd)}
+            values = singular_values(seen.z_a_nd)
+            found = {"effective_rank": effective_rank(values), "rankme": rankme(values)}
             for step in self._plan.correlations_due(seen.step):
                 records.at(step).metrics(found)
 
 
-def effective_rank(z_nd: Tensor) -> float:
-    """exp of the entropy of the normalised singular values of the embeddings (n, d): from 1 to min(n, d).
+def singular_values(z_nd: Tensor) -> Tensor:
+    """Those of embeddings (n, d), not centred: min(n, d) of them, float32, or float64 for float64 input."""
+    values: Tensor = torch.linalg.svdvals(z_nd.to(torch.promote_types(z_nd.dtype, torch.float32)))
+    return values
 
-    Roy and Vetterli 2007; as RankMe (arXiv 2210.02885, equation 1) it predicts downstream accuracy without labels.
-    Not centred, as there. In float32, or float64 for float64 input.
-    """
-    values = torch.linalg.svdvals(z_nd.to(torch.promote_types(z_nd.dtype, torch.float32)))
-    shares = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
-    return float(torch.special.entr(shares).sum().exp())
+
+def effective_rank(singular: Tensor) -> float:
+    """exp of the entropy of the singular values, which are divided by their sum: from 1 to their number (Roy and
+    Vetterli 2007)."""
+    return float(torch.special.entr(_shares(singular)).sum().exp())
+
+
+def rankme(singular: Tensor) -> float:
+    """The same with 1e-7 added to each share, as published numbers have it (Garrido et al. 2023, arXiv 2210.02885,
+    equation 1): above 1 also where there is a single direction, by 0.013 of 8192."""
+    return float(torch.special.entr(_shares(singular) + 1e-7).sum().exp())
+
+
+def _shares(singular: Tensor) -> Tensor:
+    return singular / singular.sum().clamp(min=torch.finfo(singular.dtype).tiny)

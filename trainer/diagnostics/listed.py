@@ -17,11 +17,12 @@ from trainer.diagnostics.base import (
 )
 from trainer.diagnostics.correlation_record import CorrelationRecord
 from trainer.diagnostics.effective_rank import EffectiveRank
+from trainer.diagnostics.health import Health
 from trainer.diagnostics.nothing_to_learn import LearnsNothing
 from trainer.diagnostics.probes import Probes
 
-DIAGNOSTICS: list[type[Diagnostic]] = [LearnsNothing, EffectiveRank, CorrelationRecord, Probes]
-"""In the order in which they look."""
+DIAGNOSTICS: list[type[Diagnostic]] = [LearnsNothing, EffectiveRank, CorrelationRecord, Health, Probes]
+"""In the order in which they look: health, which may end the run, when the others have looked at its batch."""
 
 
 class Diagnostics:
@@ -49,6 +50,11 @@ class Diagnostics:
     def last_words(self) -> list[str]:
         """What the outcome of the run adds."""
         return [said for one in self._all if (said := one.last_words) is not None]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What the result of the run adds."""
+        return {key: value for one in self._all for key, value in one.result.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """All of their states, for the checkpoint."""

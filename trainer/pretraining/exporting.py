@@ -48,6 +48,7 @@ def export(fit: Pretraining, spec: PretrainSpec, dataset: Images) -> Outcome:
             "features": backbone.feature_width,
             "parameters": sum(p.numel() for p in backbone.parameters()),
         },
+        **fit.diagnostics.result,
     }
     if context.journal is not None:
         context.working("exporting")

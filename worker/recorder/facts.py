@@ -63,6 +63,8 @@ class Facts:
         tags |= source_tags(versions.get(_OURS))
         if job.error is not None:
             tags["barlow.error"] = str(job.error.get("message", ""))
+        if isinstance(health := (job.result or {}).get("health"), list):
+            tags["barlow.health"] = "\n".join(map(str, health))
         if said := [one.message for one in warnings.of_job(self._session, job.id)]:
             more = f"\nand {len(said) - WARNINGS:,} others" if len(said) > WARNINGS else ""
             tags["barlow.warnings"] = "\n".join(said[:WARNINGS]) + more

@@ -141,6 +141,8 @@ class BackboneJudged(KindSpec):
     @model_validator(mode="after")
     def _no_pretraining(self) -> BackboneJudged:
         faults: dict[tuple[str, ...], str] = {}
+        if self.run.stop_on:
+            faults["run", "stop_on"] = "the embeddings of a pretraining collapse, an evaluation has none; leave it out"
         if self.run.record.probes is not None:
             faults["run", "record", "probes"] = "probes look at a pretraining while it trains; leave them out"
         if self.run.checkpoint.best_by is not None:

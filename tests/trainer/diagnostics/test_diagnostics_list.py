@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +36,9 @@ def listed_in(monkeypatch: pytest.MonkeyPatch, kinds: list[type[Diagnostic]]) ->
 
 
 def orders() -> list[list[type[Diagnostic]]]:
-    """The first half of the list in every order, each with the other half in one of its orders."""
-    *of_batch, last = DIAGNOSTICS
-    return [
-        [*of_network, *first] if number % 2 else [*first, *of_network]
-        for first in permutations(of_batch)
-        for number, of_network in enumerate(permutations([last, FirstFilters]))
-    ]
+    """Each first once, and each behind each other: the rotations of the list and of its reverse."""
+    whole = [*DIAGNOSTICS, FirstFilters]
+    return [one[at:] + one[:at] for one in (whole, whole[::-1]) for at in range(len(whole))]
 
 
 def test_each_sees_the_same_in_every_order_and_leaves_the_run_as_it_is(
@@ -77,7 +72,8 @@ def test_each_sees_the_same_in_every_order_and_leaves_the_run_as_it_is(
         assert all(map(torch.equal, (*pair, update.z_a_nd, update.z_b_nd), looked_at)), order
         assert torch.equal(torch.get_rng_state(), drawn), order
         assert all(part.training for part in state.model.modules()), order
-    assert found[0][0].keys() == {"effective_rank", "knn_top1", "probe_top1", "first_filters_size"}
+    probed = {"knn_top1", "probe_top1"}
+    assert found[0][0].keys() >= {"effective_rank", "rankme", "feature_spread", "first_filters_size", *probed}
     assert all(one == found[0] for one in found)
 
 

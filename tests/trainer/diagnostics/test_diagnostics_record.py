@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainer.diagnostics import correlation_statistics as statistics
 from trainer.diagnostics.correlation_record import summarise, write_correlation_record
 from trainer.diagnostics.correlation_statistics import BLOCKS, CorrelationStatistics, correlation_statistics
-from trainer.diagnostics.effective_rank import effective_rank
+from trainer.diagnostics.effective_rank import effective_rank, rankme, singular_values
 from trainer.diagnostics.heatmap import draw_heatmap
 
 
@@ -199,8 +199,23 @@ def test_by_tiles_the_numbers_are_those_of_the_whole_matrix_which_never_exists(m
 def test_effective_rank_counts_directions():
     generator = torch.Generator().manual_seed(0)
     directions = torch.linalg.qr(torch.randn(64, 16, generator=generator, dtype=torch.float64)).Q
-    assert effective_rank(directions) == pytest.approx(16)
-    assert effective_rank(directions[:, :1].repeat(1, 16)) == pytest.approx(1, abs=1e-6)
+    assert effective_rank(singular_values(directions)) == pytest.approx(16)
+    assert effective_rank(singular_values(directions[:, :1].repeat(1, 16))) == pytest.approx(1, abs=1e-6)
     two = directions.clone()
     two[:, 2:] = 0
-    assert effective_rank(two * 7) == pytest.approx(2)
+    assert effective_rank(singular_values(two * 7)) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("singular", "plain", "published"),
+    [
+        (torch.ones(64), 64.0, 64.00129),
+        (torch.eye(64)[0], 1.0, 1.0001014),
+        (torch.eye(1, 8192)[0], 1.0, 1.01329),
+        (torch.tensor([3.0, 1.0]), 1.7547654, 1.7547654),
+    ],
+    ids=["even", "one-of-64", "one-of-8192", "three-to-one"],
+)
+def test_rankme_is_the_effective_rank_with_its_epsilon(singular, plain, published):
+    assert effective_rank(singular.double()) == pytest.approx(plain, abs=1e-6)
+    assert rankme(singular.double()) == pytest.approx(published, abs=1e-5)

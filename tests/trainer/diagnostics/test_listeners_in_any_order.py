@@ -15,8 +15,8 @@ from torch import Tensor
 
 from trainer.diagnostics.correlation_record import record_arrays
 from trainer.diagnostics.correlation_statistics import correlation_statistics
-from trainer.diagnostics.effective_rank import effective_rank
-from trainer.diagnostics.nothing_to_learn import LearnsNothing
+from trainer.diagnostics.effective_rank import effective_rank, singular_values
+from trainer.diagnostics.health import Health
 from trainer.evaluation.features import Features
 from trainer.evaluation.knn import true_places
 from trainer.evaluation.linear_cached import Training, classify, labelled
@@ -49,13 +49,13 @@ def listeners(one: Case, context: Context) -> dict[str, Callable[[Tensor, Tensor
 
     def warns(train: Tensor, test: Tensor) -> list[float]:
         view = torch.arange(3 * 16.0).reshape(1, 3, 4, 4)
-        return [Looking(context).at(LearnsNothing, 1, (view, view), train, test).last_words is None]
+        return [Looking(context).at(Health, 1, (view, view), train, test).last_words is None]
 
     return {
         "neighbours": neighbours,
         "classifier": classifier,
         "correlation": correlation,
-        "rank": lambda train, _: [effective_rank(train)],
+        "rank": lambda train, _: [effective_rank(singular_values(train))],
         "warnings": warns,
     }
 

@@ -5,11 +5,9 @@ import numpy as np
 import pytest
 import runs
 import torch
-from looks import Looking
 from PIL import Image
 
 from barlow_lab.specs import parse_spec
-from trainer.diagnostics.nothing_to_learn import LearnsNothing
 from trainer.evaluation import run_evaluation
 from trainer.evaluation.extremes import Extremes
 from trainer.pretraining import pretrain
@@ -54,9 +52,14 @@ def test_a_pretraining_on_black_images_says_so_once_and_at_the_end_and_no_other(
     assert end.outcome == "ok"
     said = told(tmp_path / "black")
     assert "step 0: 16 of the batch's 16 images are of one colour: there is nothing to learn" in said["images"]
-    assert "the features of all 16 images are the same (view a): nothing is learned" in said["features"]
+    assert said.keys() == {"images"}
+    (collapsed,) = [one.data for one in runs.events(tmp_path / "black", kind="warning") if "collapse" in one.data]
+    assert collapsed["collapse"] == "complete"
+    assert "step 0: the features of all 16 images are the same (view a): complete collapse" in collapsed["message"]
     assert "trained for 6 steps; at the end 16 of the batch's 16 images are of one colour" in end.message
-    assert sum("nothing_learned" in one.data for one in runs.events(tmp_path / "black", kind="warning")) == 2
+    assert end.result["health"][0] in end.message
+    warned = runs.events(tmp_path / "black", kind="warning")
+    assert sum({"nothing_learned", "collapse"} & one.data.keys() != set() for one in warned) == 2
     end = pretrained(tmp_path / "noise", noise)
     assert end.message == "trained for 6 steps"
     assert told(tmp_path / "noise") == {}
@@ -97,16 +100,3 @@ def test_rows_are_the_same_up_to_rounding_and_a_single_one_proves_nothing():
         for part in values.split(4):
             extremes.take(part)
         assert extremes.all_the_same(torch.device("cpu")) is same
-
-
-def test_features_that_have_collapsed_are_told_of_images_that_have_not(tmp_path):
-    looking = Looking(runs.context(tmp_path), every=5)
-    view = torch.randint(0, 256, (8, 3, 4, 4), dtype=torch.uint8)
-    healthy, collapsed = torch.randn(8, 5), torch.randn(1, 5).repeat(8, 1)
-    words = [
-        looking.at(LearnsNothing, step, (view, view), healthy, other).last_words
-        for step, other in ((5, healthy), (10, torch.full((8, 5), torch.nan)), (15, collapsed), (20, healthy))
-    ]
-    assert [one is None for one in words] == [True, True, False, True]
-    assert list(told(tmp_path)) == ["features"]
-    assert "step 15: the features of all 8 images are the same (view b)" in told(tmp_path)["features"]

@@ -26,6 +26,7 @@ TOLERANCES = {
     "barlow_twins_variants": 1e-12,
     "simsiam": 1e-12,
     "pcl": 1e-12,
+    "health": 0.0,
     "lars": 1e-10,
     "sgd": 1e-8,
     "adamw": 1e-8,
