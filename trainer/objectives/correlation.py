@@ -42,7 +42,8 @@ def noise_floor(features: int, samples: int) -> float:
 @dataclass(frozen=True, slots=True)
 class CentredFeatures:
     """This rank's rows of both views without their features' means over the batch: `views_2nd`; `means_2d`, and the
-    sums of squares of the centred features, `squares_2d`, over its `samples`."""
+    sums of squares of the centred features, `squares_2d`, over its `samples`. Constants to autograd: what is to have a
+    gradient is built from the embeddings, as docs/adding-an-objective.md shows."""
 
     views_2nd: Tensor
     means_2d: Tensor
