@@ -279,6 +279,17 @@ class RecordSpec(SpecModel):
     correlation_every_epochs: int = Field(
         1, ge=1, description="Cross-correlation record every N epochs, and at the end"
     )
+    spectra: bool = Field(False, description="Draw the spectra of each correlation record; they are in it in any case")
+    whole_correlation: bool = Field(
+        False,
+        description="Keep the whole matrix in the record (fp16) also beyond 1,024 features: 128 MB each at 8,192, in "
+        "memory as well",
+    )
+    heatmap_order: Literal["index", "clusters"] = Field(
+        "index",
+        description="Order of the features in the heatmap: `clusters` puts those beside each other that correlate, "
+        "up to 1,024 features; beyond, blocks are drawn by index",
+    )
     probes: ProbesSpec | None = Field(None, description="Pretraining: kNN and a linear probe on labels as it goes on")
 
 

@@ -44,7 +44,8 @@ class ImageLinks(BaseModel):
 
 
 class ImageView(BaseModel):
-    """One picture: `correlation`, a heatmap; `views`, what the augmentation makes of the first batch; `detections`."""
+    """One picture: `correlation`, a heatmap; `views`, what the augmentation makes of the first batch; `spectrum`,
+    `detections`."""
 
     key: str
     step: int

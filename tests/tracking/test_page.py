@@ -21,6 +21,7 @@ from tracking_kit import Tracking
 from varied import VariedExperiment
 
 from barlow_lab.specs import load_spec_file
+from barlow_lab.specs.common import RecordSpec
 from service.mlflow_layout import VIEW, metric_name
 from service.settings import Settings
 from trainer.diagnostics.correlation_record import write_correlation_record
@@ -83,8 +84,14 @@ def heatmap(job: RecordedJob, step: int) -> None:
     drawn = torch.Generator().manual_seed(step)
     both, a, b = (torch.randn(128, 64, generator=drawn) for _ in range(3))
     views = (step * both + 5 * a, step * both + 5 * b)
-    found = write_correlation_record(
-        job.folder / "correlation", *views, step=step, off_diagonal_weight=0.01, loss=64 / (1 + step), tick=lambda: None
+    found, _ = write_correlation_record(
+        job.folder / "correlation",
+        *views,
+        step=step,
+        off_diagonal_weight=0.01,
+        loss=64 / (1 + step),
+        tick=lambda: None,
+        asked=RecordSpec.model_validate({}),
     )
     job.journal.append("correlation", step=step, epoch=step // 10, **found)
 

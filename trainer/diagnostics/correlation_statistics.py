@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.diagnostics.spectra import correlation_spectra
 from trainer.objectives.correlation import unit_features
 
 FULL_UP_TO = 1024
 BLOCKS = 256
 BINS = 41
+SCALED_BINS, SCALED_EDGE = 65, 8.125
 TOP_PAIRS = 10
 TILE = 2**22
 """Numbers in a tile, unless a single row of blocks holds more: 16 MiB of float32."""
@@ -28,10 +30,12 @@ class CorrelationStatistics:
     """What is kept of C (d, d) of `samples` samples; arrays on the host.
 
     `row_energy_d` is the sum over j != i of C_ij^2, `asymmetry` that of (C_ij - C_ji)^2 over all i, j. `histogram`
-    counts the off-diagonal entries in 41 bins between -1 and 1; `top_pairs` are the largest of them by absolute value
-    (i, j, C_ij); `dead` are the features whose row and column are 0. `full_dd` is C in float16 up to d = 1024, None
-    beyond it; then `blocks` holds mean, rms and maximum (of absolute values) of 256 x 256 blocks of C, its diagonal
-    included.
+    counts the off-diagonal entries in 41 bins between -1 and 1, `scaled_histogram` them times the root of N - 1 in 65
+    bins between -8.125 and 8.125 (what is beyond is in the outer ones): those of independent features have a deviation
+    of 1 there. `spectra` are those of trainer.diagnostics.spectra. `top_pairs` are the largest entries by absolute
+    value (i, j, C_ij); `dead` are the features whose row and column are 0. `full_dd` is C in float16 up to d = 1024 or
+    where the whole is asked for, else None; beyond 1024 `blocks` holds mean, rms and maximum (of absolute values) of
+    256 x 256 blocks of C, its diagonal included.
     """
 
     samples: int
@@ -39,14 +43,19 @@ class CorrelationStatistics:
     row_energy_d: np.ndarray
     asymmetry: float
     histogram: np.ndarray
+    scaled_histogram: np.ndarray
+    spectra: dict[str, np.ndarray]
     top_pairs: list[tuple[int, int, float]]
     dead: np.ndarray
     full_dd: np.ndarray | None
     blocks: dict[str, np.ndarray]
 
 
-def correlation_statistics(z_a_nd: Tensor, z_b_nd: Tensor, tick: Callable[[], None]) -> CorrelationStatistics:
+def correlation_statistics(
+    z_a_nd: Tensor, z_b_nd: Tensor, tick: Callable[[], None], *, keep_whole: bool = False
+) -> CorrelationStatistics:
     """C of the embeddings of two views, (N, d) of the whole batch, on their device; `tick` is called after each tile.
+    `keep_whole`: C itself also beyond d = 1024, on the host.
 
     Raises:
         ValueError: the two shapes differ, or there is a single sample.
@@ -57,6 +66,8 @@ def correlation_statistics(z_a_nd: Tensor, z_b_nd: Tensor, tick: Callable[[], No
     whole = features <= FULL_UP_TO
     starts = _block_starts(features)
     diagonal, energy, pairs, alive, full, blocks = [], [], [], [], [], []
+    deviations = (x_nd.shape[0] - 1) ** 0.5
+    scaled = torch.zeros(SCALED_BINS, dtype=torch.int64, device=x_nd.device)
     histogram = torch.zeros(BINS, dtype=torch.int64, device=x_nd.device)
     asymmetry = torch.zeros((), dtype=torch.float64, device=x_nd.device)
     alive_columns = torch.zeros(features, dtype=torch.bool, device=x_nd.device)
@@ -67,9 +78,9 @@ def correlation_statistics(z_a_nd: Tensor, z_b_nd: Tensor, tick: Callable[[], No
         asymmetry += (tile - y_nd[:, start:stop].mT @ x_nd).square().sum(dtype=torch.float64)
         alive.append(tile.any(1))
         alive_columns |= tile.any(0)
-        if whole:
-            full.append(tile.half())
-        else:
+        if whole or keep_whole:
+            full.append(tile.half().cpu())
+        if not whole:
             blocks.append(_blocks(tile, starts, first, last))
         on_diagonal = tile.diagonal(start)
         diagonal.append(on_diagonal.clone())
@@ -77,6 +88,9 @@ def correlation_statistics(z_a_nd: Tensor, z_b_nd: Tensor, tick: Callable[[], No
         energy.append(tile.square().sum(1, dtype=torch.float64))
         histogram += torch.histc(tile.clamp(-1, 1), bins=BINS, min=-1, max=1).long()
         histogram[BINS // 2] -= stop - start  # the zeros on the diagonal
+        in_deviations = (tile * deviations).clamp(-SCALED_EDGE, SCALED_EDGE)
+        scaled += torch.histc(in_deviations, bins=SCALED_BINS, min=-SCALED_EDGE, max=SCALED_EDGE).long()
+        scaled[SCALED_BINS // 2] -= stop - start
         places = tile.abs().flatten().topk(min(TOP_PAIRS, tile.numel())).indices
         pairs.append(torch.stack([places.double() + start * features, tile.flatten()[places].double()]))
         tick()
@@ -87,9 +101,11 @@ def correlation_statistics(z_a_nd: Tensor, z_b_nd: Tensor, tick: Callable[[], No
         row_energy_d=torch.cat(energy).cpu().numpy(),
         asymmetry=float(asymmetry),
         histogram=histogram.cpu().numpy(),
+        scaled_histogram=scaled.cpu().numpy(),
+        spectra=correlation_spectra(x_nd, y_nd, tick),
         top_pairs=_ranked(torch.cat(pairs, 1).cpu().numpy(), features),
         dead=np.flatnonzero(dead.cpu().numpy()),
-        full_dd=torch.cat(full).cpu().numpy() if whole else None,
+        full_dd=torch.cat(full).numpy() if full else None,
         blocks={} if whole else _joined(blocks, starts),
     )
 

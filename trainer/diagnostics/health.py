@@ -200,7 +200,9 @@ def _of_the_floor(terms: Terms) -> list[str]:
     said = f"off-diagonal energy is {ratio:.3g} of what independent features would give at this batch size"
     if ratio < 0.9:
         return [f"{said}: decorrelated on this batch beyond chance"]
-    return [f"{said}: nearly decorrelated" if ratio <= 1.1 else f"{said}: features repeat one another"]
+    if ratio <= 1.1:
+        return [f"{said}: nearly decorrelated"]
+    return [f"{said}: weakly correlated" if ratio <= 2 else f"{said}: features repeat one another"]
 
 
 def _wide(z_nd: Tensor) -> Tensor:

@@ -17,8 +17,12 @@ def draw_heatmap(path: Path, arrays: dict[str, np.ndarray], summary: dict[str, A
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    matrix = arrays.get("correlation", arrays.get("block_rms"))
-    assert matrix is not None
+    blocks = "block_rms" in arrays
+    matrix = arrays["block_rms" if blocks else "correlation"]
+    order = arrays.get("order")
+    if order is not None:
+        matrix = matrix[np.ix_(order, order)]
+    which = " (blocks, RMS)" if blocks else "" if order is None else " (by clusters)"
     # Square, as the tiles of pages that show many pictures; the matrix in its upper half: a wide tile shows no more.
     # Places by number: a layout that fits itself to the labels draws them all twice, half of the time this takes.
     figure = Figure(figsize=(9.6, 9.6), dpi=100)
@@ -33,7 +37,7 @@ def draw_heatmap(path: Path, arrays: dict[str, np.ndarray], summary: dict[str, A
         origin="upper",
     )
     figure.colorbar(image, cax=figure.add_axes((0.505, 0.565, 0.02, 0.42)), ticks=[-1, -0.5, 0, 0.5, 1], format="%g")
-    above.set_xlabel("feature of view b" if "correlation" in arrays else "feature of view b (blocks, RMS)")
+    above.set_xlabel(f"feature of view b{which}")
     above.set_ylabel("feature of view a")
     noise = 1 / (float(arrays["n"]) - 1) ** 0.5
     said = [

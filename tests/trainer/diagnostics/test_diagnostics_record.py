@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from barlow_lab.specs.common import RecordSpec
 from trainer.diagnostics import correlation_statistics as statistics
 from trainer.diagnostics.correlation_record import summarise, write_correlation_record
 from trainer.diagnostics.correlation_statistics import BLOCKS, CorrelationStatistics, correlation_statistics
@@ -29,10 +30,13 @@ def _embeddings(matrix: np.ndarray, samples: int = 101) -> tuple[torch.Tensor, t
     return z_a.float() * 3 + 1, z_b.float()
 
 
-def _write(folder: Path, views: tuple[torch.Tensor, torch.Tensor]) -> tuple[dict[str, np.ndarray], dict]:
-    event = write_correlation_record(
-        folder / "correlation", *views, step=1200, off_diagonal_weight=0.5, loss=1.25, tick=lambda: None
-    )
+def _write(
+    folder: Path, views: tuple[torch.Tensor, torch.Tensor], asked: RecordSpec = RecordSpec.model_validate({})
+) -> tuple[dict[str, np.ndarray], dict]:
+    event, _ = write_correlation_record(
+        folder / "correlation", *views, step=1200, off_diagonal_weight=0.5, loss=1.25, tick=lambda: None,
+        asked=asked,
+    )  # fmt: skip
     event = json.loads(json.dumps(event, allow_nan=False))
     assert event["file"] == "correlation/step-00001200.npz"
     assert event["image"] == "correlation/step-00001200.png"
