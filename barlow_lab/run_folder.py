@@ -1,11 +1,11 @@
 """The run directory of a job, on the volume that API and workers share or by hand: every path in it, spelt once.
 
 RUN/spec.json                     the resolved spec
-RUN/backbone/                     what a pretraining is for, once it has ended well
+RUN/backbone/                     what a pretraining is for, once it has ended well: config.json, model.safetensors
 RUN/attempts/0001/                one attempt; its ranks write nowhere else
     inputs.json  control.json     what the attempt is given; how it is asked to stop
     journal.jsonl  trainer.log    what it tells; what its ranks print
-    checkpoints/step-00000100/    one checkpoint
+    checkpoints/step-00000100/    one checkpoint: manifest.json and state.pt
     outcome.json                  how it ended
 """
 
@@ -27,7 +27,11 @@ JOURNAL = "journal.jsonl"
 LOG = "trainer.log"
 OUTCOME = "outcome.json"
 BACKBONE = "backbone"
+BACKBONE_CONFIG = "config.json"
+BACKBONE_WEIGHTS = "model.safetensors"
 CHECKPOINTS = "checkpoints"
+CHECKPOINT_MANIFEST = "manifest.json"
+CHECKPOINT_STATE = "state.pt"
 
 
 def run_folder(runs_dir: Path, job_id: UUID) -> Path:

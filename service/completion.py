@@ -23,13 +23,12 @@ from sqlalchemy.orm import Session
 from barlow_lab.disk import sha256_of
 from barlow_lab.foreign_text import shown
 from barlow_lab.given_files import open_regular, read_json
-from barlow_lab.run_folder import BACKBONE, LOG, OUTCOME, attempt_folder, publish_backbone, run_folder
+from barlow_lab.run_folder import BACKBONE, BACKBONE_WEIGHTS, LOG, OUTCOME, attempt_folder, publish_backbone, run_folder
 from service.database.tables import Attempt, Checkpoint
 from service.ledger import attempts
 from service.ledger.states import AttemptOutcome
 from service.storable import storable
 
-BACKBONE_WEIGHTS = "model.safetensors"
 LOG_TAIL_LINES = 40
 UNUSABLE = (OSError, ValueError, KeyError, TypeError, DataError, ProgrammingError)
 """What an outcome.json brings about that is damaged, or is whole JSON of another shape, and a backbone that is away.

@@ -11,9 +11,9 @@ from typing import Any
 
 from barlow_lab.disk import write_json
 from barlow_lab.given_files import read_json
-from barlow_lab.run_folder import INPUTS, SPEC, attempt_folder, attempt_folders
+from barlow_lab.run_folder import BACKBONE_CONFIG, CHECKPOINT_MANIFEST, INPUTS, SPEC, attempt_folder, attempt_folders
 from barlow_lab.specs import EvaluationSpec, Spec, SpecError, digest, parse_spec
-from barlow_lab.specs.backbone_inputs import CONFIG, MANIFEST, backbone_input
+from barlow_lab.specs.backbone_inputs import backbone_input
 from barlow_lab.specs.catalogue import built_in_data_sets
 from barlow_lab.specs.data_sets import DataSource, ImageFolderSource, ImagesSource, load_data_sets, unchecked
 from barlow_lab.specs.image_size import names_no_size, with_size
@@ -109,10 +109,10 @@ def image_side(run_folder: Path, spec: Spec, backbone: Path | None, data: Mappin
 def _trained_at(backbone: Path) -> tuple[int | None, str | None]:
     """Side of the views that the backbone in a folder was trained on, and its architecture, as far as it says."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        spec = read_json(backbone / MANIFEST)["spec"]
+        spec = read_json(backbone / CHECKPOINT_MANIFEST)["spec"]
         return int(spec["views"]["size"]), str(spec["backbone"]["name"])
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        config = read_json(backbone / CONFIG)
+        config = read_json(backbone / BACKBONE_CONFIG)
         side = config["details"].get("image_size")  # which older exports do not have
         return None if side is None else int(side), str(config["backbone"]["name"])
     return None, None

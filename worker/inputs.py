@@ -17,10 +17,15 @@ from sqlalchemy.orm import Session
 
 from barlow_lab.disk import sha256_of
 from barlow_lab.given_files import read_json
-from barlow_lab.run_folder import checkpoint_folders, run_folder
+from barlow_lab.run_folder import (
+    BACKBONE_CONFIG,
+    BACKBONE_WEIGHTS,
+    CHECKPOINT_MANIFEST,
+    CHECKPOINT_STATE,
+    checkpoint_folders,
+    run_folder,
+)
 from barlow_lab.specs import BackboneFrom, open_stored
-from barlow_lab.specs.backbone_inputs import CONFIG, MANIFEST, STATE
-from service.completion import BACKBONE_WEIGHTS
 from service.database.tables import Checkpoint, Job
 from service.settings import Settings
 from worker.backbone_sources import backbone_on_host
@@ -52,9 +57,9 @@ class _Recorded:
         what, remedy = f"the backbone of job {self.job}", "run that job again"
         _verify(self.file, self.sha256, what, remedy, tick)
         try:
-            return {"path": str(folder), "sha256": str(read_json(folder / CONFIG, within=folder)["sha256"])}
+            return {"path": str(folder), "sha256": str(read_json(folder / BACKBONE_CONFIG, within=folder)["sha256"])}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"{what} is damaged: {CONFIG} does not describe it ({error}); {remedy}") from error
+            raise BadInput(f"{what} is damaged: {BACKBONE_CONFIG} does not describe it ({error}); {remedy}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class Wanted:
             for folder in checkpoint_folders(run_folder(self.settings.runs_dir, job)).values():
                 tick()
                 with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                    manifest = read_json(folder / MANIFEST)
+                    manifest = read_json(folder / CHECKPOINT_MANIFEST)
                     found.append((int(manifest["step"]), -generation, str(folder), str(manifest["sha256"])))
         return [{"path": path, "sha256": sha256} for *_, path, sha256 in sorted(found, reverse=True)]
 
@@ -164,7 +169,7 @@ def _checkpoint(session: Session, source: Job, step: int, runs_dir: Path) -> _Re
             "`last`, or raise run.checkpoint.keep_last of that job"
         )
     row = found[-1]
-    return _Recorded(step, run_folder(runs_dir, source.id) / row.uri / STATE, row.sha256, source.name)
+    return _Recorded(step, run_folder(runs_dir, source.id) / row.uri / CHECKPOINT_STATE, row.sha256, source.name)
 
 
 def _verify(file: Path, sha256: str, what: str, remedy: str, tick: Tick) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from barlow_lab.specs.backbone_inputs import CONFIG, MANIFEST
+from barlow_lab.run_folder import BACKBONE_CONFIG, CHECKPOINT_MANIFEST
 from barlow_lab.specs.catalogue import torchvision_files
 
 MOST = 5000
@@ -53,7 +53,7 @@ def backbones_below(root: Path) -> BackboneFiles:
                 raise
             complete = False
             continue
-        if below and {CONFIG, MANIFEST} & {entry.name for entry in entries}:
+        if below and {BACKBONE_CONFIG, CHECKPOINT_MANIFEST} & {entry.name for entry in entries}:
             names.append(below)
         for entry in entries:
             looked_at += 1

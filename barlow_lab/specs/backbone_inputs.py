@@ -6,11 +6,7 @@ import os
 from pathlib import Path
 
 from barlow_lab.given_files import checked, inside, read_json
-
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-MANIFEST = "manifest.json"
-STATE = "state.pt"
+from barlow_lab.run_folder import BACKBONE_CONFIG, BACKBONE_WEIGHTS, CHECKPOINT_MANIFEST, CHECKPOINT_STATE
 
 
 def backbone_input(path: Path, root: Path | None = None) -> dict[str, str]:
@@ -31,7 +27,10 @@ def backbone_input(path: Path, root: Path | None = None) -> dict[str, str]:
     except OSError as error:
         raise ValueError(f"{path} is not there" if isinstance(error, FileNotFoundError) else str(error)) from error
     try:
-        for kind, name, weights in (("checkpoint", MANIFEST, STATE), ("path", CONFIG, WEIGHTS)):
+        for kind, name, weights in (
+            ("checkpoint", CHECKPOINT_MANIFEST, CHECKPOINT_STATE),
+            ("path", BACKBONE_CONFIG, BACKBONE_WEIGHTS),
+        ):
             if os.path.lexists(path / name):
                 sha256 = str(read_json(path / name, within=root)["sha256"])
                 if os.path.lexists(path / weights):  # where it is missing, the trainer says so
@@ -40,6 +39,7 @@ def backbone_input(path: Path, root: Path | None = None) -> dict[str, str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path.name}/{name} does not describe a backbone ({error}); export it again") from error
     raise ValueError(
-        f"{path.name} is no file of weights, no published backbone ({CONFIG} and its weights) and no checkpoint folder "
-        f"({MANIFEST} and its state); give one of them, as the `backbone` folder of a pretraining"
+        f"{path.name} is no file of weights, no published backbone ({BACKBONE_CONFIG} and its weights) and no "
+        f"checkpoint folder ({CHECKPOINT_MANIFEST} and its state); give one of them, as the `backbone` folder of a "
+        "pretraining"
     )

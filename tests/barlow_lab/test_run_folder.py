@@ -1,5 +1,6 @@
 """Paths of a run directory, and the backbone that is published in it."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,17 @@ def test_the_new_backbone_is_in_place_by_one_rename_however_it_is_cut_off(tmp_pa
             assert (tmp_path / "backbone/config.json").read_text() == "old"
     run_folder.publish_backbone(tmp_path, exported)
     assert (tmp_path / "backbone/config.json").read_text() == "new"
+
+
+def test_a_name_in_a_run_directory_is_spelt_in_one_file() -> None:
+    root = Path(run_folder.__file__).parents[1]
+    names = {value for name, value in vars(run_folder).items() if name.isupper() and "." in str(value)}
+    assert len(names) > 8
+    spelt = {
+        (str(path.relative_to(root)), node.value)
+        for package in ("barlow_lab", "service", "trainer", "worker")
+        for path in (root / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+    assert {path for path, _ in spelt} == {"barlow_lab/run_folder.py"}, sorted(spelt)

@@ -14,6 +14,7 @@ from torch import nn
 
 from barlow_lab.disk import sha256_of
 from barlow_lab.given_files import checked
+from barlow_lab.run_folder import CHECKPOINT_STATE
 from barlow_lab.specs import BackboneJudged, BackboneSpec, EvaluationSpec
 from barlow_lab.specs.network import TrainedBackboneSpec
 from trainer.evaluation.seen_images import PretrainedOn
@@ -169,9 +170,9 @@ def _pretrained_on(data: object, split: object, *fingerprints: object) -> Pretra
 
 def _of_checkpoint(folder: Path, sha256: str | None, root: Path | None, context: Context) -> _Opened:
     manifest = checkpoints.read_manifest(folder, root)
-    found = sha256_of(folder / checkpoints.STATE_FILE, partial(context.working, PHASE), root)
+    found = sha256_of(folder / CHECKPOINT_STATE, partial(context.working, PHASE), root)
     if found != manifest.sha256 or sha256 not in (None, found):
-        raise ValueError(f"{folder.name}/{checkpoints.STATE_FILE} is not the file that was written; use another step")
+        raise ValueError(f"{folder.name}/{CHECKPOINT_STATE} is not the file that was written; use another step")
     architecture = TrainedBackboneSpec.model_validate(manifest.spec["backbone"]).architecture
     module = build_backbone(architecture, seed=0)
     state = checkpoints.read_state(folder, torch.device("cpu"), root)

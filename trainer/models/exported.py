@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from barlow_lab.disk import sync
 from barlow_lab.given_files import checked, read_json
-from barlow_lab.specs.backbone_inputs import CONFIG, WEIGHTS
+from barlow_lab.run_folder import BACKBONE_CONFIG, BACKBONE_WEIGHTS
 from barlow_lab.specs.common import BackboneSpec
 from trainer.data.pixels import PIXEL_MEAN, PIXEL_STD
 from trainer.models.backbones import build_backbone
@@ -61,9 +61,9 @@ def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, *, deta
     for leftover in (partial, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(weights, partial / WEIGHTS)
-    (partial / CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", "utf-8")
-    for path in (partial / WEIGHTS, partial / CONFIG, partial):
+    save_file(weights, partial / BACKBONE_WEIGHTS)
+    (partial / BACKBONE_CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", "utf-8")
+    for path in (partial / BACKBONE_WEIGHTS, partial / BACKBONE_CONFIG, partial):
         sync(path)
     if folder.exists():
         folder.rename(replaced)
@@ -81,17 +81,17 @@ def load_backbone(folder: Path, root: Path | None = None) -> nn.Module:
     """
     spec, published = _read_config(folder, root)
     try:
-        weights = load_file(checked(folder / WEIGHTS, within=root, most=MAX_BYTES))
+        weights = load_file(checked(folder / BACKBONE_WEIGHTS, within=root, most=MAX_BYTES))
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{folder.name}/{WEIGHTS} cannot be read ({error}); {REMEDY}") from error
+        raise ValueError(f"{folder.name}/{BACKBONE_WEIGHTS} cannot be read ({error}); {REMEDY}") from error
     found = backbone_digest(weights)
     if found != published:
-        raise ValueError(f"{folder.name}/{WEIGHTS} has digest {found}, published was {published}; {REMEDY}")
+        raise ValueError(f"{folder.name}/{BACKBONE_WEIGHTS} has digest {found}, published was {published}; {REMEDY}")
     backbone = build_backbone(spec, seed=0)
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{folder.name}/{WEIGHTS} does not fit {spec.name}: {error}; {REMEDY}") from error
+        raise ValueError(f"{folder.name}/{BACKBONE_WEIGHTS} does not fit {spec.name}: {error}; {REMEDY}") from error
     return backbone.eval()
 
 
@@ -112,23 +112,23 @@ def read_details(folder: Path, root: Path | None = None) -> dict[str, Any]:
         ValueError: what the folder says of itself cannot be read.
     """
     try:
-        details = read_json(folder / CONFIG, within=root)["details"]
+        details = read_json(folder / BACKBONE_CONFIG, within=root)["details"]
     except (KeyError, TypeError):
         return {}
     except OSError as error:
-        raise ValueError(f"{folder.name}/{CONFIG} cannot be read ({error}); {REMEDY}") from error
+        raise ValueError(f"{folder.name}/{BACKBONE_CONFIG} cannot be read ({error}); {REMEDY}") from error
     return details if isinstance(details, dict) else {}
 
 
 def _read_config(folder: Path, root: Path | None) -> tuple[BackboneSpec, str]:
     """Architecture, and digest of the weights."""
     try:
-        config = read_json(folder / CONFIG, within=root)
+        config = read_json(folder / BACKBONE_CONFIG, within=root)
         version = config["format_version"]
         spec = BackboneSpec.model_validate(config["backbone"])
         published = str(config["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder.name}/{CONFIG} does not describe a backbone ({error}); {REMEDY}") from error
+        raise ValueError(f"{folder.name}/{BACKBONE_CONFIG} does not describe a backbone ({error}); {REMEDY}") from error
     if version != FORMAT_VERSION:
         raise ValueError(f"{folder.name} has format {version}, this version reads {FORMAT_VERSION}; {REMEDY}")
     return spec, published

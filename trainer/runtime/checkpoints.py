@@ -20,15 +20,13 @@ import torch
 
 from barlow_lab.disk import naming, sync, write_json
 from barlow_lab.given_files import open_regular, read_json, refuse_compressed
-from barlow_lab.specs import backbone_inputs
+from barlow_lab.run_folder import CHECKPOINT_MANIFEST, CHECKPOINT_STATE
 from barlow_lab.specs.common import CheckpointSpec
 from barlow_lab.specs.retention import CheckpointPlace, Recorded
 from trainer.runtime import retention
 from trainer.runtime.compiling import Form
 from trainer.runtime.context import Context
 
-STATE_FILE = backbone_inputs.STATE
-MANIFEST_FILE = backbone_inputs.MANIFEST
 PIECE_BYTES = 2**24
 
 
@@ -97,12 +95,12 @@ def write_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        sha256 = _write_state(temporary / STATE_FILE, state, partial(context.working, "checkpoint"))
+        sha256 = _write_state(temporary / CHECKPOINT_STATE, state, partial(context.working, "checkpoint"))
         manifest = Manifest(
             step=step,
             epoch=epoch,
             sha256=sha256,
-            bytes=(temporary / STATE_FILE).stat().st_size,
+            bytes=(temporary / CHECKPOINT_STATE).stat().st_size,
             spec_digest=spec_digest,
             spec=spec,
             versions=versions(),
@@ -111,7 +109,7 @@ def write_checkpoint(
             compiled=form is not None and form.compiled,
             activation_budget=form.activation_budget if form is not None else None,
         )
-        write_json(temporary / MANIFEST_FILE, asdict(manifest))
+        write_json(temporary / CHECKPOINT_MANIFEST, asdict(manifest))
         temporary.rename(final)
     except BaseException:
         # What is left takes the room that outcome.json needs on a full disk.
@@ -161,7 +159,7 @@ def read_manifest(folder: Path, root: Path | None = None) -> Manifest:
     Raises:
         OSError, ValueError, TypeError: there is none, or it is not a manifest.
     """
-    return Manifest(**read_json(folder / MANIFEST_FILE, within=root))
+    return Manifest(**read_json(folder / CHECKPOINT_MANIFEST, within=root))
 
 
 def read_state(folder: Path, device: torch.device, root: Path | None = None) -> dict[str, Any]:
@@ -171,11 +169,11 @@ def read_state(folder: Path, device: torch.device, root: Path | None = None) -> 
     Raises:
         ValueError: it is a compressed archive, or none.
     """
-    with open_regular(folder / STATE_FILE, within=root) as file:
+    with open_regular(folder / CHECKPOINT_STATE, within=root) as file:
         try:
             refuse_compressed(file)
         except zipfile.BadZipFile as error:
-            raise ValueError(f"{STATE_FILE} is no archive of torch.save: {error}") from error
+            raise ValueError(f"{CHECKPOINT_STATE} is no archive of torch.save: {error}") from error
         # The descriptor's name: it is the file that was looked at, and torch reads what has a name without copies.
         opened = f"/proc/self/fd/{file.fileno()}"
         state: dict[str, Any] = torch.load(opened, map_location=device, weights_only=True)

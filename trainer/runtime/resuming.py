@@ -10,9 +10,9 @@ from pathlib import Path
 
 from barlow_lab.disk import sha256_of
 from barlow_lab.journal import read_events
-from barlow_lab.run_folder import JOURNAL, attempt_folder, attempt_folders
+from barlow_lab.run_folder import CHECKPOINT_MANIFEST, CHECKPOINT_STATE, JOURNAL, attempt_folder, attempt_folders
 from trainer.failures import BadSpec
-from trainer.runtime.checkpoints import MANIFEST_FILE, STATE_FILE, Manifest, folder_name, read_manifest
+from trainer.runtime.checkpoints import Manifest, folder_name, read_manifest
 from trainer.runtime.context import Context
 from trainer.runtime.process_group import broadcast_integers
 
@@ -109,13 +109,13 @@ def _whole(context: Context, folder: Path, sha256: str | None) -> Manifest | Non
     """The manifest of a checkpoint whose bytes are those that it, and `sha256` if given, promises."""
     try:
         manifest = read_manifest(folder)
-        state = folder / STATE_FILE
+        state = folder / CHECKPOINT_STATE
         size = state.stat().st_size
         if size != manifest.bytes:
-            raise ValueError(f"{STATE_FILE} has {size} bytes, {MANIFEST_FILE} says {manifest.bytes}")
+            raise ValueError(f"{CHECKPOINT_STATE} has {size} bytes, {CHECKPOINT_MANIFEST} says {manifest.bytes}")
         found = sha256_of(state, partial(context.working, PHASE))
         if found != manifest.sha256 or sha256 not in (None, found):
-            raise ValueError(f"{STATE_FILE} is not the file that was written")
+            raise ValueError(f"{CHECKPOINT_STATE} is not the file that was written")
     except (OSError, ValueError, TypeError) as error:
         _pass_over(context, folder, str(error))
         return None

@@ -11,6 +11,7 @@ from fastapi.responses import FileResponse
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
+from barlow_lab.run_folder import BACKBONE_WEIGHTS, CHECKPOINT_STATE
 from service.api.deps import JobDep, SessionDep, SettingsDep
 from service.api.files import confined, confined_file
 from service.api.page_views import Page
@@ -200,7 +201,7 @@ def download_checkpoint(
         raise Problem("deleted", f"the checkpoint of step {row.step} was deleted at {row.deleted_at.isoformat()}")
     path = confined(settings, job.id, row.uri)
     if path.is_dir():
-        inside = "model.safetensors" if row.kind == "backbone" else "state.pt"
+        inside = BACKBONE_WEIGHTS if row.kind == "backbone" else CHECKPOINT_STATE
         path = confined_file(settings, job.id, f"{row.uri}/{inside}")
     digest = base64.b64encode(bytes.fromhex(row.sha256)).decode()
     return FileResponse(

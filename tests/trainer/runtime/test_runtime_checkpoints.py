@@ -44,7 +44,7 @@ def _write(context: Context, step: int, digest: str = "d" * 64) -> Path:
 def test_what_was_written_is_read_and_nothing_in_it_is_executed(tmp_path):
     folder = _write(runs.context(tmp_path), 3)
     assert torch.equal(checkpoints.read_state(folder, torch.device("cpu"))["weights"], torch.full((3,), 3.0))
-    torch.save({"path": Path("x")}, folder / checkpoints.STATE_FILE)
+    torch.save({"path": Path("x")}, folder / "state.pt")
     with pytest.raises(Exception, match="weights_only"):
         checkpoints.read_state(folder, torch.device("cpu"))
 
