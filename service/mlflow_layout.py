@@ -27,7 +27,7 @@ LAYOUT_TAG = ("barlow.layout", "2")
 as it was begun."""
 MOST_PARAMS = 12
 LONGEST_PARAM = 6000
-_ALWAYS = ("data", "learning_rate")
+_ALWAYS = ("data", "learning_rate", "objective")
 """Params also where they are the defaults: MLflow's plots take a run without a value for one with a strange value."""
 VIEWS = "views"
 """The picture that a run has one of."""
@@ -66,9 +66,9 @@ def picture_name(key: str) -> str:
 
 def params(spec: Mapping[str, Any], source: str | None) -> dict[str, str]:
     """What a resolved spec has other than the defaults of its kind, its preset and its protocol, twelve params at most:
-    `learning_rate` → its value as text; lists as JSON. The data set and whose backbone is judged are always among them;
-    where more differ, `more` says how many, with a digest that tells other ones apart. `source`: the name of the job
-    whose backbone is judged.
+    `learning_rate` → its value as text; lists as JSON. The data set, the objective and whose backbone is judged are
+    always among them; where more differ, `more` says how many, with a digest that tells other ones apart. `source`: the
+    name of the job whose backbone is judged.
 
     MLflow writes all of them above every picture, so a param has the last part of its place in the spec for a name,
     where no other field of the kind has it.
@@ -120,13 +120,13 @@ def description(job: Job, source: str | None) -> str:
 
 
 def _defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved spec of somebody who says no more than which kind, preset, optimiser and protocol; nothing for a
-    spec that a later or an earlier version wrote."""
+    """The resolved spec of somebody who says no more than which kind, preset, objective, optimiser and protocol;
+    nothing for a spec that a later or an earlier version wrote."""
     model = KINDS.get(spec["kind"])
     if model is None:
         return {}
     given: dict[str, Any] = {"data": open_stored(spec).data.name}
-    for field, choice in (("views", "preset"), ("optimizer", "name"), ("objective", "name")):
+    for field, choice in (("views", "preset"), ("optimizer", "name")):
         if isinstance(spec.get(field), dict) and choice in spec[field]:
             given[field] = {choice: spec[field][choice]}
     for field in ("protocol", "labels"):
@@ -138,6 +138,10 @@ def _defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
         found = model.model_validate(given).resolved()
     except ValidationError:
         return {}
+    # An objective may refuse the default batch and width, or not be installed here: its own defaults are asked alone.
+    if "objective" in found and isinstance(chosen := spec.get("objective"), dict) and "name" in chosen:
+        alone = open_stored({"kind": spec["kind"], "objective": {"name": chosen["name"]}})
+        found["objective"] = alone.model_dump(mode="json", by_alias=True, include={"objective"})["objective"]
     # Chosen, so they are no defaults: what they bring along is.
     usual = model.model_fields
     for field, choice in (("views", "preset"), ("optimizer", "name")):

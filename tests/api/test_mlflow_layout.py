@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from distributions import put_on_path
 
-from barlow_lab.specs import load_spec_file, parse_spec
+from barlow_lab.specs import load_spec_file, parse_spec, registered
+from barlow_lab.specs.objectives import ObjectiveSpec
 from service.mlflow_layout import MOST_PARAMS, metric_name, params, picture_name
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+OBJECTIVES = [get_args(model.model_fields["name"].annotation)[0] for model in get_args(get_args(ObjectiveSpec)[0])]
 PRETRAIN: dict[str, Any] = {"kind": "pretrain", "data": "imagenet"}
 
 
@@ -20,11 +23,11 @@ def of(spec: dict[str, Any], source: str | None = None) -> dict[str, str]:
 
 
 def test_what_nobody_chose_is_no_param() -> None:
-    assert of(PRETRAIN) == {"data": "imagenet", "learning_rate": "0.2"}
+    assert of(PRETRAIN) == {"data": "imagenet", "objective": "barlow_twins", "learning_rate": "0.2"}
     how = {"run": {"priority": 3, "labels": {"a": "b"}}, "resources": {"slots": 4}, "name": "x"}
     assert of({**PRETRAIN, **how}) == of(PRETRAIN)
     chosen = {
-        "data": {"name": "digits", "limit": 400},
+        "data": "digits",
         "backbone": {"name": "tiny"},
         "objective": {"lambda": 0.01},
         "optimizer": {"name": "adamw", "learning_rate": 3e-3},
@@ -38,8 +41,8 @@ def test_what_nobody_chose_is_no_param() -> None:
     assert changes.startswith("2 ("), "flip of both and invert of one"
     assert list(found.items()) == [
         ("data", "digits"),
-        ("limit", "400"),
         ("backbone", "tiny"),
+        ("objective", "barlow_twins"),
         ("lambda", "0.01"),
         ("optimizer", "adamw"),
         ("learning_rate", "0.003"),
@@ -80,9 +83,54 @@ def test_where_more_differs_the_rest_is_counted() -> None:
     }  # fmt: skip
     found = of(many)
     assert len(found) == MOST_PARAMS
-    assert re.fullmatch(r"3 others \([0-9a-f]{6}\), in spec.yaml", found["more"])
+    assert re.fullmatch(r"4 others \([0-9a-f]{6}\), in spec.yaml", found["more"])
     unseen = [of({**many, "seed": seed})["more"] for seed in (2, 3, 3)]
     assert unseen[0] != unseen[1] == unseen[2]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_each_objective_shows_its_name_and_what_is_not_its_default(objective: str) -> None:
+    """Also one that is refused beside the default batch and width."""
+    needed = {"queue": 128, "clusters": [8]} if objective == "pcl" else {}
+    small = {**PRETRAIN, "projector": {"widths": [32]}, "batch_size": 128}
+    found = of({**small, "objective": {"name": objective, **needed}})
+    chosen = {"clusters": "[8]", "queue": "128"} if needed else {}
+    assert found == {
+        "data": "imagenet", "objective": objective, **chosen, "learning_rate": "0.2", "batch_size": "128",
+        "projector": "[32]",
+    }  # fmt: skip
+
+
+STRANGER = """
+from typing import ClassVar, Literal
+
+from barlow_lab.specs import ObjectiveBase
+
+
+class Stranger(ObjectiveBase):
+    implementation: ClassVar[str] = "MODULE:None"
+    memory_words: ClassVar[str] = "nothing"
+    name: Literal["stranger"]
+    weight: float
+    power: float = 2.0
+
+    def faults(self, *, batch_size, width):
+        return {"name": "made for small batches"} if batch_size > 128 else {}
+
+    def numbers_held(self, *, samples, features, ranks):
+        return 0
+"""
+
+
+def test_an_objective_of_ones_own_does_too_installed_or_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mine = {"name": "stranger", "weight": 0.5, "power": 2.0}
+    stored = {**parse_spec(PRETRAIN).resolved(), "objective": mine, "batch_size": 128}
+    entry = {"stranger": "Stranger"}
+    put_on_path(monkeypatch, tmp_path, "layout_stranger", STRANGER, registered.OBJECTIVES, entry)
+    found = {"data": "imagenet", "objective": "stranger", "weight": "0.5", "learning_rate": "0.2", "batch_size": "128"}
+    assert params(stored, None) == found
+    gone = {**stored, "objective": {**mine, "name": "gone"}}
+    assert params(gone, None) == {**found, "objective": "gone", "power": "2.0"}, "whose defaults nobody knows"
 
 
 def test_a_spec_of_another_version_has_params_all_the_same() -> None:
