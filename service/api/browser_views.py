@@ -19,8 +19,8 @@ class Entry(BaseModel):
 class EntryTarget(BaseModel):
     """Where a link leads."""
 
-    service: str
-    path: str
+    service: str = Field(description="The server")
+    path: str = Field(description="Of a page there")
     usable: bool = Field(description="Whether its code was not redeemed yet, and has not expired")
 
 
@@ -29,9 +29,9 @@ class SessionView(BaseModel):
 
     service: str = Field(description="The one server that it opens")
     name: str = Field(description="Name of the token that the link was asked for with")
-    user: str
-    role: Role
-    expires_at: datetime
+    user: str = Field(description="Whose token that is")
+    role: Role = Field(description="What may be done")
+    expires_at: datetime = Field(description="When it ends by itself")
 
 
 class SessionMade(SessionView):

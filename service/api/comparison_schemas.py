@@ -13,21 +13,21 @@ from service.comparison.models import Evaluated, ScoreRow, SeedGroup
 class ComparedJob(JobBrief):
     """A job that is compared."""
 
-    experiment: str
-    spec_digest: str
+    experiment: str = Field(description="Name of its experiment")
+    spec_digest: str = Field(description="Equal for the same science")
 
 
 class Difference(BaseModel):
     """One value in which the jobs differ; `values` in the order of `jobs`, null where a job has none."""
 
-    name: str
-    values: list[Any]
+    name: str = Field(description="Of the value")
+    values: list[Any] = Field(description="In the order of `jobs`, null where a job has none")
 
 
 class Comparison(BaseModel):
     """Jobs side by side."""
 
-    jobs: list[ComparedJob]
+    jobs: list[ComparedJob] = Field(description="Those that were asked for")
     evaluations: list[Evaluated] = Field(description="Results of the evaluations among them")
     backbones: list[str] = Field(description="The backbones that were judged: columns of `scores`")
     groups: list[SeedGroup] = Field(description="Which of these columns are several seeds")

@@ -12,5 +12,5 @@ Item = TypeVar("Item")
 class Page(BaseModel, Generic[Item]):
     """One page of a list."""
 
-    items: list[Item]
+    items: list[Item] = Field(description="Those of this page, in the order of the list")
     next_page_token: str | None = Field(None, description="Absent on the last page")

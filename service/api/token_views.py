@@ -48,7 +48,7 @@ class TokenRequest(BaseModel):
     user: Name | None = Field(
         None, description="Whose it is, and whose the jobs are that it submits; left out: a user of the token's name"
     )
-    role: Role
+    role: Role = Field(description="What may be done with it")
     expires_in: Annotated[str, AfterValidator(_is_a_duration)] | None = Field(
         None, description="How long it is valid: a number and m, h, d or w. Left out: until it is revoked"
     )
@@ -57,13 +57,13 @@ class TokenRequest(BaseModel):
 class TokenView(BaseModel):
     """A token, without its secret."""
 
-    name: str
+    name: str = Field(description="Never used again")
     user: str = Field(description="Whose it is")
-    role: Role
-    created_at: datetime
+    role: Role = Field(description="What may be done with it")
+    created_at: datetime = Field(description="When it was made")
     created_by: str = Field(description="Name of the token it was made with")
     expires_at: datetime | None = Field(description="When it ends by itself")
-    revoked_at: datetime | None
+    revoked_at: datetime | None = Field(description="When somebody ended it")
 
 
 class TokenMade(TokenView):
@@ -75,7 +75,7 @@ class TokenMade(TokenView):
 class Tokens(BaseModel):
     """All tokens but the one that the settings hold."""
 
-    items: list[TokenView]
+    items: list[TokenView] = Field(description="Revoked ones, too")
 
 
 class Whoami(BaseModel):
@@ -83,15 +83,15 @@ class Whoami(BaseModel):
 
     name: str = Field(description="Name of the token; `anonymous` where no tokens are needed")
     user: str = Field(description="Whose it is: the owner of the jobs that it submits")
-    role: Role
+    role: Role = Field(description="What may be done")
     expires_at: datetime | None = Field(description="When the token ends by itself")
 
 
 class AuditView(BaseModel):
     """One act."""
 
-    id: int
-    at: datetime
+    id: int = Field(description="Rises")
+    at: datetime = Field(description="When it was done")
     actor: str = Field(description="Name of the token it was done with")
     user: str = Field(description="Whose token that is")
     action: str = Field(
@@ -99,4 +99,4 @@ class AuditView(BaseModel):
     )
     subject: str = Field(description="What it was done to")
     address: str | None = Field(description="Where the request came from")
-    detail: dict[str, Any]
+    detail: dict[str, Any] = Field(description="What else there is to say of it")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 class EvaluationScore(BaseModel):
     """One score of an evaluation, in percent."""
 
-    name: str
+    name: str = Field(description="Such as `top1`")
     last: float = Field(description="Of the last test: the one to quote")
     best: float = Field(description="Of the test with the highest headline, chosen on the split it is told of")
     published: float | None = Field(description="What run.published says of it")
@@ -21,7 +21,7 @@ class EvaluationScore(BaseModel):
 class Evaluated(BaseModel):
     """What came out of an evaluation; those that have not succeeded are not there."""
 
-    job: UUID
+    job: UUID = Field(description="The evaluation")
     protocol: str = Field(description="Kind, protocol and version, as linear-document/1")
     departures: dict[str, Any] = Field(
         description='Fields that are not the protocol\'s: {field: {"protocol": its value, "here": the value}}'
@@ -39,23 +39,23 @@ class Cell(BaseModel):
     Of several pretrainings it is the mean over these, of each that over its jobs; of one, over the jobs.
     """
 
-    last: float
-    best: float
+    last: float = Field(description="Of the last test")
+    best: float = Field(description="Of the test with the highest headline")
     deviation: float | None = Field(description="Sample standard deviation of `last`; null for a single one")
     n: int = Field(description="Pretrainings, or jobs of a single one, that the mean is over")
     published: float | None = Field(description="What run.published of its jobs says, where they agree")
-    jobs: list[UUID]
+    jobs: list[UUID] = Field(description="The evaluations that it is of")
 
 
 class ScoreRow(BaseModel):
     """One score, measured in one way; `cells` in the order of `backbones`, null where a backbone was not judged so."""
 
-    protocol: str
-    data: str
+    protocol: str = Field(description="Kind, protocol and version")
+    data: str = Field(description="The data set, with what is not usual of its use")
     variant: str = Field(description="In what it differs from other rows of this protocol and data; mostly nothing")
-    score: str
-    headline: bool
-    cells: list[Cell | None]
+    score: str = Field(description="Its name")
+    headline: bool = Field(description="It is the score that counts")
+    cells: list[Cell | None] = Field(description="In the order of `backbones`")
     published: float | None = Field(description="What all say that say something; null also where they do not agree")
 
 
