@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from barlow_lab.specs import BackboneJudged, JobSpec
+from barlow_lab.specs import BackboneJudged, JobSpec, written_out
 
 _NOT_MEASURED = {"name", "run", "resources", "seed", "backbone", "backbone_from", "spec_version"}
 """Fields of an evaluation that say whose backbone it is and how it is run."""
@@ -52,5 +52,6 @@ def backbone_of(spec: BackboneJudged, source_job: str | None) -> str:
 
 
 def measure_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What is measured and how: equal for two evaluations that differ in their backbone, or in their seed, alone."""
-    return {key: value for key, value in spec.items() if key not in _NOT_MEASURED}
+    """What is measured and how, of a stored spec: equal for two evaluations that differ in their backbone, or in their
+    seed, alone."""
+    return {key: value for key, value in written_out(spec).items() if key not in _NOT_MEASURED}

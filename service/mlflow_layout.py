@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from barlow_lab.specs import BackboneJudged, open_stored
+from barlow_lab.specs import BackboneJudged, open_stored, written_out
 from barlow_lab.specs.kinds import KINDS
 from barlow_lab.specs.protocols import shown_protocol
 from service.database.tables import Job
@@ -65,7 +65,7 @@ def picture_name(key: str) -> str:
 
 
 def params(spec: Mapping[str, Any], source: str | None) -> dict[str, str]:
-    """What a resolved spec has other than the defaults of its kind, its preset and its protocol, twelve params at most:
+    """What a stored spec has other than the defaults of its kind, its preset and its protocol, twelve params at most:
     `learning_rate` → its value as text; lists as JSON. The data set, the objective and whose backbone is judged are
     always among them; where more differ, `more` says how many, with a digest that tells other ones apart. `source`: the
     name of the job whose backbone is judged.
@@ -73,11 +73,11 @@ def params(spec: Mapping[str, Any], source: str | None) -> dict[str, str]:
     MLflow writes all of them above every picture, so a param has the last part of its place in the spec for a name,
     where no other field of the kind has it.
     """
-    opened = open_stored(spec)
+    opened, whole = open_stored(spec), written_out(spec)
     judged = ("backbone", "backbone_from") if isinstance(opened, BackboneJudged) else ()
     here, usual = (
         dict(_flat({key: value for key, value in of.items() if key not in (*_HOW, *judged)}))
-        for of in (spec, _defaults(spec))
+        for of in (whole, _defaults(whole))
     )
     found = {key: text for key, text in here.items() if usual.get(key) != text or _leaf(key) in _ALWAYS}
     if isinstance(opened, BackboneJudged):
@@ -140,8 +140,7 @@ def _defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     # An objective may refuse the default batch and width, or not be installed here: its own defaults are asked alone.
     if "objective" in found and isinstance(chosen := spec.get("objective"), dict) and "name" in chosen:
-        alone = open_stored({"kind": spec["kind"], "objective": {"name": chosen["name"]}})
-        found["objective"] = alone.model_dump(mode="json", by_alias=True, include={"objective"})["objective"]
+        found["objective"] = written_out({"kind": spec["kind"], "objective": {"name": chosen["name"]}})["objective"]
     # Chosen, so they are no defaults: what they bring along is.
     usual = model.model_fields
     for field, choice in (("views", "preset"), ("optimizer", "name")):

@@ -28,7 +28,7 @@ from barlow_lab.specs.objectives import (
 )
 from barlow_lab.specs.optimizers import AdamwSpec, LarsSpec, OptimizerSpec, SgdSpec
 from barlow_lab.specs.parsing import SpecError, parse_spec
-from barlow_lab.specs.stored import open_stored
+from barlow_lab.specs.stored import open_stored, written_out
 from barlow_lab.specs.views import ViewSpec, ViewsSpec
 
 __all__ = [
@@ -37,4 +37,5 @@ __all__ = [
     "ObjectiveBase", "ObjectiveSpec", "OptimizerSpec", "PclSpec", "PretrainSpec", "ResourcesSpec", "RunSpec",
     "SemiSupervisedSpec", "SgdSpec", "SimsiamSpec", "Spec", "SpecError", "SvmSpec", "VicregSpec", "ViewSpec",
     "ViewsSpec", "canonical_json", "digest", "load_spec_file", "open_stored", "parse_experiment", "parse_spec",
+    "written_out",
 ]  # fmt: skip

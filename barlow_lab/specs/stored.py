@@ -29,6 +29,14 @@ def open_stored(stored: Mapping[str, Any]) -> JobSpec:
     return _read(canonical_json(stored))
 
 
+def written_out(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as every spec of today is stored, ready for JSON: so specs of different versions compare field by field.
+    What is of a kind or an objective that is not known here stays as it is."""
+    if stored["kind"] not in KINDS:
+        return dict(stored)
+    return open_stored(stored).model_dump(mode="json", by_alias=True, warnings=False)
+
+
 @lru_cache(maxsize=500)
 def _read(text: str) -> JobSpec:
     """Remembered: lists of jobs open the same ones again and again."""
@@ -64,7 +72,9 @@ class _Field:
 
 def _opened(model: type[Model], stored: Mapping[str, Any]) -> Model:
     fields = _fields(model)
-    return model.model_construct(**{f.name: f.opened(stored[f.key]) for f in fields if f.key in stored})
+    known = {f.name: f.opened(stored[f.key]) for f in fields if f.key in stored}
+    others = stored.keys() - {f.key for f in fields} if model.model_config.get("extra") == "allow" else ()
+    return model.model_construct(**known, **{key: stored[key] for key in others})
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import written_out
 from service.api.comparison_schemas import ComparedJob, Comparison, Difference
 from service.api.presentation import last_metrics
 from service.comparison.lined_up import line_up
@@ -18,7 +19,7 @@ from service.ledger.states import JobState
 
 def compare(session: Session, jobs: Sequence[Job]) -> Comparison:
     """The jobs side by side, in the order given. Names are left out of the specs: they always differ."""
-    specs = [{k: v for k, v in job.spec.items() if k != "name"} for job in jobs]
+    specs = [{k: v for k, v in written_out(job.spec).items() if k != "name"} for job in jobs]
     metrics = [{key: point.value for key, point in last_metrics(session, job.id).items()} for job in jobs]
     return compare_scores(session, jobs).model_copy(
         update={

@@ -61,7 +61,7 @@ def _backbones(session: Session, jobs: Sequence[Job]) -> dict[uuid.UUID, str]:
     for job in jobs:
         name, experiment = known[job.source_job_id] if job.source_job_id else (None, None)
         spec = _opened(job)
-        built = {} if spec.backbone is None else spec.backbone.model_dump(mode="json", exclude_unset=True)
+        built = {} if spec.backbone is None else spec.backbone.model_dump(mode="json")
         told = ", ".join(f"{field} {canonical_json(value)}" for field, value in built.items() if field != "name")
         said = short[job.id] = backbone_of(spec, name)
         long[job.id] = f"{experiment}/{said}" if experiment else f"{said} ({told})"

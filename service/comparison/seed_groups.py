@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from barlow_lab.specs import BackboneJudged, canonical_json, open_stored
+from barlow_lab.specs import BackboneJudged, canonical_json, open_stored, written_out
 from barlow_lab.specs.variant_names import seed_suffix
 from service.comparison.models import SeedGroup
 from service.database.tables import Job
@@ -55,7 +55,7 @@ def seed_groups(
 
 def all_but_the_seed(source: Job) -> str:
     """Equal for jobs of an experiment that differ in their seed alone, and saw the same images."""
-    spec = {key: value for key, value in source.spec.items() if key not in _NOT_COMPARED}
+    spec = {key: value for key, value in written_out(source.spec).items() if key not in _NOT_COMPARED}
     data = (source.result or {}).get("data") or {}
     return canonical_json([str(source.experiment_id), spec, data.get("fingerprint")])
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from barlow_lab.specs import canonical_json, open_stored
+from barlow_lab.specs import canonical_json, open_stored, written_out
 from barlow_lab.specs.protocols import shown_protocol
 from barlow_lab.specs.variation import Path
 from service.comparison.lined_up import LinedUp, line_up
@@ -145,7 +145,7 @@ def _title(measure: ScoreRow, measures: Sequence[ScoreRow]) -> str:
 
 def _value(row: _Row, path: Path) -> str:
     """Of a field of the spec that the row's jobs share."""
-    value: Any = row.jobs[0].spec if row.jobs else None
+    value: Any = written_out(row.jobs[0].spec) if row.jobs else None
     for part in path:
         value = value.get(part) if isinstance(value, Mapping) else None
     if isinstance(value, Mapping) and isinstance(value.get("name"), str):

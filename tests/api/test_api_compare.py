@@ -138,6 +138,31 @@ def test_pretrainings_that_differ_in_their_seed_are_one_column(api: httpx.Client
     assert api.get("/compare", params={"experiment": "hand"}).json()["backbones"] == ["a, b", "c"]
 
 
+def test_jobs_of_before_line_up_with_those_of_today(api: httpx.Client, session: Session) -> None:
+    """Their stored specs have not the fields that came later."""
+    pretrained = {"old": {**PRETRAIN, "seed": 3}, "new": {**PRETRAIN, "seed": 4}}
+    judged = {f"knn-{name}": {"kind": "knn", **TEXTURES, "backbone_from": {"job": name}} for name in pretrained}
+    floors = {f"floor-{name}": {"kind": "knn", **TEXTURES, **UNTRAINED} for name in pretrained}
+    body = {"name": "versions", "jobs": {**pretrained, **judged, **floors}}
+    ids = {job["name"]: job["id"] for job in api.post("/experiments", json=body).json()["jobs"]}
+    for name in (*judged, *floors):
+        succeed(session, ids[name], "top1", top1=(50.0, 50.0))
+    for name, part, field in (
+        ("old", "objective", "normalisation"),
+        ("old", "backbone", "frozen"),
+        ("knn-old", "images", "resize_to"),
+        ("floor-old", "backbone", "zero_init_residual"),
+    ):
+        job = session.get_one(Job, uuid.UUID(ids[name]))
+        job.spec = {**job.spec, part: {k: v for k, v in job.spec[part].items() if k != field}}
+    session.commit()
+    answer = api.get("/compare", params={"experiment": "versions"}).json()
+    assert answer["backbones"] == ["old, new", "untrained tiny, seed 0"]
+    assert [row["variant"] for row in answer["scores"]] == [""]
+    both = api.get("/compare", params={"job": [ids["old"], ids["new"]]}).json()
+    assert [difference["name"] for difference in both["spec"]] == ["/seed"]
+
+
 def test_backbones_of_one_name_have_their_own_columns_and_published_numbers(
     api: httpx.Client, session: Session
 ) -> None:

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from barlow_lab.specs import BackboneJudged, PretrainSpec, SgdSpec, canonical_json, open_stored, parse_spec
+from barlow_lab.specs import (
+    BackboneJudged,
+    PretrainSpec,
+    SgdSpec,
+    canonical_json,
+    digest,
+    open_stored,
+    parse_spec,
+    written_out,
+)
 
 KEPT = json.loads((Path(__file__).parent / "kept/specs_and_digests.json").read_text())["specs"]
 PRETRAIN: dict[str, Any] = parse_spec({"kind": "pretrain", "data": "digits"}).resolved()
@@ -39,6 +48,38 @@ def test_what_is_not_known_here_or_was_not_yet_there_is_opened_too() -> None:
     assert (opened.backbone.name, opened.batch_size) == ("of-somebody-else", 2)
     assert isinstance(opened.optimizer, SgdSpec)
     assert (opened.optimizer.momentum, opened.optimizer.learning_rate) == (0.5, SgdSpec(name="sgd").learning_rate)
+
+
+OF_LATER_VERSIONS = {
+    "backbone": ("frozen", "statistics"),
+    "projector": ("batch_norm",),
+    "objective": (
+        "normalisation", "factor", "redundancy", "terms", "loss", "temperature", "stop_gradient", "predictor_width",
+    ),
+}  # fmt: skip
+"""Fields that specs of the first version do not have, by their part."""
+
+
+def of_the_first_version(stored: dict[str, Any]) -> dict[str, Any]:
+    former = {part: {k: v for k, v in stored[part].items() if k not in new} for part, new in OF_LATER_VERSIONS.items()}
+    return stored | former
+
+
+def test_specs_of_two_versions_are_written_out_alike() -> None:
+    former = of_the_first_version(PRETRAIN)
+    assert former != PRETRAIN
+    assert digest(open_stored(former)) == digest(open_stored(PRETRAIN))  # type: ignore[arg-type]
+    assert written_out(former) == written_out(PRETRAIN) == PRETRAIN
+
+
+def test_what_is_not_known_here_is_written_out_as_it_is() -> None:
+    """So what differs of it is seen."""
+    elsewhere = {"name": "gone", "temperature": 2.0, "parts": {"a": [1]}}
+    assert written_out({**PRETRAIN, "objective": elsewhere}) == {**PRETRAIN, "objective": elsewhere}
+    later = {**PRETRAIN, "kind": "of-a-later-version", "odd": 3}
+    assert written_out(later) == later
+    odd = written_out({**PRETRAIN, "batch_size": "many", "optimizer": {"name": "gone", "learning_rate": 0.1}})
+    assert (odd["batch_size"], odd["optimizer"]["name"]) == ("many", "gone")
 
 
 def test_of_a_kind_that_is_not_known_what_every_kind_has_is_opened() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from barlow_lab.foreign_text import shown
 from barlow_lab.specs.common import refuse
@@ -123,7 +123,9 @@ def _beside(other: type[ObjectiveBase], model: type[ObjectiveBase]) -> TypeAdapt
 
 
 class ObjectiveElsewhere(ObjectiveBase):
-    """A stored one that is not installed here any more: its name, and no more is asked of it."""
+    """A stored one that is not installed here any more: its name, and no more is asked of it; the rest as it is."""
+
+    model_config = ConfigDict(extra="allow")
 
     memory_words = "what is not known here"
 
