@@ -68,7 +68,7 @@ SHAPE = re.compile(r"_([w\d]*n[dmrf]|[w\d]+d|[bkrcmd]d|rc|\d*n\d+(?:ss)?|nss|\dh
 """Names of tensors that end in a letter for each dimension."""
 
 
-@pytest.mark.parametrize("folder", ["trainer", "benchmarks"])
+@pytest.mark.parametrize("folder", ["trainer", "benchmarks", "tests"])
 def test_a_file_with_shapes_in_names_says_what_the_letters_are(folder: str) -> None:
     without = {}
     for path in sorted((ROOT / folder).rglob("*.py")):

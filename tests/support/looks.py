@@ -1,4 +1,7 @@
-"""Diagnostics that look without a run, and one of a stranger, written as docs/adding-a-diagnostic.md says."""
+"""Diagnostics that look without a run, and one of a stranger, written as docs/adding-a-diagnostic.md says.
+
+Shape suffixes: n images, d features.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Run by test_recipes_reference.py: as a script, `python reference_steps.py FOLDER`, on RANKS ranks, and `ours` in the
 test's own process for one rank.
+
+Shape suffixes: n images, d features.
 """
 
 import math

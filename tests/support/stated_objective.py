@@ -1,4 +1,7 @@
-"""The objective as its document states it, for tests: plain autograd over the whole matrix, in one process."""
+"""The objective as its document states it, for tests: plain autograd over the whole matrix, in one process.
+
+Shape suffixes: n images, d features.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One step in its forms: in pieces, in 16 bits, with a scaled loss. Several ranks: rank_laws.py."""
+"""One step in its forms: in pieces, in 16 bits, with a scaled loss. Several ranks: rank_laws.py.
+
+Shape suffixes: n images, d features.
+"""
 
 import numpy as np
 import pytest

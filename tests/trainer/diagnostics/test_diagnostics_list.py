@@ -1,4 +1,7 @@
-"""The list of diagnostics: each sees the same in every order, one more takes a file and a line, a stop costs none."""
+"""The list of diagnostics: each sees the same in every order, one more takes a file and a line, a stop costs none.
+
+Shape suffixes: n images, d features.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is planted in a correlation matrix is found again in the file, the summary and the picture."""
+"""What is planted in a correlation matrix is found again in the file, the summary and the picture.
+
+Shape suffixes: d features.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Projectors by spec: with and without batch normalisation, linear, none; the plain one is as it always was."""
+"""Projectors by spec: with and without batch normalisation, linear, none; the plain one is as it always was.
+
+Shape suffixes: n images, d features.
+"""
 
 from __future__ import annotations
 

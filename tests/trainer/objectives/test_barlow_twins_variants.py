@@ -1,4 +1,7 @@
-"""What the Barlow Twins paper's ablations vary: cases worked by hand, the statement in plain autograd, and laws."""
+"""What the Barlow Twins paper's ablations vary: cases worked by hand, the statement in plain autograd, and laws.
+
+Shape suffixes: n images, d features.
+"""
 
 from __future__ import annotations
 

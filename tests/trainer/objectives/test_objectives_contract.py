@@ -1,5 +1,8 @@
 """What the loop does for an objective that asks for more than the embeddings: a momentum copy, the places of images, a
-pass over them before epochs, a state. An objective of this file asks for all of it."""
+pass over them before epochs, a state. An objective of this file asks for all of it.
+
+Shape suffixes: n images, d features.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """The gradient of every objective is that of finite differences, by the check that docs/adding-an-objective.md names;
-what it shows as an example passes, and what it warns of does not."""
+what it shows as an example passes, and what it warns of does not.
+
+Shape suffixes: n images, d features.
+"""
 
 import re
 import textwrap

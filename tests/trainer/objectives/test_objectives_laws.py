@@ -1,4 +1,7 @@
-"""The Barlow Twins loss, in each of its forms, by its laws."""
+"""The Barlow Twins loss, in each of its forms, by its laws.
+
+Shape suffixes: n images, d features.
+"""
 
 import math
 import re

@@ -1,4 +1,7 @@
-"""What the loop does with parts that an objective trains itself, a predictor for one. Several ranks: rank_laws.py."""
+"""What the loop does with parts that an objective trains itself, a predictor for one. Several ranks: rank_laws.py.
+
+Shape suffixes: n images, d features.
+"""
 
 from __future__ import annotations
 

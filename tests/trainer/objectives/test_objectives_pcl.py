@@ -1,4 +1,7 @@
-"""ProtoNCE by cases worked by hand, by its statement in plain autograd, and by what its state does."""
+"""ProtoNCE by cases worked by hand, by its statement in plain autograd, and by what its state does.
+
+Shape suffixes: k clusters, d features.
+"""
 
 from __future__ import annotations
 

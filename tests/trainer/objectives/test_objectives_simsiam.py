@@ -1,4 +1,7 @@
-"""The SimSiam loss by cases worked by hand, by its statement in plain autograd, and by its laws."""
+"""The SimSiam loss by cases worked by hand, by its statement in plain autograd, and by its laws.
+
+Shape suffixes: n images, d features.
+"""
 
 from __future__ import annotations
 
