@@ -65,12 +65,9 @@ def pretrain(spec: PretrainSpec, context: Context) -> Outcome:
 
 
 def _open_batches(spec: PretrainSpec, context: Context) -> tuple[Images, TrainingBatches]:
-    name, images = ("batch_size", spec.batch_size) if spec.micro_batch is None else ("micro_batch", spec.micro_batch)
-    if images % context.world_size:
-        raise BadSpec(
-            f"{name} {images} is global and {context.world_size} ranks do not divide it; "
-            f"change {name} or the number of ranks"
-        )
+    # By hand there may be other ranks than the spec has slots, by which it was judged.
+    if said := spec.batches_fault(context.world_size):
+        raise BadSpec(said)
     context.progress("loading data")
     source = _source(spec, context)
     dataset = open_images(

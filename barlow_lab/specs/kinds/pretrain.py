@@ -139,7 +139,7 @@ class PretrainSpec(KindSpec):
         slots = self.resources.slots
         if said := ranks_fault(self.batch_size, slots):
             faults["batch_size",] = said
-        if self.micro_batch is not None and (fault := self._micro_batch_fault(self.micro_batch)):
+        if self.micro_batch is not None and (fault := self._micro_batch_fault(self.micro_batch, slots)):
             faults["micro_batch",] = fault
         if self.data.limit is not None and self.data.limit < self.batch_size:
             faults["data", "limit"] = (
@@ -195,13 +195,18 @@ class PretrainSpec(KindSpec):
             images=images,
         )
 
-    def _micro_batch_fault(self, micro_batch: int) -> str | None:
+    def batches_fault(self, ranks: int) -> str | None:
+        """Why so many ranks cannot share the batches, with the remedy; None if they can."""
+        if said := ranks_fault(self.batch_size, ranks):
+            return said
+        return None if self.micro_batch is None else self._micro_batch_fault(self.micro_batch, ranks)
+
+    def _micro_batch_fault(self, micro_batch: int, slots: int) -> str | None:
         if (why := self.objective.whole_batches) is not None:
             return (
                 f"objective {self.objective.name} takes whole batches: {why}; leave micro_batch out, and where the "
                 "batch does not fit lower batch_size or use more slots"
             )
-        slots = self.resources.slots
         if self.batch_size % micro_batch:
             return (
                 f"micro_batch {micro_batch} does not divide batch_size {self.batch_size}; all pieces have the same size"

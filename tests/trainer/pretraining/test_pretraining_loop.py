@@ -330,3 +330,15 @@ def test_images_that_cannot_be_read_are_told_once_and_counted_over_all_attempts(
     assert len(first) > 0 < len(second)
     assert not first & second
     assert first | second == told(tmp_path / "undisturbed", 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"micro_batch": 2}, "each of 2 ranks the same number of images, at least 2; use a multiple of 2 from 4 on"),
+        ({"batch_size": 33}, "batch_size 33 is global and 2 ranks do not divide it; use 32 or 34"),
+    ],
+)
+def test_other_ranks_than_the_spec_has_slots_share_by_its_rules(tmp_path, changes, said):
+    with pytest.raises(BadSpec, match=said):
+        pretrain(runs.spec(**changes), runs.context(tmp_path, world_size=2))
