@@ -38,7 +38,7 @@ from service.api.routers import (
     verbs,
 )
 from service.api.token_views import TokenRequest
-from service.database.engine import make_engine, session_factory
+from service.database.engine import close_engine, make_engine, session_factory
 from service.settings import Settings
 
 LOCK_SECONDS = 5.0
@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         parts.close()
-        engine.dispose()
+        close_engine(engine)
 
     app = _Guarded(
         title="Barlow Lab",
