@@ -14,7 +14,14 @@ CONTENTS = {
         "docs/http",
         "docs/mlflow",
     ),
-    "Methods": ("docs/objective", "docs/diagnostics", "docs/evaluation", "docs/performance", "docs/glossary"),
+    "Methods": (
+        "docs/objective",
+        "docs/other-objectives",
+        "docs/diagnostics",
+        "docs/evaluation",
+        "docs/performance",
+        "docs/glossary",
+    ),
     "Reference": (),
     "Operate": ("docs/operations", "docs/reliability", "SECURITY", "CHANGELOG"),
     "Change": (

@@ -12,7 +12,7 @@ clusters. With c a cluster's mean, before it is scaled to length 1, and v' its Z
 
 that of a cluster of one image the largest of all; they are clipped at the tenth and the ninetieth percentile, and
 scaled to a mean of tau. Source: Li, Zhou, Xiong, Hoi 2021 (arXiv 2005.04966), equations 11 and 12, in the form of its
-reference code (salesforce/PCL, main_pcl.py); where this differs: docs/objective.md.
+reference code (salesforce/PCL, main_pcl.py); where this differs: docs/other-objectives.md.
 Tests: tests/trainer/objectives/test_objectives_pcl.py, and for several ranks `pcl` in tests/support/rank_laws.py.
 
 Shape suffixes: n images of this rank's batch, N of all ranks', d features, q keys in the queue, k clusters, r + 1
