@@ -23,7 +23,16 @@ def test_licence_and_citation_agree_with_the_package() -> None:
     assert citation["license"] == PROJECT["license"] == metadata("barlow-lab")["License-Expression"] == "Apache-2.0"
     assert (citation["version"], citation["title"]) == (PROJECT["version"], "Barlow Lab")
     assert citation["authors"] == PROJECT["authors"]
+    assert citation.get("repository-code") == PROJECT.get("urls", {}).get("Repository")
     assert "Apache License" in (ROOT / "LICENSE").read_text()
+
+
+def test_the_version_is_that_of_the_newest_changes_and_of_the_release_described() -> None:
+    version = re.escape(PROJECT["version"])
+    (heading, *_) = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert re.match(rf"{version}, (not released yet|\d{{4}}-\d\d-\d\d)(:|$)", heading)
+    described = re.findall(r"v(\d+\.\d+\.\d+)|barlow_lab-(\d+\.\d+\.\d+)", (ROOT / "CONTRIBUTING.md").read_text())
+    assert {number for pair in described for number in pair if number} == {PROJECT["version"]}
 
 
 def test_a_commit_is_held_to_what_ci_holds_it_to() -> None:
