@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ MATRIX = 0.44
 """So much of a heatmap's picture, from its top, is the matrix."""
 BEHIND = ("correlation_diagonal_mean", "noise_floor")
 METRICS = ("loss", "on_diagonal", *BEHIND)
+NODE = uuid.UUID(int=1)
+"""The worker of both fixtures: another one would be refused the name within a lease."""
 PATIENCE = 120_000
 """Milliseconds for a page to show something: MLflow's pages are large, and the machine may be busy."""
 
@@ -57,7 +60,7 @@ pytestmark = [
 def jobs(tracking: Tracking, served: Settings) -> dict[str, RecordedJob]:
     """The demo's pretraining, with real heatmaps of a network that learns, and one of another rate; both in MLflow."""
     lab = Lab(served)
-    lab.node(slots=4)
+    lab.node(slots=4, instance=NODE)
     client = make_client(tracking.mlflow.url, tracking.mlflow.token)
     spec = load_spec_file(DEMO)["jobs"]["pretrain"] | {"data": "digits"}
     faster = spec | {"optimizer": {**spec["optimizer"], "learning_rate": 0.01}}
@@ -195,6 +198,7 @@ def test_the_table_shows_the_metrics_first_and_a_comparison_what_differs(
 def varied(tracking: Tracking, served: Settings) -> VariedExperiment:
     """Two values of one field, each judged, and raw pixels, in MLflow."""
     lab = Lab(served)
+    lab.instances["gpu-1"] = NODE
     made = VariedExperiment(lab, served, grid={"objective.lambda": [0.01, 0.05]})
     made.end(top1=80.0)
     made.export_all(make_client(tracking.mlflow.url, tracking.mlflow.token))
