@@ -28,6 +28,8 @@ class FirstFilters(NetworkDiagnostic):
     """A picture of the filters of the first layer after every epoch, and how large they are."""
 
     name = "first filters"
+    metric_names = ("first_filters_size",)
+    picture_keys = ("first-filters",)
     observed_key = "first_filters_observed"
 
     def __init__(self, run: Diagnosed) -> None:
@@ -74,5 +76,5 @@ class Looking:
         self._made[kind] = made
         epoch = self.plan.epoch(step)
         seen = BatchSeen(step, epoch, self.run.network, views, z_a_nd, z_b_nd, self.terms)
-        made.observe(seen, Records(self.context, {}, self.plan, step, resumed=False))
+        made.observe(seen, Records(made, self.context, {}, self.plan, step, resumed=False))
         return made

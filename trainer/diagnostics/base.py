@@ -8,7 +8,7 @@ Shape suffixes: n images of this rank, N of the whole batch, d features of an em
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from barlow_lab.specs import PretrainSpec
 from trainer.data.datasets import Images
+from trainer.failures import BadSpec
 from trainer.objectives.base import Objective, Terms
 from trainer.runtime.context import Context
 from trainer.runtime.resuming import counted_metrics
@@ -61,9 +62,19 @@ class Records:
     """Where a diagnostic puts what it has found at `step`. The journal takes it from here to the run database, MLflow
     and the API. Rank 0 writes; of the others the metrics alone count, for the checkpoint and the result."""
 
-    def __init__(self, context: Context, newest: dict[str, float], plan: StepPlan, step: int, *, resumed: bool) -> None:
-        """`newest` takes in each metric; `resumed`: the run goes on from `step`, of which an attempt since its
-        checkpoint may have told already."""
+    def __init__(
+        self,
+        of: Diagnostic,
+        context: Context,
+        newest: dict[str, float],
+        plan: StepPlan,
+        step: int,
+        *,
+        resumed: bool,
+    ) -> None:
+        """`of` is the diagnostic that records; `newest` takes in each metric; `resumed`: the run goes on from `step`,
+        of which an attempt since its checkpoint may have told already."""
+        self._of = of
         self._context = context
         self._newest = newest
         self._plan = plan
@@ -72,10 +83,15 @@ class Records:
 
     def at(self, step: int) -> Records:
         """The same for another step."""
-        return Records(self._context, self._newest, self._plan, step, resumed=self._resumed)
+        return Records(self._of, self._context, self._newest, self._plan, step, resumed=self._resumed)
 
     def metrics(self, values: Mapping[str, float]) -> None:
-        """Record numbers under their names, which no other metric has."""
+        """Record numbers under their names, which are among the `metric_names` of the diagnostic.
+
+        Raises:
+            BadSpec: one is not.
+        """
+        self._refuse_others("metric", "metric_names", values, self._of.metric_names)
         self._newest |= values
         journal = self._context.journal
         told = self._resumed and not values.keys().isdisjoint(counted_metrics(self._context, self._step))
@@ -83,7 +99,13 @@ class Records:
             journal.metrics(self._step, self._plan.epoch(self._step), dict(values))
 
     def picture(self, key: str, draw: Callable[[Path], None]) -> None:
-        """Have `draw` write a PNG to the path that it is given, and record it under `key` (a-z and -)."""
+        """Have `draw` write a PNG to the path that it is given, and record it under `key`, which is among the
+        `picture_keys` of the diagnostic.
+
+        Raises:
+            BadSpec: it is not.
+        """
+        self._refuse_others("picture", "picture_keys", (key,), self._of.picture_keys)
         if self._context.journal is not None:
             path = self.path(key, "png")
             draw(path)
@@ -95,12 +117,21 @@ class Records:
         folder.mkdir(exist_ok=True)
         return folder / f"step-{self._step:08d}.{ending}"
 
+    def _refuse_others(self, what: str, field: str, names: Iterable[str], own: Sequence[str]) -> None:
+        if others := [name for name in names if name not in own]:
+            said = f"diagnostic {self._of.name!r} records {what} {others[0]!r}, which is not among its {field}"
+            raise BadSpec(f"{said}; add it there")
+
 
 class Diagnostic(ABC):
     """Looks at a run. Parameters, buffers, modes, gradients and generators are after it as before it."""
 
     name: ClassVar[str]
     """The phase by which its work is heard (Context.working)."""
+    metric_names: ClassVar[tuple[str, ...]] = ()
+    """Every metric that it may record, of a-z, 0-9 and _; no other diagnostic, no objective and not the loop has it."""
+    picture_keys: ClassVar[tuple[str, ...]] = ()
+    """Every series of pictures that it may record, of a-z and -; no other diagnostic has it."""
     every_rank: ClassVar[bool] = False
     """Whether every rank is to observe, as it must where there is a collective in it. Otherwise rank 0 alone does."""
 

@@ -36,6 +36,7 @@ class CorrelationRecord(BatchDiagnostic):
     first update as that of step 0; with it the picture `spectrum` where it is asked for."""
 
     name = "correlation record"
+    picture_keys = ("correlation", "spectrum")
 
     def __init__(self, run: Diagnosed) -> None:
         self._plan = run.plan

@@ -18,6 +18,7 @@ class EffectiveRank(BatchDiagnostic):
     """Records that of view a as metrics `effective_rank` and `rankme`, with each correlation record."""
 
     name = "effective rank"
+    metric_names = ("effective_rank", "rankme")
 
     def __init__(self, plan: StepPlan) -> None:
         self._plan = plan

@@ -58,6 +58,7 @@ class Health(BatchDiagnostic):
     mean, warns where a collapse begins, and ends the run by it where `run.stop_on` asks for that."""
 
     name = "health"
+    metric_names = ("feature_spread", "directions_99", "alpha_req")
     every_rank = True
 
     def __init__(self, run: Diagnosed) -> None:

@@ -20,6 +20,7 @@ from trainer.diagnostics.effective_rank import EffectiveRank
 from trainer.diagnostics.health import Health
 from trainer.diagnostics.nothing_to_learn import LearnsNothing
 from trainer.diagnostics.probes import Probes
+from trainer.diagnostics.recorded_names import taken_by_diagnostics
 
 DIAGNOSTICS: list[type[Diagnostic]] = [LearnsNothing, EffectiveRank, CorrelationRecord, Health, Probes]
 """In the order in which they look: health, which may end the run, when the others have looked at its batch."""
@@ -31,7 +32,7 @@ class Diagnostics:
 
     def __init__(self, run: Diagnosed) -> None:
         """Raises:
-        BadSpec, DataError: one cannot be made as the run asks for it.
+        BadSpec, DataError: one cannot be made as the run asks for it, or records under a name that cannot be.
         """
         found = [made for kind in DIAGNOSTICS if (made := kind.of(run)) is not None]
         self._context = run.context
@@ -40,6 +41,9 @@ class Diagnostics:
         self._of_network = [one for one in found if isinstance(one, NetworkDiagnostic)]
         self._all: list[Diagnostic] = [*self._of_batch, *self._of_network]
         self.state_dict()  # two under one key would be found at the first checkpoint
+        self.metrics_taken = taken_by_diagnostics(DIAGNOSTICS)
+        """The metrics of the loop and of every diagnostic there is, and whose they are: no objective's can be called
+        so."""
 
     @property
     def looked_at(self) -> dict[str, Images]:
@@ -78,7 +82,7 @@ class Diagnostics:
             seen = see()
             for one in due:
                 if self._takes_part(one):
-                    one.observe(seen, Records(self._context, newest, self._plan, step, resumed=False))
+                    one.observe(seen, Records(one, self._context, newest, self._plan, step, resumed=False))
 
     def observe_network(self, seen: NetworkSeen, newest: dict[str, float], *, resumed: bool = False) -> None:
         """Have those look that are due at the network after its step; every rank calls it. `newest` takes in the
@@ -89,7 +93,7 @@ class Diagnostics:
         """
         for one in self._network_due(seen.step):
             if self._takes_part(one):
-                one.observe(seen, Records(self._context, newest, self._plan, seen.step, resumed=resumed))
+                one.observe(seen, Records(one, self._context, newest, self._plan, seen.step, resumed=resumed))
             one.observed = seen.step
 
     def _network_due(self, step: int) -> list[NetworkDiagnostic]:

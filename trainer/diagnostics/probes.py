@@ -45,6 +45,7 @@ class Probes(NetworkDiagnostic):
     """Shows the backbone labelled images after every `every_epochs`, and at the end."""
 
     name = PHASE
+    metric_names = ("knn_top1", "probe_top1")
     every_rank = True
     observed_key = "probed"
 

@@ -19,6 +19,7 @@ from trainer.data.loading.training import TrainingBatches
 from trainer.data.views.photometry import finish
 from trainer.diagnostics.base import BatchSeen, NetworkSeen
 from trainer.diagnostics.listed import Diagnostics
+from trainer.diagnostics.recorded_names import judge_terms
 from trainer.models.projector import rank_warning
 from trainer.optim.schedules import Schedule
 from trainer.pretraining.image_pass import ImagePass
@@ -66,6 +67,7 @@ class Pretraining(Fit[Batch, Seen]):
         self._batches = batches
         self._schedule = schedule
         self._image_pass = image_pass
+        self._named: tuple[str, ...] = ()  # the objective's metrics whose names are good
         self._series = MetricSeries(context, spec.batch_size, state.objective.concern)
 
     @property
@@ -103,6 +105,10 @@ class Pretraining(Fit[Batch, Seen]):
     def update(self, batch: Batch, step: int) -> Seen:
         views = finish(batch, self.context.device)
         update = self.state.update(*views, step, batch.indices)
+        named = (*update.terms.parts, *update.terms.known)
+        if named != self._named:
+            judge_terms(update.terms, self.state.objective, self.diagnostics.metrics_taken)
+            self._named = named
         self._series.count(batch)
         return Seen(views, update)
 

@@ -107,6 +107,8 @@ def test_what_a_stop_leaves_unseen_the_next_attempt_sees_and_nothing_twice(
     """The stop comes in the midst of the probe, which one has looked before, and one is to look after."""
 
     class Second(FirstFilters):
+        metric_names = ("second",)
+        picture_keys = ()
         observed_key = "second_observed"
 
         def observe(self, seen: Any, records: Any) -> None:

@@ -58,7 +58,7 @@ class Uniformity(Objective):
         alignment = (a - b).square().sum(1).mean()
         spread = sum(torch.pdist(z).square().mul(-self.spec.temperature).exp().mean().log() for z in (a, b)) / 2
         loss = alignment + spread
-        return Terms(loss, {"loss": loss.detach(), "alignment": alignment.detach(), "uniformity": spread.detach()})
+        return Terms(loss, {"alignment": alignment.detach(), "uniformity": spread.detach()})
 
 
 class Elsewhere(UniformitySpec):
