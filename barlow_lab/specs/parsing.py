@@ -13,6 +13,7 @@ from barlow_lab.specs.faults import Fault
 from barlow_lab.specs.kinds import KINDS, Spec
 from barlow_lab.specs.objectives.own import names_of_own, own_objective
 from barlow_lab.specs.registered import OBJECTIVES
+from barlow_lab.specs.rules import refused_of_the_rest
 from barlow_lab.spelling import nearest, one_reading
 
 _NAIVE_ACCUMULATION = {
@@ -96,6 +97,10 @@ def _parse(value: object) -> Spec:
     except ValidationError as error:
         # What stands under views.both is found in both views.
         found = _at_both(faults(error, model, at_most=2 * MAX_FAULTS), value)
+        if len(found) <= MAX_FAULTS:
+            told = {fault.pointer for fault in found}
+            of_rules = refused_of_the_rest(model, model.rules, value, error)
+            found += [Fault(to, said) for place, said in of_rules.items() if (to := pointer_of(place)) not in told]
         left_out = max(0, error.error_count() - 2 * MAX_FAULTS) + max(0, len(found) - MAX_FAULTS)
         raise SpecError(found[:MAX_FAULTS], left_out) from None
 

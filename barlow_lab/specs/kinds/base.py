@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from barlow_lab.specs.catalogue import Annotations, DataSetEntry
 from barlow_lab.specs.common import (
@@ -19,8 +19,10 @@ from barlow_lab.specs.common import (
     ResourcesSpec,
     RunSpec,
     SpecModel,
+    refuse,
 )
 from barlow_lab.specs.faults import Fault, SplitUse
+from barlow_lab.specs.rules import UNJUDGED, Rule, refused_by
 from barlow_lab.specs.slot_memory import BackboneSizes, OnTop, SlotMemory
 
 
@@ -110,6 +112,17 @@ class KindSpec(JobSpec, ABC):
         @property
         def kind(self) -> str:
             """Its name: the field that each has."""
+
+    def rules(self) -> list[Rule]:
+        """What is refused of fields together. Each asks by itself for the fields that it needs, and is judged also
+        where others could not be read."""
+        return []
+
+    @model_validator(mode="after")
+    def _by_the_rules(self, info: ValidationInfo) -> KindSpec:
+        if not (info.context or {}).get(UNJUDGED):
+            refuse(refused_by(self.rules()))
+        return self
 
     @property
     def memory_words(self) -> str:

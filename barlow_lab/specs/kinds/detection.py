@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from barlow_lab.specs.catalogue import Annotations, DataSetEntry, detector_fault, network_of
-from barlow_lab.specs.common import Precision, ranks_fault, refuse
+from barlow_lab.specs.common import Precision, ranks_fault
 from barlow_lab.specs.faults import Fault, no_whole_batch
 from barlow_lab.specs.kinds.base import Example
 from barlow_lab.specs.kinds.evaluation import BackboneJudged, EvaluationPrecision
 from barlow_lab.specs.protocols import EvaluationProtocol, FollowsProtocol, ScheduleSpec
+from barlow_lab.specs.rules import Place, Rule
 from barlow_lab.specs.slot_memory import (
     SGD_WORDS,
     VIEW_WORDS,
@@ -138,26 +139,36 @@ class DetectionSpec(FollowsProtocol, BackboneJudged):
         kinds = ("box", "mask") if self.masks else ("box",)
         return tuple(f"{kind}_{ap}{recalls}" for kind in kinds for recalls in ("", "_11_point") for ap in _OVERLAPS)
 
-    @model_validator(mode="after")
-    def _combinations(self) -> DetectionSpec:
-        faults: dict[tuple[str, ...], str] = {}
+    def rules(self) -> list[Rule]:
+        return [*super().rules(), self._source, self._ranks, self._network, self._sides, self._warmup]
+
+    def _source(self) -> dict[Place, str]:
+        faults: dict[Place, str] = {}
         if self.backbone_from.pixels:
             faults["backbone_from", "pixels"] = "raw pixels have no layers a detector could start from; use random"
-        if said := ranks_fault(self.batch_size, self.resources.slots):
-            faults["batch_size",] = said
-        if self.backbone is not None and (said := detector_fault(self.backbone.name)):
-            faults["backbone", "name"] = said
         weights = self.backbone_from.torchvision
         if weights is not None and (said := detector_fault(network_of(weights))):
             faults["backbone_from", "torchvision"] = said
-        if max(self.train_sides) > self.longest_side or self.test_side > self.longest_side:
-            faults["longest_side",] = "the long side of an image is never shorter than its short side; raise it"
-        if self.warmup_steps >= self.steps:
-            faults["warmup_steps",] = (
-                f"warmup_steps {self.warmup_steps:,} never end within steps {self.steps:,}; shorten them, 0 for none"
-            )
-        refuse(faults)
-        return self
+        return faults
+
+    def _ranks(self) -> dict[Place, str]:
+        said = ranks_fault(self.batch_size, self.resources.slots)
+        return {("batch_size",): said} if said else {}
+
+    def _network(self) -> dict[Place, str]:
+        said = detector_fault(self.backbone.name) if self.backbone is not None else None
+        return {("backbone", "name"): said} if said else {}
+
+    def _sides(self) -> dict[Place, str]:
+        if max(self.train_sides) <= self.longest_side and self.test_side <= self.longest_side:
+            return {}
+        return {("longest_side",): "the long side of an image is never shorter than its short side; raise it"}
+
+    def _warmup(self) -> dict[Place, str]:
+        if self.warmup_steps < self.steps:
+            return {}
+        said = f"warmup_steps {self.warmup_steps:,} never end within steps {self.steps:,}; shorten them, 0 for none"
+        return {("warmup_steps",): said}
 
     @property
     def products(self) -> Precision:

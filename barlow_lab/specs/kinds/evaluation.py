@@ -12,6 +12,7 @@ from barlow_lab.specs.catalogue import image_size_fault, network_of
 from barlow_lab.specs.common import BackboneFrom, BackboneSpec, Name, SpecModel, ranks_fault, refuse
 from barlow_lab.specs.faults import Fault, SplitUse
 from barlow_lab.specs.kinds.base import KindSpec
+from barlow_lab.specs.rules import Place, Rule
 from barlow_lab.specs.slot_memory import FROZEN, BackboneSizes, OnTop, SlotMemory, activation_bytes, parameter_bytes
 
 EvaluationPrecision = Literal["fp32", "bf16", "fp64"]
@@ -120,27 +121,26 @@ class BackboneJudged(KindSpec):
     def splits(self) -> Sequence[SplitUse]:
         return SplitUse("/data/split", self.data.split), SplitUse("/test_split", self.test_split)
 
-    @model_validator(mode="after")
-    def _architecture(self) -> BackboneJudged:
+    def rules(self) -> list[Rule]:
+        return [self._architecture, self._published, self._no_pretraining]
+
+    def _architecture(self) -> dict[Place, str]:
         source = self.backbone_from
         if source.random is not None and self.backbone is None:
-            refuse({("backbone",): "backbone_from.random needs the architecture: add backbone: {name: ...}"})
+            return {("backbone",): "backbone_from.random needs the architecture: add backbone: {name: ...}"}
         if source.random is None and source.file is None and self.backbone is not None:
             said = "backbone goes with backbone_from.random and backbone_from.file; the others bring their own; "
-            refuse({("backbone",): said + "leave it out"})
-        return self
+            return {("backbone",): said + "leave it out"}
+        return {}
 
-    @model_validator(mode="after")
-    def _published(self) -> BackboneJudged:
+    def _published(self) -> dict[Place, str]:
         known = self.score_names
         said = f"{self.kind} has no score of this name; use {', '.join(known)}"
         told = self.run.published.scores if self.run.published is not None else {}
-        refuse({("run", "published", "scores", name): said for name in told if name not in known})
-        return self
+        return {("run", "published", "scores", name): said for name in told if name not in known}
 
-    @model_validator(mode="after")
-    def _no_pretraining(self) -> BackboneJudged:
-        faults: dict[tuple[str, ...], str] = {}
+    def _no_pretraining(self) -> dict[Place, str]:
+        faults: dict[Place, str] = {}
         if self.run.stop_on:
             faults["run", "stop_on"] = "the embeddings of a pretraining collapse, an evaluation has none; leave it out"
         if self.run.record.probes is not None:
@@ -149,8 +149,7 @@ class BackboneJudged(KindSpec):
             faults["run", "checkpoint", "best_by"] = (
                 "it chooses among the checkpoints of a pretraining; an evaluation tells its best score by itself"
             )
-        refuse(faults)
-        return self
+        return faults
 
 
 class EvaluationSpec(BackboneJudged):
@@ -161,13 +160,15 @@ class EvaluationSpec(BackboneJudged):
     )
     batch_size: int = Field(256, ge=1, description="Global batch: of the feature pass, and of the training if any")
 
-    @model_validator(mode="after")
-    def _image_size(self) -> EvaluationSpec:
+    def rules(self) -> list[Rule]:
+        return [*super().rules(), self._image_size]
+
+    def _image_size(self) -> dict[Place, str]:
         weights = self.backbone_from.torchvision
         network = network_of(weights) if weights is not None else self.backbone.name if self.backbone else None
         if network is not None and (said := image_size_fault(network, self.images.size)):
-            refuse({("images", "size"): said})
-        return self
+            return {("images", "size"): said}
+        return {}
 
     def faults_of_source(self, network: str) -> list[Fault]:
         said = image_size_fault(network, self.images.size)

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from barlow_lab.specs.augment import USUAL_AUGMENT, AugmentSpec
 from barlow_lab.specs.catalogue import Annotations
-from barlow_lab.specs.common import Precision, refuse
+from barlow_lab.specs.common import Precision
 from barlow_lab.specs.faults import Fault, no_whole_batch
 from barlow_lab.specs.kinds.base import Example
 from barlow_lab.specs.kinds.evaluation import FROZEN_WORDS, EvaluationPrecision, EvaluationSpec
 from barlow_lab.specs.protocols import COSINE, EvaluationProtocol, FollowsProtocol, ScheduleSpec
+from barlow_lab.specs.rules import Place, Rule
 from barlow_lab.specs.slot_memory import SGD_WORDS, VIEW_WORDS, BackboneSizes, OnTop, SlotMemory, formula
 
 
@@ -97,15 +98,19 @@ class LinearSpec(FollowsProtocol, EvaluationSpec):
         "fp32", description="Of the backbone's products; with cached-features always fp32. fp64 is for tests"
     )
 
-    @model_validator(mode="after")
-    def _fits_protocol(self) -> LinearSpec:
+    def rules(self) -> list[Rule]:
+        return [*super().rules(), self._augment, self._ranks]
+
+    def _augment(self) -> dict[Place, str]:
         cached = self.protocol == "cached-features"
-        if cached != (self.augment is None):
-            said = "cached features are those of the images as they are; leave augment out"
-            refuse({("augment",): said if cached else "augment is part of this protocol; leave it out for its values"})
-        if not cached and (fault := self.batch_fault()):
-            refuse({("batch_size",): fault})
-        return self
+        if cached == (self.augment is None):
+            return {}
+        said = "cached features are those of the images as they are; leave augment out"
+        return {("augment",): said if cached else "augment is part of this protocol; leave it out for its values"}
+
+    def _ranks(self) -> dict[Place, str]:
+        said = self.batch_fault() if self.trains_network else None
+        return {("batch_size",): said} if said else {}
 
     @property
     def trains_network(self) -> bool:

@@ -8,13 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from barlow_lab.specs.catalogue import DataSetEntry, image_size_fault
-from barlow_lab.specs.common import DataSpec, Precision, ranks_fault, refuse
+from barlow_lab.specs.common import DataSpec, Precision, ranks_fault
 from barlow_lab.specs.faults import Fault, SplitUse, no_whole_batch
 from barlow_lab.specs.kinds.base import BackboneMade, Example, KindSpec
 from barlow_lab.specs.network import ProjectorSpec, TrainedBackboneSpec
 from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveBase, ObjectiveSpec
 from barlow_lab.specs.objectives.own import faults_beside
 from barlow_lab.specs.optimizers import LarsSpec, OptimizerSpec
+from barlow_lab.specs.rules import Place, Rule, is_whole
 from barlow_lab.specs.slot_memory import (
     FROZEN,
     VIEW_WORDS,
@@ -133,46 +134,90 @@ class PretrainSpec(KindSpec):
                 value = {**value, field: {"name": default, **given}}
         return value
 
-    @model_validator(mode="after")
-    def _combinations(self) -> PretrainSpec:
-        faults: dict[tuple[str, ...], str] = {}
-        slots = self.resources.slots
-        if said := ranks_fault(self.batch_size, slots):
-            faults["batch_size",] = said
-        if self.micro_batch is not None and (fault := self._micro_batch_fault(self.micro_batch, slots)):
-            faults["micro_batch",] = fault
-        if self.data.limit is not None and self.data.limit < self.batch_size:
-            faults["data", "limit"] = (
-                f"data.limit {self.data.limit} is below batch_size {self.batch_size}: the last partial batch is "
-                "dropped, so there would be no step at all; lower batch_size"
-            )
-        if self.backbone.frozen and not self.projector.widths:
-            faults["backbone", "frozen"] = (
-                "a frozen backbone without a projector leaves nothing to train; give the projector widths, or let the "
-                "backbone train"
-            )
-        for field, said in self.objective_faults(self.data.limit).items():
-            faults["objective", field] = said
+    def rules(self) -> list[Rule]:
+        return [
+            self._ranks,
+            self._whole_batches,
+            self._pieces,
+            self._limit,
+            self._something_to_train,
+            self._objective,
+            self._sides,
+            self._warmup,
+            self._published,
+            self._neighbours,
+        ]
+
+    def _ranks(self) -> dict[Place, str]:
+        said = ranks_fault(self.batch_size, self.resources.slots)
+        return {("batch_size",): said} if said else {}
+
+    def _whole_batches(self) -> dict[Place, str]:
+        why = self.objective.whole_batches
+        if self.micro_batch is None or why is None:
+            return {}
+        said = (
+            f"objective {self.objective.name} takes whole batches: {why}; leave micro_batch out, and where the "
+            "batch does not fit lower batch_size or use more slots"
+        )
+        return {("micro_batch",): said}
+
+    def _pieces(self) -> dict[Place, str]:
+        said = self._pieces_fault(self.resources.slots)
+        return {("micro_batch",): said} if said else {}
+
+    def _limit(self) -> dict[Place, str]:
+        if self.data.limit is None or self.data.limit >= self.batch_size:
+            return {}
+        said = (
+            f"data.limit {self.data.limit} is below batch_size {self.batch_size}: the last partial batch is "
+            "dropped, so there would be no step at all; lower batch_size"
+        )
+        return {("data", "limit"): said}
+
+    def _something_to_train(self) -> dict[Place, str]:
+        if not self.backbone.frozen or self.projector.widths:
+            return {}
+        said = (
+            "a frozen backbone without a projector leaves nothing to train; give the projector widths, or let the "
+            "backbone train"
+        )
+        return {("backbone", "frozen"): said}
+
+    def _objective(self) -> dict[Place, str]:
+        found = self.objective_faults(self.data.limit) if is_whole(self.objective) else {}
+        return {("objective", field): said for field, said in found.items()}
+
+    def _sides(self) -> dict[Place, str]:
         if said := image_size_fault(self.backbone.name, self.views.size):
-            faults["views", "size"] = said
+            return {("views", "size"): said}
+        probes = self.run.record.probes
+        if probes is None or probes.size is None:
+            return {}
+        said = image_size_fault(self.backbone.name, probes.size)
+        return {("run", "record", "probes", "size"): said} if said else {}
+
+    def _warmup(self) -> dict[Place, str]:
         warmup = self.optimizer.warmup_epochs
-        if warmup is not None and warmup >= self.epochs:
-            faults["optimizer", "warmup_epochs"] = (
-                f"optimizer.warmup_epochs {warmup:g} never ends within epochs {self.epochs}; "
-                "shorten it, or leave it out for a tenth of the run"
-            )
-        if self.run.published is not None:
-            faults["run", "published"] = "a pretraining has no scores; put it at the evaluation that repeats the row"
-        if (probes := self.run.record.probes) is not None:
-            side = self.views.size if probes.size is None else probes.size
-            if "views" not in {place[0] for place in faults} and (said := image_size_fault(self.backbone.name, side)):
-                faults["run", "record", "probes", "size"] = said
-            if probes.k > probes.limit:
-                faults["run", "record", "probes", "k"] = (
-                    f"{probes.k} neighbours of the first {probes.limit} images; use fewer, or a higher limit"
-                )
-        refuse(faults)
-        return self
+        if warmup is None or warmup < self.epochs:
+            return {}
+        said = (
+            f"optimizer.warmup_epochs {warmup:g} never ends within epochs {self.epochs}; "
+            "shorten it, or leave it out for a tenth of the run"
+        )
+        return {("optimizer", "warmup_epochs"): said}
+
+    def _published(self) -> dict[Place, str]:
+        if self.run.published is None:
+            return {}
+        return {("run", "published"): "a pretraining has no scores; put it at the evaluation that repeats the row"}
+
+    def _neighbours(self) -> dict[Place, str]:
+        probes = self.run.record.probes
+        if probes is None or probes.k <= probes.limit:
+            return {}
+        said = f"{probes.k} neighbours of the first {probes.limit} images; use fewer, or a higher limit"
+        return {("run", "record", "probes", "k"): said}
 
     def embedding_width(self, features: int | None = None) -> int | None:
         """d, behind a backbone of so many `features`; without them, as far as it is known here: without a projector it
@@ -197,27 +242,23 @@ class PretrainSpec(KindSpec):
 
     def batches_fault(self, ranks: int) -> str | None:
         """Why so many ranks cannot share the batches, with the remedy; None if they can."""
-        if said := ranks_fault(self.batch_size, ranks):
-            return said
-        return None if self.micro_batch is None else self._micro_batch_fault(self.micro_batch, ranks)
+        return ranks_fault(self.batch_size, ranks) or self._pieces_fault(ranks)
 
-    def _micro_batch_fault(self, micro_batch: int, slots: int) -> str | None:
-        if (why := self.objective.whole_batches) is not None:
+    def _pieces_fault(self, ranks: int) -> str | None:
+        if self.micro_batch is None:
+            return None
+        if self.batch_size % self.micro_batch:
             return (
-                f"objective {self.objective.name} takes whole batches: {why}; leave micro_batch out, and where the "
-                "batch does not fit lower batch_size or use more slots"
+                f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}; all pieces have the "
+                "same size"
             )
-        if self.batch_size % micro_batch:
-            return (
-                f"micro_batch {micro_batch} does not divide batch_size {self.batch_size}; all pieces have the same size"
-            )
-        if micro_batch % slots or micro_batch < 2 * slots:
-            least = 2 * slots
-            return (
-                f"micro_batch {micro_batch} is global and has to give each of {slots} ranks the same number of images, "
-                f"at least 2; use a multiple of {slots} from {least} on that divides batch_size"
-            )
-        return None
+        least = 2 * ranks
+        if self.micro_batch % ranks == 0 and self.micro_batch >= least:
+            return None
+        return (
+            f"micro_batch {self.micro_batch} is global and has to give each of {ranks} ranks the same number of "
+            f"images, at least 2; use a multiple of {ranks} from {least} on that divides batch_size"
+        )
 
     def total_steps(self, images: int) -> int:
         """Optimiser steps of the whole run on a split of `images` images."""

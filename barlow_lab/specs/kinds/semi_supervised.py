@@ -17,6 +17,7 @@ from barlow_lab.specs.faults import Fault, no_whole_batch
 from barlow_lab.specs.kinds.base import Example
 from barlow_lab.specs.kinds.evaluation import EvaluationPrecision, EvaluationSpec
 from barlow_lab.specs.protocols import COSINE, EvaluationProtocol, FollowsProtocol, ScheduleSpec
+from barlow_lab.specs.rules import Place, Rule
 from barlow_lab.specs.slot_memory import (
     SGD_WORDS,
     VIEW_WORDS,
@@ -113,17 +114,20 @@ class SemiSupervisedSpec(FollowsProtocol, EvaluationSpec):
     )
     precision: EvaluationPrecision = Field("fp32", description="Of the backbone's products. fp64 is for tests")
 
-    @model_validator(mode="after")
-    def _combinations(self) -> SemiSupervisedSpec:
-        faults: dict[tuple[str, ...], str] = {}
-        if fault := self.batch_fault():
-            faults["batch_size",] = fault
-        if self.batch_size < 2:
-            faults["batch_size",] = "batch normalisation in training mode needs at least 2 images"
-        if self.backbone_from.pixels:
-            faults["backbone_from", "pixels"] = "raw pixels have nothing that could be trained; use random"
-        refuse(faults)
-        return self
+    def rules(self) -> list[Rule]:
+        return [*super().rules(), self._least_batch, self._ranks, self._source]
+
+    def _least_batch(self) -> dict[Place, str]:
+        said = "batch normalisation in training mode needs at least 2 images"
+        return {("batch_size",): said} if self.batch_size < 2 else {}
+
+    def _ranks(self) -> dict[Place, str]:
+        said = self.batch_fault()
+        return {("batch_size",): said} if said else {}
+
+    def _source(self) -> dict[Place, str]:
+        said = "raw pixels have nothing that could be trained; use random"
+        return {("backbone_from", "pixels"): said} if self.backbone_from.pixels else {}
 
     @property
     def products(self) -> Precision:
