@@ -26,6 +26,8 @@ from barlow_lab.specs.catalogue import DataSetEntry
 from barlow_lab.specs.common import NAME_PATTERN
 from barlow_lab.specs.data_sets import DataSource, ImageFolderSource, annotations_of, load_data_sets, unchecked
 from trainer.data.binary_files import BinaryImages
+from trainer.data.checks.inspection import look_at, told_of
+from trainer.data.checks.overlap import shared
 from trainer.data.classes import alike, different
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
 from trainer.data.errors import DataError, SplitNotThere
@@ -33,9 +35,7 @@ from trainer.data.folder_names import at_odds
 from trainer.data.formats.opening import splits_of
 from trainer.data.formats.system_names import system_name
 from trainer.data.formats.unused import is_split, unused_images
-from trainer.data.inspection import look_at, told_of
 from trainer.data.object_numbers import many_without, more_than_found
-from trainer.data.overlap import shared
 from trainer.data.registry import open_images
 
 SAY_SECONDS = 10.0

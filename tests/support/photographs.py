@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from barlow_lab.specs.data_sets import parse_source
-from trainer.data.inspection import told_of
+from trainer.data.checks.inspection import told_of
 from trainer.data.registry import open_images
 
 

@@ -17,12 +17,12 @@ from torch import nn
 from barlow_lab.specs import PretrainSpec
 from barlow_lab.specs.common import ProbesSpec
 from barlow_lab.specs.kinds.evaluation import EvaluationImages
+from trainer.data.checks.overlap import PRETRAINED_ON, shared
 from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError, NothingReadable
 from trainer.data.folder_names import at_odds
 from trainer.data.hearing import nobody
-from trainer.data.overlap import PRETRAINED_ON, shared
 from trainer.data.registry import open_data_set
 from trainer.diagnostics.base import Diagnosed, NetworkDiagnostic, NetworkSeen, Records
 from trainer.evaluation.features import extract, labels_on

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.data.checks.inspection import unreadable_classes
 from trainer.data.classes import none_readable, present
 from trainer.data.datasets import Images
-from trainer.data.inspection import unreadable_classes
 from trainer.runtime import collectives
 from trainer.runtime.context import Context
 

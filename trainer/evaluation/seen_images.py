@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from barlow_lab.specs import BackboneJudged
+from trainer.data.checks.overlap import PRETRAINED_ON, shared
 from trainer.data.datasets import Images, whole_of
 from trainer.data.errors import DataError
-from trainer.data.overlap import PRETRAINED_ON, shared
 from trainer.data.registry import open_images
 from trainer.runtime.context import Context
 

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
 from barlow_lab.specs import BackboneJudged, EvaluationSpec
+from trainer.data.checks.overlap import shared
 from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
 from trainer.data.errors import DataError
 from trainer.data.folder_names import at_odds
 from trainer.data.hearing import nobody
-from trainer.data.overlap import shared
 from trainer.data.registry import open_data_set
 from trainer.evaluation.seen_images import PretrainedOn, seen_of
 from trainer.runtime import collectives

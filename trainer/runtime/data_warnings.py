@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from functools import partial
 
 from barlow_lab.specs.data_sets import DataSource
+from trainer.data.checks.inspection import told_of
 from trainer.data.datasets import Images, whole_of
 from trainer.data.formats.unused import unused_images
-from trainer.data.inspection import told_of
 from trainer.runtime.context import Context
 
 

@@ -16,9 +16,9 @@ from PIL import Image
 
 from barlow_lab.specs import parse_spec
 from barlow_lab.specs.data_sets import parse_source
-from trainer.data import copies
+from trainer.data.checks import copies
+from trainer.data.checks.overlap import shared
 from trainer.data.formats.unused import unused_images
-from trainer.data.overlap import shared
 from trainer.data.registry import open_data_set, open_images
 from trainer.evaluation import run_evaluation
 

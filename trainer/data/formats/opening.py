@@ -21,12 +21,12 @@ from barlow_lab.specs.data_sets import (
     expected_classes,
 )
 from barlow_lab.specs.known_data_sets import where_from
+from trainer.data.checks.overlap import again
 from trainer.data.datasets import Images
 from trainer.data.decoding.reading import Reading
 from trainer.data.errors import DataError
 from trainer.data.hearing import nobody
 from trainer.data.image_files import FileImages
-from trainer.data.overlap import again
 
 Tick = Callable[[], None]
 """Called for every unit of work, say an image: a hundred thousand times a second costs nothing that counts."""

@@ -9,8 +9,8 @@ import runs
 
 from barlow_lab.specs.data_sets import CifarSource, Stl10Source, parse_source
 from barlow_lab.specs.faults import SplitUse
+from trainer.data.checks.inspection import told_of
 from trainer.data.errors import DataError
-from trainer.data.inspection import told_of
 from trainer.data.registry import open_data_set, open_images
 from trainer.pretraining import pretrain
 from trainer.survey import survey

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.data.few_colours import ImageColours
+from trainer.data.checks.few_colours import ImageColours
+from trainer.data.checks.mask_names import image_cores, name_cores, says_mask_or_image, wheres
 from trainer.data.image_files import FileImages, said
-from trainer.data.mask_names import image_cores, name_cores, says_mask_or_image, wheres
 
 DRAWN = 64
 """Images that are read."""

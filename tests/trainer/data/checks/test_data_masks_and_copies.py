@@ -8,7 +8,7 @@ from photographs import photo, shrunk, told
 from PIL import Image
 
 from barlow_lab.specs.data_sets import parse_source
-from trainer.data import copies
+from trainer.data.checks import copies
 from trainer.survey import survey
 
 

@@ -11,11 +11,11 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.alike_pixels import is_copy
+from trainer.data.checks.alike_pixels import is_copy
+from trainer.data.checks.few_colours import glance
+from trainer.data.checks.like_named import copies_by_equal_names
 from trainer.data.errors import UnreadableImage
-from trainer.data.few_colours import glance
 from trainer.data.image_files import FileImages, said
-from trainer.data.like_named import copies_by_equal_names
 
 _FOLDER = re.compile(rb"[_@~ -]?(?:thumb(?:nail)?s?|previews?|minis|tn)(?:[_-]?[0-9x]+)?[_@~]?", re.IGNORECASE)
 SMALLER = 2

@@ -1,7 +1,7 @@
 """Images of a split that are masks of others of it: by their names, or those of their folders, and their pixels.
 
 Names alone say little: a class may be called `masks`, and its files be numbered as those of the class beside it are. So
-some of those that are called so are read. What is called otherwise trainer.data.companions finds.
+some of those that are called so are read. What is called otherwise trainer.data.checks.companions finds.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from trainer.data.companions import Companions
-from trainer.data.few_colours import FLATTER, OF_IMAGE, ImageColours
+from trainer.data.checks.companions import Companions
+from trainer.data.checks.few_colours import FLATTER, OF_IMAGE, ImageColours
+from trainer.data.checks.mask_names import Folders, is_called_mask
 from trainer.data.image_files import FileImages, said
-from trainer.data.mask_names import Folders, is_called_mask
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from barlow_lab.foreign_text import shown
 from trainer.data.binary_files import BinaryImages
+from trainer.data.checks.copies import copies_of_files
 from trainer.data.classes import in_words
-from trainer.data.copies import copies_of_files
 from trainer.data.datasets import ImageDataSet, Images, whole_of
 from trainer.data.image_files import FileImages
 
@@ -34,7 +34,7 @@ def shared(
     from; None: there is nothing. `tick` is called for each image; `learned_from` says what is done with the first.
 
     Of files those are the same that are found in the same place, those that links, also hard ones, lead to, and copies,
-    as far as trainer.data.copies finds them. Of records those are that have the same pixels,
+    as far as trainer.data.checks.copies finds them. Of records those are that have the same pixels,
     of more than one colour.
     """
     (learned, judged), (first, second) = splits, images

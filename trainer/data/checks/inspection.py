@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from barlow_lab.foreign_text import shown
 from trainer.data.binary_files import BinaryImages
+from trainer.data.checks.copies import copies_within
+from trainer.data.checks.layouts import told_of_order
+from trainer.data.checks.mask_files import masks_of_others
+from trainer.data.checks.overlap import again
+from trainer.data.checks.thumbnails import smaller_copies
 from trainer.data.classes import none_readable
-from trainer.data.copies import copies_within
 from trainer.data.datasets import AnnotatedDataSet, ImageDataSet, Images
 from trainer.data.decoding.reading import DARK
 from trainer.data.errors import UnreadableImage
 from trainer.data.image_files import FileImages
-from trainer.data.layouts import told_of_order
-from trainer.data.mask_files import masks_of_others
-from trainer.data.overlap import again
-from trainer.data.thumbnails import smaller_copies
 
 LOOKED_AT = 32
 

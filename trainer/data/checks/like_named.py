@@ -14,9 +14,9 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.alike_pixels import NEARLY_THE_SAME, is_copy, is_drawn_on, is_part_of
+from trainer.data.checks.alike_pixels import NEARLY_THE_SAME, is_copy, is_drawn_on, is_part_of
+from trainer.data.checks.few_colours import glance
 from trainer.data.errors import UnreadableImage
-from trainer.data.few_colours import glance
 from trainer.data.image_files import FileImages, said
 
 FEWEST = 3
