@@ -26,6 +26,7 @@ CONTENTS = {
     "Operate": ("docs/operations", "docs/reliability", "SECURITY", "CHANGELOG"),
     "Change": (
         "docs/architecture",
+        "docs/decisions",
         "docs/adding-an-objective",
         "docs/adding-an-evaluation",
         "docs/adding-a-diagnostic",

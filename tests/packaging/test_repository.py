@@ -58,7 +58,7 @@ def test_a_command_says_its_version(module: str) -> None:
     assert said.stdout == f"barlow-lab {PROJECT['version']}\n"
 
 
-@pytest.mark.parametrize("page", sorted(page.name for page in (ROOT / "docs").glob("a*.md")))
+@pytest.mark.parametrize("page", ["decisions.md", *sorted(page.name for page in (ROOT / "docs").glob("a*.md"))])
 def test_a_page_for_those_who_change_it_names_files_that_are_there(page: str) -> None:
     text = (ROOT / "docs" / page).read_text()
     named = set(re.findall(r"`((?:barlow_lab|service|trainer|worker|tests|recipes)/[\w/.-]+)`", text))
