@@ -176,6 +176,11 @@ def test_the_memory_that_it_takes(objective: dict[str, Any], features: int, held
         ({"objective": {"clusters": [10, 2001]}}, "/objective/clusters", "2001 clusters of 2000 images would leave"),
         ({"objective": {"clusters": []}}, "/objective/clusters", "at least 1 item"),
         ({"objective": {"warmup_epochs": 50}}, "/objective/warmup_epochs", "leaves none of 50 with prototypes"),
+        (
+            {"max_steps": 2, "objective": {"warmup_epochs": 3}},
+            "/objective/warmup_epochs",
+            "leaves none of 1 with prototypes",
+        ),
         ({"micro_batch": 128}, "/micro_batch", "objective pcl takes whole batches: its loss is no function"),
     ],
 )
@@ -221,6 +226,27 @@ def test_what_whitening_needs_of_batch_and_width(changes: dict[str, Any], said: 
     assert said in found["/objective/sub_batch"]
 
 
+def test_partitions_of_the_whole_batch_are_one() -> None:
+    whole = {"batch_size": 256, "projector": {"widths": [64]}}
+    found = faults({**whole, "objective": {"name": "w_mse", "iterations": 8, "sub_batch": 256}})
+    assert found.keys() == {"/objective/iterations"}
+    assert "leave iterations out, or take a sub_batch below batch_size" in found["/objective/iterations"]
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"name": "vicreg", "variance": 0, "epsilon": 1e-4},
+        {"terms": "on_diagonal", "lambda": 0.0051},
+        {"terms": "off_diagonal", "redundancy": "auto", "stop_gradient": True},
+        {"redundancy": "auto_a", "stop_gradient": True},
+    ],
+)
+def test_a_default_that_is_written_out_is_no_fault(objective: dict[str, Any]) -> None:
+    """A stored spec has them all."""
+    assert parse_spec(given(**objective).resolved()) == given(**objective)
+
+
 @pytest.mark.parametrize(
     ("objective", "field", "said"),
     [
@@ -240,6 +266,19 @@ def test_what_whitening_needs_of_batch_and_width(changes: dict[str, Any], said: 
         ({"loss": "cross_entropy", "temperature": 0}, "temperature", "greater than 0"),
         ({"temperature": 0.1}, "temperature", "only loss cross_entropy has a temperature"),
         ({"predictor_width": 1}, "predictor_width", "greater than or equal to 2"),
+        ({"terms": "on_diagonal", "lambda": 0.01}, "lambda", "has none; leave one of the two out"),
+        (
+            {"loss": "cross_entropy", "temperature": 1, "form": "direct"},
+            "form",
+            "in any case; leave objective.form out",
+        ),
+        (
+            {"terms": "off_diagonal", "redundancy": "auto_a", "stop_gradient": True},
+            "stop_gradient",
+            "of view a alone, so no gradient goes through view b anyhow",
+        ),
+        ({"name": "vicreg", "variance": 0, "epsilon": 0.1}, "epsilon", "whose weight, variance, is 0; leave it out"),
+        ({"name": "view_distance", "epsilon": 0.1}, "epsilon", "whose weight, variance, is 0; leave it out"),
     ],
 )
 def test_variants_of_barlow_twins_that_cannot_be_are_refused(objective: dict[str, Any], field: str, said: str) -> None:

@@ -236,9 +236,16 @@ class PretrainSpec(KindSpec):
             batch_size=self.batch_size,
             width=self.embedding_width(features),
             ranks=self.resources.slots,
-            epochs=self.epochs,
+            epochs=self._epochs_begun(images),
             images=images,
         )
+
+    def _epochs_begun(self, images: int | None) -> int:
+        """Epochs that max_steps lets begin; where it is not known how many steps they have, by one step each."""
+        if self.max_steps is None:
+            return self.epochs
+        per_epoch = 1 if images is None else max(1, self.steps_per_epoch(images))
+        return min(self.epochs, -(-self.max_steps // per_epoch))
 
     def batches_fault(self, ranks: int) -> str | None:
         """Why so many ranks cannot share the batches, with the remedy; None if they can."""

@@ -119,6 +119,16 @@ class BarlowTwinsSpec(ObjectiveBase):
             )
         if self.loss == "squares" and self.temperature is not None:
             found["temperature"] = "only loss cross_entropy has a temperature; leave it out, or set `loss` to that"
+        if self.terms == "on_diagonal" and self.lambda_ != BarlowTwinsSpec.model_fields["lambda_"].default:
+            found["lambda"] = (
+                "objective.lambda weighs the off-diagonal term, and terms on_diagonal has none; leave one of the two "
+                "out"
+            )
+        if self.stop_gradient and self.terms == "off_diagonal" and self.redundancy == "auto_a":
+            found["stop_gradient"] = (
+                "terms off_diagonal of redundancy auto_a are of view a alone, so no gradient goes through view b "
+                "anyhow; leave it out"
+            )
         return found
 
     def _fault_of_form(self, form: LossForm, batch_size: int, width: int) -> str | None:
@@ -128,7 +138,7 @@ class BarlowTwinsSpec(ObjectiveBase):
             )
         if self.loss == "cross_entropy":
             if form == "direct":
-                return None
+                return "cross_entropy has all entries of C at once in any case; leave objective.form out"
             return (
                 f"objective.form {form} never has all entries of C at once, and cross_entropy's logarithm is of a sum "
                 "over them; leave it out"

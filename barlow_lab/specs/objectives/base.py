@@ -8,6 +8,16 @@ from typing import ClassVar
 from barlow_lab.specs.common import SpecModel
 
 
+def epsilon_fault(spec: ObjectiveBase, variance: float) -> dict[str, str]:
+    """What is wrong with an `epsilon` beside a hinge on standard deviations of no weight."""
+    if variance or spec.model_dump(include={"epsilon"}, exclude_defaults=True) == {}:
+        return {}
+    return {
+        "epsilon": "epsilon is of the hinge on standard deviations, whose weight, variance, is 0; leave it out, or "
+        "give variance a weight"
+    }
+
+
 class ObjectiveBase(SpecModel, ABC):
     """Base of the specs of objectives; each has a `name`, its parameters with their defaults, and their source."""
 
@@ -31,8 +41,8 @@ class ObjectiveBase(SpecModel, ABC):
         return {}
 
     def faults_of_run(self, *, batch_size: int, epochs: int, images: int | None) -> dict[str, str]:
-        """The same beside `epochs` epochs of `images` images. Where their number is not known yet it is None, and the
-        run asks again when it has opened its data."""
+        """The same beside `epochs` epochs, those that `max_steps` lets begin, of `images` images. Where their number is
+        not known yet it is None, and the run asks again when it has opened its data."""
         return {}
 
     def trained_numbers(self, features: int) -> int:

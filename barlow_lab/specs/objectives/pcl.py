@@ -85,7 +85,7 @@ class PclSpec(ObjectiveBase):
         if self.warmup_epochs is not None and self.warmup_epochs >= epochs:
             found["warmup_epochs"] = (
                 f"a warm-up of {self.warmup_epochs} epochs leaves none of {epochs} with prototypes; shorten it, or "
-                "leave it out for a tenth of the run"
+                "leave it out for a tenth of the run, or have the run (epochs, max_steps) go on for longer"
             )
         return found
 

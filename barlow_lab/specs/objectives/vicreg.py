@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from barlow_lab.specs.loss_form import rows_held
-from barlow_lab.specs.objectives.base import ObjectiveBase
+from barlow_lab.specs.objectives.base import ObjectiveBase, epsilon_fault
 
 
 class VicregSpec(ObjectiveBase):
@@ -33,9 +33,9 @@ class VicregSpec(ObjectiveBase):
     epsilon: float = Field(1e-4, gt=0.0, description="Added to a variance before its root")
 
     def faults(self, *, batch_size: int, width: int) -> dict[str, str]:
-        """No weight at all."""
+        """No weight at all, or an epsilon of a term without one."""
         if self.invariance or self.variance or self.covariance:
-            return {}
+            return epsilon_fault(self, self.variance)
         return {"invariance": "all three weights are 0, which leaves nothing to minimise; leave them out for 25, 25, 1"}
 
     def numbers_held(self, *, samples: int, features: int, ranks: int) -> int:

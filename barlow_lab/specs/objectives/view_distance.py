@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from barlow_lab.specs.objectives.base import ObjectiveBase
+from barlow_lab.specs.objectives.base import ObjectiveBase, epsilon_fault
 
 
 class ViewDistanceSpec(ObjectiveBase):
@@ -26,6 +26,10 @@ class ViewDistanceSpec(ObjectiveBase):
         description="Weight of what the features' standard deviations lack to 1, a mean over features and both views",
     )
     epsilon: float = Field(1e-4, gt=0.0, description="Added to a variance before its root")
+
+    def faults(self, *, batch_size: int, width: int) -> dict[str, str]:
+        """An epsilon of a hinge without weight."""
+        return epsilon_fault(self, self.variance)
 
     def numbers_held(self, *, samples: int, features: int, ranks: int) -> int:
         """Differences, centred features and their squares, of this rank's rows."""

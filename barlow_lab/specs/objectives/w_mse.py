@@ -41,8 +41,13 @@ class WMseSpec(ObjectiveBase):
         return 2 * width if self.sub_batch is None else self.sub_batch
 
     def faults(self, *, batch_size: int, width: int) -> dict[str, str]:
-        """Sub-batches that do not determine a covariance, or do not fill the batch."""
+        """Sub-batches that do not determine a covariance, or do not fill the batch; equal partitions."""
         size = self.sub_batch_of(width)
+        if size == batch_size > width and self.iterations > 1:
+            said = (
+                f"a sub-batch of {size} is the whole batch, so all partitions are the same; leave iterations out, or "
+            )
+            return {"iterations": f"{said}take a sub_batch below batch_size"}
         if size > width and batch_size % size == 0:
             return {}
         if size <= width:

@@ -83,7 +83,7 @@ def combinations() -> list[dict[str, Any]]:
         (DIAMOND, DIAMOND, {"normalisation": "feature", "factor": 1.0}, 0.5),
         (DIAMOND, DIAMOND, {"normalisation": "feature"}, 0.0),
         (DIAMOND, DIAMOND, LOGS, -1.0),
-        (DIAMOND, DIAMOND, {**LOGS, "terms": "on_diagonal"}, -1.6931471806),
+        (DIAMOND, DIAMOND, {"loss": "cross_entropy", "temperature": 1.0, "terms": "on_diagonal"}, -1.6931471806),
         (*[stated_objective.uncorrelated(8, 4)] * 2, {**LOGS, "temperature": 0.5}, -0.9013877113),
     ],
 )
@@ -276,6 +276,7 @@ def test_the_terms_add_up() -> None:
     """The on-diagonal one is of C whatever the other is of."""
     both = two_views(7)
     for fields in ({}, {"redundancy": "auto"}, {"redundancy": "auto_a"}, LOGS):
-        on = loss(*both, **{name: value for name, value in fields.items() if name != "redundancy"}, terms="on_diagonal")
+        of_off = ("redundancy", "lambda")
+        on = loss(*both, **{name: value for name, value in fields.items() if name not in of_off}, terms="on_diagonal")
         off = loss(*both, **fields, terms="off_diagonal")
         assert loss(*both, **fields) == pytest.approx(on + off, rel=1e-12)
