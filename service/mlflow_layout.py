@@ -132,7 +132,7 @@ def _defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
     for field in ("protocol", "labels"):
         if field in spec:
             given[field] = spec[field]
-    if "backbone_from" in spec:
+    if model.takes_backbone:
         given["backbone_from"] = {"job": "some"}
     try:
         found = model.model_validate(given).resolved()

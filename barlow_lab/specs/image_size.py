@@ -51,11 +51,13 @@ def with_size(spec: S, *, trained_at: int | None, data_side: int | None, network
     return spec.model_copy(update={"images": spec.images.model_copy(update={"size": size})})
 
 
-def hangs_on_data(spec: Spec, *, trained_at: int | None) -> bool:
-    """Whether `with_size` settles the size by the images of the data set."""
-    if not isinstance(spec, EvaluationSpec) or not names_no_size(spec):
-        return False
-    return trained_at is None and spec.backbone_from.torchvision is None
+def size_by_data(asked: Spec, settled: Spec, *, trained_at: int | None) -> int | None:
+    """The image size of `settled`, which is `asked` by `with_size`, where the images of the data set settled it; None
+    where they did not."""
+    if not isinstance(settled, EvaluationSpec) or not names_no_size(asked):
+        return None
+    by_data = trained_at is None and settled.backbone_from.torchvision is None
+    return settled.images.size if by_data else None
 
 
 def sized_offline(spec: Spec, siblings: Mapping[str, Spec]) -> tuple[Spec, bool]:

@@ -29,9 +29,10 @@ def _experiment() -> dict[str, Any]:
     for kind in kinds_in_order():
         example = KINDS[kind].example
         value = {field: given for field, given in example.value.items() if field != "name"}
-        if "backbone_from" in value:
-            value.pop("backbone", None)
+        if KINDS[kind].takes_backbone:
             value["backbone_from"] = {"job": source}
+            if not KINDS[kind].makes_backbone:
+                value.pop("backbone", None)  # that of the job is judged
         jobs[example.name_in_experiment] = value | dict(example.changes_in_experiment)
     return {"name": "first-experiment", "jobs": jobs}
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from barlow_lab.specs import BackboneSpec, EvaluationSpec, Fault, Spec, open_stored
+from barlow_lab.specs import BackboneSpec, Fault, Spec, open_stored
 from barlow_lab.specs.catalogue import network_of
-from barlow_lab.specs.image_size import hangs_on_data, with_size
+from barlow_lab.specs.image_size import size_by_data, with_size
 from barlow_lab.spelling import one_reading
 from service.api import plan
 from service.api.allowances import priority_faults, take_room
@@ -149,10 +149,11 @@ def _tell_of_size(
     entry = fleet.data_sets.get(spec.data.name)
     looked_at = entry is not None and (entry.checked or entry.image_size is not None)
     trained_at = None if references.made is None else references.made.trained_at
-    if not isinstance(spec, EvaluationSpec) or not hangs_on_data(asked, trained_at=trained_at) or looked_at:
+    size = size_by_data(asked, spec, trained_at=trained_at)
+    if size is None or looked_at:
         return
     said = (
-        f"images.size was left out and is {spec.images.size}: no node has counted data set {spec.data.name!r} yet, so "
+        f"images.size was left out and is {size}: no node has counted data set {spec.data.name!r} yet, so "
         "the size of its images is not known. If they are smaller, cancel the job and submit it with images: {size: "
         "N}, or when `barlow datasets` shows the set as counted"
     )

@@ -10,6 +10,8 @@ import later_kind
 import pytest
 from api_kit import KNN, PRETRAIN, faults_of
 
+from service.api import examples
+
 
 @pytest.fixture(autouse=True)
 def _later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,3 +56,12 @@ def test_an_evaluation_of_one_file_is_planned_submitted_and_shown(api: httpx.Cli
     assert faults_of(api.post("/jobs", json=wrong))["/k"] == "unknown field"
     del wrong["k"]
     assert "nearest_mean learns from one class an image" in faults_of(api.post("/jobs", json=wrong))["/data/name"]
+
+
+def test_an_example_takes_what_its_kind_says(api: httpx.Client) -> None:
+    shown = examples._experiment()
+    assert shown["jobs"]["continued"]["backbone_from"] == shown["jobs"]["nearest-mean"]["backbone_from"]
+    assert "backbone" in shown["jobs"]["continued"], "it trains one, of the network that it says"
+    assert "backbone" not in shown["jobs"]["knn"]
+    made = api.post("/experiments", json=shown)
+    assert made.status_code == 201, made.text

@@ -19,6 +19,16 @@ class ContinuedSpec(PretrainSpec):
     """A pretraining that goes on from the backbone of another job."""
 
     takes_backbone: ClassVar[bool] = True
+    example: ClassVar[Example] = Example(
+        "A pretraining from torchvision's weights",
+        {
+            **PretrainSpec.example.value,
+            "kind": "continued",
+            "backbone": {"name": "resnet18"},
+            "backbone_from": {"torchvision": "ResNet18_Weights.IMAGENET1K_V1"},
+        },
+        name_in_experiment="continued",
+    )
 
     kind: Literal["continued"] = "continued"  # type: ignore[assignment]
     backbone_from: BackboneFrom
