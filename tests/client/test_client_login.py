@@ -116,7 +116,7 @@ def test_the_token_of_the_environment_goes_nowhere_that_only_a_file_names(
 ) -> None:
     def sent(url: str | None) -> str | None:
         with connect(url, tmp_path) as client:
-            return client._http.headers.get("Authorization")
+            return client._connection._http.headers.get("Authorization")
 
     monkeypatch.setenv("BARLOW_TOKEN", "barlow_mine")
     there, here = "https://elsewhere.example.org", "http://127.0.0.1:8000"

@@ -125,11 +125,11 @@ def test_a_file_of_addresses_that_is_none_holds_nobody(tmp_path: Path, odd: str)
 def test_it_goes_to_no_other_address(folder: Path, address: str) -> None:
     for other in (address.replace("http:", "https:"), "http://127.0.0.1:9", "https://lab.example.org"):
         with connect(other, folder) as client:
-            assert "Authorization" not in client._http.headers
+            assert "Authorization" not in client._connection._http.headers
     for named in ("http://192.0.2.1:8000", "http://localhost:8000", "https://127.0.0.1:8000", "http://[::1]:8000"):
         (folder / "endpoints.json").write_text(json.dumps({"api": named}))
         with connect(None, folder) as client:
-            assert "Authorization" not in client._http.headers
+            assert "Authorization" not in client._connection._http.headers
 
 
 @needs_root
@@ -137,7 +137,7 @@ def test_no_token_goes_where_a_file_of_another_account_says(folder: Path, monkey
     os.chown(folder / "endpoints.json", NOBODY, NOBODY)
     monkeypatch.setenv("BARLOW_TOKEN", "barlow_mine")
     with connect(None, folder) as client:
-        assert "Authorization" not in client._http.headers
+        assert "Authorization" not in client._connection._http.headers
 
 
 @needs_root
@@ -172,8 +172,8 @@ def test_no_token_goes_there_while_the_file_changes_places_with_one_of_ours(
     for function in ("open", "stat", "lstat"):
         monkeypatch.setattr(os, function, then_exchanged(getattr(os, function)))
     with contextlib.suppress(RefusedFile, Unreachable), connect(None, lair) as client:
-        assert str(client._http.base_url).startswith("http://127.0.0.1:9")
-        assert client._http.headers.get("Authorization") is None
+        assert str(client._connection._http.base_url).startswith("http://127.0.0.1:9")
+        assert client._connection._http.headers.get("Authorization") is None
     assert looks
 
 
@@ -188,7 +188,7 @@ def test_addresses_are_not_read_through_a_link(folder: Path, tmp_path: Path) -> 
 def test_a_file_that_is_none_does_not_matter_where_an_address_is_given(address: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "endpoints.json")
     with connect(address, tmp_path) as client:
-        assert "Authorization" not in client._http.headers
+        assert "Authorization" not in client._connection._http.headers
 
 
 @needs_root
@@ -242,7 +242,7 @@ def test_no_token_goes_to_another_account_at_the_port_that_the_stack_had(
             else:
                 token_store.store(url, "barlow_mine")
             with connect(url, folder) as client:
-                assert client._http.headers["authorization"] == "Bearer barlow_mine"
+                assert client._connection._http.headers["authorization"] == "Bearer barlow_mine"
                 with pytest.raises(
                     ApiError, match=f"taken by another account \\(user id {OTHER}\\), and nothing secret"
                 ):
@@ -309,9 +309,9 @@ def test_a_proxy_on_the_way_to_another_machine_may_be_anybodys(folder: Path, mon
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:3128")
     with connect("http://lab.example.org:8000", folder) as client:
-        assert not client._http.event_hooks["request"]
+        assert not client._connection._http.event_hooks["request"]
     with connect("http://127.0.0.1:8000", folder) as client:
-        assert client._http.event_hooks["request"]
+        assert client._connection._http.event_hooks["request"]
 
 
 @pytest.mark.parametrize("token", [None, "barlow_mine"], ids=["no token", "a token of the environment"])

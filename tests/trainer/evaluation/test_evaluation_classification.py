@@ -72,18 +72,18 @@ def test_shuffled_labels_give_chance(tmp_path, kind):
 def _recorded(monkeypatch, folder, data, kind, **changes):
     """(batches, parameters after each step, Classification) of a run."""
     batches, parameters, fits = [], [], []
-    update = Classification.update
+    descend = Classification.descend
 
     def recording(self, batch, step, rate):
         fits[:] = [self]
         if not batches:
             self.at_first = {name: p.detach().clone() for name, p in self.model.state_dict().items()}
         batches.append((batch.images.clone(), batch.labels.clone()))
-        found = update(self, batch, step, rate)
+        found = descend(self, batch, step, rate)
         parameters.append({name: p.detach().clone() for name, p in self.model.state_dict().items()})
         return found
 
-    monkeypatch.setattr(Classification, "update", recording)
+    monkeypatch.setattr(Classification, "descend", recording)
     assert labelled_runs.run(folder, data, kind, **changes) is not None
     return batches, parameters, fits[0]
 
