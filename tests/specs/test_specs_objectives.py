@@ -127,6 +127,22 @@ def test_beta_and_lambda_are_two_ways_to_write_one_digest() -> None:
     assert other == digest(given(**{"name": "information_bottleneck", "lambda": 0.75})) != plain
 
 
+@pytest.mark.parametrize(
+    ("plain", "written", "other"),
+    [
+        ({"name": "w_mse"}, {"sub_batch": 128}, {"sub_batch": 256}),
+        ({"name": "simsiam"}, {"predictor_width": 16}, {"predictor_width": 32}),
+        ({"normalisation": "feature"}, {"factor": 64}, {"factor": 32}),
+    ],
+)
+def test_what_the_width_gives_has_one_digest_written_or_left_out(
+    plain: dict[str, Any], written: dict[str, Any], other: dict[str, Any]
+) -> None:
+    whole = {**BASE, "batch_size": 256, "projector": {"widths": [32, 64]}}
+    digests = [digest(parse_spec({**whole, "objective": {**plain, **more}})) for more in ({}, written, other)]
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_weights_that_leave_nothing_are_refused() -> None:
     found = faults({"objective": {"name": "vicreg", "invariance": 0, "variance": 0, "covariance": 0}})
     assert "leave them out for 25, 25, 1" in found["/objective/invariance"]

@@ -12,7 +12,7 @@ from barlow_lab.specs.common import DataSpec, Precision, ranks_fault
 from barlow_lab.specs.faults import Fault, SplitUse, no_whole_batch
 from barlow_lab.specs.kinds.base import BackboneMade, Example, KindSpec
 from barlow_lab.specs.network import ProjectorSpec, TrainedBackboneSpec
-from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveBase, ObjectiveSpec
+from barlow_lab.specs.objectives import BarlowTwinsSpec, ObjectiveSpec
 from barlow_lab.specs.objectives.own import faults_beside
 from barlow_lab.specs.optimizers import LarsSpec, OptimizerSpec
 from barlow_lab.specs.rules import Place, Rule, is_whole
@@ -293,10 +293,12 @@ class PretrainSpec(KindSpec):
     def as_written_out(self) -> PretrainSpec:
         # A preset is a way to write views.a and views.b, which are in the spec in full.
         views = self.views.model_copy(update={"preset": ViewsSpec.model_fields["preset"].default})
-        parts: list[TrainedBackboneSpec | ProjectorSpec | ObjectiveBase]
-        parts = [self.backbone, self.projector, self.objective]
-        backbone, projector, objective = (part.as_written_out() for part in parts)
-        changed = {"views": views, "backbone": backbone, "projector": projector, "objective": objective}
+        changed = {
+            "views": views,
+            "backbone": self.backbone.as_written_out(),
+            "projector": self.projector.as_written_out(),
+            "objective": self.objective.as_written_out(self.embedding_width()),
+        }
         return self.model_copy(update=changed)
 
     def planned_steps(self, images: int | None, classes: int | None) -> tuple[int | None, int | None]:

@@ -158,6 +158,9 @@ class BarlowTwinsSpec(ObjectiveBase):
             "lower batch_size, or widen the projector"
         )
 
+    def as_written_out(self, width: int | None) -> BarlowTwinsSpec:
+        return self.model_copy(update={"factor": None}) if self.factor is not None and self.factor == width else self
+
     def trained_numbers(self, features: int) -> int:
         """The predictor's: two matrices and a batch normalisation between them."""
         hidden = self.predictor_width

@@ -49,8 +49,9 @@ class ObjectiveBase(SpecModel, ABC):
         """Parameters that it trains itself, beside backbone and projector, at embeddings of width `features`."""
         return 0
 
-    def as_written_out(self) -> ObjectiveBase:
-        """With what is only another way to write the same science as if it was left out; for the digest."""
+    def as_written_out(self, width: int | None) -> ObjectiveBase:
+        """With what is only another way to write the same science as if it was left out; for the digest. `width` is
+        that of the embeddings, None where it is known to the trainer alone."""
         return self
 
     @abstractmethod

@@ -99,7 +99,7 @@ class InformationBottleneckSpec(ObjectiveBase):
         """Twice the rounding of a float32 covariance of `width` features of variance 1, in its eigenvalues."""
         return 2 * width * ROUNDING
 
-    def as_written_out(self) -> InformationBottleneckSpec:
+    def as_written_out(self, width: int | None) -> InformationBottleneckSpec:
         lambda_ = None if self.weight == DEFAULT_LAMBDA else self.weight
         return self.model_copy(update={"beta": None, "lambda_": lambda_})
 

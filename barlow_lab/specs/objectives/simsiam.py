@@ -39,7 +39,11 @@ class SimsiamSpec(ObjectiveBase):
 
     def hidden_width(self, features: int) -> int:
         """Of the predictor of embeddings of `features`."""
-        return max(2, features // 4) if self.predictor_width is None else self.predictor_width
+        return _quarter(features) if self.predictor_width is None else self.predictor_width
+
+    def as_written_out(self, width: int | None) -> SimsiamSpec:
+        usual = width is not None and self.predictor_width == _quarter(width)
+        return self.model_copy(update={"predictor_width": None}) if usual else self
 
     def trained_numbers(self, features: int) -> int:
         """The predictor's: two matrices, a batch normalisation between them, and a bias."""
@@ -49,3 +53,7 @@ class SimsiamSpec(ObjectiveBase):
     def numbers_held(self, *, samples: int, features: int, ranks: int) -> int:
         """What its graph keeps of both views: standardised, predicted and unit rows, and the hidden layer's."""
         return 2 * (samples // ranks) * (6 * features + 3 * self.hidden_width(features))
+
+
+def _quarter(features: int) -> int:
+    return max(2, features // 4)

@@ -63,6 +63,10 @@ class WMseSpec(ObjectiveBase):
         nearest = min(fitting, key=lambda each: abs(each - 2 * width))
         return {"sub_batch": f"{said}; use {nearest}, or another divisor of batch_size above {width}"}
 
+    def as_written_out(self, width: int | None) -> WMseSpec:
+        usual = width is not None and self.sub_batch == 2 * width
+        return self.model_copy(update={"sub_batch": None}) if usual else self
+
     def numbers_held(self, *, samples: int, features: int, ranks: int) -> int:
         """Both views of all images and their gradient, and what one sub-batch of both is whitened by."""
         of_sub_batch = 16 * self.sub_batch_of(features) * features + 14 * features**2
