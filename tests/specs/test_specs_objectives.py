@@ -86,6 +86,25 @@ def test_a_parameter_of_another_objective_is_refused() -> None:
     assert faults({"optimizer": optimizer}) == {"/optimizer/momentum": said.format("lars and sgd")}
 
 
+@pytest.mark.parametrize("name", ["nt_xent", "infonce", "pcl"])
+def test_a_temperature_that_diverges_at_once_is_refused(name: str) -> None:
+    found = faults({"objective": {"name": name, "temperature": 1e-40}})
+    assert "use at least 0.001, rather 0.05 or more" in found["/objective/temperature"]
+
+
+def test_below_a_batch_there_is_no_queue_to_name() -> None:
+    objective = {"name": "pcl", "queue": 512, "clusters": [10]}
+    found = faults({"data": {"name": "digits", "limit": 100}, "batch_size": 256, "objective": objective})
+    assert found.keys() == {"/data/limit"}
+
+
+@pytest.mark.parametrize("objective", [{"name": "simsiam"}, {"predictor_width": 64}])
+def test_parts_of_an_objective_are_trained_on_a_frozen_backbone_alone(objective: dict[str, Any]) -> None:
+    frozen = {"backbone": {"name": "tiny", "frozen": True}, "projector": "none"}
+    assert parse_spec({**BASE, **frozen, "objective": objective})
+    assert faults({**frozen, "objective": {}}).keys() == {"/backbone/frozen"}
+
+
 @pytest.mark.parametrize("name", ["nt_xent", "infonce"])
 @pytest.mark.parametrize("temperature", [0, -0.5])
 def test_a_temperature_that_is_not_above_0_is_refused_with_the_reason(name: str, temperature: float) -> None:
@@ -104,6 +123,7 @@ def test_a_temperature_that_is_not_above_0_is_refused_with_the_reason(name: str,
             "/objective/beta",
             r"\(Barlow Twins paper, appendix A\); use more than 1, rather 10 or more, or leave it out for 100",
         ),
+        ({"beta": 1e17}, "/objective/beta", "is 1 in float64; use less, such as 1e6, or leave"),
         ({"lambda": 1}, "/objective/lambda", r"no beta has it: it is \(beta - 1\) / beta, .* Leave it out for 0.99"),
         ({"lambda": 0}, "/objective/lambda", "the best embedding does not depend on the image"),
         ({"lambda": 0.5, "beta": 2}, "/objective/beta", "say the same: .* leave one of them out"),

@@ -176,11 +176,13 @@ class PretrainSpec(KindSpec):
         return {("data", "limit"): said}
 
     def _something_to_train(self) -> dict[Place, str]:
-        if not self.backbone.frozen or self.projector.widths:
+        if not self.backbone.frozen or self.projector.widths or self._objective():
+            return {}
+        if self.objective.trained_numbers(self.embedding_width() or 2):
             return {}
         said = (
-            "a frozen backbone without a projector leaves nothing to train; give the projector widths, or let the "
-            "backbone train"
+            "a frozen backbone without a projector leaves nothing to train, as the objective has no parts that "
+            "are trained; give the projector widths, or let the backbone train"
         )
         return {("backbone", "frozen"): said}
 

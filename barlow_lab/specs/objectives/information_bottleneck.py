@@ -71,6 +71,11 @@ class InformationBottleneckSpec(ObjectiveBase):
                 "it, and the best embedding is one that does not depend on the image (Barlow Twins paper, appendix A); "
                 "use more than 1, rather 10 or more, or leave it out for 100"
             )
+        elif self.beta is not None and self.weight >= 1:
+            faults["beta",] = (
+                f"beta {self.beta:g} is so large that lambda, (beta - 1) / beta, is 1 in float64; use less, such as "
+                "1e6, or leave it out for 100"
+            )
         if self.lambda_ is not None and not 0 < self.lambda_ < 1:
             why = "the best embedding does not depend on the image" if self.lambda_ <= 0 else "no beta has it"
             faults["lambda",] = (

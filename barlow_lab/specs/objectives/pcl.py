@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from barlow_lab.specs.objectives.base import ObjectiveBase
+from barlow_lab.specs.objectives.contrast import Temperature
 
 WARMUP_EPOCHS, SHORT_RUN = 20, 200
 """PCL's warm-up, and the epochs of PCL's run, of which it is a tenth."""
@@ -30,7 +31,7 @@ class PclSpec(ObjectiveBase):
     )
 
     name: Literal["pcl"] = Field(description="Which objective this is")
-    temperature: float = Field(0.2, gt=0.0, description="Of InfoNCE, and the mean of the clusters' concentrations")
+    temperature: Temperature = Field(0.2, description="Of InfoNCE, and the mean of the clusters' concentrations")
     momentum: float = Field(0.999, ge=0.0, lt=1.0, description="Of the network that makes keys and clusters")
     queue: int = Field(16384, ge=1, description="Former keys that are negatives; a multiple of batch_size")
     clusters: list[Annotated[int, Field(ge=2, le=2**20)]] = Field(
@@ -72,7 +73,7 @@ class PclSpec(ObjectiveBase):
     def faults_of_run(self, *, batch_size: int, epochs: int, images: int | None) -> dict[str, str]:
         """More keys or clusters than images, and a warm-up without an end."""
         found = {}
-        if images is not None and self.queue > images:
+        if images is not None and batch_size <= images < self.queue:
             found["queue"] = (
                 f"a queue of {self.queue} keys is above the {images} images of the run: an image would be told from "
                 f"itself; use at most {images // batch_size * batch_size}, a multiple of batch_size {batch_size}"
