@@ -20,11 +20,16 @@ from barlow_lab.specs.kinds import (
 )
 from barlow_lab.specs.objectives import (
     BarlowTwinsSpec,
+    InfonceSpec,
+    InformationBottleneckSpec,
+    NtXentSpec,
     ObjectiveBase,
     ObjectiveSpec,
     PclSpec,
     SimsiamSpec,
     VicregSpec,
+    ViewDistanceSpec,
+    WMseSpec,
 )
 from barlow_lab.specs.optimizers import AdamwSpec, LarsSpec, OptimizerSpec, SgdSpec
 from barlow_lab.specs.parsing import SpecError, parse_spec
@@ -33,9 +38,9 @@ from barlow_lab.specs.views import ViewSpec, ViewsSpec
 
 __all__ = [
     "AdamwSpec", "AugmentSpec", "BackboneFrom", "BackboneJudged", "BackboneSpec", "BarlowTwinsSpec", "DataSpec",
-    "DetectionSpec", "EvaluationSpec", "ExperimentSpec", "Fault", "JobSpec", "KnnSpec", "LarsSpec", "LinearSpec",
-    "ObjectiveBase", "ObjectiveSpec", "OptimizerSpec", "PclSpec", "PretrainSpec", "ResourcesSpec", "RunSpec",
-    "SemiSupervisedSpec", "SgdSpec", "SimsiamSpec", "Spec", "SpecError", "SvmSpec", "VicregSpec", "ViewSpec",
-    "ViewsSpec", "canonical_json", "digest", "load_spec_file", "open_stored", "parse_experiment", "parse_spec",
-    "written_out",
+    "DetectionSpec", "EvaluationSpec", "ExperimentSpec", "Fault", "InfonceSpec", "InformationBottleneckSpec",
+    "JobSpec", "KnnSpec", "LarsSpec", "LinearSpec", "NtXentSpec", "ObjectiveBase", "ObjectiveSpec", "OptimizerSpec",
+    "PclSpec", "PretrainSpec", "ResourcesSpec", "RunSpec", "SemiSupervisedSpec", "SgdSpec", "SimsiamSpec", "Spec",
+    "SpecError", "SvmSpec", "VicregSpec", "ViewDistanceSpec", "ViewSpec", "ViewsSpec", "WMseSpec", "canonical_json",
+    "digest", "load_spec_file", "open_stored", "parse_experiment", "parse_spec", "written_out",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from barlow_lab.specs.common import RULES
 from barlow_lab.specs.faults import Fault
 from barlow_lab.specs.kinds import KINDS, Spec
-from barlow_lab.specs.objectives.own import names_of_own, own_objective
+from barlow_lab.specs.objectives.own import FaultyObjective, names_of_own, own_objective
 from barlow_lab.specs.registered import OBJECTIVES
 from barlow_lab.specs.rules import refused_of_the_rest
 from barlow_lab.spelling import nearest, one_reading
@@ -43,6 +43,9 @@ def _tags(model: type[BaseModel], field: str) -> tuple[str, ...]:
 def _names(model: type[BaseModel]) -> tuple[str, ...]:
     return get_args(model.model_fields["name"].annotation)
 
+
+_BY_NAME = {"objective", "optimizer", "backbone"}
+"""Fields that have a name and parameters."""
 
 LONGEST_PART = 200
 """Characters of one part of a pointer."""
@@ -134,6 +137,10 @@ def faults(error: ValidationError, model: type[BaseModel], *, at_most: int = MAX
                 message += f" (one of your own has to be installed here, registered under the group {OBJECTIVES})"
         elif item["type"] in ("model_type", "model_attributes_type", "dict_type"):
             message = "an object is expected here"
+            if isinstance(word := item["input"], str) and len(path) == 1 and str(path[0]) in _BY_NAME:
+                message += f": {{name: {word[:100]}}}"
+            elif path == ["projector"]:
+                message += ", such as {widths: [128]} for a linear projector, or the word none"
         elif item["type"] in ("string_type", "path_type"):
             given = item["input"]
             quotes = "" if isinstance(given, list | Mapping) or given is None else ": put it in quotes"
@@ -175,8 +182,16 @@ def _of_another(spec: type[BaseModel], path: list[int | str]) -> str:
     if len(path) != 2 or not _tags(spec, str(path[0])):
         return ""
     models = _models_in(spec.model_fields[str(path[0])].annotation)
-    owners = [tag for model in models for tag in _names(model) if path[1] in _field_names(model, ())]
+    own = [one for name in names_of_own() if (one := _own_or_none(name))] if path[0] == "objective" else []
+    owners = [tag for model in [*models, *own] for tag in _names(model) if path[1] in _field_names(model, ())]
     return f"; it belongs to {' and '.join(owners)}: set `name` to that, or leave it out" if owners else ""
+
+
+def _own_or_none(name: str) -> type[BaseModel] | None:
+    try:
+        return own_objective(name)
+    except FaultyObjective:  # said where it is chosen
+        return None
 
 
 def _nearest(word: str, known: list[str]) -> str:

@@ -4,7 +4,7 @@
     wide_tiny = "my_package.networks:WideTiny"
 
     [project.entry-points."barlow_lab.objectives"]
-    w_mse = "my_package.objectives:WhiteningSpec"
+    uniformity = "my_package.uniformity:UniformitySpec"
 
 `trainer.models.own` says what the object behind the name of a backbone has to be, `barlow_lab.specs.objectives.own`
 what that of an objective. Where specs are checked (the API, the workers) the distribution has to be installed as well:

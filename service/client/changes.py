@@ -52,6 +52,9 @@ def _places(body: Any, path: Path) -> list[tuple[dict[str, Any], Path]]:
     if not isinstance(body, dict):
         return []
     jobs = body.get("jobs")
+    if not isinstance(jobs, dict) and path[0] == "jobs":
+        field = ".".join(path[2:]) or "epochs"
+        raise ValueError(f"this is one job, no experiment with jobs; name the field alone, such as {field}")
     if not isinstance(jobs, dict) or path == ("name",):
         return [(body, path)]
     if path[0] in OF_EXPERIMENTS:

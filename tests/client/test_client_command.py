@@ -116,6 +116,14 @@ def test_a_value_that_cannot_be_set_is_told_with_the_remedy(barlow: Any, change:
     assert said in " ".join(done.output.split())
 
 
+def test_a_job_of_a_file_without_jobs_cannot_be_set(barlow: Any) -> None:
+    done = barlow("spec", write("one.yaml", PRETRAIN), "--set", "jobs.pretrain.epochs=3")
+    assert done.exit_code == 2
+    assert "one job, no experiment with jobs; name the field alone, such as epochs" in " ".join(
+        done.output.replace("│", " ").split()
+    )
+
+
 def test_spec_names_every_fault(barlow: Any) -> None:
     done = barlow("spec", write("bad.yaml", {**PRETRAIN, "epoch": 3, "batch_size": 0}))
     assert done.exit_code == 1

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from barlow_lab.specs import SpecError, parse_spec
+from barlow_lab import specs
+from barlow_lab.specs import PretrainSpec, SpecError, parse_spec
+from barlow_lab.specs.stored import _choices
 
 PRETRAIN = {"kind": "pretrain", "data": "digits"}
 LINEAR = {"kind": "linear", "data": "digits", "backbone_from": {"random": 0}, "backbone": {"name": "tiny"}}
@@ -53,6 +55,19 @@ def test_the_rules_are_judged_beside_a_field_that_cannot_be_read(value: dict[str
 )
 def test_no_rule_is_judged_by_the_default_of_what_cannot_be_read(value: dict[str, Any], expected: str) -> None:
     assert set(pointers({**PRETRAIN, **value})) == set(expected.split())
+
+
+def test_a_word_where_an_object_is_expected_is_told_with_the_object() -> None:
+    words = {"objective": "vicreg", "optimizer": "adamw", "backbone": "tiny", "projector": "linear"}
+    found = pointers({**PRETRAIN, **words})
+    for field in ("objective", "optimizer", "backbone"):
+        assert found[f"/{field}"] == f"an object is expected here: {{name: {words[field]}}}"
+    assert found["/projector"].endswith("such as {widths: [128]} for a linear projector, or the word none")
+
+
+def test_every_objective_of_the_house_is_to_be_imported_from_the_specs() -> None:
+    union = _choices(PretrainSpec.model_fields["objective"].annotation)
+    assert {model.__name__ for model in union} <= set(specs.__all__)
 
 
 def test_evaluations_name_all_of_theirs_too() -> None:

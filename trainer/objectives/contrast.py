@@ -9,7 +9,7 @@ exponentials are ever held whole: `normalisers` makes l by blocks of rows, `pull
 gradient. So a rank needs the rows of all ranks and their l, and no collective for gradients.
 
 Tests: tests/trainer/objectives/test_objectives_contrast.py, and for several ranks `nt_xent` and `infonce` in
-tests/trainer/rank_laws.py.
+tests/support/rank_laws.py.
 
 Shape suffixes: n rows of this rank, c columns (rows of all ranks), d features, r rows in a block.
 """

@@ -32,4 +32,7 @@ _House = (
 
 ObjectiveSpec = Annotated[SerializeAsAny[_House], Field(discriminator="name"), WrapValidator(or_own(get_args(_House)))]
 
-__all__ = ["BarlowTwinsSpec", "ObjectiveBase", "ObjectiveSpec", "PclSpec", "SimsiamSpec", "VicregSpec"]
+__all__ = [
+    "BarlowTwinsSpec", "InfonceSpec", "InformationBottleneckSpec", "NtXentSpec", "ObjectiveBase", "ObjectiveSpec",
+    "PclSpec", "SimsiamSpec", "VicregSpec", "ViewDistanceSpec", "WMseSpec",
+]  # fmt: skip

@@ -177,6 +177,8 @@ def test_its_spec_is_judged_dumped_and_opened_as_what_it_is(install: Install) ->
         "/objective/lambda": "unknown field; it belongs to barlow_twins and information_bottleneck: set "
         "`name` to that, or leave it out"
     }
+    of_own = faults(name="vicreg", width_needed=3)["/objective/width_needed"]
+    assert of_own == "unknown field; it belongs to uniformity: set `name` to that, or leave it out"
     assert faults(name="uniformty")["/objective/name"].startswith("unknown name 'uniformty'; use one of barlow_twins, ")
     assert ", uniformity; did you mean 'uniformity'?" in faults(name="uniformty")["/objective/name"]
 
