@@ -186,6 +186,9 @@ def _lists(field: str, value: Any) -> tuple[list[Varied], list[Fault]]:
         told = ", ".join(f"{'.'.join(one.path)} has {len(one.values):,}" for one in found)
         said = f"lists that go together are of one length, and {told}; for every combination use grid"
         faults.append(Fault("/zip", said))
+    elif field == "zip" and found:
+        rows = list(zip(*(one.values for one in found), strict=True))
+        faults += _repeated(found[0].place, [list(row) for row in rows] if len(found) > 1 else found[0].values)
     return found, faults
 
 
@@ -194,7 +197,17 @@ def _repeated(place: Path, values: Sequence[Any]) -> list[Fault]:
     seen, faults = set[str](), []
     for i, value in enumerate(values):
         text = text_of(value)
-        if text in seen:
+        read = text_of(_as_read(value))
+        if read in seen:
             faults.append(Fault(pointer_of([*place, i]), f"{text[:100]} stands here twice; leave it out"))
-        seen.add(text)
+        seen.add(read)
     return faults
+
+
+def _as_read(value: Any) -> Any:
+    """A value with its numbers as a field of numbers reads them: 1.0 and "1" are 1."""
+    if isinstance(value, list):
+        return [_as_read(item) for item in value]
+    if isinstance(value, str) and value.isdecimal() and len(value) < 16:
+        return int(value) if str(int(value)) == value else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
