@@ -83,15 +83,15 @@ def trained_and_tested(folder: Path, rank: int, ranks: int) -> dict[str, Any]:
     metrics: dict[str, float] = {}
     for step, batch in enumerate(built.batches(0, STEPS), start=1):
         if step == STEPS:
-            resumed.load_state_dict(built.state_dict())
+            resumed.load_trained_state(built.trained_state())
             resumed.descent.load_state_dict(copy.deepcopy(built.descent.state_dict()))
-        values = built.update(batch, step, 1.0)
+        values = built.descend(batch, step, 1.0)
         metrics |= {f"{name} {step}": float(value) for name, value in values.items()}
     torch.rand(5 + rank)
     for batch in resumed.batches(STEPS - 1, STEPS):
-        resumed.update(batch, STEPS, 1.0)
+        resumed.descend(batch, STEPS, 1.0)
     states = [
-        {name: tensor.clone() for name, tensor in one.state_dict()["detector"].items()} for one in (built, resumed)
+        {name: tensor.clone() for name, tensor in one.trained_state()["detector"].items()} for one in (built, resumed)
     ]
     return {"untrained": untrained, "metrics": metrics, "state": states[0], "resumed": states[1]}
 
