@@ -27,7 +27,7 @@ LAYOUT_TAG = ("barlow.layout", "2")
 as it was begun."""
 MOST_PARAMS = 12
 LONGEST_PARAM = 6000
-_ALWAYS = ("data", "learning_rate", "objective")
+_ALWAYS = ("data", "learning_rate")
 """Params also where they are the defaults: MLflow's plots take a run without a value for one with a strange value."""
 VIEWS = "views"
 """The picture that a run has one of."""
@@ -66,7 +66,7 @@ def picture_name(key: str) -> str:
 
 def params(spec: Mapping[str, Any], source: str | None) -> dict[str, str]:
     """What a stored spec has other than the defaults of its kind, its preset and its protocol, twelve params at most:
-    `learning_rate` → its value as text; lists as JSON. The data set, the objective and whose backbone is judged are
+    `learning_rate` → its value as text; lists as JSON. The data set and whose backbone is judged are
     always among them; where more differ, `more` says how many, with a digest that tells other ones apart. `source`: the
     name of the job whose backbone is judged.
 
@@ -140,7 +140,8 @@ def _defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     # An objective may refuse the default batch and width, or not be installed here: its own defaults are asked alone.
     if "objective" in found and isinstance(chosen := spec.get("objective"), dict) and "name" in chosen:
-        found["objective"] = written_out({"kind": spec["kind"], "objective": {"name": chosen["name"]}})["objective"]
+        own = written_out({"kind": spec["kind"], "objective": {"name": chosen["name"]}})["objective"]
+        found["objective"] = {**own, "name": found["objective"]["name"]}
     # Chosen, so they are no defaults: what they bring along is.
     usual = model.model_fields
     for field, choice in (("views", "preset"), ("optimizer", "name")):
