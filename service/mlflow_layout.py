@@ -66,9 +66,9 @@ def picture_name(key: str) -> str:
 
 def params(spec: Mapping[str, Any], source: str | None) -> dict[str, str]:
     """What a stored spec has other than the defaults of its kind, its preset and its protocol, twelve params at most:
-    `learning_rate` → its value as text; lists as JSON. The data set and whose backbone is judged are
-    always among them; where more differ, `more` says how many, with a digest that tells other ones apart. `source`: the
-    name of the job whose backbone is judged.
+    `learning_rate` → its value as text; lists as JSON. The data set and whose backbone is judged are always among them;
+    where more differ, `more` says how many, with a digest that tells other ones apart. `source`: the name of the job
+    whose backbone is judged.
 
     MLflow writes all of them above every picture, so a param has the last part of its place in the spec for a name,
     where no other field of the kind has it.

@@ -23,7 +23,7 @@ KNOWN = {
     "imagenet": KnownDataSet(
         1000,
         "on request at image-net.org (ILSVRC2012), for non-commercial research only: its terms gate the download",
-        {1: ("1percent.txt", 12_811), 10: ("10percent.txt", 128_116)},  # google-research/simclr, imagenet_subsets
+        {1: ("1percent.txt", 12_811), 10: ("10percent.txt", 128_116)},  # lists of SimCLR's authors
     ),
     "places205": KnownDataSet(205, "to be had at places.csail.mit.edu, under the terms of that site"),
     "inaturalist2018": KnownDataSet(

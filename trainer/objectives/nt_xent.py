@@ -3,7 +3,7 @@
     L = 1/(2N) sum_i [ -s_ip(i) + log sum_{k != i} e^{s_ik} ],        s_ik = z_i.z_k / (tau |z_i| |z_k|)
 
 over the 2 N views of the batch of all ranks, p(i) being the other view of i's image. Source: Chen, Kornblith, Norouzi,
-Hinton 2020 (arXiv 2002.05709), equation 1 and algorithm 1; their code (google-research/simclr, objective.py) minimises
+Hinton 2020 (arXiv 2002.05709), equation 1 and algorithm 1; their published code minimises
 the sum over the two views, which is twice this. With D+ the pairs of views of one image, it is also the mean over D+ of
 the contrastive loss of Purushwalkam and Gupta 2020 (arXiv 2007.13916).
 Tests: tests/trainer/objectives/test_objectives_contrast.py.

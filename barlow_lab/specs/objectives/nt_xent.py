@@ -13,7 +13,7 @@ from barlow_lab.specs.objectives.contrast import Temperature, numbers_of_cosines
 class NtXentSpec(ObjectiveBase):
     """NT-Xent: each of the 2 N views of a batch is to be told by its other view among the 2 N - 1 others.
 
-    The temperature is that of the reference code (google-research/simclr) for ImageNet; for CIFAR-10 it has 0.5.
+    The temperature is that of its authors' published code for ImageNet; for CIFAR-10 it has 0.5.
     """
 
     implementation: ClassVar[str] = "trainer.objectives.nt_xent:NtXent"
