@@ -18,7 +18,7 @@ from service.local.servers import Mlflow
 from service.settings import Settings
 
 SPEC = {"kind": "pretrain", "data": {"name": "digits"}}
-PARAMS = [{"key": "data", "value": "digits"}]
+PARAMS = [{"key": "data", "value": "digits"}, {"key": "learning_rate", "value": "0.2"}]
 START = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
 
