@@ -36,6 +36,28 @@ DIGESTS = {
 TABLE = {128: (0.7, 69.7), 256: (0.4, 70.7), 512: (0.3, 71.4), 1024: (0.25, 71.7), 2048: (0.2, 71.4), 4096: (0.2, 70.7)}
 """Batch size: (best learning rate, top-1 after 300 epochs), as facebookresearch/barlowtwins issue 7 gives them."""
 PAPER = "Zbontar et al. 2021, Barlow Twins (arXiv 2103.03230 v3)"
+BASELINE = (71.4, 90.2)
+ABLATIONS = {
+    ("loss-variants", 5): {
+        "baseline": BASELINE,
+        "on-diagonal": (57.3, 80.5),
+        "off-diagonal": (0.1, 0.5),
+        "normalisation-feature": (69.8, 88.8),
+        "no-batch-norm": (71.2, 89.7),
+        "no-normalisation": (53.4, 76.7),
+        "cross-entropy": (63.3, 85.7),
+    },
+    ("symmetry-breaking", 6): {
+        "baseline": BASELINE,
+        "stop-gradient": (70.5, 89.0),
+        "predictor": (70.2, 89.0),
+        "both": (61.3, 83.5),
+    },
+    ("projector-depths", 5): {"3": BASELINE},
+    ("augmentations", 5): {"baseline": BASELINE},
+    ("lambda", 5): {"0.005": BASELINE},
+}
+"""(recipe, table of the paper) → row → top-1 and top-5; rows without a number are of a figure or a sentence."""
 PUBLISHED: dict[tuple[str, str], tuple[str, dict[str, float]]] = {
     ("imagenet-paper", "linear"): (f"{PAPER}, table 1", {"top1": 73.2, "top5": 91.0}),
     ("imagenet-reference", "linear"): ("README of facebookresearch/barlowtwins", {"top1": 73.5, "top5": 91.0}),
@@ -48,6 +70,11 @@ PUBLISHED: dict[tuple[str, str], tuple[str, dict[str, float]]] = {
         {"top1": 69.3, "top5": 89.0},
     ),
     ("imagenet-projector-widths", "linear-8192"): (f"{PAPER}, table 5", {"top1": 71.4}),
+    **{
+        (f"imagenet-{ablation}", f"linear-{row}"): (f"{PAPER}, table {table}", {"top1": top1, "top5": top5})
+        for (ablation, table), rows in ABLATIONS.items()
+        for row, (top1, top5) in rows.items()
+    },
     ("linear-imagenet", ""): (f"{PAPER}, table 1", {"top1": 73.2, "top5": 91.0}),
     ("semi-supervised-imagenet-1-percent", ""): (f"{PAPER}, table 2", {"top1": 55.0, "top5": 79.2}),
     ("semi-supervised-imagenet-10-percent", ""): (f"{PAPER}, table 2", {"top1": 69.7, "top5": 89.3}),
@@ -64,6 +91,14 @@ PUBLISHED: dict[tuple[str, str], tuple[str, dict[str, float]]] = {
     ),
 }
 """(file, job in it): the source and its numbers. Every published number of every recipe is here."""
+VARIED = {
+    "loss-variants": {"objective", "projector"},
+    "symmetry-breaking": {"objective"},
+    "projector-depths": {"projector"},
+    "augmentations": {"views"},
+    "lambda": {"objective"},
+}
+"""Ablation → what its rows vary."""
 EVALUATIONS = [name for name, job in PUBLISHED if not job]
 SCORES = {
     "linear": {"top1", "top5"},
@@ -189,7 +224,39 @@ def test_a_published_row_keeps_its_digest_and_the_paper_s_linear_protocol(name: 
 
 def test_every_published_pretraining_is_pinned() -> None:
     rows = {path.stem for path in RECIPES.glob("imagenet-*.yaml")}
-    assert rows - {"imagenet-projector-widths"} == set(DIGESTS)
+    several = {"imagenet-projector-widths"} | {f"imagenet-{name}" for name, _ in ABLATIONS}
+    assert rows - several == set(DIGESTS)
+
+
+@pytest.mark.parametrize(("name", "fields"), VARIED.items())
+def test_an_ablation_varies_its_fields_alone_and_each_row_is_judged(name: str, fields: set[str]) -> None:
+    """Beside the baseline, which is one spec in all of them."""
+    jobs = specs_of(f"imagenet-{name}")
+    trained = {row.removeprefix("pretrain-"): job for row, job in jobs.items() if isinstance(job, PretrainSpec)}
+    baseline = next(iter(trained.values()))
+    assert digest(baseline) == digest(specs_of("imagenet-projector-widths")["pretrain-8192"])
+    assert len({digest(job) for job in trained.values()}) == len(trained) == len(jobs) / 2
+    for row, job in trained.items():
+        assert digest(baseline.model_copy(update={field: getattr(job, field) for field in fields})) == digest(job)
+        linear = jobs[f"linear-{row}"]
+        assert isinstance(linear, LinearSpec)
+        assert (linear.protocol_name, linear.departures()) == ("linear-document/1", {})
+        assert linear.backbone_from.job == f"pretrain-{row}"
+
+
+def test_what_was_published_as_a_figure_or_a_sentence_has_no_number_and_says_so() -> None:
+    for name in ("projector-depths", "augmentations", "lambda"):
+        jobs = specs_of(f"imagenet-{name}")
+        assert len([job for job in jobs.values() if job.run.published is not None]) == 1
+        assert "no number" in (RECIPES / f"imagenet-{name}.yaml").read_text("utf-8")
+    views = [job.views for job in specs_of("imagenet-augmentations").values() if isinstance(job, PretrainSpec)]
+    grey, jitter, solarize, blur = (
+        [(view.a.grayscale, view.b.grayscale) != (0, 0) for view in views],
+        [view.a.jitter.probability > 0 for view in views],
+        [view.b.solarize.probability > 0 for view in views],
+        [view.a.blur.probability > 0 for view in views],
+    )
+    assert [sum(kept) for kept in (grey, jitter, solarize, blur)] == [1, 2, 3, 4], "each leaves out one more"
 
 
 def test_the_paper_s_and_the_reference_s_run_are_divided_by_their_ranks() -> None:
