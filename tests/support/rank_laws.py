@@ -1,5 +1,8 @@
 """What must come out the same on any number of ranks. Run by test_runtime_ranks.py: in its own process for one
-rank, and as a script, `python rank_laws.py FOLDER`, on several."""
+rank, and as a script, `python rank_laws.py FOLDER`, on several.
+
+Shape suffixes: 2 views, d features.
+"""
 
 import sys
 import tempfile
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 from barlow_lab.specs import PclSpec, PretrainSpec
 from barlow_lab.specs.loss_form import LossForm
 from trainer.diagnostics.health import Health
+from trainer.evaluation.view_moments import ViewMoments
 from trainer.failures import Diverged
 from trainer.objectives import k_means
 from trainer.objectives.barlow_twins import barlow_twins
@@ -229,6 +233,26 @@ def health(rank: int, ranks: int) -> dict[str, Tensor]:
     return {"words": torch.tensor(list(str(said).encode())), "ended": torch.tensor(ended)}
 
 
+def view_moments(rank: int, ranks: int) -> dict[str, Tensor]:
+    """Moments of features far from 0, of batches of any size, on four ranks one of which has no image."""
+    generator = torch.Generator().manual_seed(6)
+    views = 50 + torch.randn(2, GLOBAL_BATCH, 6, generator=generator, dtype=torch.float64)
+    cuts = {1: [0, 16], 2: [0, 11, 16], 4: [0, 7, 7, 8, 16]}[ranks]
+    moments = ViewMoments(6, torch.device("cpu"), autos=True)
+    for start in range(cuts[rank], cuts[rank + 1], 4):
+        rows = slice(start, min(start + 4, cuts[rank + 1]))
+        moments.take(views[0, rows], views[1, rows])
+    moments.over_ranks_()
+    assert moments.autos_2dd is not None
+    return {
+        "samples": torch.tensor(moments.samples),
+        "means": moments.means_2d,
+        "squares": moments.squares_2d,
+        "cross": moments.cross_dd,
+        "autos": moments.autos_2dd,
+    }
+
+
 def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
     """Every law's numbers, the same whatever `ranks`."""
     rows = torch.arange(7.0).view(7, 1)
@@ -271,6 +295,7 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         # A network that torchvision builds with dropout, which would draw on every rank what it draws on one.
         "dropout": training(OPTIMIZERS["lars"], rank, ranks, backbone="squeezenet1_1", side=32),
         "health": health(rank, ranks),
+        "view_moments": view_moments(rank, ranks),
         "rows": {"gathered": collectives.all_gather_rows(rows[cut[rank] : cut[rank + 1]])},
     }
 

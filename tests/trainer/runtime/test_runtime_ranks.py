@@ -27,6 +27,7 @@ TOLERANCES = {
     "simsiam": 1e-12,
     "pcl": 1e-12,
     "health": 0.0,
+    "view_moments": 1e-12,
     "lars": 1e-10,
     "sgd": 1e-8,
     "adamw": 1e-8,
