@@ -11,9 +11,9 @@ from fastapi import Query, Request
 from sqlalchemy.orm import Session
 
 from barlow_lab.foreign_text import shown
-from service.api.auth import Caller
 from service.api.deps import client_address
 from service.api.problems import ACT_PATTERN
+from service.callers import Caller
 from service.database.tables import AuditEntry
 
 TOKEN_CREATED = "token.create"

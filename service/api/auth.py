@@ -8,7 +8,6 @@ import logging
 import math
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -20,8 +19,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.api.deps import SessionsDep, client_address, take_turn
 from service.api.problems import Problem, responses
 from service.api.refusals import Refusals
-from service.api.roles import LEAST_ROLE, Role
+from service.api.roles import LEAST_ROLE
 from service.api.token_secrets import sha256
+from service.callers import Caller, Role
 from service.database.tables import Token
 from service.settings import Settings
 
@@ -41,18 +41,6 @@ _NONE_SENT = (
     "send a token: Authorization: Bearer TOKEN. An admin makes one; that of a `barlow up` is in the file admin-token "
     "in its folder, where the command `barlow` finds it by itself"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks. Holds nothing secret."""
-
-    name: str
-    """The token's name: the actor of events."""
-    user: str
-    """Whose token it is: the owner of jobs and of idempotency keys, whichever token was used."""
-    role: Role
-    expires_at: datetime | None = None
 
 
 class RefusedToken(Exception):

@@ -14,7 +14,8 @@ from fastapi import Depends, Request
 from barlow_lab.specs import Fault
 from barlow_lab.specs.files import MAX_VALUES
 from barlow_lab.specs.parsing import MAX_FAULTS, pointer_of
-from service.api.problems import Problem, invalid_spec
+from service.admission.errors import InvalidSpec
+from service.api.problems import Problem
 
 _DEEPEST = 32
 
@@ -63,7 +64,8 @@ def parse_json(raw: bytes) -> Any:
     """Strict JSON: no NaN, no repeated names, nothing that Postgres or another JSON reader would not give back.
 
     Raises:
-        Problem: 400 with line and column, or 422 with the pointer to the value.
+        Problem: 400 with line and column.
+        InvalidSpec: with the pointer to each value.
     """
     try:
         value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_repeats)
@@ -80,7 +82,7 @@ def parse_json(raw: bytes) -> Any:
         raise Problem("malformed-json", "a number has thousands of digits; write a shorter one") from None
     faults = list(_unstorable(value))
     if faults:
-        raise invalid_spec(faults)
+        raise InvalidSpec(faults)
     return value
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from service.api.roles import Role
+from service.callers import Role
 
 
 class Entry(BaseModel):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -17,10 +15,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from barlow_lab.foreign_text import shown
 from service.api.problems import Problem
+from service.database.ids import read_uuid
 from service.database.tables import Experiment, Job
 from service.settings import Settings
-
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 # Requests that use the database at once. A request leaves its thread between its parts and keeps its connection: were
 # there more of them than connections (database/engine.py; some are left to streams and figures), those that wait for a
@@ -94,11 +91,6 @@ SessionDep = Annotated[Session, Depends(_session, scope="function")]
 def client_address(request: Request) -> str:
     """Where a request came from, as a text to be written down: behind a trusted proxy it is what that has said."""
     return "nowhere" if request.client is None else shown(request.client.host)[:100]
-
-
-def read_uuid(text: str) -> uuid.UUID | None:
-    """The id, if the text is one in the usual form."""
-    return uuid.UUID(text) if _UUID.fullmatch(text) else None
 
 
 def find_job(session: Session, text: str) -> Job:

@@ -25,9 +25,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.api.auth import Caller, Guard
+from service.api.auth import Guard
 from service.api.feeds import Feed, JobStatus, Piece, Position, Record
 from service.api.problems import Problem
+from service.callers import Caller
 from service.database.away import is_away
 from service.database.tables import Job
 from service.ledger.states import JobState

@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
+from service.admission.errors import InvalidSpec
+from service.admission.reading import ExperimentBody, JobBody, read_experiment, read_job
 from service.api.auth import CallerDep
-from service.api.bodies import read_body
+from service.api.bodies import parse_json, read_body
 from service.api.deps import TURN_SECONDS, TURNS, SessionsDep, SettingsDep, open_session
 from service.api.idempotency import IdempotencyKeyDep
-from service.api.problems import Problem, invalid_spec
-from service.api.reading import ExperimentBody, JobBody, read_experiment, read_job
+from service.api.problems import Problem
 
 AT_ONCE = 4
 """Submissions of one caller that are worked at."""
@@ -77,14 +78,14 @@ class Lanes:
         async with _in_time(lane.turns), _in_time(self._turns):
             yield
 
-    async def read(self, read: Callable[[bytes], _Body], raw: bytes) -> _Body:
-        """What `read` makes of a body, when those before it are read.
+    async def read(self, read: Callable[[Any], _Body], raw: bytes) -> _Body:
+        """What `read` makes of the JSON of a body, when those before it are read.
 
         Raises:
-            Problem: those of `read`.
+            Problem, InvalidSpec: as parse_json.
         """
         async with self._reading:
-            return await run_in_threadpool(read, raw)
+            return await run_in_threadpool(lambda: read(parse_json(raw)))
 
 
 @asynccontextmanager
@@ -127,7 +128,7 @@ async def _experiment_body(
     lanes: LanesDep, lane: LaneDep, raw: _Raw, settings: SettingsDep
 ) -> AsyncIterator[ExperimentBody]:
     async with lanes.turn(lane):
-        yield await lanes.read(lambda raw: read_experiment(raw, settings.max_experiment_jobs), raw)
+        yield await lanes.read(lambda body: read_experiment(body, settings.max_experiment_jobs), raw)
 
 
 JobBodyDep = Annotated[JobBody, Depends(_job_body, scope="function")]
@@ -164,8 +165,8 @@ def _refuse(request: Request, body: JobBody | ExperimentBody, key: str | None) -
     One with a key may be the repeat of a request that was answered well by an earlier version, and is looked up always.
 
     Raises:
-        Problem: 422.
+        InvalidSpec
     """
     turns: asyncio.Semaphore = request.app.state.turns
     if body.found and key is None and (not body.names_something or turns.locked()):
-        raise invalid_spec(body.found.faults, body.found.left_out)
+        raise InvalidSpec(body.found.faults, body.found.left_out)

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import Depends
 
-from service.api.auth import Caller, CallerDep
+from service.api.auth import CallerDep
 from service.api.deps import JobDep, SettingsDep
 from service.api.problems import Problem
-from service.api.roles import Role
+from service.callers import Caller, Role
 from service.database.tables import Job
 from service.settings import Settings
 

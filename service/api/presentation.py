@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from barlow_lab.specs import open_stored
 from service.addresses import without_user
-from service.api.auth import Caller
+from service.admission.plan import Needs
 from service.api.ownership import may_change
-from service.api.schemas import JobDetail, JobLinks, JobView, JobWarning, LastMetric, Progress, Reason, Recording
+from service.api.schemas import (
+    JobDetail,
+    JobLinks,
+    JobView,
+    JobWarning,
+    LastMetric,
+    Memory,
+    NodeFit,
+    Parameters,
+    Plan,
+    Progress,
+    Reason,
+    Recording,
+)
+from service.callers import Caller
 from service.database.tables import Attempt, Experiment, Job, Watermark
 from service.ledger import reasons, warnings
 from service.ledger.moves import verbs_of
@@ -86,6 +101,26 @@ def job_detail(session: Session, settings: Settings, job: Job, caller: Caller) -
         last_metrics=last_metrics(session, job.id),
         warnings=[JobWarning(message=one.message, times=one.times, at=one.at) for one in said[:SHOWN_WARNINGS]],
         more_warnings=max(0, len(said) - SHOWN_WARNINGS),
+    )
+
+
+def plan_view(view: JobView, needs: Needs) -> Plan:
+    """What a submit would do: make this job, which needs so much."""
+    memory = needs.memory
+    return Plan(
+        kind=view.kind,
+        spec=view.spec,
+        spec_digest=view.spec_digest,
+        slots=view.slots,
+        state=view.state,
+        reason=view.reason,
+        place=view.place,
+        parameters=None if needs.parameters is None else Parameters(**asdict(needs.parameters)),
+        memory=None if memory is None else Memory(**asdict(memory), total=memory.total, formula=needs.formula),
+        images=needs.images,
+        steps_per_epoch=needs.steps_per_epoch,
+        steps=needs.steps,
+        fits=[NodeFit(**asdict(fit)) for fit in needs.fits],
     )
 
 

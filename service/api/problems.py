@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from barlow_lab.specs import Fault
 from barlow_lab.specs.common import RULES
-from barlow_lab.specs.parsing import and_more
+from service.admission.errors import InvalidSpec, NameTaken, Refused, TooManyOpenJobs
 from service.api.problem_views import FaultView, ProblemDetails
 from service.database.away import is_away
 from service.ledger.errors import DependencyFailed, IllegalVerb
@@ -158,6 +158,14 @@ KINDS = {
 }
 
 
+OF_REFUSALS: dict[type[Refused], str] = {
+    InvalidSpec: "invalid-spec",
+    NameTaken: "name-taken",
+    TooManyOpenJobs: "too-many-open-jobs",
+}
+"""The code of each reason why admission takes nothing."""
+
+
 class Problem(Exception):
     """Ends a request with a problem answer; `code` is a key of KINDS."""
 
@@ -181,13 +189,6 @@ class Problem(Exception):
             for f in faults
         ]
         self.headers = dict(headers or {})
-
-
-def invalid_spec(faults: Sequence[Fault], left_out: int = 0) -> Problem:
-    """The answer to a spec with faults, and `left_out` more that are not named."""
-    said = [f"{f.pointer or 'body'}: {f.message}" for f in faults]
-    detail = "; ".join([*said, and_more(left_out)] if left_out else said)
-    return Problem("invalid-spec", detail, faults=faults, left_out=left_out)
 
 
 def invalid_parameter(name: str, message: str) -> Problem:
@@ -242,6 +243,11 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, Problem)
         return answer(request, error)
 
+    async def on_refused(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, Refused)
+        code = OF_REFUSALS[type(error)]
+        return answer(request, Problem(code, str(error), faults=error.faults, left_out=error.left_out))
+
     async def on_illegal_verb(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, IllegalVerb)
         return answer(request, Problem("illegal-verb", str(error), refused=error))
@@ -282,6 +288,7 @@ def install(app: FastAPI) -> None:
         return answer(request, Problem("internal", f"{request.method} {_path(request)} failed; the log has the cause"))
 
     app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(Refused, on_refused)
     app.add_exception_handler(IllegalVerb, on_illegal_verb)
     app.add_exception_handler(DependencyFailed, on_dependency_failed)
     app.add_exception_handler(HTTPException, on_http_error)

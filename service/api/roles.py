@@ -1,23 +1,8 @@
-"""Who may do what: three roles, and the least one that each route needs."""
+"""The least role that each route needs."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-
-
-class Role(StrEnum):
-    """What the holder of a token may do; each role may do what those before it may."""
-
-    READER = "reader"
-    SUBMITTER = "submitter"
-    ADMIN = "admin"
-
-    def may(self, least: Role) -> bool:
-        """Whether this role is `least`, or more."""
-        return _ORDER.index(self) >= _ORDER.index(least)
-
-
-_ORDER = list(Role)
+from service.callers import Role
 
 LEAST_ROLE = {
     "GET /whoami": Role.READER,

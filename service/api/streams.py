@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from starlette.types import Receive, Scope, Send
 
 from service.api import problems
-from service.api.auth import Caller
 from service.api.feeds import JobStatus, Piece, Position, Record
 from service.api.hub import Hub, Key, Seat
 from service.api.logs import Log, open_log
 from service.api.schemas import EventView
+from service.callers import Caller
 from service.database.tables import Event
 from service.settings import Settings
 

@@ -10,8 +10,8 @@ from typing import Annotated, Optional
 import httpx
 import typer
 
-from service.api.roles import Role
 from service.api.token_views import TokenView, Whoami
+from service.callers import Role
 from service.client import token_store
 from service.client.address import DATA, address, connect, has_port_of_own_stack
 from service.client.api import Client

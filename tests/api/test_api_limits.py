@@ -17,8 +17,9 @@ from sqlalchemy import Engine, event
 from barlow_lab import spelling
 from barlow_lab.specs.files import MAX_VALUES
 from barlow_lab.specs.parsing import MAX_FAULTS
+from service.admission import reading
 from service.api import app as api_app
-from service.api import deps, lanes, reading
+from service.api import deps, lanes
 from service.api.bodies import parse_json
 from service.settings import Settings
 
@@ -70,12 +71,12 @@ def test_lists_are_answered_while_bodies_are_read(
     now, most, go_on = [0], [0], threading.Event()
     plain = reading.read_job
 
-    def read(raw: bytes) -> reading.JobBody:
+    def read(body: Any) -> reading.JobBody:
         now[0] += 1
         most[0] = max(most[0], now[0])
         assert go_on.wait(60)
         now[0] -= 1
-        return plain(raw)
+        return plain(body)
 
     monkeypatch.setattr(lanes, "read_job", read)
 

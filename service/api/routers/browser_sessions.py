@@ -15,13 +15,13 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service.api.audit import Action, Asked, Client, Subject, record_in_mlflow
-from service.api.auth import Caller, CallerDep, Guard, RefusedToken, bearer, unauthorized
+from service.api.auth import CallerDep, Guard, RefusedToken, bearer, unauthorized
 from service.api.browser_views import Entry, EntryTarget, SessionMade, SessionView
 from service.api.deps import SessionDep, SettingsDep, find_experiment, find_job
 from service.api.presentation import mlflow_base, mlflow_page
 from service.api.problems import Problem, responses
-from service.api.roles import Role
 from service.api.token_secrets import sha256
+from service.callers import Caller, Role
 from service.database.tables import BrowserSession, Experiment
 from service.recording import homes
 from service.settings import Settings

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Response
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from service.admission.submission import submit_experiment
 from service.api import examples
 from service.api.auth import CallerDep
 from service.api.deps import ExperimentDep, SessionDep, SettingsDep, find_experiment
@@ -19,7 +20,6 @@ from service.api.pages import LARGEST_PAGE, PageSize, PageToken, read_token, wri
 from service.api.presentation import ROOT, mlflow_page
 from service.api.problems import responses
 from service.api.schemas import ExperimentDetail, ExperimentView, JobBrief
-from service.api.submission import submit_experiment
 from service.database.tables import Experiment, Job
 from service.settings import Settings
 

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 
 from barlow_lab.specs.common import Name
 from barlow_lab.specs.kinds import KINDS
+from service.admission.submission import planned_job, submit_job
 from service.api import examples
-from service.api.auth import Caller, CallerDep
+from service.api.auth import CallerDep
 from service.api.comparison import compare, compare_scores
 from service.api.comparison_schemas import Comparison
 from service.api.deps import JobDep, SessionDep, SettingsDep, find_experiment, find_job
@@ -23,10 +24,10 @@ from service.api.idempotency import IdempotencyKeyDep, remember, replayed
 from service.api.lanes import JobBodyDep, JobSessionDep
 from service.api.page_views import Page
 from service.api.pages import LARGEST_PAGE, PageSize, PageToken, read_token, write_token
-from service.api.presentation import ROOT, job_detail, job_view, job_views
+from service.api.presentation import ROOT, job_detail, job_view, job_views, plan_view
 from service.api.problems import MATCH_PATTERN, invalid_parameter, responses
 from service.api.schemas import Attempts, AttemptView, JobDetail, JobView, Plan
-from service.api.submission import plan_job, submit_job
+from service.callers import Caller
 from service.database.tables import Attempt, Job
 from service.ledger.states import JobState
 
@@ -91,7 +92,8 @@ def submit(
     """Submit a job: the bare spec in, the job out."""
     if validate_only:
         response.status_code = 200
-        return plan_job(session, settings, body, experiment, caller=caller)
+        with planned_job(session, settings, body, experiment, caller=caller) as (job, needs):
+            return plan_view(job_view(session, settings, job, caller), needs)
     request = {"experiment": experiment, "spec": body.body}
     made = key and replayed(session, owner=caller.user, route="POST /jobs", key=key, request=request)
     if made:

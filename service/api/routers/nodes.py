@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 
 from barlow_lab.specs.catalogue import built_in_data_sets
 from barlow_lab.specs.data_set_uses import kinds_for
+from service.admission.fleet import load_fleet
 from service.api import audit
 from service.api.auth import CallerDep
 from service.api.deps import SessionDep, SettingsDep
-from service.api.fleet import load_fleet
 from service.api.presentation import ROOT
 from service.api.problems import Problem, responses
 from service.api.schemas import DataSets, DataSetView, Nodes, NodeView, SlotView

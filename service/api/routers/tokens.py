@@ -17,9 +17,9 @@ from service.api.bodies import JsonBody
 from service.api.deps import SessionDep
 from service.api.presentation import ROOT
 from service.api.problems import Problem, responses
-from service.api.roles import Role
 from service.api.token_secrets import new_secret, sha256
 from service.api.token_views import DURATION_RULE, TokenMade, TokenRequest, Tokens, TokenView, Whoami, duration
+from service.callers import Role
 from service.database.tables import Token
 from service.ledger.attempts import SCHEDULER
 from service.ledger.dependants import LEDGER

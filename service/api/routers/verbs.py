@@ -6,8 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from service.admission.allowances import refuse_priority, take_room
 from service.api import audit
-from service.api.allowances import refuse_priority, take_room
 from service.api.auth import CallerDep
 from service.api.deps import SessionDep, SettingsDep, find_job
 from service.api.idempotency import IdempotencyKeyDep, remember, replayed

@@ -14,7 +14,7 @@ from barlow_lab.specs import Fault, Spec, open_stored
 from barlow_lab.specs.edges import named_in
 from barlow_lab.specs.kinds import MAKERS, BackboneMade
 from barlow_lab.spelling import nearest
-from service.api.deps import read_uuid
+from service.database.ids import read_uuid
 from service.database.tables import Checkpoint, Job
 from service.ledger.states import JobState
 

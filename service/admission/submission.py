@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
@@ -12,16 +13,14 @@ from barlow_lab.specs import BackboneSpec, Fault, Spec, open_stored
 from barlow_lab.specs.catalogue import network_of
 from barlow_lab.specs.image_size import size_by_data, with_size
 from barlow_lab.spelling import one_reading
-from service.api import plan
-from service.api.allowances import priority_faults, take_room
-from service.api.auth import Caller
-from service.api.fleet import Fleet, faults_in, faults_of_names, load_fleet
-from service.api.presentation import job_view
-from service.api.problems import Problem, invalid_spec
-from service.api.reading import ExperimentBody, JobBody
-from service.api.references import References, look_up, resolve
-from service.api.schemas import Plan
-from service.api.weights_faults import FleetWeights
+from service.admission.allowances import priority_faults, take_room
+from service.admission.errors import InvalidSpec, NameTaken
+from service.admission.fleet import Fleet, faults_in, faults_of_names, load_fleet
+from service.admission.plan import Needs, needs_of
+from service.admission.reading import ExperimentBody, JobBody
+from service.admission.references import References, look_up, resolve
+from service.admission.weights_faults import FleetWeights
+from service.callers import Caller
 from service.database.tables import Experiment, Job
 from service.ledger import events
 from service.ledger import jobs as ledger
@@ -33,7 +32,8 @@ def submit_job(session: Session, settings: Settings, body: JobBody, experiment_n
     """Add one job to an experiment, which is made if it is new.
 
     Raises:
-        Problem: 422 with all faults; 409.
+        InvalidSpec: with all faults.
+        NameTaken, TooManyOpenJobs
     """
     return _submit_one(session, settings, body, experiment_name, caller)[0]
 
@@ -52,7 +52,7 @@ def _submit_one(
             faults += priority_faults(readable, caller, settings) + FleetWeights(session).faults(readable)
             found.add_others(faults + (faults_in if body.spec else faults_of_names)(readable, fleet))
     if found or body.spec is None:
-        raise invalid_spec(found.faults, found.left_out)
+        raise InvalidSpec(found.faults, found.left_out)
     take_room(session, caller, settings, 1)
     experiment = ledger.ensure_experiment(session, experiment_name)
     spec = _sized(body.spec, references, fleet)
@@ -65,7 +65,8 @@ def submit_experiment(session: Session, settings: Settings, body: ExperimentBody
     """Add an experiment with all its jobs, or nothing.
 
     Raises:
-        Problem: 422 with all faults of all jobs; 409.
+        InvalidSpec: with all faults of all jobs.
+        NameTaken, TooManyOpenJobs
     """
     name, valid, found = body.name, body.valid, body.found
     fleet, weights = load_fleet(session), FleetWeights(session)
@@ -81,13 +82,13 @@ def submit_experiment(session: Session, settings: Settings, body: ExperimentBody
             faults += priority_faults(rest, caller, settings) + weights.faults(rest)
             found.add_others(body.below(job, faults + faults_of_names(rest, fleet)))
     if found:
-        raise invalid_spec(found.faults, found.left_out)
+        raise InvalidSpec(found.faults, found.left_out)
     take_room(session, caller, settings, len(valid))
     experiment = ledger.ensure_experiment(session, name)
     # Asked after the row is there: a second request of this name has waited for the first one's commit.
     if session.scalar(select(exists().where(Job.experiment_id == experiment.id))):
         said = f"there is an experiment {name!r}; take another name, or add jobs by POST /api/v1/jobs?experiment={name}"
-        raise Problem("name-taken", said, faults=[Fault("/name", said)])
+        raise NameTaken(said)
     experiment.spec, experiment.varies = body.body, body.varies
     ids: dict[str, uuid.UUID] = {}
     for job in body.order:
@@ -98,36 +99,20 @@ def submit_experiment(session: Session, settings: Settings, body: ExperimentBody
     return experiment
 
 
-def plan_job(session: Session, settings: Settings, body: JobBody, experiment_name: str, *, caller: Caller) -> Plan:
-    """What `submit_job` would do, found by doing it and taking it back.
+@contextmanager
+def planned_job(
+    session: Session, settings: Settings, body: JobBody, experiment_name: str, *, caller: Caller
+) -> Iterator[tuple[Job, Needs]]:
+    """The job that `submit_job` would make, and what it would need: found by making it, and taken back at the end.
 
     Raises:
-        Problem: exactly those of `submit_job`.
+        Refused: exactly as `submit_job`.
     """
     job, spec = _submit_one(session, settings, body, experiment_name, caller)
-    view = job_view(session, settings, job, caller)
-    fleet = load_fleet(session)
-    backbone = _backbone(session, spec, job)
-    session.rollback()
-    sized = backbone if backbone and plan.is_known(backbone) else None
-    images, classes = fleet.images(spec), fleet.classes(spec.data.name)
-    need = plan.memory(spec, sized, classes, images) if sized else None
-    steps_per_epoch, steps = spec.planned_steps(images, classes)
-    return Plan(
-        kind=view.kind,
-        spec=view.spec,
-        spec_digest=view.spec_digest,
-        slots=view.slots,
-        state=view.state,
-        reason=view.reason,
-        place=view.place,
-        parameters=plan.parameters(spec, sized, classes) if sized else None,
-        memory=need,
-        images=None if images is None else min(images, spec.data.limit or images),
-        steps_per_epoch=steps_per_epoch,
-        steps=steps,
-        fits=plan.fits(spec, fleet, need),
-    )
+    try:
+        yield job, needs_of(spec, _backbone(session, spec, job), load_fleet(session))
+    finally:
+        session.rollback()
 
 
 def _sized(spec: Spec, references: References, fleet: Fleet) -> Spec:
@@ -184,9 +169,9 @@ def _submit(
             user=caller.user,
         )
     except JobNameTaken as error:
-        raise Problem("name-taken", str(error), faults=[Fault("/name", str(error))]) from None
+        raise NameTaken(str(error)) from None
     except DependencyFailed as error:  # it failed after `resolve` had looked
-        raise invalid_spec([Fault("/backbone_from/job" if references.source else "/run/after", str(error))]) from None
+        raise InvalidSpec([Fault("/backbone_from/job" if references.source else "/run/after", str(error))]) from None
 
 
 def _backbone(session: Session, spec: Spec, job: Job) -> BackboneSpec | None:

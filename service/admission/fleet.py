@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from barlow_lab.specs import Fault, Spec
 from barlow_lab.specs.catalogue import DataSetEntry, built_in_data_sets
 from barlow_lab.spelling import nearest
-from service.api.data_faults import best, counted_for, faults_of_kind, faults_of_labels
-from service.api.sizes import faults_of_size
+from service.admission.data_faults import best, counted_for, faults_of_kind, faults_of_labels
+from service.admission.sizes import faults_of_size
 from service.database.tables import Node, Slot
 
 

@@ -6,7 +6,7 @@ import pytest
 from api_kit import KNN, PRETRAIN
 
 from barlow_lab.specs import BackboneSpec, PretrainSpec, parse_spec
-from service.api.plan import memory, parameters
+from service.admission.plan import memory, parameters
 from trainer.models.backbones import build_backbone
 from trainer.models.projector import build_projector
 

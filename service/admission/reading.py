@@ -1,4 +1,4 @@
-"""From the bytes of a body to specs and their faults: all that can be known of a submission without the run database.
+"""From a body to specs and their faults: all that can be known of a submission without the run database.
 
 It takes a body's time and no session, so what is heavy about a body holds nobody up at the database.
 """
@@ -15,7 +15,6 @@ from barlow_lab.specs.edges import named_in, order
 from barlow_lab.specs.expansion import Unrepeated, Variant, expand, varied_by_all
 from barlow_lab.specs.parsing import MAX_FAULTS
 from barlow_lab.spelling import one_reading
-from service.api.bodies import parse_json
 
 MAX_REFERENCES = 5_000
 """Jobs that all jobs of one experiment name together, by run.after and backbone_from: each is looked up and locked."""
@@ -105,13 +104,9 @@ class ExperimentBody:
         return self.unrepeated.of(self.variants[job].placed(faults))
 
 
-def read_job(raw: bytes) -> JobBody:
-    """One spec.
-
-    Raises:
-        Problem: it is not JSON, or holds what cannot be stored.
-    """
-    body, found = parse_json(raw), Found()
+def read_job(body: Any) -> JobBody:
+    """One spec."""
+    found = Found()
     try:
         return JobBody(body, found, parse_spec(body), None)
     except SpecError as error:
@@ -119,13 +114,8 @@ def read_job(raw: bytes) -> JobBody:
         return JobBody(body, found, None, _without(body, error))
 
 
-def read_experiment(raw: bytes, most_jobs: int) -> ExperimentBody:
-    """An experiment of at most `most_jobs` jobs.
-
-    Raises:
-        Problem: as for `read_job`.
-    """
-    body = parse_json(raw)
+def read_experiment(body: Any, most_jobs: int) -> ExperimentBody:
+    """An experiment of at most `most_jobs` jobs."""
     or_else = (
         " (BARLOW_MAX_EXPERIMENT_JOBS of the API); add the others by POST /api/v1/jobs?experiment=NAME, or make several"
     )

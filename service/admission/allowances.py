@@ -11,9 +11,8 @@ from sqlalchemy import func, literal, select
 from sqlalchemy.orm import Session
 
 from barlow_lab.specs import Fault, Spec
-from service.api.auth import Caller
-from service.api.problems import Problem, invalid_spec
-from service.api.roles import Role
+from service.admission.errors import InvalidSpec, TooManyOpenJobs
+from service.callers import Caller, Role
 from service.database.tables import Job
 from service.ledger.states import JobState
 from service.settings import Settings
@@ -31,11 +30,11 @@ def refuse_priority(job: Job, caller: Caller, settings: Settings) -> None:
     """The same for a job that is to be retried: what it was given, whoever gave it, the retry has, too.
 
     Raises:
-        Problem: 422.
+        InvalidSpec
     """
     if (said := _too_much(job.priority, caller, settings)) is not None:
         remedy = f"submit its spec again with run.priority {settings.max_submitter_priority} or lower"
-        raise invalid_spec([Fault("", f"{said}; ask an admin to retry it, or {remedy}")])
+        raise InvalidSpec([Fault("", f"{said}; ask an admin to retry it, or {remedy}")])
 
 
 def take_room(session: Session, caller: Caller, settings: Settings, jobs: int) -> None:
@@ -44,7 +43,7 @@ def take_room(session: Session, caller: Caller, settings: Settings, jobs: int) -
     Whatever else locks rows in the transaction comes after it: further submissions of the user wait here for its end.
 
     Raises:
-        Problem: 409; they would be too many.
+        TooManyOpenJobs
     """
     if caller.role is Role.ADMIN:
         return
@@ -58,7 +57,7 @@ def take_room(session: Session, caller: Caller, settings: Settings, jobs: int) -
         f"{caller.user} has {there:,} open jobs and asks for {jobs:,} more; a user may have {most:,} that wait, run or "
         "are paused (BARLOW_MAX_OPEN_JOBS of the API). Submit again when some have ended, cancel some, or ask an admin"
     )
-    raise Problem("too-many-open-jobs", said)
+    raise TooManyOpenJobs(said)
 
 
 def _too_much(priority: int, caller: Caller, settings: Settings) -> str | None:
