@@ -43,6 +43,11 @@ _OF_THE_MATRIX = ("correlation_diagonal_mean", "correlation_off_diagonal_rms", "
 """The heatmaps say them, too."""
 _OF_HEALTH = ("alpha_req", "directions_99", "feature_spread", "rankme")
 """The sentences of health say what they mean."""
+_OF_INFORMATION = tuple(
+    f"{quantity}_{part}"
+    for quantity in ("entropy", "conditional_entropy", "information", "view_information")
+    for part in ("backbone", "embedding")
+)
 
 
 def metric_name(key: str) -> str:
@@ -55,7 +60,9 @@ def metric_name(key: str) -> str:
         return f"system/{key}"
     kind = next((kind for kind in KINDS if key.startswith(f"{kind}_")), None)
     rest = key if kind is None else key.removeprefix(f"{kind}_")
-    behind = rest in (*_OF_TRAINING, *_OF_THE_MATRIX, *_OF_HEALTH) or (kind is not None and rest.startswith("loss"))
+    behind = rest in (*_OF_TRAINING, *_OF_THE_MATRIX, *_OF_HEALTH, *_OF_INFORMATION) or (
+        kind is not None and rest.startswith("loss")
+    )
     return f"training_{key}" if behind else key
 
 

@@ -1,7 +1,7 @@
 """What a pretraining run changes step by step: backbone, projector, parts of the objective, optimiser; and the step
 itself.
 
-Shape suffixes: 2 views, n images of this rank, m of them in a piece, d features of the embedding.
+Shape suffixes: 2 views, n images of this rank, m of them in a piece, d features of the embedding, f of the backbone.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ LATER_STATE = {"lars": 1, "sgd": 0, "adamw": 2}
 class Update:
     """What one step leaves to look at: tensors on the device.
 
-    `z_a_nd`, `z_b_nd` are this rank's embeddings of the views, as the objective has seen them; `skipped_steps` counts
-    those of the run that a scale in fp16 has cost, None elsewhere; `first_bad_step` is the step at which the run was
+    `z_a_nd`, `z_b_nd` are this rank's embeddings of the views, as the objective has seen them, and `features_2nf` the
+    backbone's features that they came of; `skipped_steps` counts those of the run that a scale in fp16 has cost, None
+    elsewhere; `first_bad_step` is the step at which the run was
     over for gradients that are not finite, 0 so far.
     """
 
@@ -52,8 +53,13 @@ class Update:
     learning_rate: float
     z_a_nd: Tensor
     z_b_nd: Tensor
+    features_2nf: Tensor
     first_bad_step: Tensor
     skipped_steps: Tensor | None
+
+
+Differentiated = tuple[Terms, Tensor, Tensor]
+"""Terms of the loss, embeddings (2, n, d), features (2, n, f)."""
 
 
 class TrainState:
@@ -127,7 +133,7 @@ class TrainState:
         scale = self._guard.scale
         self._gradients.clear()
         views = view_a.to(self._device, non_blocking=True), view_b.to(self._device, non_blocking=True)
-        terms, z_2nd = self._differentiate(*views, scale)
+        terms, z_2nd, features_2nf = self._differentiate(*views, scale)
         norm = self._gradients.reduce(scale)
 
         good = self._guard.admit(norm, step)
@@ -139,60 +145,65 @@ class TrainState:
         self.objective.after_step(good)
         z_a_nd, z_b_nd = z_2nd.detach()
         skipped = None if scale is None else self._guard.skipped_steps
-        return Update(terms, norm, rate, z_a_nd, z_b_nd, self._guard.diverged_at, skipped)
+        return Update(terms, norm, rate, z_a_nd, z_b_nd, features_2nf, self._guard.diverged_at, skipped)
 
-    def _differentiate(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[Terms, Tensor]:
+    def _differentiate(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> Differentiated:
         if self.momentum_network is not None:
             return self._from_one_side(self.momentum_network, view_a, view_b, scale)
         differentiate = self._at_once if self._pieces == 1 else self._piece_by_piece
         return differentiate(view_a, view_b, scale)
 
-    def _at_once(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[Terms, Tensor]:
-        """The terms, and the embeddings (2, n, d); this rank's share of the gradient is in place."""
-        z_2nd = self._embed(view_a, view_b)
+    def _at_once(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> Differentiated:
+        """The terms, the embeddings (2, n, d), and the features (2, n, f); this rank's share of the gradient is in
+        place."""
+        z_2nd, features_2nf = self._embed(view_a, view_b)
         terms = self.objective(*z_2nd.unbind())
         torch.autograd.backward(terms.loss, scale)
-        return terms, z_2nd
+        return terms, z_2nd, features_2nf
 
     def _from_one_side(
         self, momentum_network: MomentumNetwork, view_a: Tensor, view_b: Tensor, scale: Tensor | None
-    ) -> tuple[Terms, Tensor]:
+    ) -> Differentiated:
         """The same where the momentum copy embeds view b: it comes first, so that none of its activations lie beside
         those that are kept for backward."""
         with torch.no_grad():
-            z_b_nd = self._through(momentum_network, view_b)
-        z_a_nd = self._through(self._network, view_a)
+            z_b_nd, features_b_nf = self._through(momentum_network, view_b)
+        z_a_nd, features_a_nf = self._through(self._network, view_a)
         terms = self.objective(z_a_nd, z_b_nd)
         torch.autograd.backward(terms.loss, scale)
-        return terms, torch.stack([z_a_nd.detach(), z_b_nd])
+        return terms, torch.stack([z_a_nd.detach(), z_b_nd]), torch.stack([features_a_nf, features_b_nf])
 
-    def _piece_by_piece(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> tuple[Terms, Tensor]:
+    def _piece_by_piece(self, view_a: Tensor, view_b: Tensor, scale: Tensor | None) -> Differentiated:
         """The same in the memory of one piece, with batch statistics of a piece: first
         all embeddings without a graph and the gradient of the loss with respect to them, then every piece again, with
         its rows of that gradient."""
         pieces = list(zip(view_a.chunk(self._pieces), view_b.chunk(self._pieces), strict=True))
         with torch.no_grad():
-            z_2nd = torch.cat([self._embed(*piece) for piece in pieces], 1)
+            seen = [self._embed(*piece) for piece in pieces]
+        z_2nd, features_2nf = (torch.cat(parts, 1) for parts in zip(*seen, strict=True))
+        del seen
         terms = self.objective(*z_2nd.requires_grad_().unbind())
         torch.autograd.backward(terms.loss, scale)  # into the objective's own parts, too
         assert z_2nd.grad is not None
         with self._statistics.held():
             for piece, gradient_2md in zip(pieces, z_2nd.grad.chunk(self._pieces, 1), strict=True):
-                torch.autograd.backward(self._embed(*piece), gradient_2md)
-        return terms, z_2nd
+                torch.autograd.backward(self._embed(*piece)[0], gradient_2md)
+        return terms, z_2nd, features_2nf
 
-    def _embed(self, view_a: Tensor, view_b: Tensor) -> Tensor:
-        """Both views in one forward pass, (n, 3, S, S) uint8 each -> (2, n, d)."""
-        return self._through(self._network, torch.cat([view_a, view_b])).view(2, len(view_a), -1)
+    def _embed(self, view_a: Tensor, view_b: Tensor) -> tuple[Tensor, Tensor]:
+        """Both views in one forward pass, (n, 3, S, S) uint8 each -> embeddings (2, n, d), features (2, n, f)."""
+        z_nd, features_nf = self._through(self._network, torch.cat([view_a, view_b]))
+        return z_nd.view(2, len(view_a), -1), features_nf.view(2, len(view_a), -1)
 
-    def _through(self, network: Network, images: Tensor) -> Tensor:
+    def _through(self, network: Network, images: Tensor) -> tuple[Tensor, Tensor]:
         pixels = normalise(images, self._dtype)
         with autocast(self._spec.precision, self._device):
             return network(pixels.contiguous(memory_format=self._memory_format))
 
-    def _written(self, pixels: Tensor) -> Tensor:
-        embeddings: Tensor = self.model["projector"](self.model["backbone"](pixels))
-        return embeddings
+    def _written(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        features: Tensor = self.model["backbone"](pixels)
+        embeddings: Tensor = self.model["projector"](features)
+        return embeddings, features.detach()
 
     def choose_network(self, ranks: int, tick: Callable[[], None], former: Form | None = None) -> CompileChoice:
         """Compile the network if the spec wishes it, or if a trial with random images finds that it pays; every one of

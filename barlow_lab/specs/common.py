@@ -290,6 +290,18 @@ class RecordSpec(SpecModel):
         description="Order of the features in the heatmap: `clusters` puts those beside each other that correlate, "
         "up to 1,024 features; beyond, blocks are drawn by index",
     )
+    information_plane: bool = Field(
+        False,
+        description="Draw the way of backbone and embedding through the information plane with each correlation "
+        "record; its entropies and informations are metrics in any case",
+    )
+    information_directions: int = Field(
+        32,
+        ge=1,
+        le=1024,
+        description="Entropies and informations are of so many directions of the features, drawn once and for all, or "
+        "of all where there are no more: in nats, as if features were normal. Numbers at another one do not compare",
+    )
     probes: ProbesSpec | None = Field(None, description="Pretraining: kNN and a linear probe on labels as it goes on")
 
 

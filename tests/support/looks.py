@@ -59,8 +59,8 @@ def _draw(path: Path, filters: Tensor) -> None:
 class Looking:
     """One look after another at batches that are made up; by default each step ends an epoch."""
 
-    def __init__(self, context: Context, *, every: int = 1, stop_on: Sequence[str] = ()) -> None:
-        spec = runs.spec(run={"record": {"correlation_every_epochs": 1}, "stop_on": stop_on})
+    def __init__(self, context: Context, *, every: int = 1, stop_on: Sequence[str] = (), **record: object) -> None:
+        spec = runs.spec(run={"record": {"correlation_every_epochs": 1, **record}, "stop_on": stop_on})
         self.plan = StepPlan(100 * every, every, spec)
         self.context = context
         images = open_images("digits", "train", limit=8)
@@ -69,12 +69,22 @@ class Looking:
         self.terms = Terms(torch.zeros(()), {})
         self._made: dict[type, BatchDiagnostic] = {}
 
-    def at(self, kind: type[D], step: int, views: tuple[Tensor, Tensor], z_a_nd: Tensor, z_b_nd: Tensor) -> D:
-        """The diagnostic, which has looked at this step."""
+    def at(
+        self,
+        kind: type[D],
+        step: int,
+        views: tuple[Tensor, Tensor],
+        z_a_nd: Tensor,
+        z_b_nd: Tensor,
+        features: tuple[Tensor, Tensor] | None = None,
+    ) -> D:
+        """The diagnostic, which has looked at this step; without `features` the backbone's are the embeddings."""
         made = self._made.get(kind) or kind.of(self.run)
         assert isinstance(made, kind)
         self._made[kind] = made
         epoch = self.plan.epoch(step)
-        seen = BatchSeen(step, epoch, self.run.network, views, z_a_nd, z_b_nd, self.terms)
+        seen = BatchSeen(
+            step, epoch, self.run.network, views, z_a_nd, z_b_nd, *(features or (z_a_nd, z_b_nd)), self.terms
+        )
         made.observe(seen, Records(made, self.context, {}, self.plan, step, resumed=False))
         return made

@@ -1,7 +1,7 @@
 """What must come out the same on any number of ranks. Run by test_runtime_ranks.py: in its own process for one
 rank, and as a script, `python rank_laws.py FOLDER`, on several.
 
-Shape suffixes: 2 views, d features.
+Shape suffixes: 2 views, n images of a rank, d features of the embedding, f of the backbone.
 """
 
 import sys
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from barlow_lab.specs import PclSpec, PretrainSpec
 from barlow_lab.specs.loss_form import LossForm
 from trainer.diagnostics.health import Health
+from trainer.diagnostics.information_plane import InformationPlane
 from trainer.evaluation.view_moments import ViewMoments
 from trainer.failures import Diverged
 from trainer.objectives import k_means
@@ -253,6 +254,23 @@ def view_moments(rank: int, ranks: int) -> dict[str, Tensor]:
     }
 
 
+def information_plane(rank: int, ranks: int) -> dict[str, Tensor]:
+    """What is found of the batch that has gone through the network on all ranks."""
+    views = torch.rand(2, 3 * GLOBAL_BATCH, 3, 16, 16, generator=torch.Generator().manual_seed(5)).mul(255).byte()
+    spec = PretrainSpec.model_validate(
+        {"data": "digits", "batch_size": 3 * GLOBAL_BATCH, "backbone": {"name": "tiny"}, "projector": {"widths": [16]},
+         "precision": "fp64", "views": {"size": 16}, "micro_batch": GLOBAL_BATCH}
+    )  # fmt: skip
+    state = TrainState(spec, Schedule(1, 2 * STEPS, 0.0), torch.device("cpu"))
+    update = state.update(*(share_of_pieces(view, 3, rank, ranks) for view in views), 1)
+    seen = [collectives.all_gather_rows(rows) for rows in (update.z_a_nd, update.z_b_nd, *update.features_2nf)]
+    with tempfile.TemporaryDirectory() as folder:
+        context = runs.context(Path(folder), rank=rank, world_size=ranks)
+        looking = Looking(context).at(InformationPlane, 3, (seen[0], seen[1]), seen[0], seen[1], (seen[2], seen[3]))
+    (found,) = looking.state_dict()["information_plane"]
+    return {name: torch.tensor(value) for name, value in found.items()}
+
+
 def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
     """Every law's numbers, the same whatever `ranks`."""
     rows = torch.arange(7.0).view(7, 1)
@@ -296,6 +314,7 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         "dropout": training(OPTIMIZERS["lars"], rank, ranks, backbone="squeezenet1_1", side=32),
         "health": health(rank, ranks),
         "view_moments": view_moments(rank, ranks),
+        "information_plane": information_plane(rank, ranks),
         "rows": {"gathered": collectives.all_gather_rows(rows[cut[rank] : cut[rank + 1]])},
     }
 

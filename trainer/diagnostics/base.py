@@ -2,7 +2,7 @@
 
 Diagnostics stand in one list (trainer.diagnostics.listed), which the loop asks after a step, knowing none of them.
 
-Shape suffixes: n images of this rank, N of the whole batch, d features of an embedding.
+Shape suffixes: n images of this rank, N of the whole batch, d features of an embedding, f of the backbone.
 """
 
 from __future__ import annotations
@@ -50,11 +50,14 @@ class NetworkSeen:
 @dataclass(frozen=True, slots=True)
 class BatchSeen(NetworkSeen):
     """And the batch of `step`: both views of this rank's images, (n, 3, S, S) uint8 each; their embeddings, from before
-    the update, of the batch of all ranks, (N, D) each; the objective's terms. Nobody writes into a tensor."""
+    the update, of the batch of all ranks, (N, D) each; the features of the backbone that those came of, (N, F) each;
+    the objective's terms. Nobody writes into a tensor."""
 
     views: tuple[Tensor, Tensor]
     z_a_nd: Tensor
     z_b_nd: Tensor
+    features_a_nf: Tensor
+    features_b_nf: Tensor
     terms: Terms
 
 

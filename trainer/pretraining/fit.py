@@ -1,6 +1,6 @@
 """What a pretraining trains, step by step: the fit of the loop that it is.
 
-Shape suffixes: n images of this rank, d features of the embedding.
+Shape suffixes: 2 views, n images of this rank, d features of the embedding, f of the backbone.
 """
 
 from __future__ import annotations
@@ -132,8 +132,20 @@ class Pretraining(Fit[Batch, Seen]):
         def see() -> BatchSeen:
             self.settle(step)
             update = left.update
-            z_a_nd, z_b_nd = (self.context.all_gather_rows(rows) for rows in (update.z_a_nd, update.z_b_nd))
-            return BatchSeen(step, self.plan.epoch(step), self.state.model, left.views, z_a_nd, z_b_nd, update.terms)
+            z_a_nd, z_b_nd, features_a_nf, features_b_nf = (
+                self.context.all_gather_rows(rows) for rows in (update.z_a_nd, update.z_b_nd, *update.features_2nf)
+            )
+            return BatchSeen(
+                step,
+                self.plan.epoch(step),
+                self.state.model,
+                left.views,
+                z_a_nd,
+                z_b_nd,
+                features_a_nf,
+                features_b_nf,
+                update.terms,
+            )
 
         with self._series.clock_stopped():
             self.diagnostics.observe_batch(step, see, self._series.last)

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from trainer.runtime import collectives
 
-Network = Callable[[Tensor], Tensor]
+Network = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Pixels (n, 3, S, S) to embeddings (n, d), and to the features (n, F) that those come of, which have no graph."""
 
 BACKEND = "inductor"
 WARM_UP, TIMED = 3, 5

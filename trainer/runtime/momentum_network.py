@@ -29,11 +29,12 @@ class MomentumNetwork:
         self._statistics = RunningStatistics(self.module)
         self._statistics_before = self._statistics.flat.clone()
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """(n, 3, S, S) → (n, d)."""
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, 3, S, S) → embeddings (n, d), and the features (n, F) that they come of."""
         self._statistics_before.copy_(self._statistics.flat)
-        embeddings: Tensor = self.module["projector"](self.module["backbone"](pixels))
-        return embeddings
+        features: Tensor = self.module["backbone"](pixels)
+        embeddings: Tensor = self.module["projector"](features)
+        return embeddings, features.detach()
 
     @torch.no_grad()
     def follow(self, good: Tensor) -> None:

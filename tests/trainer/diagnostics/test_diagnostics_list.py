@@ -1,6 +1,6 @@
 """The list of diagnostics: each sees the same in every order, one more takes a file and a line, a stop costs none.
 
-Shape suffixes: n images, d features.
+Shape suffixes: 2 views, n images, d features, f of the backbone.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def test_each_sees_the_same_in_every_order_and_leaves_the_run_as_it_is(
         drawn = torch.get_rng_state()
         diagnostics = Diagnostics(Diagnosed(spec(), plan, state.model, state.objective, images, context))
         newest: dict[str, float] = {}
-        seen = BatchSeen(2, 1, state.model, pair, update.z_a_nd, update.z_b_nd, terms)
+        seen = BatchSeen(2, 1, state.model, pair, update.z_a_nd, update.z_b_nd, *update.features_2nf, terms)
         diagnostics.observe_batch(2, lambda seen=seen: seen, newest)
         diagnostics.observe_network(NetworkSeen(2, 1, state.model), newest)
 

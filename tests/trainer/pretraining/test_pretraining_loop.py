@@ -85,7 +85,7 @@ def test_every_phase_tells_of_its_progress(tmp_path, monkeypatch):
     assert len([e for e in first if e.data["phase"] == "loading data"]) == 1 + textures.SPLITS["train"]
     assert {e.data["phase"] for e in second} == {
         *("loading data", "building", "checking checkpoints", "resuming", "training", "correlation record"),
-        *("health", "checkpoint", "exporting"),
+        *("information plane", "health", "checkpoint", "exporting"),
     }
     assert {(e.step, e.data["steps"]) for e in second if e.data["phase"] == "correlation record"} == {(20, 20)}
 
@@ -152,13 +152,10 @@ def test_with_nothing_left_to_do_a_resumed_run_exports_the_same_backbone(undistu
     end = pretrain(runs.spec(), runs.context(tmp_path, 2))
     assert end.outcome == "ok"
     assert end.result is not None
-    assert set(end.result["metrics"]) == METRICS | {
-        "effective_rank",
-        "rankme",
-        "feature_spread",
-        "directions_99",
-        "alpha_req",
-    }
+    diagnosed = {"effective_rank", "rankme", "feature_spread", "directions_99", "alpha_req"}
+    # 32 images show entropies of the 16 features of the embedding, and not of 32 directions of the backbone's.
+    of_information = {"entropy_embedding", "conditional_entropy_embedding", "information_embedding"}
+    assert set(end.result["metrics"]) == METRICS | diagnosed | of_information
     exported = [
         p / "attempts" / n / "backbone/model.safetensors" for p, n in ((tmp_path, "0002"), (undisturbed, "0001"))
     ]

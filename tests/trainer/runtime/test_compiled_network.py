@@ -14,11 +14,12 @@ from trainer.train_state import TrainState
 CPU = torch.device("cpu")
 
 
-def passed(state: TrainState, network: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """Output, gradients and running statistics of one pass."""
-    z = network(normalise(torch.cat(list(views(1))), torch.float64))
+def passed(state: TrainState, network: Callable[[Tensor], tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Outputs, gradients and running statistics of one pass; the features have no gradient of their own."""
+    z, features = network(normalise(torch.cat(list(views(1))), torch.float64))
     z.backward(torch.linspace(-1, 1, z.numel(), dtype=z.dtype).view(z.shape))
-    return [z.detach(), *(p.grad for p in state.model.parameters()), *state.model.buffers()]
+    assert not features.requires_grad
+    return [z.detach(), features, *(p.grad for p in state.model.parameters()), *state.model.buffers()]
 
 
 def test_the_network_is_one_graph_and_computes_the_same():
@@ -77,7 +78,7 @@ def _choice(
         return value
 
     monkeypatch.setattr(compiling, "_seconds", seconds)
-    return compiling.choose("auto", lambda x: x, lambda network: None, torch.device("cuda"), former)[1]
+    return compiling.choose("auto", lambda x: (x, x), lambda network: None, torch.device("cuda"), former)[1]
 
 
 def test_the_trial_takes_what_is_faster_and_what_fits(monkeypatch: pytest.MonkeyPatch):
