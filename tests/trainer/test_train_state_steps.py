@@ -69,11 +69,14 @@ def test_pieces_give_the_gradient_of_a_network_that_normalises_each_by_itself():
     update = state.update(*both, 1)
     # One graph: every piece through the same network, view after view, the loss over all rows.
     pixels = [normalise(view, torch.float64) for view in both]
-    parts = [[same._written(torch.cat(piece)).chunk(2)] for piece in zip(*(p.chunk(3) for p in pixels), strict=True)]
-    z_a, z_b = (torch.cat([part[0][view] for part in parts]) for view in (0, 1))
+    parts = [same._written(torch.cat(piece)) for piece in zip(*(p.chunk(3) for p in pixels), strict=True)]
+    (z_a, z_b), features = (
+        [torch.cat([part[which].chunk(2)[view] for part in parts]) for view in (0, 1)] for which in (0, 1)
+    )
     barlow_twins(z_a, z_b, 0.0051).loss.backward()
     torch.testing.assert_close(update.z_a_nd, z_a.detach(), rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(update.z_b_nd, z_b.detach(), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(update.features_2nf, torch.stack(features), rtol=1e-12, atol=1e-14)
     largest = max(float(p.grad.abs().max()) for p in same.model.parameters())
     for found, parameter in zip(gradients(state), same.model.parameters(), strict=True):
         assert (found - parameter.grad).abs().max() <= 1e-12 * largest

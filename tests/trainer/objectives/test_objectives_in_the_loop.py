@@ -45,8 +45,8 @@ def test_w_mse_tells_once_that_covariances_were_singular_and_goes_on(tmp_path, m
     written = TrainState._written
 
     def with_a_dead_feature(state, pixels):
-        embeddings = written(state, pixels)
-        return torch.cat([embeddings[:, :-1], torch.ones_like(embeddings[:, -1:])], 1)
+        embeddings, features = written(state, pixels)
+        return torch.cat([embeddings[:, :-1], torch.ones_like(embeddings[:, -1:])], 1), features
 
     monkeypatch.setattr(TrainState, "_written", with_a_dead_feature)
     assert pretrain(runs.spec(**W_MSE), runs.context(tmp_path)).outcome == "ok"
