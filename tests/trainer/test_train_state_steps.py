@@ -1,6 +1,6 @@
 """One step in its forms: in pieces, in 16 bits, with a scaled loss. Several ranks: rank_laws.py.
 
-Shape suffixes: n images, d features.
+Shape suffixes: 2 views, n images, d features, f of the backbone.
 """
 
 import numpy as np
