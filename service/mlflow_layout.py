@@ -63,6 +63,7 @@ def metric_name(key: str) -> str:
     behind = rest in (*_OF_TRAINING, *_OF_THE_MATRIX, *_OF_HEALTH, *_OF_INFORMATION) or (
         kind is not None and rest.startswith("loss")
     )
+    behind = behind or key.startswith("population_")  # the pictures say what they mean
     return f"training_{key}" if behind else key
 
 

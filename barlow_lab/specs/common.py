@@ -272,6 +272,27 @@ class ProbesSpec(SpecModel):
     epochs: int = Field(20, ge=1, le=1000, description="Of the linear classifier")
 
 
+LEAST_SAMPLE = 64
+"""Images of an estimate of the population: its error comes of the scatter of 16 parts of them."""
+
+
+class PopulationSpec(SpecModel):
+    """Pretraining: the cross-correlation of many images, with its error, beside that of a batch, which is mostly noise
+    where features are decorrelated; the run is the same with and without it.
+
+    Two views of each by the network in evaluation mode, drawn by keys of their own, the same at each look.
+    """
+
+    images: int = Field(
+        4096, ge=LEAST_SAMPLE, description="Look at N training images, drawn by the seed; all where there are no more"
+    )
+    every_epochs: int | None = Field(
+        None, ge=1,
+        description="Look after every N epochs, and at the end; left out: with each correlation record but that of "
+        "step 0",
+    )  # fmt: skip
+
+
 class RecordSpec(SpecModel):
     """How densely the run is recorded. Recording never changes the science."""
 
@@ -301,6 +322,9 @@ class RecordSpec(SpecModel):
         le=1024,
         description="Entropies and informations are of so many directions of the features, drawn once and for all, or "
         "of all where there are no more: in nats, as if features were normal. Numbers at another one do not compare",
+    )
+    population: PopulationSpec | None = Field(
+        None, description="Pretraining: the cross-correlation of many images, accumulated over batches"
     )
     probes: ProbesSpec | None = Field(None, description="Pretraining: kNN and a linear probe on labels as it goes on")
 

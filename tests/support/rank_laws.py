@@ -15,11 +15,13 @@ import torch
 from looks import Looking
 from torch import Tensor, nn
 
-from barlow_lab.specs import PclSpec, PretrainSpec
+from barlow_lab.specs import PclSpec, PretrainSpec, ViewsSpec
 from barlow_lab.specs.loss_form import LossForm
+from trainer.data.registry import open_images
 from trainer.diagnostics.health import Health
 from trainer.diagnostics.information_plane import InformationPlane
 from trainer.evaluation.view_moments import ViewMoments
+from trainer.evaluation.view_pass import drawn_images, stream_views
 from trainer.failures import Diverged
 from trainer.objectives import k_means
 from trainer.objectives.barlow_twins import barlow_twins
@@ -28,6 +30,7 @@ from trainer.optim.schedules import Schedule
 from trainer.runtime import collectives, process_group
 from trainer.runtime.batch_norm import synchronise_batch_norm
 from trainer.runtime.rank_exit import end_process
+from trainer.runtime.units import Units
 from trainer.train_state import TrainState
 
 GLOBAL_BATCH = 16
@@ -271,6 +274,25 @@ def information_plane(rank: int, ranks: int) -> dict[str, Tensor]:
     return {name: torch.tensor(value) for name, value in found.items()}
 
 
+def view_pass(rank: int, ranks: int) -> dict[str, Tensor]:
+    """Moments of blocks of 4 or 5 images, in batches of 3: of four ranks one has none of a batch."""
+    dataset = open_images("digits", "train", limit=90)
+    views = ViewsSpec.model_validate({"preset": "small_images", "size": 8})
+    with tempfile.TemporaryDirectory() as folder:
+        context = runs.context(Path(folder), rank=rank, world_size=ranks)
+        blocks = list(
+            stream_views(
+                lambda pixels: pixels.flatten(1)[:, ::40], dataset, views, drawn_images(90, 70, seed=3), seed=3,
+                batch_size=3, phase="views", context=context, units=Units(context), dtype=torch.float64,
+            )
+        )  # fmt: skip
+    return {
+        "samples": torch.tensor([block.samples for block in blocks]),
+        "cross": torch.stack([block.cross_dd for block in blocks]),
+        "means": torch.stack([block.means_2d for block in blocks]),
+    }
+
+
 def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
     """Every law's numbers, the same whatever `ranks`."""
     rows = torch.arange(7.0).view(7, 1)
@@ -315,6 +337,7 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         "health": health(rank, ranks),
         "view_moments": view_moments(rank, ranks),
         "information_plane": information_plane(rank, ranks),
+        "view_pass": view_pass(rank, ranks),
         "rows": {"gathered": collectives.all_gather_rows(rows[cut[rank] : cut[rank + 1]])},
     }
 

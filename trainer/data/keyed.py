@@ -22,6 +22,8 @@ class Purpose(IntEnum):
     CLUSTERS = 10
     PROTOTYPES = 11
     SUB_BATCHES = 12
+    SAMPLE = 13
+    SAMPLE_VIEW = 14
 
 
 def bits(purpose: Purpose, seed: int, *where: int) -> np.random.Philox:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from torch import Tensor
@@ -101,9 +101,7 @@ def write_correlation_record(
     name = f"step-{step:08d}"
     found = correlation_statistics(z_a_nd, z_b_nd, tick, keep_whole=asked.whole_correlation)
     summary = summarise(found, off_diagonal_weight=off_diagonal_weight)
-    arrays = record_arrays(found, step=step)
-    if asked.heatmap_order == "clusters" and not found.blocks:
-        arrays["order"] = by_clusters(arrays["correlation"])
+    arrays = record_arrays(found, step=step, order=asked.heatmap_order)
     tick()
     with naming(folder / f"{name}.npz"), (folder / f"{name}.npz").open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -120,14 +118,17 @@ def write_correlation_record(
     return event, arrays
 
 
-def record_arrays(found: CorrelationStatistics, *, step: int) -> dict[str, np.ndarray]:
+def record_arrays(
+    found: CorrelationStatistics, *, step: int, order: Literal["index", "clusters"] = "index"
+) -> dict[str, np.ndarray]:
     """What the .npz holds.
 
     `diagonal` (d), `row_energy` (d; sum over j != i of C_ij^2), `histogram` and `histogram_edges` of the off-diagonal
     entries, `scaled_histogram` and `scaled_histogram_edges` of them times the root of n - 1, `spectrum`, `spectrum_a`
     and `spectrum_b` (trainer.diagnostics.spectra), `n`, `step`, `floor`, and `correlation` (d, d) in float16 up to
     d = 1024, or where it is asked for; beyond it `block_mean`, `block_rms` and `block_maximum` (of absolute values),
-    (256, 256) each, in float16: 0.4 MB in all at d = 8192 without the whole.
+    (256, 256) each, in float16: 0.4 MB in all at d = 8192 without the whole. By `clusters`, up to d = 1024, `order`,
+    the features as a heatmap is to show them.
     """
     arrays: dict[str, Any] = {
         "diagonal": found.diagonal_d.astype(np.float32),
@@ -143,6 +144,8 @@ def record_arrays(found: CorrelationStatistics, *, step: int) -> dict[str, np.nd
     }
     if found.full_dd is not None:
         arrays["correlation"] = found.full_dd
+        if order == "clusters" and not found.blocks:
+            arrays["order"] = by_clusters(found.full_dd)
     return {**arrays, **{f"block_{name}": values.astype(np.float16) for name, values in found.blocks.items()}}
 
 

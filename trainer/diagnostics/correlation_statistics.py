@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.diagnostics.spectra import correlation_spectra
+from trainer.evaluation.view_moments import Rows
 from trainer.objectives.correlation import unit_features
 
 FULL_UP_TO = 1024
@@ -62,20 +63,41 @@ def correlation_statistics(
     """
     unit_2nd, _ = unit_features(z_a_nd, z_b_nd, over_ranks=False)
     x_nd, y_nd = unit_2nd
-    features = x_nd.shape[1]
+
+    def rows(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        # C_ji as a product of its own: the difference of two sums over C would lose what little asymmetry there is.
+        return x_nd[:, start:stop].mT @ y_nd, y_nd[:, start:stop].mT @ x_nd
+
+    return matrix_statistics(
+        rows, samples=x_nd.shape[0], features=x_nd.shape[1], device=x_nd.device, tick=tick, keep_whole=keep_whole,
+        spectra=lambda: correlation_spectra(x_nd, y_nd, tick),
+    )  # fmt: skip
+
+
+def matrix_statistics(
+    rows: Rows,
+    *,
+    samples: int,
+    features: int,
+    device: torch.device,
+    tick: Callable[[], None],
+    keep_whole: bool = False,
+    spectra: Callable[[], dict[str, np.ndarray]] = dict,
+) -> CorrelationStatistics:
+    """The same of a matrix of so many `samples` and `features` that `rows` gives tile by tile, each a tensor that may
+    be written over; `spectra` are asked for when the tiles are done."""
     whole = features <= FULL_UP_TO
     starts = _block_starts(features)
     diagonal, energy, pairs, alive, full, blocks = [], [], [], [], [], []
-    deviations = (x_nd.shape[0] - 1) ** 0.5
-    scaled = torch.zeros(SCALED_BINS, dtype=torch.int64, device=x_nd.device)
-    histogram = torch.zeros(BINS, dtype=torch.int64, device=x_nd.device)
-    asymmetry = torch.zeros((), dtype=torch.float64, device=x_nd.device)
-    alive_columns = torch.zeros(features, dtype=torch.bool, device=x_nd.device)
+    deviations = (samples - 1) ** 0.5
+    scaled = torch.zeros(SCALED_BINS, dtype=torch.int64, device=device)
+    histogram = torch.zeros(BINS, dtype=torch.int64, device=device)
+    asymmetry = torch.zeros((), dtype=torch.float64, device=device)
+    alive_columns = torch.zeros(features, dtype=torch.bool, device=device)
     for first, last in [(0, BLOCKS)] if whole else _tiles(features):
         start, stop = starts[first], starts[last]
-        tile = x_nd[:, start:stop].mT @ y_nd
-        # C_ji as a product of its own: the difference of two sums over C would lose what little asymmetry there is.
-        asymmetry += (tile - y_nd[:, start:stop].mT @ x_nd).square().sum(dtype=torch.float64)
+        tile, transposed = rows(start, stop)
+        asymmetry += (tile - transposed).square().sum(dtype=torch.float64)
         alive.append(tile.any(1))
         alive_columns |= tile.any(0)
         if whole or keep_whole:
@@ -96,13 +118,13 @@ def correlation_statistics(
         tick()
     dead = ~(torch.cat(alive) | alive_columns)
     return CorrelationStatistics(
-        samples=x_nd.shape[0],
+        samples=samples,
         diagonal_d=torch.cat(diagonal).cpu().numpy(),
         row_energy_d=torch.cat(energy).cpu().numpy(),
         asymmetry=float(asymmetry),
         histogram=histogram.cpu().numpy(),
         scaled_histogram=scaled.cpu().numpy(),
-        spectra=correlation_spectra(x_nd, y_nd, tick),
+        spectra=spectra(),
         top_pairs=_ranked(torch.cat(pairs, 1).cpu().numpy(), features),
         dead=np.flatnonzero(dead.cpu().numpy()),
         full_dd=torch.cat(full).numpy() if full else None,

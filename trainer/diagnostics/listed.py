@@ -20,11 +20,12 @@ from trainer.diagnostics.effective_rank import EffectiveRank
 from trainer.diagnostics.health import Health
 from trainer.diagnostics.information_plane import InformationPlane
 from trainer.diagnostics.nothing_to_learn import LearnsNothing
+from trainer.diagnostics.population import Population
 from trainer.diagnostics.probes import Probes
 from trainer.diagnostics.recorded_names import taken_by_diagnostics
 
 DIAGNOSTICS: list[type[Diagnostic]] = [
-    LearnsNothing, EffectiveRank, CorrelationRecord, InformationPlane, Health, Probes
+    LearnsNothing, EffectiveRank, CorrelationRecord, InformationPlane, Health, Population, Probes
 ]  # fmt: skip
 """In the order in which they look: health, which may end the run, when the others have looked at its batch."""
 

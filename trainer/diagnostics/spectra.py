@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.evaluation.view_moments import ViewMoments
+
 
 def squared_singular_values(x_nd: Tensor) -> Tensor:
     """Those of x (n, d), in descending order: min(n, d) of them, float64, on its device.
@@ -51,6 +53,19 @@ def correlation_spectra(x_nd: Tensor, y_nd: Tensor, tick: Callable[[], None]) ->
             tick()
     found = {"spectrum": torch.linalg.svdvals(core), "spectrum_a": autos[0], "spectrum_b": autos[1]}
     tick()
+    return {name: values.cpu().numpy().astype(np.float32) for name, values in found.items()}
+
+
+def moment_spectra(moments: ViewMoments, tick: Callable[[], None]) -> dict[str, np.ndarray]:
+    """The same of moments that have each view's own: d numbers each, by d x d matrices."""
+    assert moments.autos_2dd is not None
+    scales_2d = moments.scales_2d()
+    whole_dd, _ = moments.correlation()(0, moments.features)
+    found = {"spectrum": torch.linalg.svdvals(whole_dd)}
+    tick()
+    for name, auto_dd, scale_d in zip(("spectrum_a", "spectrum_b"), moments.autos_2dd, scales_2d, strict=True):
+        found[name] = torch.linalg.eigvalsh(scale_d[:, None] * auto_dd * scale_d).flip(0).clamp(min=0)
+        tick()
     return {name: values.cpu().numpy().astype(np.float32) for name, values in found.items()}
 
 

@@ -145,6 +145,9 @@ class BackboneJudged(KindSpec):
             faults["run", "stop_on"] = "the embeddings of a pretraining collapse, an evaluation has none; leave it out"
         if self.run.record.probes is not None:
             faults["run", "record", "probes"] = "probes look at a pretraining while it trains; leave them out"
+        if self.run.record.population is not None:
+            said = "it is of the embeddings of a pretraining, an evaluation has none; leave it out"
+            faults["run", "record", "population"] = said
         if self.run.checkpoint.best_by is not None:
             faults["run", "checkpoint", "best_by"] = (
                 "it chooses among the checkpoints of a pretraining; an evaluation tells its best score by itself"

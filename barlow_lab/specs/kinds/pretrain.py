@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from barlow_lab.specs.catalogue import DataSetEntry, image_size_fault
-from barlow_lab.specs.common import DataSpec, Precision, ranks_fault
+from barlow_lab.specs.common import LEAST_SAMPLE, DataSpec, Precision, ranks_fault
 from barlow_lab.specs.faults import Fault, SplitUse, no_whole_batch
 from barlow_lab.specs.kinds.base import BackboneMade, Example, KindSpec
 from barlow_lab.specs.network import ProjectorSpec, TrainedBackboneSpec
@@ -146,6 +146,7 @@ class PretrainSpec(KindSpec):
             self._warmup,
             self._published,
             self._neighbours,
+            self._population,
         ]
 
     def _ranks(self) -> dict[Place, str]:
@@ -220,6 +221,19 @@ class PretrainSpec(KindSpec):
             return {}
         said = f"{probes.k} neighbours of the first {probes.limit} images; use fewer, or a higher limit"
         return {("run", "record", "probes", "k"): said}
+
+    def _population(self) -> dict[Place, str]:
+        limit = self.data.limit
+        said = None if limit is None else self._population_fault(limit)
+        return {("run", "record", "population"): f"{said} (data.limit)"} if said else {}
+
+    def _population_fault(self, images: int) -> str | None:
+        if self.run.record.population is None or images >= LEAST_SAMPLE:
+            return None
+        return (
+            f"{images} images are too few to tell the error of their cross-correlation; use at least {LEAST_SAMPLE}, "
+            "or leave it out"
+        )
 
     def embedding_width(self, features: int | None = None) -> int | None:
         """d, behind a backbone of so many `features`; without them, as far as it is known here: without a projector it
@@ -373,4 +387,6 @@ class PretrainSpec(KindSpec):
     def faults_of_size(self, images: int, classes: int | None, counted: str) -> list[Fault]:
         of_objective = self.objective_faults(images).items()
         found = [Fault(f"/objective/{field}", f"{said} ({counted})") for field, said in of_objective]
+        if said := self._population_fault(images):
+            found.append(Fault("/run/record/population", f"{said} ({counted})"))
         return [*no_whole_batch(self.batch_size, images, counted), *found]

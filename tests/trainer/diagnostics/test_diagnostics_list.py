@@ -27,11 +27,12 @@ from trainer.training.step_plan import StepPlan
 
 PROBES = {"every_epochs": 1, "limit": 30, "k": 3, "epochs": 1}
 RECORD = {"metrics_every_steps": 1, "correlation_every_epochs": 1, "probes": PROBES}
+EVERYTHING = {**RECORD, "population": {"images": 64}}
 
 
-def spec(**changes: Any) -> PretrainSpec:
-    """2 epochs of 5 steps, with everything to look at after each."""
-    return runs.spec(epochs=2, run={"record": RECORD}, **changes)
+def spec(record: dict[str, Any] = RECORD, **changes: Any) -> PretrainSpec:
+    """2 epochs of 5 steps, with probes and what else there is in any case after each."""
+    return runs.spec(epochs=2, run={"record": record}, **changes)
 
 
 def listed_in(monkeypatch: pytest.MonkeyPatch, kinds: list[type[Diagnostic]]) -> None:
@@ -51,16 +52,16 @@ def test_each_sees_the_same_in_every_order_and_leaves_the_run_as_it_is(
     pair = (views(1)[0], views(1)[1])
     update = state.update(*pair, 1)
     terms = Terms(update.terms.loss.detach(), {})
-    images = open_images("digits", "train", limit=30)
+    images = open_images("digits", "train", limit=64)
     before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
     looked_at = [tensor.clone() for tensor in (*pair, update.z_a_nd, update.z_b_nd)]
     found = []
     for number, order in enumerate(orders()):
         listed_in(monkeypatch, order)
         context = runs.context(tmp_path / str(number))
-        plan = StepPlan(4, 2, spec())
+        plan = StepPlan(4, 2, spec(EVERYTHING))
         drawn = torch.get_rng_state()
-        diagnostics = Diagnostics(Diagnosed(spec(), plan, state.model, state.objective, images, context))
+        diagnostics = Diagnostics(Diagnosed(plan.spec, plan, state.model, state.objective, images, context))
         newest: dict[str, float] = {}
         seen = BatchSeen(2, 1, state.model, pair, update.z_a_nd, update.z_b_nd, *update.features_2nf, terms)
         diagnostics.observe_batch(2, lambda seen=seen: seen, newest)
@@ -76,7 +77,14 @@ def test_each_sees_the_same_in_every_order_and_leaves_the_run_as_it_is(
         assert torch.equal(torch.get_rng_state(), drawn), order
         assert all(part.training for part in state.model.modules()), order
     probed = {"knn_top1", "probe_top1"}
-    assert found[0][0].keys() >= {"effective_rank", "rankme", "feature_spread", "first_filters_size", *probed}
+    assert found[0][0].keys() >= {
+        "effective_rank",
+        "rankme",
+        "feature_spread",
+        "first_filters_size",
+        "population_images",
+        *probed,
+    }
     assert all(one == found[0] for one in found)
 
 

@@ -28,6 +28,7 @@ TOLERANCES = {
     "pcl": 1e-12,
     "health": 0.0,
     "view_moments": 1e-12,
+    "view_pass": 1e-11,
     "lars": 1e-10,
     "sgd": 1e-8,
     "adamw": 1e-8,

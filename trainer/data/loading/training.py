@@ -1,4 +1,4 @@
-"""Batches by (epoch, step), loaded by threads of the rank: decoders, Pillow and torch release the GIL."""
+"""Batches by (epoch, step)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,13 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
-import numpy as np
-import torch
-
 from barlow_lab.specs.views import ViewsSpec
-from trainer.data.batch import FIELDS, Batch, batch_memory
+from trainer.data.batch import Batch
 from trainer.data.datasets import Images
 from trainer.data.errors import DataError
 from trainer.data.loading.order import global_batches, order_of
-from trainer.data.loading.pool import Task, ahead, pieces
-from trainer.data.loading.replacing import readable_from
-from trainer.data.views import augmentation
-from trainer.data.views.crops import resized_crop
-from trainer.data.views.photometry import apply_batched, fill_row
+from trainer.data.loading.pairs import PairLoading
+from trainer.data.loading.pool import Task, ahead
 
 
 class TrainingBatches:
@@ -71,16 +65,15 @@ class TrainingBatches:
         self.steps_per_epoch = len(dataset) // batch_size
         self.fingerprint = dataset.fingerprint
         self._dataset = dataset
-        self._views = views_spec
+        self._pairs = PairLoading(
+            dataset, views_spec, seed=seed, threads=threads, pinned=pinned, whole=whole, tick=tick
+        )
         self._batch_size = batch_size
         self._micro_batch = micro_batch or batch_size
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
         self._threads = threads
-        self._pinned = pinned
-        self._whole = whole
-        self._tick = tick
 
     def iterate(self, first_step: int, last_step: int) -> Generator[Batch]:
         """The batches of steps first_step + 1 .. last_step: `first_step` steps are already done.
@@ -105,7 +98,7 @@ class TrainingBatches:
             OSError: the disk does not give it.
         """
         first = order_of(self._seed, 0, len(self._dataset))
-        task = self._task(1, 0, first[: min(count, self._batch_size)].copy())
+        task = self._pairs.task(1, 0, first[: min(count, self._batch_size)].copy())
         for piece in task.pieces:
             piece(threading.Event())
         return task.result
@@ -114,38 +107,4 @@ class TrainingBatches:
         batches = global_batches(len(self._dataset), self._batch_size, self._seed, first_step, last_step)
         for step, epoch, whole in batches:
             shares = whole.reshape(-1, self._world_size, self._micro_batch // self._world_size)
-            yield self._task(step, epoch, shares[:, self._rank].flatten())
-
-    def _task(self, step: int, epoch: int, indices: np.ndarray) -> Task[Batch]:
-        size, batched = self._views.size, self._views.engine == "batched"
-        memory = batch_memory(len(indices), size, tables=batched and not self._whole, pinned=self._pinned)
-        batch = Batch(step, epoch, indices, size, memory)
-        crops = batch.pixels(memory)
-        pixels = crops.numpy()
-        photometry = torch.empty(2, len(indices), FIELDS) if batched and self._whole else batch.photometry
-        tables = None if photometry is None else photometry.numpy()
-
-        def load(row: int) -> None:
-            batch.indices[row], image = readable_from(self._dataset, int(batch.indices[row]), batch.skipped)
-            for view_id, spec in enumerate((self._views.a, self._views.b)):
-                drawn = augmentation.sample(
-                    spec,
-                    seed=self._seed,
-                    epoch=epoch,
-                    index=int(indices[row]),
-                    view_id=view_id,
-                    height=image.shape[0],
-                    width=image.shape[1],
-                )
-                if tables is None:
-                    pixels[view_id, row] = augmentation.apply(image, drawn, size)
-                else:
-                    pixels[view_id, row] = resized_crop(image, drawn.crop, size, flip=drawn.flip)
-                    fill_row(tables[view_id, row], drawn)
-
-        def end(rows: slice) -> None:
-            if photometry is not None and self._whole:
-                for view, table in zip(crops[:, rows], photometry[:, rows], strict=True):
-                    view.copy_(apply_batched(view, table, table))
-
-        return Task(batch, pieces(load, indices, self._threads, self._tick, end))
+            yield self._pairs.task(step, epoch, shares[:, self._rank].flatten())

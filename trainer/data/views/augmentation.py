@@ -58,13 +58,21 @@ class ViewParameters:
 
 
 def sample(
-    view: ViewSpec, *, seed: int, epoch: int, index: int, view_id: int, height: int, width: int
+    view: ViewSpec,
+    *,
+    seed: int,
+    epoch: int,
+    index: int,
+    view_id: int,
+    height: int,
+    width: int,
+    purpose: Purpose = Purpose.VIEW,
 ) -> ViewParameters:
     """Draw one view of image `index`, whose size is (height, width) pixels.
 
     A pure function of its arguments: the same view in any thread, on any rank, after any restart.
     """
-    u = uniforms(Purpose.VIEW, seed, epoch, index, view_id, count=_COUNT)
+    u = uniforms(purpose, seed, epoch, index, view_id, count=_COUNT)
     jitter: tuple[tuple[str, float], ...] = ()
     if u[_JITTER] < view.jitter.probability:
         factors = _jitter_factors(view, u[_FACTORS])
