@@ -1,0 +1,70 @@
+"""The experiments that put a claim to the test: a reduced cell of each trains, and what judges it gives its scores."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import runs
+
+from barlow_lab.run_folder import BACKBONE
+from barlow_lab.specs import ExperimentSpec, PretrainSpec, Spec, load_spec_file, parse_experiment
+from barlow_lab.specs.backbone_inputs import backbone_input
+from trainer.runtime.context import Context
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+CLAIMED = [
+    path for path in sorted(RECIPES.glob("*.yaml")) if "under test" in path.read_text("utf-8").split("\nname")[0]
+]
+SMALLER = {"batch_size": 32, "sub_batch": 32, "queue": 64, "clusters": [4]}
+"""Of a pretraining and its objective, where they name it."""
+
+
+def reduced(recipe: Path) -> ExperimentSpec:
+    """The same experiment of small images and few of them: two steps, and looks along the way at fewer still."""
+    body = load_spec_file(recipe)
+    for job in body["jobs"].values():
+        job["data"] = {**job["data"], "limit": 128}
+        if "images" in job:
+            job["images"] = {"size": 16, "resize": 16}
+    pretrain = body["jobs"]["pretrain"]
+    pretrain |= {name: value for name, value in SMALLER.items() if name in pretrain}
+    pretrain |= {"max_steps": 2, "views": {**pretrain["views"], "size": 16}}
+    if "probes" in (record := pretrain["run"]["record"]):
+        record["probes"] = {**record["probes"], "limit": 32, "epochs": 1}
+    for objective in body.get("zip", {}).get("objective", []):
+        objective |= {name: value for name, value in SMALLER.items() if name in objective}
+    return parse_experiment(body)
+
+
+def run(spec: Spec, folder: Path, inputs: dict[str, Any]) -> tuple[dict[str, Any], Context]:
+    module, _, name = spec.run_by.partition(":")
+    context = runs.context(folder)
+    context.inputs = {**context.inputs, **inputs}
+    end = getattr(importlib.import_module(module), name)(spec, context)
+    assert end.outcome == "ok", end
+    return end.result, context
+
+
+@pytest.mark.parametrize("recipe", CLAIMED, ids=lambda path: path.stem)
+def test_a_reduced_cell_of_an_experiment_trains_and_is_judged(recipe: Path, tmp_path: Path) -> None:
+    experiment = reduced(recipe)
+    pretraining = [name for name, spec in experiment.jobs.items() if isinstance(spec, PretrainSpec)][-1]
+    result, context = run(experiment.jobs[pretraining], tmp_path / "pretrain", {})
+    assert result["steps"] == 2
+    inputs = {"backbone": backbone_input(context.attempt_folder / BACKBONE)}
+    judging = [name for name, sources in experiment.edges.items() if pretraining in sources]
+    assert judging
+    for name in judging:
+        judged, _ = run(experiment.jobs[name], tmp_path / name, inputs)
+        assert 0 <= judged["scores"][judged["headline"]]["last"] <= 100
+
+
+def test_the_experiments_have_three_seeds_and_are_judged_by_knn_and_a_linear_classifier() -> None:
+    assert len(CLAIMED) >= 6
+    for recipe in CLAIMED:
+        body = load_spec_file(recipe)
+        assert body["seeds"] == 3, recipe.stem
+        assert {"knn", "linear"} <= {job["kind"] for job in body["jobs"].values()}, recipe.stem
