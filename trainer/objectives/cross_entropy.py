@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from barlow_lab.specs.objectives import BarlowTwinsSpec
+from trainer.objectives.both_views import LossOfBothViews, keep_gradient
 from trainer.objectives.normalisations import rescaled
 from trainer.runtime import collectives
 
 
-class CrossEntropy(torch.autograd.Function):
+class CrossEntropy(LossOfBothViews):
     """L, its two terms without lambda, and C_ii; L's gradient is made with it.
 
     With G = dL/dC and W = dL/dR as if R were no function of C,
@@ -65,17 +65,8 @@ class CrossEntropy(torch.autograd.Function):
                 along_2d[one] += weights_dd.sum(1)
                 along_2d[other] += weights_dd.sum(0)
         loss = on_diagonal + spec.lambda_ * off_diagonal
-        ctx.save_for_backward(views.back(gradient_2nd, along_2d))
-        ctx.dtypes = z_a_nd.dtype, z_b_nd.dtype
-        ctx.mark_non_differentiable(on_diagonal, off_diagonal, diagonal_d)
+        keep_gradient(ctx, views.back(gradient_2nd, along_2d), z_a_nd, z_b_nd, on_diagonal, off_diagonal, diagonal_d)
         return loss, on_diagonal, off_diagonal, diagonal_d
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient_2nd,) = ctx.saved_tensors
-        a_nd, b_nd = gradients[0] * gradient_2nd
-        return a_nd.to(ctx.dtypes[0]), b_nd.to(ctx.dtypes[1]), None
 
 
 def _off_diagonal(matrix_dd: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

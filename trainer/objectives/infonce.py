@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from barlow_lab.specs.objectives.infonce import InfonceSpec
 from trainer.objectives.base import Objective, Terms
+from trainer.objectives.both_views import LossOfBothViews, keep_gradient
 from trainer.objectives.contrast import Cosines, UnitRows, of_all_ranks
 from trainer.runtime import collectives
 
@@ -37,7 +37,7 @@ class Infonce(Objective):
         return Terms(loss, dict(zip(("positive_cosine", "positives_top1"), parts, strict=True)))
 
 
-class _Loss(torch.autograd.Function):
+class _Loss(LossOfBothViews):
     """L, the mean cosine of the two views of an image, and the percentage of images whose view b is the nearest to
     their view a; L's gradient is made with it: with p_bb' = e^{s_bb' - l_b},
 
@@ -63,14 +63,5 @@ class _Loss(torch.autograd.Function):
         a_to_b.pull(gradient_2nd[0], normalisers_n, None)
         b_to_a.pull(gradient_2nd[1], None, of_all_ranks(normalisers_n).flatten())
         gradient_2nd.sub_(unit.views_2nd.flip(0)).div_(samples * spec.temperature)
-        ctx.save_for_backward(unit.backward_(gradient_2nd))
-        ctx.dtypes = z_a_nd.dtype, z_b_nd.dtype
-        ctx.mark_non_differentiable(cosine, top1)
+        keep_gradient(ctx, unit.backward_(gradient_2nd), z_a_nd, z_b_nd, cosine, top1)
         return loss, cosine, top1
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient_2nd,) = ctx.saved_tensors
-        a_nd, b_nd = gradients[0] * gradient_2nd
-        return a_nd.to(ctx.dtypes[0]), b_nd.to(ctx.dtypes[1]), None

@@ -40,10 +40,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from barlow_lab.specs.objectives.information_bottleneck import InformationBottleneckSpec
 from trainer.objectives.base import Objective, Run, Terms
+from trainer.objectives.both_views import LossOfBothViews, keep_gradient
 from trainer.objectives.correlation import centred_features, inverse_lengths
 from trainer.objectives.log_determinants import bias_of_log_determinant, log_determinant
 from trainer.runtime import collectives
@@ -113,7 +113,7 @@ def _too_few(images: int, width: int, floor: float) -> str | None:
     )
 
 
-class _Loss(torch.autograd.Function):
+class _Loss(LossOfBothViews):
     """L, whether C_Z was singular, and the parts; L's gradient is made with it.
 
     With A, B the standardised views, and P, Q the derivatives of the two log-determinants by C_c and C_Z,
@@ -144,18 +144,9 @@ class _Loss(torch.autograd.Function):
         gradient_2nd[1].sub_(conditional.pulls_nd, alpha=1 / images)
         along_d = collectives.all_reduce_((views_2nd * gradient_2nd).sum((0, 1)))
         gradient_2nd.addcmul_(views_2nd, along_d, value=-1 / (2 * images)).mul_(scales_d)
-        ctx.save_for_backward(gradient_2nd)
-        ctx.dtypes = z_a_nd.dtype, z_b_nd.dtype
         information = (total.value - conditional.value) / 2
         parts = [conditional.value, total.value, information, total.at_floor, conditional.at_floor]
         parts = [part.to(dtype) for part in (*parts, total.shrinkage, conditional.shrinkage)]
         singular = (total.at_floor >= 1 - 1e-6) | total.failed | conditional.failed
-        ctx.mark_non_differentiable(singular, *parts)
+        keep_gradient(ctx, gradient_2nd, z_a_nd, z_b_nd, singular, *parts)
         return loss.to(dtype), singular, *parts
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient_2nd,) = ctx.saved_tensors
-        a_nd, b_nd = gradients[0] * gradient_2nd
-        return a_nd.to(ctx.dtypes[0]), b_nd.to(ctx.dtypes[1]), None

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from barlow_lab.specs.objectives.nt_xent import NtXentSpec
 from trainer.objectives.base import Objective, Terms
+from trainer.objectives.both_views import LossOfBothViews, keep_gradient
 from trainer.objectives.contrast import Cosines, UnitRows, of_all_ranks
 from trainer.runtime import collectives
 
@@ -35,7 +35,7 @@ class NtXent(Objective):
         return Terms(loss, dict(zip(("positive_cosine", "positives_top1"), parts, strict=True)))
 
 
-class _Loss(torch.autograd.Function):
+class _Loss(LossOfBothViews):
     """L, the mean cosine of the two views of an image, and the percentage of views whose other one is the nearest; L's
     gradient is made with it.
 
@@ -66,14 +66,5 @@ class _Loss(torch.autograd.Function):
         for side, normalisers_n, gradient_nd in zip(sides, normalisers_2n, gradient_2nd, strict=True):
             side.pull(gradient_nd, normalisers_n, all_c)
         gradient_2nd.sub_(unit.views_2nd.flip(0), alpha=2).div_(2 * samples * temperature)
-        ctx.save_for_backward(unit.backward_(gradient_2nd))
-        ctx.dtypes = z_a_nd.dtype, z_b_nd.dtype
-        ctx.mark_non_differentiable(cosine, top1)
+        keep_gradient(ctx, unit.backward_(gradient_2nd), z_a_nd, z_b_nd, cosine, top1)
         return loss, cosine, top1
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient_2nd,) = ctx.saved_tensors
-        a_nd, b_nd = gradients[0] * gradient_2nd
-        return a_nd.to(ctx.dtypes[0]), b_nd.to(ctx.dtypes[1]), None

@@ -16,16 +16,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from barlow_lab.specs.loss_form import rows_of_a_shard
 from barlow_lab.specs.objectives import BarlowTwinsSpec
+from trainer.objectives.both_views import LossOfBothViews, keep_gradient
 from trainer.objectives.normalisations import rescaled
 from trainer.objectives.products import OffDiagonal, dual, in_rows
 from trainer.runtime import collectives
 
 
-class Squares(torch.autograd.Function):
+class Squares(LossOfBothViews):
     """L, C_ii and the sum of R_ij^2 over i != j; L's gradient is made with it, from the same products.
 
     With O = R without its diagonal,
@@ -50,17 +50,8 @@ class Squares(torch.autograd.Function):
         pull_d = -2 * missing_d
         gradient_2nd = off.products_2nd.mul_(weight * spec.lambda_).addcmul_(views_2nd.flip(0), pull_d)
         along_2d = weight * spec.lambda_ * off.energy_2d + pull_d * off.diagonal_d
-        ctx.save_for_backward(views.back(gradient_2nd, along_2d))
-        ctx.dtypes = z_a_nd.dtype, z_b_nd.dtype
-        ctx.mark_non_differentiable(off.diagonal_d, off_diagonal)
+        keep_gradient(ctx, views.back(gradient_2nd, along_2d), z_a_nd, z_b_nd, off.diagonal_d, off_diagonal)
         return loss, off.diagonal_d, off_diagonal
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient_2nd,) = ctx.saved_tensors
-        a_nd, b_nd = gradients[0] * gradient_2nd
-        return a_nd.to(ctx.dtypes[0]), b_nd.to(ctx.dtypes[1]), None
 
 
 def _second_term(views_2nd: Tensor, spec: BarlowTwinsSpec) -> tuple[OffDiagonal, Tensor, float]:

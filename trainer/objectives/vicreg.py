@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from barlow_lab.specs.loss_form import rows_held
 from barlow_lab.specs.objectives import VicregSpec
 from trainer.objectives.base import Objective, Terms
+from trainer.objectives.both_views import LossOfBothViews, keep_gradient
 from trainer.objectives.correlation import centred_features
 from trainer.runtime import collectives
 
@@ -38,7 +38,7 @@ class Vicreg(Objective):
         return Terms(loss, dict(zip(names, parts, strict=True)))
 
 
-class _Loss(torch.autograd.Function):
+class _Loss(LossOfBothViews):
     """L, its three parts without their weights, and the mean standard deviation of the features; L's gradient is made
     with it, from the same products.
 
@@ -73,18 +73,9 @@ class _Loss(torch.autograd.Function):
         apart = 2 * spec.invariance / (samples * features)
         gradient_2nd[0].add_(difference_nd, alpha=apart)
         gradient_2nd[1].sub_(difference_nd, alpha=apart)
-        ctx.save_for_backward(gradient_2nd)
-        ctx.dtypes = z_a_nd.dtype, z_b_nd.dtype
         parts = invariance, variance, covariance, std_2d.mean()
-        ctx.mark_non_differentiable(*parts)
+        keep_gradient(ctx, gradient_2nd, z_a_nd, z_b_nd, *parts)
         return loss, *parts
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient_2nd,) = ctx.saved_tensors
-        a_nd, b_nd = gradients[0] * gradient_2nd
-        return a_nd.to(ctx.dtypes[0]), b_nd.to(ctx.dtypes[1]), None
 
 
 def _off_diagonal(x_nd: Tensor, samples: int, *, into: Tensor) -> Tensor:

@@ -22,11 +22,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from barlow_lab.specs.objectives.w_mse import WMseSpec
 from trainer.data.keyed import Purpose, permutation
 from trainer.objectives.base import Objective, Run, Terms
+from trainer.objectives.both_views import LossOfBothViews, keep_gradient
 from trainer.runtime import collectives
 from trainer.runtime.transfer import on_device
 
@@ -89,7 +89,7 @@ class WMse(Objective):
         self._singular.copy_(state["singular"])
 
 
-class _Loss(torch.autograd.Function):
+class _Loss(LossOfBothViews):
     """L, and how many covariances were singular; L's gradient is made with it.
 
     Every rank has the rows of all and whitens its own sub-batches: so it has of the gradient of all rows a share, and
@@ -117,18 +117,9 @@ class _Loss(torch.autograd.Function):
         collectives.all_reduce_(gradient_2Nd)
         loss, singular = collectives.all_reduce_(torch.stack([loss, singular])).unbind()
         compared = sub_batches_gm.numel()
-        ctx.save_for_backward(gradient_2Nd[:, rows * rank : rows * (rank + 1)] / compared)
-        ctx.dtypes = z_a_nd.dtype, z_b_nd.dtype
         singular = singular.long()
-        ctx.mark_non_differentiable(singular)
+        keep_gradient(ctx, gradient_2Nd[:, rows * rank : rows * (rank + 1)] / compared, z_a_nd, z_b_nd, singular)
         return loss / compared, singular
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient_2nd,) = ctx.saved_tensors
-        a_nd, b_nd = gradients[0] * gradient_2nd
-        return a_nd.to(ctx.dtypes[0]), b_nd.to(ctx.dtypes[1]), None, None
 
 
 def _distance(z_2md: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
