@@ -86,9 +86,12 @@ def test_a_parameter_of_another_objective_is_refused() -> None:
     assert faults({"optimizer": optimizer}) == {"/optimizer/momentum": said.format("lars and sgd")}
 
 
-@pytest.mark.parametrize("name", ["nt_xent", "infonce", "pcl"])
-def test_a_temperature_that_diverges_at_once_is_refused(name: str) -> None:
-    found = faults({"objective": {"name": name, "temperature": 1e-40}})
+@pytest.mark.parametrize(
+    "objective",
+    [{"name": "nt_xent"}, {"name": "infonce"}, {"name": "pcl"}, {"name": "barlow_twins", "loss": "cross_entropy"}],
+)
+def test_a_temperature_that_diverges_at_once_is_refused(objective: dict[str, Any]) -> None:
+    found = faults({"objective": {**objective, "temperature": 1e-40}})
     assert "use at least 0.001, rather 0.05 or more" in found["/objective/temperature"]
 
 
@@ -299,7 +302,7 @@ def test_a_default_that_is_written_out_is_no_fault(objective: dict[str, Any]) ->
         ({"terms": "on_diagonal", "redundancy": "auto"}, "redundancy", "leave one of the two out"),
         ({"loss": "cross_entropy", "temperature": 1, "normalisation": "none"}, "loss", "no least value without"),
         ({"loss": "cross_entropy"}, "temperature", "the paper does not publish its own; write one out"),
-        ({"loss": "cross_entropy", "temperature": 0}, "temperature", "greater than 0"),
+        ({"loss": "cross_entropy", "temperature": 0}, "temperature", "use a value above 0, for example 0.1"),
         ({"temperature": 0.1}, "temperature", "only loss cross_entropy has a temperature"),
         ({"predictor_width": 1}, "predictor_width", "greater than or equal to 2"),
         ({"terms": "on_diagonal", "lambda": 0.01}, "lambda", "has none; leave one of the two out"),

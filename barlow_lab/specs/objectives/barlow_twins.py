@@ -16,6 +16,7 @@ from barlow_lab.specs.loss_form import (
     rows_held,
 )
 from barlow_lab.specs.objectives.base import ObjectiveBase
+from barlow_lab.specs.objectives.temperature import OfCorrelations
 
 Loss = Literal["squares", "cross_entropy"]
 LossTerms = Literal["both", "on_diagonal", "off_diagonal"]
@@ -66,8 +67,8 @@ class BarlowTwinsSpec(ObjectiveBase):
     loss: Loss = Field(
         "squares", description="`squares` is equation 1, `cross_entropy` the paper's ablation with logarithms"
     )
-    temperature: float | None = Field(
-        None, gt=0.0, description="Of `cross_entropy`, which needs one: the paper does not publish its own"
+    temperature: OfCorrelations | None = Field(
+        None, description="Of `cross_entropy`, which needs one: the paper does not publish its own"
     )
     stop_gradient: bool = Field(False, description="Whether no gradient goes through view b")
     predictor_width: int | None = Field(

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from barlow_lab.specs.objectives.base import ObjectiveBase
-from barlow_lab.specs.objectives.contrast import Temperature, numbers_of_cosines
+from barlow_lab.specs.objectives.contrast import numbers_of_cosines
+from barlow_lab.specs.objectives.temperature import OfCosines
 
 
 class InfonceSpec(ObjectiveBase):
@@ -24,7 +25,7 @@ class InfonceSpec(ObjectiveBase):
     )
 
     name: Literal["infonce"] = Field(description="Which objective this is")
-    temperature: Temperature = Field(1.0, description="The cosines are divided by it, tau; 1 leaves them as they are")
+    temperature: OfCosines = Field(1.0, description="The cosines are divided by it, tau; 1 leaves them as they are")
     positive_in_sum: bool = Field(
         False,
         description="Whether the image's own view b is among those that its view a is told from. False: the loss is "

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from barlow_lab.specs.objectives.base import ObjectiveBase
-from barlow_lab.specs.objectives.contrast import Temperature, numbers_of_cosines
+from barlow_lab.specs.objectives.contrast import numbers_of_cosines
+from barlow_lab.specs.objectives.temperature import OfCosines
 
 
 class NtXentSpec(ObjectiveBase):
@@ -23,7 +24,7 @@ class NtXentSpec(ObjectiveBase):
     )
 
     name: Literal["nt_xent"] = Field(description="Which objective this is")
-    temperature: Temperature = Field(0.1, description="The cosines are divided by it, tau; above 0")
+    temperature: OfCosines = Field(0.1, description="The cosines are divided by it, tau; above 0")
 
     def numbers_held(self, *, samples: int, features: int, ranks: int) -> int:
         """Views with length 1, and blocks of their cosines with all 2 N views."""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from barlow_lab.specs.objectives.base import ObjectiveBase
-from barlow_lab.specs.objectives.contrast import Temperature
+from barlow_lab.specs.objectives.temperature import OfCosines
 
 WARMUP_EPOCHS, SHORT_RUN = 20, 200
 """PCL's warm-up, and the epochs of PCL's run, of which it is a tenth."""
@@ -31,7 +31,7 @@ class PclSpec(ObjectiveBase):
     )
 
     name: Literal["pcl"] = Field(description="Which objective this is")
-    temperature: Temperature = Field(0.2, description="Of InfoNCE, and the mean of the clusters' concentrations")
+    temperature: OfCosines = Field(0.2, description="Of InfoNCE, and the mean of the clusters' concentrations")
     momentum: float = Field(0.999, ge=0.0, lt=1.0, description="Of the network that makes keys and clusters")
     queue: int = Field(16384, ge=1, description="Former keys that are negatives; a multiple of batch_size")
     clusters: list[Annotated[int, Field(ge=2, le=2**20)]] = Field(
