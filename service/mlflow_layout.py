@@ -134,9 +134,8 @@ def _defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
     if model is None:
         return {}
     given: dict[str, Any] = {"data": open_stored(spec).data.name}
-    for field, choice in (("views", "preset"), ("optimizer", "name")):
-        if isinstance(spec.get(field), dict) and choice in spec[field]:
-            given[field] = {choice: spec[field][choice]}
+    if isinstance(spec.get("views"), dict) and "preset" in spec["views"]:
+        given["views"] = {"preset": spec["views"]["preset"]}
     for field in ("protocol", "labels"):
         if field in spec:
             given[field] = spec[field]
@@ -146,16 +145,16 @@ def _defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
         found = model.model_validate(given).resolved()
     except ValidationError:
         return {}
-    # An objective may refuse the default batch and width, or not be installed here: its own defaults are asked alone.
-    if "objective" in found and isinstance(chosen := spec.get("objective"), dict) and "name" in chosen:
-        own = written_out({"kind": spec["kind"], "objective": {"name": chosen["name"]}})["objective"]
-        found["objective"] = {**own, "name": found["objective"]["name"]}
-    # Chosen, so they are no defaults: what they bring along is.
+    # Chosen, so neither name nor preset is a default: what they bring along is. An objective may refuse the default
+    # batch and width, or not be known here, and so may an optimizer: their own defaults are asked alone.
+    for field in ("objective", "optimizer"):
+        if field in found and isinstance(chosen := spec.get(field), dict) and "name" in chosen:
+            own = written_out({"kind": spec["kind"], field: {"name": chosen["name"]}})[field]
+            found[field] = {**own, "name": found[field]["name"]}
     usual = model.model_fields
-    for field, choice in (("views", "preset"), ("optimizer", "name")):
-        if field in usual and field in found:
-            first = usual[field].get_default(call_default_factory=True)
-            found[field] = {**found[field], choice: getattr(first, choice)}
+    if "views" in found:
+        first = usual["views"].get_default(call_default_factory=True)
+        found["views"] = {**found["views"], "preset": first.preset}
     if "protocol" in usual:
         found["protocol"] = usual["protocol"].default
     if "labels" in found:

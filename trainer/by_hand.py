@@ -12,11 +12,11 @@ from typing import Any
 from barlow_lab.disk import write_json
 from barlow_lab.given_files import read_json
 from barlow_lab.run_folder import BACKBONE_CONFIG, CHECKPOINT_MANIFEST, INPUTS, SPEC, attempt_folder, attempt_folders
-from barlow_lab.specs import EvaluationSpec, Spec, SpecError, digest, parse_spec
+from barlow_lab.specs import Spec, SpecError, digest, parse_spec
 from barlow_lab.specs.backbone_inputs import backbone_input
 from barlow_lab.specs.catalogue import built_in_data_sets
 from barlow_lab.specs.data_sets import DataSource, ImageFolderSource, ImagesSource, load_data_sets, unchecked
-from barlow_lab.specs.image_size import names_no_size, with_size
+from barlow_lab.specs.image_size import with_size
 from trainer.failures import BadSpec
 
 UNLABELLED = "images:"
@@ -92,7 +92,7 @@ def _folder_by_hand(folder: str) -> DataSource:
 def image_side(run_folder: Path, spec: Spec, backbone: Path | None, data: Mapping[str, DataSource]) -> int | None:
     """The image size of an evaluation that names none: that of the run which is there already, or else what
     `with_size` makes of the backbone and the data set; None where the spec asks for none."""
-    if not names_no_size(spec):
+    if not spec.leaves_image_size_open:
         return None
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return int(read_json(run_folder / SPEC)["images"]["size"])
@@ -102,8 +102,7 @@ def image_side(run_folder: Path, spec: Spec, backbone: Path | None, data: Mappin
     sized = with_size(
         spec, trained_at=trained_at, data_side=None if entry is None else entry.image_size, network=network
     )
-    assert isinstance(sized, EvaluationSpec), "only these leave it out"
-    return sized.images.size
+    return sized.image_size
 
 
 def _trained_at(backbone: Path) -> tuple[int | None, str | None]:

@@ -96,6 +96,10 @@ def _spelt(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
+COMBINATION = "combination"
+"""The type of a fault that rules have found, in pydantic's errors."""
+
+
 def refuse(faults: dict[tuple[str, ...], str]) -> None:
     """Raise one error that names every fault at its field, if there is one; for use in a validator.
 
@@ -104,10 +108,10 @@ def refuse(faults: dict[tuple[str, ...], str]) -> None:
     """
     if faults:
         lines: list[InitErrorDetails] = [
-            {"type": PydanticCustomError("combination", "{said}", {"said": said}), "loc": place, "input": None}
+            {"type": PydanticCustomError(COMBINATION, "{said}", {"said": said}), "loc": place, "input": None}
             for place, said in faults.items()
         ]
-        raise ValidationError.from_exception_data("combination", lines)
+        raise ValidationError.from_exception_data(COMBINATION, lines)
 
 
 def ranks_fault(batch_size: int, slots: int) -> str | None:

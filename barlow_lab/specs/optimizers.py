@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, SerializeAsAny
 
 from barlow_lab.specs.common import SpecModel
 
@@ -74,4 +74,12 @@ class AdamwSpec(OptimizerBase):
     weight_decay: float = Field(0.01, ge=0.0, description="Of weight matrices and convolutions; the default is torch's")
 
 
-OptimizerSpec = Annotated[LarsSpec | SgdSpec | AdamwSpec, Field(discriminator="name")]
+class OptimizerElsewhere(SpecModel):
+    """A stored one that this version does not have: its name, and no more is asked of it; the rest as it is."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+
+OptimizerSpec = Annotated[SerializeAsAny[LarsSpec | SgdSpec | AdamwSpec], Field(discriminator="name")]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from barlow_lab.specs.common import RULES
+from barlow_lab.specs.common import COMBINATION, RULES
 from barlow_lab.specs.faults import Fault
 from barlow_lab.specs.kinds import KINDS, Spec
 from barlow_lab.specs.objectives.own import FaultyObjective, names_of_own, own_objective
@@ -114,7 +114,8 @@ def faults(error: ValidationError, model: type[BaseModel], *, at_most: int = MAX
     out = []
     for item in error.errors(include_url=False)[:at_most]:
         loc = item["loc"]
-        path = [part for i, part in enumerate(loc) if not _is_tag(model, loc, i) and part != "[key]"]
+        by_a_rule = item["type"] == COMBINATION and len(loc) == 2  # which knows of no tags
+        path = [part for i, part in enumerate(loc) if (by_a_rule or not _is_tag(model, loc, i)) and part != "[key]"]
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             known = _field_names(model, loc[:-1])

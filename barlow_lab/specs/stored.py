@@ -15,6 +15,7 @@ from barlow_lab.specs.digest import canonical_json
 from barlow_lab.specs.kinds import KINDS, JobSpec
 from barlow_lab.specs.objectives import ObjectiveBase
 from barlow_lab.specs.objectives.own import FaultyObjective, ObjectiveElsewhere, own_objective
+from barlow_lab.specs.optimizers import OptimizerBase, OptimizerElsewhere
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -26,7 +27,11 @@ def open_stored(stored: Mapping[str, Any]) -> JobSpec:
     is not installed here, or break a rule that came later. A field of an older version that is there no more is left
     out, and one that it does not have yet has its default.
     """
-    return _read(canonical_json(stored))
+    text = canonical_json(stored)
+    opened = _remembered(text)
+    if any(isinstance(part, ObjectiveElsewhere) for _, part in opened):
+        return _read(text)  # it may be installed by now
+    return opened
 
 
 def written_out(stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,8 +43,12 @@ def written_out(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=500)
+def _remembered(text: str) -> JobSpec:
+    """Lists of jobs open the same ones again and again."""
+    return _read(text)
+
+
 def _read(text: str) -> JobSpec:
-    """Remembered: lists of jobs open the same ones again and again."""
     stored = json.loads(text)
     return _opened(KINDS.get(stored["kind"], JobSpec), stored)
 
@@ -57,12 +66,16 @@ class _Field:
     def opened(self, stored: Any) -> Any:
         if isinstance(stored, Mapping) and self.models:
             named = (model for model in self.models if stored.get("name") in _names(model))
-            return _opened(next(named, None) or self._own(stored) or self.models[0], stored)
+            return _opened(next(named, None) or self._elsewhere(stored) or self.models[0], stored)
         return tuple(stored) if self.is_tuple and isinstance(stored, list) else stored
 
-    def _own(self, stored: Mapping[str, Any]) -> type[BaseModel] | None:
-        """The model of an objective that others have installed, or had."""
-        if "name" not in stored or not issubclass(self.models[0], ObjectiveBase):
+    def _elsewhere(self, stored: Mapping[str, Any]) -> type[BaseModel] | None:
+        """The model of an objective that others have installed, or had, and of an optimizer of another version."""
+        if "name" not in stored:
+            return None
+        if issubclass(self.models[0], OptimizerBase):
+            return OptimizerElsewhere
+        if not issubclass(self.models[0], ObjectiveBase):
             return None
         try:
             return own_objective(stored["name"]) or ObjectiveElsewhere

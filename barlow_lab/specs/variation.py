@@ -208,6 +208,8 @@ def _as_read(value: Any) -> Any:
     """A value with its numbers as a field of numbers reads them: 1.0 and "1" are 1."""
     if isinstance(value, list):
         return [_as_read(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _as_read(item) for key, item in value.items()}
     if isinstance(value, str) and value.isdecimal() and len(value) < 16:
         return int(value) if str(int(value)) == value else value
     return int(value) if isinstance(value, float) and value.is_integer() else value

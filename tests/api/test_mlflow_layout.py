@@ -133,6 +133,11 @@ def test_an_objective_of_ones_own_does_too_installed_or_not(monkeypatch: pytest.
     assert params(gone, None) == {**found, "objective": "gone", "power": "2.0"}, "whose defaults nobody knows"
 
 
+def test_an_optimizer_of_another_version_shows_its_name_and_what_it_has() -> None:
+    stored = {**parse_spec(PRETRAIN).resolved(), "optimizer": {"name": "gone", "learning_rate": 0.1, "beta": 0.9}}
+    assert params(stored, None) == {"data": "imagenet", "optimizer": "gone", "learning_rate": "0.1", "beta": "0.9"}
+
+
 def test_a_spec_of_another_version_has_params_all_the_same() -> None:
     spec = {**parse_spec(PRETRAIN).resolved(), "batch_size": "as many as there are", "unheard_of": 1}
     found = params(spec, None)

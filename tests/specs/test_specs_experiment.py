@@ -135,6 +135,7 @@ def test_every_fault_is_told_once_where_it_was_written() -> None:
         ({"seeds": [1, 2, 1]}, "/seeds/2", "twice"),
         ({"seeds": [0, "0"]}, "/seeds/1", "twice"),
         ({"grid": {"epochs": [1, 1.0]}}, "/grid/epochs/1", "twice"),
+        ({"grid": {"objective": [{"lambda": 1}, {"lambda": 1.0}]}}, "/grid/objective/1", "twice"),
         ({"zip": {"epochs": [1, 2, 1], "seed": [3, 3, 3]}}, "/zip/epochs/2", "twice"),
         ({"seeds": [-1]}, "/seeds/0", "greater than or equal to 0"),
         ({"grid": []}, "/grid", "fields with their values"),

@@ -8,7 +8,7 @@ import pytest
 
 from barlow_lab.specs import EvaluationSpec, digest, parse_spec
 from barlow_lab.specs.catalogue import backbones, image_size_fault
-from barlow_lab.specs.image_size import names_no_size, sized_offline, with_size
+from barlow_lab.specs.image_size import sized_offline, with_size
 
 UNTRAINED: dict[str, Any] = {"backbone_from": {"random": 0}, "backbone": {"name": "tiny"}}
 
@@ -28,11 +28,18 @@ def knn(data: str = "digits", **fields: Any) -> EvaluationSpec:
 )  # fmt: skip
 def test_a_size_is_left_out_only_where_neither_it_nor_the_resize_is_said(images: Any, open_: bool) -> None:
     spec = knn(**({} if images is None else {"images": images}))
-    assert names_no_size(spec) is open_
+    assert spec.leaves_image_size_open is open_
     sized = with_size(spec, trained_at=48, data_side=8)
     assert sized.images.size == (48 if open_ else spec.images.size)
     assert sized.images.resize_to == spec.images.resize_to
-    assert not names_no_size(sized)
+    assert not sized.leaves_image_size_open
+
+
+def test_of_a_kind_that_judges_no_feature_vectors_there_is_none_to_settle() -> None:
+    detection = parse_spec({"kind": "detection", "data": "scenes", "backbone_from": {"job": "x"}})
+    for spec in (detection, parse_spec({"kind": "pretrain", "data": "digits"})):
+        assert (spec.image_size, spec.leaves_image_size_open) == (None, False)
+        assert with_size(spec, trained_at=32, data_side=8) == spec == spec.at_image_size(32)
 
 
 def test_the_source_s_views_come_before_images_which_never_raise_the_usual_size() -> None:
@@ -58,7 +65,7 @@ def test_the_size_is_counted_in_the_digest_and_a_stored_spec_keeps_its_own() -> 
     spec = knn()
     assert digest(spec) == before
     stored = parse_spec(spec.resolved())
-    assert not names_no_size(stored)
+    assert not stored.leaves_image_size_open
     assert digest(stored) == before
     assert with_size(stored, trained_at=16, data_side=8) == stored
     assert digest(with_size(spec, trained_at=None, data_side=8)) == digest(knn(images={"size": 8})) != before

@@ -15,7 +15,7 @@ from torch import nn
 from barlow_lab.disk import sha256_of
 from barlow_lab.given_files import checked
 from barlow_lab.run_folder import CHECKPOINT_STATE
-from barlow_lab.specs import BackboneJudged, BackboneSpec, EvaluationSpec
+from barlow_lab.specs import BackboneJudged, BackboneSpec
 from barlow_lab.specs.network import TrainedBackboneSpec
 from trainer.evaluation.seen_images import PretrainedOn
 from trainer.failures import BadSpec
@@ -63,7 +63,7 @@ class _Opened:
 
 
 def open_backbone(spec: BackboneJudged, context: Context) -> FrozenBackbone:
-    """The backbone that the spec names, on the rank's device; tried on an image of `images.size`, if the spec has that.
+    """The backbone that the spec names, on the rank's device; tried on an image of its `image_size`, if it has one.
 
     `inputs["backbone"]` is what the worker resolved `backbone_from` to: {"path": a published folder} or {"checkpoint":
     a checkpoint folder of a pretraining}, with the sha256 that each names itself by; {"file": weights}; or
@@ -76,8 +76,8 @@ def open_backbone(spec: BackboneJudged, context: Context) -> FrozenBackbone:
     opened = _open(spec, context)
     context.working(PHASE)
     module = opened.module.float().to(context.device).eval().requires_grad_(False)
-    if isinstance(spec, EvaluationSpec) and not spec.backbone_from.pixels:
-        _try(module, spec.images.size, context.device)
+    if spec.image_size is not None and not spec.backbone_from.pixels:
+        _try(module, spec.image_size, context.device)
     source = spec.backbone_from.model_dump(exclude_none=True)
     if spec.backbone_from.job is None:
         source.pop("select")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
-from barlow_lab.specs import BackboneJudged, EvaluationSpec
+from barlow_lab.specs import BackboneJudged
 from trainer.data.checks.overlap import shared
 from trainer.data.classes import different, uneven
 from trainer.data.datasets import ImageDataSet, Images
@@ -62,9 +62,8 @@ class Splits(Generic[D]):
         }
         if self.test_pretrained_on:
             facts["data"]["test_pretrained_on"] = True
-        if isinstance(spec, EvaluationSpec):
-            images = spec.images
-            facts["images"] = {"size": images.size, "resized": images.resized, "resize_to": images.resize_to}
+        if spec.image_facts:
+            facts["images"] = spec.image_facts
         return facts
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -144,6 +144,20 @@ class KindSpec(JobSpec, ABC):
     def products(self) -> Precision:
         """The precision of networks' products. Frozen features, and what is made of them, are always exact."""
         return "fp32"
+
+    @property
+    def image_size(self) -> int | None:
+        """Side in pixels of the images that it judges a feature vector of each of; None: it judges none."""
+        return None
+
+    @property
+    def leaves_image_size_open(self) -> bool:
+        """Whether `image_size` is the usual one because the spec names none."""
+        return False
+
+    def at_image_size(self, size: int) -> Self:
+        """The spec with `image_size` written out, where it has one."""
+        return self
 
     def as_written_out(self) -> KindSpec:
         """The spec without what is only another way to write the same science; for the digest."""

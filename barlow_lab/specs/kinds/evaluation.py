@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -104,6 +104,11 @@ class BackboneJudged(KindSpec):
         return {}
 
     @property
+    def image_facts(self) -> dict[str, Any]:
+        """What a result says of how an image becomes a feature vector; empty where none does."""
+        return {}
+
+    @property
     def labels_in_words(self) -> str | None:
         """Which of the labels it learns from; None: all of them."""
         return None
@@ -162,6 +167,22 @@ class EvaluationSpec(BackboneJudged):
         default_factory=EvaluationImages, description="How an image is brought to the backbone"
     )
     batch_size: int = Field(256, ge=1, description="Global batch: of the feature pass, and of the training if any")
+
+    @property
+    def image_size(self) -> int | None:
+        return self.images.size
+
+    @property
+    def leaves_image_size_open(self) -> bool:
+        """With `resize` alone it does not: pixels before the crop are meant for the usual crop."""
+        return not self.images.model_fields_set & {"size", "resize"}
+
+    def at_image_size(self, size: int) -> Self:
+        return self.model_copy(update={"images": self.images.model_copy(update={"size": size})})
+
+    @property
+    def image_facts(self) -> dict[str, Any]:
+        return {"size": self.images.size, "resized": self.images.resized, "resize_to": self.images.resize_to}
 
     def rules(self) -> list[Rule]:
         return [*super().rules(), self._image_size]

@@ -12,7 +12,7 @@ import pytest
 import runs
 from distributions import put_on_path
 
-from barlow_lab.specs import PretrainSpec, SpecError, canonical_json, digest, open_stored, parse_spec
+from barlow_lab.specs import PretrainSpec, SpecError, canonical_json, digest, open_stored, parse_spec, written_out
 from barlow_lab.specs.registered import OBJECTIVES
 from trainer.failures import of_exception
 from trainer.objectives.base import build_objective
@@ -64,6 +64,9 @@ class Uniformity(Objective):
 class Elsewhere(UniformitySpec):
     implementation: ClassVar[str] = "a_module_that_is_not_here:Uniformity"
     name: Literal["elsewhere"]
+
+class LikeItsField(UniformitySpec):
+    name: Literal["width_needed"]
 
 class NoObjective(UniformitySpec):
     implementation: ClassVar[str] = "builtins:repr"
@@ -194,6 +197,20 @@ def test_a_stored_one_opens_where_it_is_not_installed_any_more(install: Install)
     opened = open_stored({**stored, "seed": 5, "objective": {"name": "gone", "temperature": 2.0}})
     assert isinstance(opened, PretrainSpec)
     assert opened.objective.name == "gone"
+
+
+def test_a_stored_one_is_opened_as_itself_once_it_is_installed(install: Install) -> None:
+    stored = {**parse_spec(BASE).resolved(), "objective": {"name": "uniformity", "temperature": 3.0}}
+    assert written_out(stored)["objective"] == stored["objective"]
+    install("own_since", uniformity="UniformitySpec")
+    assert written_out(stored)["objective"] == {**stored["objective"], "width_needed": 2}
+
+
+def test_faults_of_one_that_is_called_like_its_field_stand_at_the_field(install: Install) -> None:
+    install("own_like_its_field", width_needed="LikeItsField")
+    for wrong in (9000, 0.5):
+        assert faults(name="width_needed", width_needed=wrong).keys() == {"/objective/width_needed"}
+    assert faults(name="width_needed", temperatur=1).keys() == {"/objective/temperatur"}
 
 
 def test_a_name_of_the_house_stays_the_house_s(install: Install) -> None:

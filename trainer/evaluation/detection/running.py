@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from barlow_lab.specs import DetectionSpec
+from barlow_lab.specs.common import ranks_fault
 from trainer.data.datasets import AnnotatedDataSet, BoxCounts, MaskFaults
 from trainer.data.errors import DataError
 from trainer.data.loading.detection import HOW_WITHOUT_AREA, DetectionBatches
@@ -149,11 +150,8 @@ def _empty(faults: MaskFaults) -> list[str]:
 
 
 def _open_batches(spec: DetectionSpec, dataset: AnnotatedDataSet, context: Context) -> DetectionBatches:
-    if spec.batch_size % context.world_size:
-        raise BadSpec(
-            f"batch_size {spec.batch_size} is global and {context.world_size} ranks do not divide it; "
-            "change batch_size or the number of ranks"
-        )
+    if fault := ranks_fault(spec.batch_size, context.world_size):
+        raise BadSpec(fault)
     batches = DetectionBatches(
         dataset,
         sides=tuple(spec.train_sides),

@@ -299,6 +299,12 @@ def test_a_rate_that_is_too_high_ends_the_run(data: Data, tmp_path: Path):
         run_evaluation(spec(learning_rate=1e12, warmup_steps=0), runs.context(tmp_path))
 
 
+def test_ranks_that_do_not_divide_the_batch_are_refused_with_batches_that_go(tmp_path: Path):
+    context = runs.context(tmp_path, world_size=3)
+    with pytest.raises(BadSpec, match="batch_size 4 is global and 3 ranks do not divide it; use 3 or 6"):
+        running._open_batches(spec(batch_size=4), DrawnObjects(1), context)
+
+
 def test_a_backbone_that_is_no_resnet_is_refused_with_those_that_work():
     """The spec refuses names; the backbone of another job is seen only here."""
     with pytest.raises(BadSpec, match=r"Tiny has no conv1.*resnet18.*tiny_resnet"):
