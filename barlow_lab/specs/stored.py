@@ -36,7 +36,7 @@ def open_stored(stored: Mapping[str, Any]) -> JobSpec:
 
 def written_out(stored: Mapping[str, Any]) -> dict[str, Any]:
     """The same as every spec of today is stored, ready for JSON: so specs of different versions compare field by field.
-    What is of a kind or an objective that is not known here stays as it is."""
+    What is of a kind, an objective or an optimizer that is not known here stays as it is."""
     if stored["kind"] not in KINDS:
         return dict(stored)
     return open_stored(stored).model_dump(mode="json", by_alias=True, warnings=False)

@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session
 from service.api import auth
 from service.api.app import create_app
 from service.api.refusals import Refusals
-from service.api.roles import LEAST_ROLE, OF_BROWSERS, OPEN, Role
+from service.api.roles import LEAST_ROLE, OF_BROWSERS, OPEN
+from service.callers import Role
 from service.settings import Settings
 
 ROOT = "http://barlow/api/v1"

@@ -12,7 +12,8 @@ from api_kit import ADMIN, PRETRAIN, bearer, guarded
 from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
-from service.api.roles import LEAST_ROLE, Role
+from service.api.roles import LEAST_ROLE
+from service.callers import Role
 from service.database.tables import AuditEntry, Job
 from service.settings import Settings
 
