@@ -17,6 +17,8 @@ CONTENTS = {
     "Methods": (
         "docs/objective",
         "docs/other-objectives",
+        "docs/methods",
+        "docs/science",
         "docs/diagnostics",
         "docs/evaluation",
         "docs/performance",

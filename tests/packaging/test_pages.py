@@ -54,6 +54,15 @@ def test_the_site_has_every_page_once() -> None:
     assert sorted(listed) == PAGES
 
 
+def test_methods_and_claims_name_recipes_that_are_there_and_every_experiment() -> None:
+    recipes = {path.name: path.read_text("utf-8") for path in (ROOT / "recipes").glob("*.yaml")}
+    science = (ROOT / "docs/science.md").read_text()
+    named = re.findall(r"([\w-]+\.yaml)", science + (ROOT / "docs/methods.md").read_text())
+    assert set(named) - set(recipes) == set()
+    asked = set(re.findall(r"`barlow submit recipes/([\w-]+\.yaml)`", science))
+    assert asked == {name for name, text in recipes.items() if "under test" in text.split("\nname")[0]}
+
+
 def test_every_field_says_what_it_is() -> None:
     """Of the specs of all kinds, of experiments, of datasets.yaml, of the settings, and of what the API answers."""
     asked = [TypeAdapter(model) for model in (*KINDS.values(), DataSource, Settings, TrackingSettings)]
