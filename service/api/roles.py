@@ -20,6 +20,7 @@ LEAST_ROLE = {
     "GET /jobs/{job_id}/events": Role.READER,
     "GET /jobs/{job_id}/logs": Role.READER,
     "GET /compare": Role.READER,
+    "GET /compare.html": Role.READER,
     "GET /experiments": Role.READER,
     "GET /experiments/{experiment_id}": Role.READER,
     "GET /nodes": Role.READER,

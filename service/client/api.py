@@ -181,6 +181,15 @@ class Client:
         """The jobs of an experiment, by id or name, side by side."""
         return self._connection.get("/compare", Comparison, {"experiment": str(experiment)})
 
+    def compare_page(self, job_ids: Sequence[uuid.UUID | str], experiment: str | None = None) -> bytes:
+        """Jobs side by side, or those of an experiment, as a page of HTML that needs nothing else."""
+        params: dict[str, Any] = (
+            {"job": [str(one) for one in job_ids]} if experiment is None else {"experiment": experiment}
+        )
+        answer = self._connection.send("GET", "/compare.html", params=params)
+        self._connection.require(answer, "text/html")
+        return answer.content
+
     def recipes(self) -> Recipes:
         """The spec files that this service has ready."""
         return self._connection.get("/recipes", Recipes)

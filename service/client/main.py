@@ -38,6 +38,7 @@ Pretrain image backbones with Barlow Twins and judge them.
   barlow retry ID --watch                      it failed: once more, from its newest checkpoint
   barlow compare ID ID                         what made the difference?
   barlow compare --experiment NAME             what was measured of whose backbone?
+  barlow compare --experiment NAME --plot FILE.html    the same to look at, with curves and matrices
   barlow recipes                               published runs, ready to submit
 
 ID is a job's id, its beginning or its end, its NAME, or EXPERIMENT/NAME. Commands talk to the stack that `barlow up`
@@ -307,6 +308,10 @@ def compare(
         Optional[str],  # noqa: UP045
         typer.Option(help="In place of jobs: line up every evaluation of this experiment, by name or id"),
     ] = None,
+    plot: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE.html", help="Write a page with figures to this file, and print no tables"),
+    ] = None,
     url: Url = None,
     data: Data = DATA,
 ) -> None:
@@ -314,12 +319,19 @@ def compare(
 
     Of an experiment: what was measured of whose backbone, a line a score and a column a backbone.
 
-    Example: barlow compare --experiment demo
+    With --plot a page for a browser: metrics over steps with their spread over seeds, spectra and correlation matrices
+    at common steps, scores with whiskers. It is one file of some megabytes that needs neither network nor service.
+
+    Example: barlow compare --experiment demo --plot demo.html
     """
     if bool(job) == (experiment is not None) or (job and len(job) < 2):
         raise typer.BadParameter("it takes two jobs or more, or --experiment NAME")
     with connect(url, data) as client:
-        if experiment is not None:
+        if plot is not None:
+            page = client.compare_page([client.find_job(text) for text in job or []], experiment)
+            plot.write_bytes(page)
+            say(f"{plot}: {len(page) / 1e6:.1f} MB, for any browser")
+        elif experiment is not None:
             render_comparison.experiment(console(), client.compare_experiment(experiment))
         else:
             render_comparison.jobs(console(), client.compare([client.find_job(text) for text in job or []]))

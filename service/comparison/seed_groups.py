@@ -55,9 +55,18 @@ def seed_groups(
 
 def all_but_the_seed(source: Job) -> str:
     """Equal for jobs of an experiment that differ in their seed alone, and saw the same images."""
-    spec = {key: value for key, value in written_out(source.spec).items() if key not in _NOT_COMPARED}
-    data = (source.result or {}).get("data") or {}
-    return canonical_json([str(source.experiment_id), spec, data.get("fingerprint")])
+    return canonical_json([spec_but_the_seed(source), fingerprint(source)])
+
+
+def spec_but_the_seed(job: Job, *left_out: str) -> str:
+    """The experiment and the spec without what does not count in it, and without the fields named."""
+    spec = {key: value for key, value in written_out(job.spec).items() if key not in (*_NOT_COMPARED, *left_out)}
+    return canonical_json([str(job.experiment_id), spec])
+
+
+def fingerprint(job: Job) -> str | None:
+    """Of the images that it saw; None: it has no result that says so."""
+    return ((job.result or {}).get("data") or {}).get("fingerprint")
 
 
 def chosen_checkpoint(judged: Job) -> str:

@@ -64,6 +64,21 @@ def lines(answer: Result) -> list[list[str]]:
     return [line.split() for line in answer.output.splitlines()]
 
 
+def test_a_comparison_is_written_as_a_page(barlow: Any, row: str, client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "row.html"
+    said = barlow("compare", "--experiment", row, "--plot", str(file))
+    assert (said.exit_code, said.output) == (0, f"{file}: {file.stat().st_size / 1e6:.1f} MB, for any browser\n")
+    assert f"<title>{row}</title>" in file.read_text()
+    assert "<td>70.04</td>" in file.read_text()
+    ids = [str(job.id) for job in client.experiment(row).jobs[:2]]
+    assert barlow("compare", *ids, "--plot", str(file)).exit_code == 0
+    assert "2 jobs, as of" in file.read_text()
+    nowhere = barlow("compare", *ids, "--plot", str(tmp_path / "none" / "row.html"))
+    assert (nowhere.exit_code, "No such file or directory" in nowhere.stderr) == (1, True)
+    alone = barlow("compare", ids[0], "--plot", str(file))
+    assert (alone.exit_code, "two jobs or more" in alone.stderr) == (2, True)
+
+
 def test_an_experiment_is_lined_up_by_whose_backbone_it_was(barlow: Any, row: str) -> None:
     said = lines(barlow("compare", "--experiment", row))
     assert ["linear-paper/1", "on", "textures"] in said

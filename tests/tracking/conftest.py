@@ -1,12 +1,15 @@
-"""MLflow behind the gate, and an API with tokens of every role that it asks."""
+"""MLflow behind the gate, an API with tokens of every role that it asks, and a browser to look at pages with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 from api_kit import ADMIN, bearer, guarded, run_server
+from chromium import chromium_in
+from playwright.sync_api import Page
 from running_stack import wait_until
 from tracking_kit import Tracking, port_of_api
 
@@ -30,6 +33,21 @@ def browser(tracking: Tracking) -> Iterator[httpx.Client]:
     headers = {"Accept": "text/html", "Origin": tracking.mlflow.url}
     with httpx.Client(base_url=tracking.mlflow.url, headers=headers, timeout=30) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The Chromium of the system."""
+    with chromium_in(tmp_path_factory.mktemp("chromium")) as context:
+        yield context
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Page]:
+    """A page of it."""
+    page = chromium.new_page()
+    yield page
+    page.close()
 
 
 def _made(api: str) -> dict[str, str]:

@@ -6,17 +6,17 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import torch
 from api_kit import bearer
+from chromium import CHROMIUM, PATIENCE
 from journals import RecordedJob
 from lab import Lab
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 from recorded import export, record
 from tracking_kit import Tracking
 from varied import VariedExperiment
@@ -28,7 +28,6 @@ from service.settings import Settings
 from trainer.diagnostics.correlation_record import write_correlation_record
 from worker.recorder.mlflow_run import make_client
 
-CHROMIUM = shutil.which("chromium")
 DEMO = Path(__file__).parents[2] / "recipes" / "demo.yaml"
 TILE = "experiment-view-compare-runs-card"
 MATRIX = 0.44
@@ -37,8 +36,6 @@ BEHIND = ("correlation_diagonal_mean", "noise_floor")
 METRICS = ("loss", "on_diagonal", *BEHIND)
 NODE = uuid.UUID(int=1)
 """The worker of both fixtures: another one would be refused the name within a lease."""
-PATIENCE = 120_000
-"""Milliseconds for a page to show something: MLflow's pages are large, and the machine may be busy."""
 
 
 def _font() -> str:
@@ -97,30 +94,6 @@ def heatmap(job: RecordedJob, step: int) -> None:
         asked=RecordSpec.model_validate({}),
     )
     job.journal.append("correlation", step=step, epoch=step // 10, **found)
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    switches = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-                "disable-component-update", "disable-sync")  # fmt: skip
-    with sync_playwright() as driver:
-        context = driver.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("chromium"),
-            executable_path=CHROMIUM,
-            args=[f"--{switch}" for switch in switches],
-            viewport={"width": 1440, "height": 900},
-        )
-        context.set_default_timeout(PATIENCE)
-        expect.set_options(timeout=PATIENCE)
-        yield context
-        context.close()
-
-
-@pytest.fixture
-def page(chromium: Any) -> Iterator[Page]:
-    page = chromium.new_page()
-    yield page
-    page.close()
 
 
 def come_in(page: Page, tracking: Tracking, job: RecordedJob) -> None:

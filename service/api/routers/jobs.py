@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import HTMLResponse
 from pydantic import AfterValidator, BeforeValidator
 from sqlalchemy import ColumnElement, Select, String, cast, or_, select
 from sqlalchemy.orm import Session
@@ -28,8 +30,10 @@ from service.api.presentation import ROOT, job_detail, job_view, job_views, plan
 from service.api.problems import MATCH_PATTERN, invalid_parameter, responses
 from service.api.schemas import Attempts, AttemptView, JobDetail, JobView, Plan
 from service.callers import Caller
+from service.comparison.plots.page import compare_page
 from service.database.tables import Attempt, Job
 from service.ledger.states import JobState
+from service.settings import Settings
 
 router = APIRouter(tags=["jobs"])
 
@@ -160,25 +164,50 @@ def list_attempts(job: JobDep, session: SessionDep) -> Attempts:
     return Attempts(items=[AttemptView.model_validate(row, from_attributes=True) for row in rows])
 
 
+Jobs = Annotated[list[str] | None, Query(min_length=2, max_length=20, description="Ids of jobs")]
+OfExperiment = Annotated[
+    str | None,
+    Query(
+        max_length=100,
+        description=f"In place of jobs: id or name of an experiment, all of its jobs, {LARGEST_EXPERIMENT} at "
+        "most, or as many as the server's BARLOW_MAX_EXPERIMENT_JOBS if that is more",
+    ),
+]
+
+
 @router.get("/compare", operation_id="compare_jobs", responses=responses("not-found", "invalid-parameters"))
 def compare_jobs(
-    session: SessionDep,
-    settings: SettingsDep,
-    job: Annotated[list[str] | None, Query(min_length=2, max_length=20, description="Ids of jobs")] = None,
-    experiment: Annotated[
-        str | None,
-        Query(
-            max_length=100,
-            description=f"In place of jobs: id or name of an experiment, all of its jobs, {LARGEST_EXPERIMENT} at "
-            "most, or as many as the server's BARLOW_MAX_EXPERIMENT_JOBS if that is more",
-        ),
-    ] = None,
+    session: SessionDep, settings: SettingsDep, job: Jobs = None, experiment: OfExperiment = None
 ) -> Comparison:
     """Compare jobs: what they measured of which backbone beside what was published, and where their specs differ."""
+    compared = _compared(session, settings, job, experiment)
+    return compare(session, compared) if job is not None else compare_scores(session, compared)
+
+
+@router.get(
+    "/compare.html",
+    operation_id="compare_jobs_page",
+    response_class=HTMLResponse,
+    responses={
+        200: {"content": {"text/html": {}}, "description": "The page, some megabytes that need nothing else"},
+        **responses("not-found", "invalid-parameters"),
+    },
+)
+def compare_jobs_page(
+    session: SessionDep, settings: SettingsDep, job: Jobs = None, experiment: OfExperiment = None
+) -> HTMLResponse:
+    """The same jobs as a page to look at: metrics over steps, spectra and correlation matrices, scores."""
+    compared = _compared(session, settings, job, experiment)
+    page = compare_page(session, settings.runs_dir, compared)
+    return HTMLResponse(page.html, headers={"Content-Security-Policy": page.policy})
+
+
+def _compared(session: Session, settings: Settings, job: list[str] | None, experiment: str | None) -> Sequence[Job]:
+    """The jobs that are named, or all of the experiment."""
     if (job is None) == (experiment is None):
         raise invalid_parameter("job", "give either the ids of 2 to 20 jobs or an experiment")
     if job is not None:
-        return compare(session, [find_job(session, text) for text in job])
+        return [find_job(session, text) for text in job]
     assert experiment is not None
     of_it = select(Job).where(Job.experiment_id == find_experiment(session, experiment).id).order_by(Job.id)
     largest = max(LARGEST_EXPERIMENT, settings.max_experiment_jobs)
@@ -187,7 +216,7 @@ def compare_jobs(
         remedy = "compare up to 20 of them by their ids, or raise BARLOW_MAX_EXPERIMENT_JOBS"
         said = f"it has more than {largest} jobs; {remedy}"
         raise invalid_parameter("experiment", said)
-    return compare_scores(session, jobs)
+    return jobs
 
 
 def _page(

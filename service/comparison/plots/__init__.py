@@ -1,0 +1,4 @@
+"""Jobs compared as one page to look at: metrics over steps, spectra and correlation matrices, scores.
+
+The page needs nothing but itself: neither the service nor the network.
+"""

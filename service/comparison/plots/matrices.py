@@ -1,0 +1,136 @@
+"""Correlation records of several jobs at common steps: spectra, and the matrix C in a bounded size."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from barlow_lab.run_folder import run_folder
+from service.comparison.plots.choice import Group
+from service.comparison.plots.curves import rounded
+from service.comparison.plots.record_arrays import SPECTRA, record_arrays
+from service.database.tables import Correlation
+
+MOST_JOBS = 8
+MOST_STEPS = 12
+ALL_CELLS = 1_600_000
+"""Entries of all matrices of a page together: 12 steps of 8 jobs with 128 features each."""
+MOST_SIDE = 256
+MOST_RANKS = 200
+"""Numbers of a spectrum, at ranks that lie evenly on a logarithmic axis."""
+_ENDS = {2: "nd", 3: "rd"}
+_LEVELS = 127
+"""An entry is one byte: C times this, plus this."""
+
+
+def matrices(session: Session, runs_dir: Path, groups: Sequence[Group]) -> dict[str, Any]:
+    """For the page: the steps of the slider, and by job its records, of which each step names one by its number.
+
+    Of each group its first job comes before any second one. Steps are those that all these jobs have records of, where
+    there are two such steps; else those that any has, at which a job shows the last record that it had by then.
+    """
+    places = {job.id: (number, job) for number, group in enumerate(groups) for job in group.jobs}
+    rows: dict[uuid.UUID, list[Any]] = {}
+    for row in session.execute(
+        select(Correlation.job_id, Correlation.step, Correlation.dim, Correlation.file, Correlation.summary)
+        .where(Correlation.job_id.in_(list(places)))
+        .order_by(Correlation.job_id, Correlation.step)
+    ):
+        rows.setdefault(row.job_id, []).append(row)
+    turns = [(turn, place, job) for place, group in enumerate(groups) for turn, job in enumerate(group.jobs)]
+    having = [(place, job) for _, place, job in sorted(turns, key=lambda one: one[:2]) if job.id in rows]
+    chosen = sorted(having[:MOST_JOBS], key=lambda pair: pair[0])
+    common = _common([{row.step for row in rows[job.id]} for _, job in chosen])
+    steps = _evenly(common, MOST_STEPS)
+    shown = {job.id: [_last_by(rows[job.id], step) for step in steps] for _, job in chosen}
+    count = sum(len({row.step for row in each if row is not None}) for each in shown.values())
+    side = min(MOST_SIDE, int((ALL_CELLS / max(1, count)) ** 0.5))
+    return {
+        "jobs": [len(chosen), len(having)],
+        "kept": [len(steps), len(common)],
+        "steps": steps,
+        "panels": [
+            {"name": job.name, "group": place, "seed": job.spec.get("seed", 0)}
+            | _records(shown[job.id], run_folder(runs_dir, job.id), side)
+            for place, job in chosen
+        ],
+    }
+
+
+def _common(steps: Sequence[set[int]]) -> list[int]:
+    shared = set.intersection(*steps) if steps else set()
+    return sorted(shared if len(shared) > 1 else set().union(*steps))
+
+
+def _evenly(values: Sequence[int], most: int) -> list[int]:
+    """At most so many, the first and the last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+
+
+def _last_by(rows: Sequence[Any], step: int) -> Any | None:
+    return next((row for row in reversed(rows) if row.step <= step), None)
+
+
+def _records(shown: Sequence[Any | None], folder: Path, side: int) -> dict[str, Any]:
+    found: dict[int, int] = {}
+    records: list[dict[str, Any]] = []
+    for row in shown:
+        if row is not None and row.step not in found:
+            found[row.step] = len(records)
+            records.append(_record(row, folder, side))
+    return {"records": records, "at": [None if row is None else found[row.step] for row in shown]}
+
+
+def _record(row: Any, folder: Path, side: int) -> dict[str, Any]:
+    told = {"step": row.step, "dim": row.dim, "diagonal": _summed(row.summary, "diagonal", "mean")}
+    told["rms"] = _summed(row.summary, "off_diagonal_rms")
+    try:
+        arrays = record_arrays(folder / row.file, within=folder)
+    except (OSError, ValueError):
+        return told
+    spectra = {name: _thinned(arrays[name]) for name in SPECTRA if name in arrays}
+    return {**told, "spectra": spectra, **_picture(arrays, row.dim, side)}
+
+
+def _summed(summary: Mapping[str, Any], *path: str) -> float | None:
+    value: Any = summary
+    for part in path:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return rounded(value) if isinstance(value, int | float) else None
+
+
+def _thinned(spectrum: Any) -> list[list[Any]]:
+    """Ranks from 1, and the values there."""
+    last = len(spectrum)
+    ranks = sorted({round(last ** (i / (MOST_RANKS - 1))) for i in range(MOST_RANKS)})
+    return [ranks, [rounded(float(spectrum[rank - 1])) for rank in ranks]]
+
+
+def _picture(arrays: Mapping[str, Any], dim: int, side: int) -> dict[str, Any]:
+    """The matrix in base64 with at most so many rows: of every k-th feature, so that an entry stays one of C."""
+    import numpy as np
+
+    if "matrix" in arrays:
+        every = -(-len(arrays["matrix"]) // side)
+        kept = arrays["matrix"][::every, ::every]
+        said = "" if every == 1 else f"each {every}{_ENDS.get(every, 'th')} feature"
+    elif "blocks" in arrays:
+        whole = arrays["blocks"]
+        every = -(-len(whole) // side)
+        edge = len(whole) // every * every
+        cut = whole[:edge, :edge].reshape(edge // every, every, edge // every, every)
+        kept = np.sqrt(np.mean(np.square(cut), axis=(1, 3)))
+        said = f"RMS of blocks of {dim // len(kept)}"
+    else:
+        return {}
+    levels = np.clip(np.rint(np.nan_to_num(kept) * _LEVELS), -_LEVELS, _LEVELS) + _LEVELS
+    cells = base64.b64encode(levels.astype(np.uint8).tobytes()).decode()
+    return {"side": len(kept), "said": said, "cells": cells}

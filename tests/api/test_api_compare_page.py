@@ -1,0 +1,217 @@
+"""`GET /compare.html`: what the page holds, in which size, and what it leaves out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from api_kit import PRETRAIN, faults_of
+from compared import FEATURES, STEPS, compared
+from lab import Lab
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from service.comparison.plots import curves, matrices
+from service.comparison.plots.record_arrays import record_arrays
+from service.database.tables import Job, Metric
+from service.settings import Settings
+
+
+@pytest.fixture
+def lab(database: Settings) -> Iterator[Lab]:
+    made = Lab(database)
+    yield made
+    made.engine.dispose()
+
+
+def held(answer: httpx.Response) -> Any:
+    """The data of a page."""
+    assert answer.status_code == 200, answer.text
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', answer.text, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def two_jobs(api: httpx.Client, session: Session) -> dict[str, list[str]]:
+    """That have begun, as parameters."""
+    ids = [api.post("/jobs", json={**PRETRAIN, "seed": seed}).json()["id"] for seed in range(2)]
+    for one in ids:
+        session.get_one(Job, uuid.UUID(one)).started_at = datetime.now(UTC)
+    session.commit()
+    return {"job": ids}
+
+
+def tell(session: Session, job: str, values: dict[int, float], key: str = "loss") -> None:
+    at = datetime.now(UTC)
+    rows = [
+        Metric(job_id=uuid.UUID(job), key=key, step=step, value=one, at=at, attempt=1) for step, one in values.items()
+    ]
+    session.add_all(rows)
+    session.commit()
+
+
+def test_a_page_of_an_experiment_holds_its_lines_records_and_scores(
+    api: httpx.Client, lab: Lab, database: Settings
+) -> None:
+    made = compared(lab, database)
+    answer = api.get("/compare.html", params={"experiment": made.row().name})
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "connect-src" not in policy, "default-src refuses every connection"
+    assert re.findall(r'(?:src|href)="([^"]*)"', answer.text.partition('<script type="application/json"')[0]) == [
+        "data:,"
+    ]
+    page = held(answer)
+    assert [(group["name"], group["n"]) for group in page["groups"]][:2] == [
+        ("pretrain-lambda_0.01, 2 seeds", 2), ("pretrain-lambda_0.05, 2 seeds", 2),
+    ]  # fmt: skip
+    loss = page["curves"]["metrics"]["loss"]["lines"]
+    assert [(group, seed) for group, seed, *_ in loss[:4]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert page["curves"]["steps"][loss[0][2]][-1] == 40
+    records = page["matrices"]
+    assert (records["steps"], records["jobs"]) == (list(STEPS), [4, 4])
+    first = records["panels"][0]["records"][-1]
+    assert (first["dim"], first["side"], first["said"]) == (FEATURES, FEATURES, "")
+    cells = np.frombuffer(base64.b64decode(first["cells"]), np.uint8).reshape(FEATURES, FEATURES)
+    assert np.diag(cells).min() > 200, "C is nearly the identity, in which 1 is 254"
+    assert first["spectra"]["spectrum"][0] == list(range(1, FEATURES + 1))
+    (row,) = page["scores"]
+    assert [(one["mean"], one["n"], one["points"]) for one in row["backbones"]] == [
+        (80.5, 2, [80.0, 81.0]), (82.5, 2, [82.0, 83.0]), (20.0, 1, [20.0]),
+    ]  # fmt: skip
+    assert "<td>80.50 ± 0.71 (n=2)</td>" in answer.text
+
+
+def test_another_job_asks_the_database_no_more_often(api: httpx.Client, lab: Lab, database: Settings) -> None:
+    made = compared(lab, database)
+    asked: list[str] = []
+    engine = api._transport._inner.app.state.engine  # type: ignore[attr-defined]
+    event.listen(engine, "before_cursor_execute", lambda *said: asked.append(said[2]))
+    counts = []
+    for names in (list(made.jobs)[:2], list(made.jobs)):
+        asked.clear()
+        held(api.get("/compare.html", params={"job": [str(made.jobs[name].id) for name in names]}))
+        counts.append(sum("FROM metrics" in one or "FROM correlations" in one for one in asked))
+    assert counts == [3, 3]
+
+
+def test_a_line_is_thinned_to_steps_that_seeds_share_and_keeps_its_last(
+    api: httpx.Client, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curves, "MOST_POINTS", 20)
+    asked = two_jobs(api, session)
+    tell(session, asked["job"][0], {step: float(step) for step in range(1, 101)})
+    tell(session, asked["job"][1], {step: float(step) for step in range(1, 31)} | {31: float("nan")})
+    found = held(api.get("/compare.html", params=asked))["curves"]
+    (_, _, whole, values), (_, _, part, others) = found["metrics"]["loss"]["lines"]
+    assert found["steps"][whole] == [*range(1, 101, 8), 100] == values
+    assert found["steps"][part] == [*range(1, 31, 2), 31]
+    assert others[-1] is None
+    assert found["thinned"] == [2, 2]
+    assert set(range(1, 31, 8)) <= set(found["steps"][part])
+
+
+def test_what_is_left_out_is_counted(
+    api: httpx.Client, lab: Lab, database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, most in (("MOST_JOBS", 3), ("MOST_STEPS", 2), ("ALL_CELLS", 3 * 2 * 8 * 8)):
+        monkeypatch.setattr(matrices, name, most)
+    monkeypatch.setattr(curves, "MOST_JOBS", 3)
+    made = compared(lab, database)
+    page = held(api.get("/compare.html", params={"experiment": made.row().name}))
+    records = page["matrices"]
+    assert (records["jobs"], records["kept"], records["steps"]) == ([3, 4], [2, 3], [STEPS[0], STEPS[-1]])
+    assert [panel["name"] for panel in records["panels"]] == [
+        "pretrain-lambda_0.01-seed_0", "pretrain-lambda_0.01-seed_1", "pretrain-lambda_0.05-seed_0",
+    ]  # fmt: skip
+    assert {(one["side"], one["said"]) for panel in records["panels"] for one in panel["records"]} == {
+        (8, "each 2nd feature")
+    }
+    assert page["curves"]["jobs"] == [3, 9]
+
+
+def test_jobs_without_common_steps_show_the_last_record_that_each_had(
+    api: httpx.Client, lab: Lab, database: Settings
+) -> None:
+    made = compared(lab, database)
+    slow, quick = (made.jobs[name] for name in ("pretrain-lambda_0.01-seed_0", "pretrain-lambda_0.05-seed_0"))
+    with lab.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM correlations WHERE job_id = %s AND step > 0", (slow.id,))
+        connection.exec_driver_sql("UPDATE correlations SET step = 30 WHERE job_id = %s AND step = 40", (slow.id,))
+    page = held(api.get("/compare.html", params={"job": [str(slow.id), str(quick.id)]}))["matrices"]
+    assert page["steps"] == list(STEPS)
+    shown = [[panel["records"][at]["step"] for at in panel["at"]] for panel in page["panels"]]
+    assert shown == [[0, 0, 0], [0, 20, 40]]
+
+
+def test_a_record_without_its_file_is_said_to_have_none(api: httpx.Client, lab: Lab, database: Settings) -> None:
+    made = compared(lab, database)
+    job = made.jobs["pretrain-lambda_0.01-seed_0"]
+    (job.folder / f"correlation/step-{STEPS[0]:08d}.npz").unlink()
+    panels = held(api.get("/compare.html", params={"experiment": made.row().name}))["matrices"]["panels"]
+    assert ["cells" in one for one in panels[0]["records"]] == [False, True, True]
+
+
+def test_a_retry_stands_for_what_it_retries(api: httpx.Client, session: Session) -> None:
+    asked = two_jobs(api, session)
+    former, later = (session.get_one(Job, uuid.UUID(one)) for one in asked["job"])
+    later.retry_of = former.id
+    session.commit()
+    answer = api.get("/compare.html", params=asked)
+    assert [group["name"] for group in held(answer)["groups"]] == [later.name]
+    assert "1 are left out, for a retry stands for each." in answer.text
+
+
+@pytest.mark.parametrize(
+    ("arrays", "fault"),
+    [
+        ({"correlation": np.zeros((2000, 2000), np.float16)}, "larger than"),
+        ({"correlation": np.zeros((2, 3), np.float16)}, "equal dimensions"),
+        ({"spectrum": np.array([{}], object)}, "no array of 1 equal"),
+        ({"spectrum": np.array(["a"])}, "no array of 1 equal"),
+    ],
+    ids=["large", "oblong", "objects", "texts"],
+)
+def test_arrays_that_no_record_has_are_refused(
+    lab: Lab, database: Settings, arrays: dict[str, Any], fault: str, tmp_path: Path
+) -> None:
+    np.savez_compressed(tmp_path / "made.npz", allow_pickle=True, **arrays)
+    with pytest.raises(ValueError, match=fault):
+        record_arrays(tmp_path / "made.npz", within=tmp_path)
+
+
+def test_what_is_no_archive_or_lies_elsewhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.npz").write_text("text")
+    with pytest.raises(ValueError, match="cannot be read"):
+        record_arrays(tmp_path / "text.npz", within=tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(OSError, match="leads out of"):
+        record_arrays(tmp_path / "text.npz", within=tmp_path / "runs")
+    with pytest.raises(FileNotFoundError):
+        record_arrays(tmp_path / "none.npz", within=tmp_path)
+
+
+def test_a_matrix_in_blocks_is_shown_by_their_rms(tmp_path: Path) -> None:
+    blocks = np.full((256, 256), 0.5, np.float16)
+    np.savez_compressed(tmp_path / "made.npz", correlation=np.zeros((8, 8), np.float16), block_rms=blocks)
+    found = matrices._picture(record_arrays(tmp_path / "made.npz", within=tmp_path), 2048, 128)
+    assert (found["side"], found["said"]) == (128, "RMS of blocks of 16")
+    assert set(base64.b64decode(found["cells"])) == {191}
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"job": ["a"]}, {"job": ["a", "b"], "experiment": "c"}], ids=["nothing", "one", "both"]
+)
+def test_the_selection_is_that_of_the_comparison(api: httpx.Client, asked: dict[str, Any]) -> None:
+    page, comparison = (api.get(path, params=asked) for path in ("/compare.html", "/compare"))
+    assert faults_of(page) == faults_of(comparison) != {}
