@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.diagnostics.base import BatchDiagnostic, BatchSeen, Diagnosed, Records
+from trainer.diagnostics.spectra import squared_singular_values
 from trainer.training.step_plan import StepPlan
 
 
@@ -40,9 +41,8 @@ class EffectiveRank(BatchDiagnostic):
 
 
 def singular_values(z_nd: Tensor) -> Tensor:
-    """Those of embeddings (n, d), not centred: min(n, d) of them, float32, or float64 for float64 input."""
-    values: Tensor = torch.linalg.svdvals(z_nd.to(torch.promote_types(z_nd.dtype, torch.float32)))
-    return values
+    """Those of embeddings (n, d), not centred: min(n, d) of them, float64, right to 1e-8 of the largest one."""
+    return squared_singular_values(z_nd).sqrt()
 
 
 def effective_rank(singular: Tensor) -> float:

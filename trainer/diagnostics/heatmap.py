@@ -61,8 +61,8 @@ class _Frame:
         self.canvas.restore_region(self.background)
         for artist in (self.image, self.words, self.gray, self.blue, *self.lines):
             artist.draw(self.canvas.get_renderer())
-        opaque = np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
-        Image.fromarray(opaque).save(path, format="PNG", compress_level=FASTEST)
+        drawn = Image.fromarray(np.asarray(self.canvas.buffer_rgba()))
+        drawn.convert("RGB").save(path, format="PNG", compress_level=FASTEST)
 
 
 @lru_cache(maxsize=2)
@@ -72,7 +72,7 @@ def _frame(side: int, which: str, edges: tuple[float, ...]) -> _Frame:
 
     # Square, as the tiles of pages that show many pictures; the matrix in its upper half: a wide tile shows no more.
     figure = Figure(figsize=(9.6, 9.6), dpi=100)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     above, below = figure.add_axes((0.07, 0.565, 0.42, 0.42)), figure.add_axes((0.07, 0.07, 0.9, 0.41))
     image = above.imshow(
         np.zeros((side, side), dtype=np.float32),

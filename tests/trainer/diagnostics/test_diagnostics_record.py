@@ -203,6 +203,23 @@ def test_by_tiles_the_numbers_are_those_of_the_whole_matrix_which_never_exists(m
         np.testing.assert_allclose(seen.blocks[name], blocks**0.5 if name == "rms" else blocks, atol=1e-6)
 
 
+def test_a_heatmap_holds_nothing_of_the_one_before(tmp_path):
+    """Axes and ticks are drawn once for all of a run."""
+    generator = torch.Generator().manual_seed(3)
+    for name, samples in (("one", 8), ("other", 200), ("again", 8)):
+        z_a, z_b = torch.randn(2, samples, 12, generator=generator.manual_seed(samples))
+        write_correlation_record(
+            tmp_path / name, z_a, z_b + z_a, step=1, off_diagonal_weight=None, loss=samples, tick=lambda: None,
+            asked=RecordSpec(),
+        )  # fmt: skip
+    one, other, again = (
+        np.asarray(Image.open(tmp_path / name / "step-00000001.png")) for name in ("one", "other", "again")
+    )
+    assert one.shape == (960, 960, 3)
+    assert not np.array_equal(one, other)
+    assert np.array_equal(one, again)
+
+
 def test_effective_rank_counts_directions():
     generator = torch.Generator().manual_seed(0)
     directions = torch.linalg.qr(torch.randn(64, 16, generator=generator, dtype=torch.float64)).Q

@@ -18,6 +18,7 @@ from trainer.evaluation.backbone import open_backbone
 from trainer.models.backbones import build_backbone
 from trainer.models.exported import load_backbone
 from trainer.pretraining import pretrain
+from trainer.runtime import compiling
 
 FROZEN_TINY = {"name": "tiny", "frozen": True}
 UPDATED = {**FROZEN_TINY, "statistics": "updated"}
@@ -43,6 +44,29 @@ def test_it_is_published_and_judged_as_it_began_and_the_projector_learns(tmp_pat
         "matrices": {"tensors": 2, "parameters": 128 * 24 + 24 * 16},
         "others": {"tensors": 2, "parameters": 48},
     }
+
+
+def test_compiled_it_is_looked_at_by_every_diagnostic_as_it_is_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("BACKEND", "aot_eager"), ("WARM_UP", 1), ("TIMED", 1)):
+        monkeypatch.setattr(compiling, name, value)
+    torch._dynamo.reset()
+    probes = {"limit": 30, "k": 3, "epochs": 1}
+    record = {"metrics_every_steps": 1, "information_plane": True, "information_directions": 8, "probes": probes}
+    for wish in ("on", "off"):
+        run = {"compile": wish, "record": record, "stop_on": ["collapse"]}
+        end = pretrain(
+            runs.spec(backbone=FROZEN_TINY, max_steps=2, precision="fp64", run=run), runs.context(tmp_path / wish)
+        )
+        assert end.result is not None
+        assert end.result["health"]
+    compiled, written = (runs.series(tmp_path / wish) for wish in ("on", "off"))
+    asked = {"loss", "information_backbone", "view_information_embedding", "alpha_req", "probe_top1"}
+    assert asked <= {name for name, _ in compiled}
+    assert compiled == pytest.approx(written, rel=1e-6)
+    assert runs.events(tmp_path / "on", kind="started")[0].data["network"]["compiled"]
+    assert {event.step for event in runs.events(tmp_path / "on", kind="correlation")} == {0, 2}
 
 
 def test_updated_statistics_follow_the_images_and_the_parameters_stay() -> None:
