@@ -3,8 +3,8 @@
     nice -n 10 python benchmarks/diagnostics_cost.py
 
 Two sizes are measured whole: a look of every default diagnostic, with all that it writes, beside a step, with the
-loading and augmentation of its images. At the paper's size (ResNet-50, 224 px, N 2,048, d 8,192) the look is measured, of
-made-up embeddings, and the step is extrapolated: what one image more costs, between two small batches, without its
+loading and augmentation of its images. At the paper's size (ResNet-50, 224 px, N 2,048, d 8,192) the look is measured,
+of made-up embeddings, and the step is extrapolated: what one image more costs, between two small batches, without its
 loading, times the batch. Seconds of the processor, so that others on the machine count little. docs/diagnostics.md
 quotes it.
 
