@@ -54,7 +54,7 @@ class VariedExperiment:
             return session.scalars(select(Experiment).where(Experiment.id == self.id)).one()
 
     def exporter(self, client: Any) -> ExperimentExporter:
-        return ExperimentExporter(self.lab.engine, client)
+        return ExperimentExporter(self.lab.engine, client, self._settings.runs_dir)
 
     def end(self, loss: float = 10.0, top1: float = 80.0) -> None:
         """All succeed, with a loss and a score that are one more for each pretraining."""

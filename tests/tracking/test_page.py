@@ -201,6 +201,10 @@ def test_what_varies_is_a_tree_of_runs_with_a_table_of_what_came_of_it(
     table = page.get_by_role("table")
     for word in ("lambda", "loss, mean", "pretrain-lambda_0.05", "0.01", "raw pixels"):
         expect(table).to_contain_text(word)
+    page.get_by_text("compare.html", exact=True).click()
+    shown = page.frame_locator("iframe")
+    expect(shown.locator("body[data-drawn=yes]")).to_be_attached()
+    expect(shown.locator("#whiskers")).to_contain_text("pretrain-lambda_0.05")
 
 
 def until(holds: Callable[[], bool], what: str) -> None:

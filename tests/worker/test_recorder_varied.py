@@ -39,6 +39,14 @@ def table(varied: VariedExperiment, client: Any) -> list[dict[str, Any]]:
     return [dict(zip(found["columns"], row, strict=True)) for row in found["data"]]
 
 
+def page(varied: VariedExperiment, client: Any) -> str | None:
+    """What `compare.html` is; None: there is none."""
+    run = varied.row().mlflow_run_id
+    if "compare.html" not in {artifact.path for artifact in client.list_artifacts(run)}:
+        return None
+    return Path(client.download_artifacts(run, "compare.html")).read_text()
+
+
 def assert_said(varied: VariedExperiment, client: Any) -> None:
     """One run says what came of it."""
     above = varied.row().mlflow_run_id
@@ -47,6 +55,7 @@ def assert_said(varied: VariedExperiment, client: Any) -> None:
     assert client.get_run(above).info.status == "FINISHED"
     assert client.get_run(above).data.tags["barlow.states"] == "5 succeeded"
     assert table(varied, client)[0]["loss, mean"] == 10.5
+    assert "pretrain, 2 seeds" in (page(varied, client) or "")
 
 
 def assert_told(varied: VariedExperiment) -> None:
@@ -114,6 +123,29 @@ def test_a_grid_has_a_row_for_each_combination_with_the_best_one_told(
     assert said.endswith("objective.lambda (2), seed (2)")
 
 
+def test_the_page_that_compares_its_jobs_is_made_once_they_have_ended_and_are_recorded(
+    lab: Lab, database: Settings, client: Any
+) -> None:
+    varied = VariedExperiment(lab, database)
+    varied.exporter(client).export(varied.id)
+    assert page(varied, client) is None
+    varied.end()
+    late = varied.jobs["pixels"]
+    with lab.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE watermarks SET complete = false WHERE job_id = %s", (late.id,))
+    varied.exporter(client).export(varied.id)
+    assert table(varied, client)
+    assert page(varied, client) is None
+    assert varied.exporter(client).pending() == [], "nothing to do until the rest is recorded"
+    record(late)
+    with lab.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE watermarks SET complete = true WHERE job_id = %s", (late.id,))
+    assert varied.exporter(client).pending() == [varied.id]
+    varied.exporter(client).export(varied.id)
+    assert "5 jobs, as of" in (page(varied, client) or "")
+    assert varied.exporter(client).pending() == []
+
+
 def test_a_retry_after_the_end_takes_the_place_of_what_failed_in_the_summary(
     lab: Lab, database: Settings, client: Any
 ) -> None:
@@ -149,10 +181,12 @@ def test_what_is_cancelled_before_it_was_recorded_counts_as_the_end(lab: Lab, da
         later = jobs.submit(session, experiment_id=varied.id, spec=spec, name="later", **facts).id
     varied.exporter(client).export(varied.id)
     assert client.get_run(varied.row().mlflow_run_id).info.status == "RUNNING"
+    assert page(varied, client) is None
     lab.cancel(later)
     assert varied.exporter(client).pending() == [varied.id]
     varied.exporter(client).export(varied.id)
     assert client.get_run(varied.row().mlflow_run_id).info.status == "KILLED"
+    assert "6 jobs, as of" in (page(varied, client) or ""), "as many as ended"
 
 
 @pytest.mark.faults
@@ -254,5 +288,5 @@ def test_what_does_not_vary_has_no_run_of_its_own(lab: Lab, database: Settings, 
     job.started()
     record(job)
     export(job, client)
-    assert experiment.ExperimentExporter(lab.engine, client).pending() == []
+    assert experiment.ExperimentExporter(lab.engine, client, database.runs_dir).pending() == []
     assert "mlflow.parentRunId" not in client.get_run(job.row().mlflow_run_id).data.tags

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +14,10 @@ from sqlalchemy import Engine, exists, func, select
 from sqlalchemy.orm import Session
 
 from barlow_lab.specs.kinds import MAKERS
+from service.comparison.plots.page import compare_page
 from service.database.tables import Experiment, Job, Watermark
-from service.recording import EXPERIMENT_TAG, MLFLOW, REBUILD, RUN_ID
+from service.ledger.states import JobState
+from service.recording import EXPERIMENT_TAG, MLFLOW, POSTGRES, REBUILD, RUN_ID
 from worker.recorder.alone import alone
 from worker.recorder.description import describe
 from worker.recorder.experiment_facts import ExperimentFacts
@@ -23,6 +27,9 @@ from worker.recorder.parents import tell_of_parent
 from worker.recorder.position import ExperimentPosition, Overtaken
 
 TABLE = "summary.json"
+PAGE = "compare.html"
+_PAGE_TOLD = "page"
+"""In what MLflow is known to say: the end that the page was made after."""
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +38,14 @@ class ExperimentExporter:
     """Exports experiments that vary to MLflow. Any number may run: an experiment's advisory lock lets one at it.
 
     What is said of an experiment hangs on how many of its jobs are in which state: jobs are only ever added, and an
-    ended one stays as it is. So it is said again whenever these numbers are others than when it was said last.
+    ended one stays as it is. So it is said again whenever these numbers are others than when it was said last. The page
+    that compares its jobs is some megabytes, so it is made at the end alone, once all is recorded that it shows.
     """
 
-    def __init__(self, engine: Engine, client: Any) -> None:
+    def __init__(self, engine: Engine, client: Any, runs_dir: Path) -> None:
         self._engine = engine
         self._client = client
+        self._runs_dir = runs_dir
 
     def pending(self) -> list[UUID]:
         """Experiments that vary of which MLflow is not known to say how they are, and a job is recorded there."""
@@ -50,7 +59,10 @@ class ExperimentExporter:
             states: dict[UUID, dict[str, int]] = {}
             for experiment, state, count in session.execute(counted.group_by(Job.experiment_id, Job.state)):
                 states.setdefault(experiment, {})[state] = count
-        return sorted(one for one in told if told[one].get("states") != states[one])
+            changed = {one for one in told if told[one].get("states") != states[one]}
+            ended = [one for one in told.keys() - changed if all(JobState(state).terminal for state in states[one])]
+            without = {one for one in ended if told[one].get(_PAGE_TOLD) != told[one].get("status")}
+            return sorted(changed | without - _half_recorded(session, without))
 
     def export(self, experiment_id: UUID) -> None:
         """Have its run say how it is now; nothing if another exporter is at it.
@@ -89,6 +101,10 @@ class ExperimentExporter:
                 run.finish(facts.status, facts.end)
             position.keep(status=status)
         position.keep(states=facts.states)
+        if facts.end is None or position.value.get(_PAGE_TOLD) == status or _half_recorded(session, {experiment.id}):
+            return
+        run.text(compare_page(session, self._runs_dir, facts.jobs).html, PAGE)
+        position.keep(**{_PAGE_TOLD: status})
 
     def _run(
         self, session: Session, experiment: Experiment, facts: ExperimentFacts, position: ExperimentPosition
@@ -111,3 +127,11 @@ class ExperimentExporter:
         if position.value.get(RUN_ID) != run.id or REBUILD in position.value:
             position.restart(**{RUN_ID: run.id})
         return run
+
+
+def _half_recorded(session: Session, experiments: Collection[UUID]) -> set[UUID]:
+    """Those with a job of which the run database does not have all yet."""
+    if not experiments:
+        return set()
+    which = (Job.experiment_id.in_(experiments), Watermark.target == POSTGRES, ~Watermark.complete)
+    return set(session.scalars(select(Job.experiment_id).join(Watermark, Watermark.job_id == Job.id).where(*which)))

@@ -32,23 +32,23 @@ class ExperimentFacts:
         self.states: dict[str, int] = dict(Counter(job.state for job in jobs))
         """How many of all its jobs are in which state."""
         replaced = {job.retry_of for job in jobs}
-        self._jobs = [job for job in jobs if job.id not in replaced]
+        self.jobs = [job for job in jobs if job.id not in replaced]
 
     @property
     def start(self) -> datetime:
         """When its first job began."""
-        return min((job.started_at for job in self._jobs if job.started_at), default=self._experiment.created_at)
+        return min((job.started_at for job in self.jobs if job.started_at), default=self._experiment.created_at)
 
     @property
     def end(self) -> datetime | None:
         """When its last job ended; None: some have not."""
-        ends = [job.finished_at for job in self._jobs if JobState(job.state).terminal]
-        return max(end for end in ends if end) if len(ends) == len(self._jobs) else None
+        ends = [job.finished_at for job in self.jobs if JobState(job.state).terminal]
+        return max(end for end in ends if end) if len(ends) == len(self.jobs) else None
 
     @property
     def status(self) -> str:
         """In MLflow's words."""
-        states = {job.state for job in self._jobs}
+        states = {job.state for job in self.jobs}
         if self.end is None:
             return "RUNNING"
         return "FAILED" if JobState.FAILED in states else "KILLED" if JobState.CANCELLED in states else "FINISHED"
@@ -56,15 +56,15 @@ class ExperimentFacts:
     def tags(self) -> dict[str, str]:
         """Tags of the run."""
         varies = [f"{_name(owner, one)}: {_values(one)}" for owner, one in self._varied]
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in Counter(job.kind for job in self._jobs).items())
-        counted = Counter(job.state for job in self._jobs)
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in Counter(job.kind for job in self.jobs).items())
+        counted = Counter(job.state for job in self.jobs)
         tags = {
             "barlow.experiment": self._experiment.name,
             "barlow.varies": "\n".join(varies),
-            "barlow.jobs": f"{len(self._jobs):,}: {kinds}",
+            "barlow.jobs": f"{len(self.jobs):,}: {kinds}",
             "barlow.states": ", ".join(f"{counted[state]:,} {state}" for state in JobState if counted[state]),
         }
-        users = {job.user_name for job in self._jobs}
+        users = {job.user_name for job in self.jobs}
         if len(users) == 1 and (user := users.pop()) is not None:
             tags["mlflow.user"] = user
         return tags | source_tags(None)
@@ -73,12 +73,12 @@ class ExperimentFacts:
         """What came of it, over seeds."""
         shared = set(self._heads) if len(self._heads) == 1 else set()
         paths = [one.path for owner, one in self._varied if owner is None or owner in shared]
-        return summary(self._session, self._jobs, [path for path in dict.fromkeys(paths) if path != ("seed",)])
+        return summary(self._session, self.jobs, [path for path in dict.fromkeys(paths) if path != ("seed",)])
 
     def description(self, table: Summary) -> str:
         """What it is, with what came of it first, for a column of a table."""
         fields = [f"{_name(owner, one)} ({len(one.values):,})" for owner, one in self._varied]
-        what = f"{len(self._jobs):,} jobs by {', '.join(fields)}"
+        what = f"{len(self.jobs):,} jobs by {', '.join(fields)}"
         return " · ".join(words for words in (table.headline, what) if words)
 
     @cached_property

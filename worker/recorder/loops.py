@@ -92,7 +92,7 @@ class Recorder:
         self._loop(exporter.pending_files, exporter.upload)
 
     def _run_mlflow_experiments(self) -> None:
-        exporter = ExperimentExporter(self._engine, self._client())
+        exporter = ExperimentExporter(self._engine, self._client(), self._settings.runs_dir)
         self._loop(exporter.pending, exporter.export, "experiment")
 
     def _exporter(self) -> mlflow.MlflowExporter:
