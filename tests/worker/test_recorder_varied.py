@@ -123,7 +123,7 @@ def test_a_grid_has_a_row_for_each_combination_with_the_best_one_told(
     assert said.endswith("objective.lambda (2), seed (2)")
 
 
-def test_the_page_that_compares_its_jobs_is_made_once_they_have_ended_and_are_recorded(
+def test_the_page_of_its_comparison_is_made_once_all_have_ended_and_are_recorded(
     lab: Lab, database: Settings, client: Any
 ) -> None:
     varied = VariedExperiment(lab, database)

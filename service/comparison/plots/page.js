@@ -81,7 +81,7 @@
   }
 
   const axis = (title, more = {}) => ({
-    title: { text: plain(title) }, gridcolor: "#e3e3e3", linecolor: "#666", ticks: "outside", automargin: true,
+    title: { text: plain(title), standoff: 6 }, gridcolor: "#e3e3e3", linecolor: "#666", ticks: "outside", automargin: true,
     exponentformat: "power", zeroline: false, ...more,
   });
   // A plot of a fixed height with the names of its lines below, where they take nothing from its width.
@@ -91,9 +91,9 @@
     const widest = Math.max(...names.map((name) => 60 + 7 * name.length), 1);
     const rows = named ? Math.ceil(names.length / Math.max(1, Math.floor((figure.clientWidth - 70) / widest))) : 0;
     return {
-      height: top + plot + 56 + 21 * rows, margin: { l: 60, r: 12, t: top, b: 56 + 21 * rows }, hovermode: "closest",
+      height: top + plot + 62 + 21 * rows, margin: { l: 60, r: 12, t: top, b: 62 + 21 * rows }, hovermode: "closest",
       showlegend: named,
-      legend: { orientation: "h", x: 0, y: -50 / plot, yanchor: "top", font: { size: 12 }, entrywidth: widest - 45 },
+      legend: { orientation: "h", x: 0, y: -58 / plot, yanchor: "top", font: { size: 12 }, entrywidth: widest - 45 },
     };
   }
 
