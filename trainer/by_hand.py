@@ -12,11 +12,12 @@ from typing import Any
 from barlow_lab.disk import write_json
 from barlow_lab.given_files import read_json
 from barlow_lab.run_folder import BACKBONE_CONFIG, CHECKPOINT_MANIFEST, INPUTS, SPEC, attempt_folder, attempt_folders
-from barlow_lab.specs import Spec, SpecError, digest, parse_spec
+from barlow_lab.specs import Spec, SpecError, digest, open_stored, parse_spec
 from barlow_lab.specs.backbone_inputs import backbone_input
 from barlow_lab.specs.catalogue import built_in_data_sets
 from barlow_lab.specs.data_sets import DataSource, ImageFolderSource, ImagesSource, load_data_sets, unchecked
 from barlow_lab.specs.image_size import with_size
+from barlow_lab.specs.kinds import KindSpec
 from trainer.failures import BadSpec
 
 UNLABELLED = "images:"
@@ -95,7 +96,9 @@ def image_side(run_folder: Path, spec: Spec, backbone: Path | None, data: Mappin
     if not spec.leaves_image_size_open:
         return None
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return int(read_json(run_folder / SPEC)["images"]["size"])
+        kept = open_stored(read_json(run_folder / SPEC))
+        if isinstance(kept, KindSpec) and kept.image_size is not None:
+            return kept.image_size
     built_in, source = built_in_data_sets().get(spec.data.name), data.get(spec.data.name)
     entry = built_in if source is None else unchecked(source)
     trained_at, network = (None, None) if backbone is None else _trained_at(backbone)

@@ -8,6 +8,7 @@ from barlow_lab.specs.faults import Fault
 from barlow_lab.specs.files import load_spec_file
 from barlow_lab.specs.kinds import (
     BackboneJudged,
+    ClosedFormSpec,
     DetectionSpec,
     EvaluationSpec,
     JobSpec,
@@ -37,10 +38,11 @@ from barlow_lab.specs.stored import open_stored, written_out
 from barlow_lab.specs.views import ViewSpec, ViewsSpec
 
 __all__ = [
-    "AdamwSpec", "AugmentSpec", "BackboneFrom", "BackboneJudged", "BackboneSpec", "BarlowTwinsSpec", "DataSpec",
-    "DetectionSpec", "EvaluationSpec", "ExperimentSpec", "Fault", "InfonceSpec", "InformationBottleneckSpec",
-    "JobSpec", "KnnSpec", "LarsSpec", "LinearSpec", "NtXentSpec", "ObjectiveBase", "ObjectiveSpec", "OptimizerSpec",
-    "PclSpec", "PretrainSpec", "ResourcesSpec", "RunSpec", "SemiSupervisedSpec", "SgdSpec", "SimsiamSpec", "Spec",
-    "SpecError", "SvmSpec", "VicregSpec", "ViewDistanceSpec", "ViewSpec", "ViewsSpec", "WMseSpec", "canonical_json",
-    "digest", "load_spec_file", "open_stored", "parse_experiment", "parse_spec", "written_out",
+    "AdamwSpec", "AugmentSpec", "BackboneFrom", "BackboneJudged", "BackboneSpec", "BarlowTwinsSpec", "ClosedFormSpec",
+    "DataSpec", "DetectionSpec", "EvaluationSpec", "ExperimentSpec", "Fault", "InfonceSpec",
+    "InformationBottleneckSpec", "JobSpec", "KnnSpec", "LarsSpec", "LinearSpec", "NtXentSpec", "ObjectiveBase",
+    "ObjectiveSpec", "OptimizerSpec", "PclSpec", "PretrainSpec", "ResourcesSpec", "RunSpec", "SemiSupervisedSpec",
+    "SgdSpec", "SimsiamSpec", "Spec", "SpecError", "SvmSpec", "VicregSpec", "ViewDistanceSpec", "ViewSpec", "ViewsSpec",
+    "WMseSpec", "canonical_json", "digest", "load_spec_file", "open_stored", "parse_experiment", "parse_spec",
+    "written_out",
 ]  # fmt: skip

@@ -21,9 +21,15 @@ def annotations_in_words(annotations: Sequence[Annotations]) -> str:
 
 
 def kinds_in_order() -> list[str]:
-    """All kinds, by what they learn from, from nothing but images to what takes most to draw, and then by name."""
+    """All kinds, by what they learn from, from nothing but images to what takes most to draw; of those that learn from
+    the same what makes a backbone comes first, and then they go by name."""
     order = list(WORDS)
-    return sorted(KINDS, key=lambda kind: ([order.index(each) for each in KINDS[kind].learns_from[:1]], kind))
+
+    def place(kind: str) -> tuple[list[int], bool, str]:
+        model = KINDS[kind]
+        return [order.index(each) for each in model.learns_from[:1]], not model.makes_backbone, kind
+
+    return sorted(KINDS, key=place)
 
 
 def kinds_for(annotations: Sequence[Annotations]) -> list[str]:

@@ -137,10 +137,11 @@ def _tell_of_size(
     size = size_by_data(asked, spec, trained_at=trained_at)
     if size is None or looked_at:
         return
+    field = spec.image_size_field
     said = (
-        f"images.size was left out and is {size}: no node has counted data set {spec.data.name!r} yet, so "
-        "the size of its images is not known. If they are smaller, cancel the job and submit it with images: {size: "
-        "N}, or when `barlow datasets` shows the set as counted"
+        f"{field} was left out and is {size}: no node has counted data set {spec.data.name!r} yet, so "
+        f"the size of its images is not known. If they are smaller, cancel the job and submit it with {field} "
+        "written out, or when `barlow datasets` shows the set as counted"
     )
     events.append(session, job, "warning", actor=caller.name, payload={"message": said})
 

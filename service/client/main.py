@@ -297,7 +297,7 @@ def spec(file: SpecFile, change: Changes = None) -> None:
         say(f"# digest: {digest(resolved)}")
         if not settled:
             said = "is left out, and settled at submit: the source job's, or the data set's; the digest goes by it"
-            say(f"# images.size {said}")
+            say(f"# {spec.image_size_field} {said}")
         say(yaml.safe_dump(resolved.resolved(), sort_keys=False), nl=False)
 
 

@@ -48,7 +48,7 @@ def fleet(add_node: Callable[..., None]) -> None:
     ({**KNN, **PIXELS, "data": "phots"}, "/data/name", "did you mean 'photos'"),
     ({**KNN, **PIXELS, "data": "phots"}, "/data/name", "To add one, .*datasets.yaml .*`barlow up --datasets FILE`"),
     ({**KNN, **PIXELS, "data": "unsorted"}, "/data/name",
-     "knn learns from one class an image, and unsorted has no labels: it is for pretrain"),
+     "knn learns from one class an image, and unsorted has no labels: it is for pretrain, closed_form"),
     ({**DETECTION, "data": "unsorted"}, "/data/name", "detection learns from boxes, and unsorted has no labels"),
     ({**PROBED, "data": "unsorted"}, "/run/record/probes", "the probes need one class an image, and unsorted has none"),
     ({**PRETRAIN, "data": "unsorted", "batch_size": 256}, "/batch_size", "has 242 images"),
@@ -60,7 +60,7 @@ def fleet(add_node: Callable[..., None]) -> None:
     ({**KNN, **PIXELS, "data": "broken"}, "/data/name", "has no folder /x on this host"),
     ({**PRETRAIN, "data": "broken"}, "/data/name", "has no folder /x"),
     ({**KNN, **PIXELS, "data": "voc"}, "/data/name", "knn learns from one class an image, and voc has "
-     "boxes, the classes in each image: it is for pretrain, svm, detection"),
+     "boxes, the classes in each image: it is for pretrain, closed_form, svm, detection"),
     ({**DETECTION, "data": "photos"}, "/data/name", "detection learns from boxes, and photos has one class an image"),
     ({**DETECTION, "data": "voc", "masks": True}, "/masks", "voc has no masks; leave masks out"),
     ({**KNN, **PIXELS, "data": {"name": "photos", "split": "tran"}}, "/data/split",
@@ -110,12 +110,12 @@ def test_the_list_says_what_each_is_for_and_what_is_wrong_where(
 ) -> None:
     add_node("second", 1, data_sets={"photos": SETS["broken"], "fresh": SETS["photos"], "broken": SETS["broken"]})
     sets = {entry["name"]: entry for entry in api.get("/datasets").json()["items"]}
-    assert sets["voc"]["kinds"] == ["pretrain", "svm", "detection"]
+    assert sets["voc"]["kinds"] == ["pretrain", "closed_form", "svm", "detection"]
     photos = sets["photos"]
     assert (photos["nodes"], photos["checked"], photos["splits"]) == (["host", "second"], True, LABELLED["splits"])
     assert photos["faults"] == {"second": SETS["broken"]["fault"]}
     assert (sets["fresh"]["checked"], sets["fresh"]["classes"]) == (True, 10)  # one node has counted it
-    assert (sets["unsorted"]["kinds"], sets["unsorted"]["classes"]) == (["pretrain"], None)
+    assert (sets["unsorted"]["kinds"], sets["unsorted"]["classes"]) == (["pretrain", "closed_form"], None)
     assert sets["unsorted"]["notes"] == {"host": SETS["unsorted"]["notes"]}
     assert photos["notes"] == {}
     assert set(sets["broken"]["faults"]) == {"host", "second"}

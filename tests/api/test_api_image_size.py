@@ -85,8 +85,8 @@ def test_of_a_data_set_that_nobody_has_looked_at_yet_the_job_warns(
 
     said = (
         "images.size was left out and is 224: no node has counted data set 'new' yet, so the size of its images is not "
-        "known. If they are smaller, cancel the job and submit it with images: {size: N}, or when `barlow datasets` "
-        "shows the set as counted"
+        "known. If they are smaller, cancel the job and submit it with images.size written out, or when `barlow "
+        "datasets` shows the set as counted"
     )
     assert warnings(evaluation("new")) == [said]
     assert warnings(evaluation("new", images={"size": 224})) == []

@@ -98,7 +98,8 @@ def test_the_reference_pages_name_every_field_route_command_and_setting(tmp_path
     assert empty == []  # what each field, parameter, option and setting is
     for kind, model in KINDS.items():
         text = pages[f"kind-{kind}.md"].read_text()
-        assert [name for name in model.model_fields if f"| `{name}` |" not in text] == []
+        names = [field.alias or name for name, field in model.model_fields.items()]
+        assert [name for name in names if f"| `{name}` |" not in text] == []
     for said in ("| `lambda` | number, > 0.0 | `0.0051` |", "| `queue` | integer, ≥ 1 | `16384` |"):
         assert said in pages["objectives.md"].read_text()
     routes = pages["http.md"].read_text()

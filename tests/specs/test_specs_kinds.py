@@ -20,7 +20,10 @@ CLASSES = {model.__name__ for model in KINDS.values()}
 OWN_FILES = (
     "barlow_lab/specs/kinds/",
     "trainer/pretraining/",
-    *(f"trainer/evaluation/{name}.py" for name in ("knn", "linear", "linear_cached", "semi_supervised", "svm")),
+    *(
+        f"trainer/evaluation/{name}.py"
+        for name in ("closed_form", "knn", "linear", "linear_cached", "semi_supervised", "svm")
+    ),
     "trainer/evaluation/detection/",
 )
 """Of the kinds themselves; the first has the list of them."""
@@ -57,9 +60,9 @@ def test_nobody_asks_which_kind_it_is() -> None:
 
 
 def test_what_a_kind_is_called_and_what_it_makes_and_takes_stands_in_the_list() -> None:
-    assert list(KINDS) == ["pretrain", "linear", "knn", "semi_supervised", "svm", "detection"]
+    assert list(KINDS) == ["pretrain", "linear", "knn", "semi_supervised", "svm", "detection", "closed_form"]
     assert MAKERS == ("pretrain",)
-    assert TAKERS == ("linear", "knn", "semi_supervised", "svm", "detection")
+    assert TAKERS == ("linear", "knn", "semi_supervised", "svm", "detection", "closed_form")
     for kind, model in KINDS.items():
         spec = parse_spec(model.example.value)
         assert (type(spec), spec.kind) == (model, kind)
@@ -70,9 +73,10 @@ def test_what_a_kind_is_called_and_what_it_makes_and_takes_stands_in_the_list() 
 
 
 def test_examples_and_kinds_of_a_data_set_stand_in_their_order() -> None:
-    assert list(examples.JOBS) == ["pretrain", "linear", "semi_supervised", "knn", "svm", "detection"]
-    assert list(examples.EXPERIMENT["jobs"]) == ["pretrain", "knn", "linear", "ten-percent", "svm", "masks"]
-    assert kinds_in_order() == ["pretrain", "knn", "linear", "semi_supervised", "svm", "detection"]
+    assert list(examples.JOBS) == ["pretrain", "closed_form", "linear", "semi_supervised", "knn", "svm", "detection"]
+    jobs = ["pretrain", "closed-form", "knn", "linear", "ten-percent", "svm", "masks"]
+    assert list(examples.EXPERIMENT["jobs"]) == jobs
+    assert kinds_in_order() == ["pretrain", "closed_form", "knn", "linear", "semi_supervised", "svm", "detection"]
 
 
 JUDGED: dict[str, Any] = {"data": "textures", "backbone_from": {"job": "p"}}
@@ -88,6 +92,7 @@ JUDGED: dict[str, Any] = {"data": "textures", "backbone_from": {"job": "p"}}
         ({"kind": "detection", **JUDGED, "precision": "bf16"}, True),
         ({"kind": "knn", **JUDGED}, False),
         ({"kind": "svm", **JUDGED}, False),
+        ({"kind": "closed_form", **JUDGED}, False),
     ],
 )
 def test_what_trains_no_network_starts_over_and_is_exact(spec: dict[str, Any], trains: bool) -> None:
@@ -105,7 +110,7 @@ def test_each_formula_says_what_its_kind_has_and_nothing_of_others() -> None:
     pretrain = parse_spec(KINDS["pretrain"].example.value)
     assert pretrain.memory_words.startswith(words["pretrain"])
     assert pretrain.memory_words.endswith(f" barlow_twins holds {BarlowTwinsSpec.memory_words}.")
-    assert [kind for kind, said in words.items() if "feature width" in said] == ["linear", "knn", "svm"]
+    assert [kind for kind, said in words.items() if "feature width" in said] == ["linear", "knn", "svm", "closed_form"]
 
 
 def test_fields_that_are_spelt_as_text_are_fields() -> None:

@@ -15,11 +15,12 @@ import torch
 from looks import Looking
 from torch import Tensor, nn
 
-from barlow_lab.specs import PclSpec, PretrainSpec, ViewsSpec
+from barlow_lab.specs import PclSpec, PretrainSpec, ViewsSpec, parse_spec
 from barlow_lab.specs.loss_form import LossForm
 from trainer.data.registry import open_images
 from trainer.diagnostics.health import Health
 from trainer.diagnostics.information_plane import InformationPlane
+from trainer.evaluation import run_evaluation
 from trainer.evaluation.view_moments import ViewMoments
 from trainer.evaluation.view_pass import drawn_images, stream_views
 from trainer.failures import Diverged
@@ -293,6 +294,22 @@ def view_pass(rank: int, ranks: int) -> dict[str, Tensor]:
     }
 
 
+def closed_form(rank: int, ranks: int) -> dict[str, Tensor]:
+    """The scores of a whole evaluation, on pixels, and the symmetry defect by the number of images."""
+    spec = parse_spec(
+        {"kind": "closed_form", "data": "digits", "backbone_from": {"pixels": True}, "samples": 200, "held_out": 90,
+         "views": {"preset": "grayscale", "size": 8}, "batch_size": 7, "distributions": "two", "floor": 0.01}
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        result = run_evaluation(spec, runs.context(Path(folder), rank=rank, world_size=ranks))  # type: ignore[arg-type]
+    assert result is not None
+    return {
+        **{name: torch.tensor(score["last"]) for name, score in result["scores"].items()},
+        "kept": torch.tensor(result["kept"]),
+        "symmetry": torch.tensor([list(one.values()) for one in result["symmetry"]]),
+    }
+
+
 def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
     """Every law's numbers, the same whatever `ranks`."""
     rows = torch.arange(7.0).view(7, 1)
@@ -338,6 +355,7 @@ def all_laws(rank: int, ranks: int) -> dict[str, dict[str, Tensor]]:
         "view_moments": view_moments(rank, ranks),
         "information_plane": information_plane(rank, ranks),
         "view_pass": view_pass(rank, ranks),
+        "closed_form": closed_form(rank, ranks),
         "rows": {"gathered": collectives.all_gather_rows(rows[cut[rank] : cut[rank + 1]])},
     }
 

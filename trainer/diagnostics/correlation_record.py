@@ -26,6 +26,7 @@ from trainer.diagnostics.correlation_statistics import (
 from trainer.diagnostics.feature_order import by_clusters
 from trainer.diagnostics.heatmap import draw_heatmap
 from trainer.diagnostics.spectrum_picture import draw_spectrum
+from trainer.evaluation.view_moments import symmetry_defect
 from trainer.objectives.correlation import noise_floor
 
 NAMED_FEATURES = 20
@@ -152,9 +153,8 @@ def record_arrays(
 def summarise(found: CorrelationStatistics, *, off_diagonal_weight: float | None) -> dict[str, Any]:
     """The matrix in numbers that JSON holds.
 
-    `symmetry_defect` = |C - C^T| / (sqrt(2) |C without its diagonal|) in Frobenius norms: 0 for a symmetric matrix,
-    1 where C_ij and C_ji have nothing to do with each other. `symmetry_defect_floor` is what it would be of independent
-    features: with the correlation r_i of feature i between the views, |C - C^T|^2 is expected to be
+    `symmetry_defect` is that of trainer.evaluation.view_moments. `symmetry_defect_floor` is what it would be of
+    independent features: with the correlation r_i of feature i between the views, |C - C^T|^2 is expected to be
     2 / (N - 1) sum_{i != j} (1 - r_i r_j), so a batch is never symmetric, though the population may be. `top_pairs`
     are the largest off-diagonal entries, by absolute value: feature i of view a with feature j of view b. A dead
     feature is one whose row and column are 0. `off_diagonal_excess` is there only for an objective that weighs the
@@ -173,8 +173,8 @@ def summarise(found: CorrelationStatistics, *, off_diagonal_weight: float | None
         "off_diagonal": energy,
         "off_diagonal_rms": (energy / (dim * (dim - 1))) ** 0.5,
         **({} if excess is None else {"off_diagonal_excess": excess}),
-        "symmetry_defect": (found.asymmetry / (2 * energy)) ** 0.5 if energy > 0 else 0.0,
-        "symmetry_defect_floor": (asymmetry_floor / (2 * energy)) ** 0.5 if energy > 0 else 0.0,
+        "symmetry_defect": symmetry_defect(found.asymmetry, energy),
+        "symmetry_defect_floor": symmetry_defect(asymmetry_floor, energy),
         "top_pairs": [{"i": i, "j": j, "value": value} for i, j, value in found.top_pairs],
         "dead_features": {"count": len(found.dead), "first": found.dead[:NAMED_FEATURES].tolist()},
         "histogram": {"counts": found.histogram.tolist(), "edges": [round(float(e), 6) for e in _edges()]},

@@ -21,7 +21,7 @@ from trainer.diagnostics.correlation_statistics import matrix_statistics
 from trainer.diagnostics.heatmap import draw_heatmap
 from trainer.diagnostics.spectra import moment_spectra
 from trainer.diagnostics.spectrum_picture import draw_spectrum
-from trainer.evaluation.view_moments import MatrixSums, Scatter, ViewMoments, matrix_sums, scatter
+from trainer.evaluation.view_moments import MatrixSums, Scatter, ViewMoments, matrix_sums, scatter, symmetry_defect
 from trainer.evaluation.view_pass import drawn_images, stream_views
 from trainer.failures import BadSpec
 from trainer.objectives.correlation import noise_floor
@@ -47,6 +47,7 @@ class Population(NetworkDiagnostic):
         "population_entry_error",
         "population_symmetry_defect",
         "population_symmetry_defect_floor",
+        "population_symmetry_defect_noise",
     )
     picture_keys = ("population", "population-spectrum")
     every_rank = True
@@ -160,5 +161,6 @@ class Population(NetworkDiagnostic):
                 "population_entry_error": error.entry,
                 "population_symmetry_defect": summary["symmetry_defect"],
                 "population_symmetry_defect_floor": summary["symmetry_defect_floor"],
+                "population_symmetry_defect_noise": symmetry_defect(error.asymmetry, summary["off_diagonal"]),
             }
         )

@@ -77,14 +77,14 @@ def open_backbone(spec: BackboneJudged, context: Context) -> FrozenBackbone:
     context.working(PHASE)
     module = opened.module.float().to(context.device).eval().requires_grad_(False)
     if spec.image_size is not None and not spec.backbone_from.pixels:
-        _try(module, spec.image_size, context.device)
+        _try(module, spec.image_size, spec.image_size_field, context.device)
     source = spec.backbone_from.model_dump(exclude_none=True)
     if spec.backbone_from.job is None:
         source.pop("select")
     return FrozenBackbone(module, source | opened.said, _digest(module), opened.architecture, opened.pretrained_on)
 
 
-def _try(module: nn.Module, side: int, device: torch.device) -> None:
+def _try(module: nn.Module, side: int, field: str, device: torch.device) -> None:
     try:
         with torch.no_grad():
             module(torch.zeros(1, 3, side, side, device=device))
@@ -92,7 +92,7 @@ def _try(module: nn.Module, side: int, device: torch.device) -> None:
         raise
     except (RuntimeError, AssertionError, ValueError) as error:
         raise BadSpec(
-            f"the backbone takes no image of {side} px ({error}); set images.size to the views.size it was trained with"
+            f"the backbone takes no image of {side} px ({error}); set {field} to the views.size it was trained with"
         ) from error
 
 

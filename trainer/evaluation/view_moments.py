@@ -155,6 +155,12 @@ def rows_of(matrix_dd: Tensor) -> Rows:
     return lambda start, stop: (matrix_dd[start:stop], matrix_dd[:, start:stop].mT)
 
 
+def symmetry_defect(asymmetry: float, off_diagonal: float) -> float:
+    """|C - C^T| by the root of 2 times |C without its diagonal|, of their sums of squares: 0 where C is symmetric, 1
+    where C_ij says nothing of C_ji."""
+    return (asymmetry / (2 * off_diagonal)) ** 0.5 if off_diagonal > 0 else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Scatter:
     """What the images that happened to be drawn leave open, by the scatter of `blocks` equal parts of them.

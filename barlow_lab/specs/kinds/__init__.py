@@ -3,6 +3,7 @@
 from typing import get_args
 
 from barlow_lab.specs.kinds.base import BackboneMade, JobSpec, KindSpec
+from barlow_lab.specs.kinds.closed_form import ClosedFormSpec
 from barlow_lab.specs.kinds.detection import DetectionSpec
 from barlow_lab.specs.kinds.evaluation import BackboneJudged, EvaluationSpec
 from barlow_lab.specs.kinds.knn import KnnSpec
@@ -11,7 +12,7 @@ from barlow_lab.specs.kinds.pretrain import PretrainSpec
 from barlow_lab.specs.kinds.semi_supervised import SemiSupervisedSpec
 from barlow_lab.specs.kinds.svm import SvmSpec
 
-Spec = PretrainSpec | LinearSpec | KnnSpec | SemiSupervisedSpec | SvmSpec | DetectionSpec
+Spec = PretrainSpec | LinearSpec | KnnSpec | SemiSupervisedSpec | SvmSpec | DetectionSpec | ClosedFormSpec
 KINDS: dict[str, type[Spec]] = {model.model_fields["kind"].default: model for model in get_args(Spec)}
 """The specs of kinds, by name."""
 MAKERS = tuple(kind for kind, model in KINDS.items() if model.makes_backbone)
@@ -20,6 +21,6 @@ TAKERS = tuple(kind for kind, model in KINDS.items() if model.takes_backbone)
 """Kinds that may take their backbone from elsewhere."""
 
 __all__ = [
-    "KINDS", "MAKERS", "TAKERS", "BackboneJudged", "BackboneMade", "DetectionSpec", "EvaluationSpec", "JobSpec",
-    "KindSpec", "KnnSpec", "LinearSpec", "PretrainSpec", "SemiSupervisedSpec", "Spec", "SvmSpec",
+    "KINDS", "MAKERS", "TAKERS", "BackboneJudged", "BackboneMade", "ClosedFormSpec", "DetectionSpec", "EvaluationSpec",
+    "JobSpec", "KindSpec", "KnnSpec", "LinearSpec", "PretrainSpec", "SemiSupervisedSpec", "Spec", "SvmSpec",
 ]  # fmt: skip

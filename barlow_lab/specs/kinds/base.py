@@ -104,6 +104,8 @@ class KindSpec(JobSpec, ABC):
     learns_from: ClassVar[tuple[Annotations, ...]] = ()
     """What has to be known of each image, one of these; empty: nothing, it learns from images alone."""
     example: ClassVar[Example]
+    image_size_field: ClassVar[str] = "images.size"
+    """Where a spec says `image_size`, where it has one."""
     memory_formula: ClassVar[str]
     """How `memory` counts, in words: what holds for every job of the kind."""
 

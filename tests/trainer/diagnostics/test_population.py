@@ -93,7 +93,7 @@ def test_what_is_recorded_is_of_the_views_of_the_images_drawn(looked: Path) -> N
     pairs = 16 * 15 - (np.diag(c).sum() ** 2 - np.square(np.diag(c)).sum())
     floor = np.sqrt(pairs / 99 / np.square(off).sum())
     assert told["population_symmetry_defect_floor", 10] == pytest.approx(floor, rel=1e-3)
-    for name in ("diagonal_mean_error", "off_diagonal_error", "entry_error"):
+    for name in ("diagonal_mean_error", "off_diagonal_error", "entry_error", "symmetry_defect_noise"):
         assert told[f"population_{name}", 10] > 0
     folder = looked / "attempts/0001/population"
     with np.load(folder / "step-00000010.npz", allow_pickle=False) as arrays:

@@ -29,6 +29,7 @@ TOLERANCES = {
     "health": 0.0,
     "view_moments": 1e-12,
     "view_pass": 1e-11,
+    "closed_form": 1e-6,
     "lars": 1e-10,
     "sgd": 1e-8,
     "adamw": 1e-8,
