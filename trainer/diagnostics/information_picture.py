@@ -32,12 +32,15 @@ def draw_information_plane(path: Path, *, way: Sequence[dict[str, float]]) -> No
         above.plot(x[:1], y[:1], "o", color=colour, fillstyle="none", markersize=11, markeredgewidth=2)
         above.plot(x[-1:], y[-1:], "o", color=colour, markersize=11, label=part)
         below.plot(steps, _series(way, f"information_{part}"), ".-", color=colour, label=f"I(Z;X), {part}")
-        below.plot(steps, _series(way, f"view_information_{part}"), ".--", color=colour, label=f"I(A;B), {part}")
+        shared = _series(way, f"view_information_{part}")
+        if not np.isnan(shared).all():
+            below.plot(steps, shared, ".--", color=colour, label=f"I(A;B), {part}")
     _lines_of_equal_information(above)
     above.set_xlabel("H(Z|X), what augmentation leaves open, in nats")
     above.set_ylabel("H(Z), nats")
-    above.legend(loc="lower right", fontsize=11)
-    above.set_title(f"information plane up to step {int(steps[-1]):,} (ring: step {int(steps[0]):,})", fontsize=14)
+    above.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=11, frameon=False)
+    title = f"information plane up to step {int(steps[-1]):,} (ring: step {int(steps[0]):,})"
+    above.set_title(title, loc="left", fontsize=14)
     below.axhline(0, color="0.8", linewidth=1, zorder=0)
     below.set_xlabel("step")
     below.set_ylabel("nats")
@@ -57,7 +60,7 @@ def _lines_of_equal_information(axes: Any) -> None:
         information = count * spacing
         axes.plot([left, right], [left + information, right + information], color="0.8", linewidth=1, zorder=0)
         x, y = (left, left + information) if left + information > low else (low - information, low)
-        if left <= x <= right and low <= y <= high:
+        if left <= x <= right - 0.1 * (right - left) and low <= y <= high - 0.05 * (high - low):
             axes.annotate(f"I = {information:g}", (x, y), (4, 4), textcoords="offset points", color="0.5", fontsize=10)
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)
