@@ -134,8 +134,8 @@ def test_what_is_left_out_is_counted(
     assert [panel["name"] for panel in records["panels"]] == [
         "pretrain-lambda_0.01-seed_0", "pretrain-lambda_0.01-seed_1", "pretrain-lambda_0.05-seed_0",
     ]  # fmt: skip
-    assert {(one["side"], one["said"]) for panel in records["panels"] for one in panel["records"]} == {
-        (8, "each 2nd feature")
+    assert {(one["side"], one["apart"], one["said"]) for panel in records["panels"] for one in panel["records"]} == {
+        (8, 2, "1 feature of 2")
     }
     assert page["curves"]["jobs"] == [3, 9]
 
@@ -162,14 +162,15 @@ def test_a_record_without_its_file_is_said_to_have_none(api: httpx.Client, lab: 
     assert ["cells" in one for one in panels[0]["records"]] == [False, True, True]
 
 
-def test_a_retry_stands_for_what_it_retries(api: httpx.Client, session: Session) -> None:
+def test_of_an_experiment_a_retry_stands_for_what_it_retries(api: httpx.Client, session: Session) -> None:
     asked = two_jobs(api, session)
     former, later = (session.get_one(Job, uuid.UUID(one)) for one in asked["job"])
     later.retry_of = former.id
     session.commit()
-    answer = api.get("/compare.html", params=asked)
+    answer = api.get("/compare.html", params={"experiment": "default"})
     assert [group["name"] for group in held(answer)["groups"]] == [later.name]
     assert "1 are left out, for a retry stands for each." in answer.text
+    assert sum(group["n"] for group in held(api.get("/compare.html", params=asked))["groups"]) == 2, "named each"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_a_matrix_in_blocks_is_shown_by_their_rms(tmp_path: Path) -> None:
     blocks = np.full((256, 256), 0.5, np.float16)
     np.savez_compressed(tmp_path / "made.npz", correlation=np.zeros((8, 8), np.float16), block_rms=blocks)
     found = matrices._picture(record_arrays(tmp_path / "made.npz", within=tmp_path), 2048, 128)
-    assert (found["side"], found["said"]) == (128, "RMS of blocks of 16")
+    assert (found["side"], found["apart"], found["said"]) == (128, 16, "RMS of blocks of 16")
     assert set(base64.b64decode(found["cells"])) == {191}
 
 

@@ -66,6 +66,8 @@ def test_the_api_starts_and_is_ready_for_requests(service_only: Path, database: 
             spec = {"kind": "pretrain", "data": "digits", "backbone": {"name": "tiny"}, "batch_size": 64}
             answer = client.post("/api/v1/jobs", json=spec, timeout=30)
             assert answer.status_code == 201, answer.text
+            page = client.get("/api/v1/compare.html", params={"experiment": "default"}, timeout=30)
+            assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
             listed = {item["name"] for item in client.get("/api/v1/recipes", timeout=30).json()["items"]}
             assert listed == {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
     finally:

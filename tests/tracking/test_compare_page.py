@@ -103,7 +103,7 @@ def test_names_are_text_also_where_they_are_markup(
         jobs = session.scalars(select(Job).order_by(Job.id)).all()
         for job in jobs:
             job.name = f"{evil}{job.name}"
-        made = compare_page(session, served.runs_dir, jobs)
+        made = compare_page(session, served.runs_dir, jobs, whole=True)
         session.rollback()
     file = tmp_path / "page.html"
     file.write_text(made.html)

@@ -103,7 +103,7 @@ class ExperimentExporter:
         position.keep(states=facts.states)
         if facts.end is None or position.value.get(_PAGE_TOLD) == status or _half_recorded(session, {experiment.id}):
             return
-        run.text(compare_page(session, self._runs_dir, facts.jobs).html, PAGE)
+        run.text(compare_page(session, self._runs_dir, facts.jobs, whole=True).html, PAGE)
         position.keep(**{_PAGE_TOLD: status})
 
     def _run(

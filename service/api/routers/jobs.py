@@ -198,7 +198,7 @@ def compare_jobs_page(
 ) -> HTMLResponse:
     """The same jobs as a page to look at: metrics over steps, spectra and correlation matrices, scores."""
     compared = _compared(session, settings, job, experiment)
-    page = compare_page(session, settings.runs_dir, compared)
+    page = compare_page(session, settings.runs_dir, compared, whole=job is None)
     return HTMLResponse(page.html, headers={"Content-Security-Policy": page.policy})
 
 

@@ -24,7 +24,7 @@ class Group:
     jobs: list[Job]
 
 
-def shown_jobs(jobs: Sequence[Job]) -> list[Job]:
+def without_retried(jobs: Sequence[Job]) -> list[Job]:
     """Those that no retry among them was made in place of."""
     replaced = {job.retry_of for job in jobs}
     return [job for job in jobs if job.id not in replaced]

@@ -24,7 +24,6 @@ ALL_CELLS = 1_600_000
 MOST_SIDE = 256
 MOST_RANKS = 200
 """Numbers of a spectrum, at ranks that lie evenly on a logarithmic axis."""
-_ENDS = {2: "nd", 3: "rd"}
 _LEVELS = 127
 """An entry is one byte: C times this, plus this."""
 
@@ -115,22 +114,26 @@ def _thinned(spectrum: Any) -> list[list[Any]]:
 
 
 def _picture(arrays: Mapping[str, Any], dim: int, side: int) -> dict[str, Any]:
-    """The matrix in base64 with at most so many rows: of every k-th feature, so that an entry stays one of C."""
+    """The matrix in base64 with at most so many rows: of every k-th feature, so that an entry stays one of C.
+
+    `apart`: from one row's feature to the next one's.
+    """
     import numpy as np
 
     if "matrix" in arrays:
         every = -(-len(arrays["matrix"]) // side)
         kept = arrays["matrix"][::every, ::every]
-        said = "" if every == 1 else f"each {every}{_ENDS.get(every, 'th')} feature"
+        apart, said = every, "" if every == 1 else f"1 feature of {every}"
     elif "blocks" in arrays:
         whole = arrays["blocks"]
         every = -(-len(whole) // side)
         edge = len(whole) // every * every
         cut = whole[:edge, :edge].reshape(edge // every, every, edge // every, every)
         kept = np.sqrt(np.mean(np.square(cut), axis=(1, 3)))
-        said = f"RMS of blocks of {dim // len(kept)}"
+        apart = dim // len(kept)
+        said = f"RMS of blocks of {apart}"
     else:
         return {}
     levels = np.clip(np.rint(np.nan_to_num(kept) * _LEVELS), -_LEVELS, _LEVELS) + _LEVELS
     cells = base64.b64encode(levels.astype(np.uint8).tobytes()).decode()
-    return {"side": len(kept), "said": said, "cells": cells}
+    return {"side": len(kept), "apart": apart, "said": said, "cells": cells}

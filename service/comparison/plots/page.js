@@ -278,6 +278,7 @@
         });
         return {
           type: "heatmap", z: (record && decoded(record)) || [[null]], xaxis: `x${end}`, yaxis: `y${end}`, zsmooth: false,
+          x0: 0, y0: 0, dx: (record && record.apart) || 1, dy: (record && record.apart) || 1,
           zmin: -range.value, zmax: Number(range.value), showscale: i === 0,
           colorscale: [[0, "#053061"], [0.25, "#4393c3"], [0.5, "#f7f7f7"], [0.75, "#d6604d"], [1, "#67001f"]],
           colorbar: { title: { text: "C" }, thickness: 12, len: Math.min(1, 300 / height), x: 1.01, y: 1, yanchor: "top" },

@@ -23,7 +23,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.comparison.lined_up import line_up
-from service.comparison.plots.choice import grouped, shown_jobs
+from service.comparison.plots.choice import grouped, without_retried
 from service.comparison.plots.curves import curves
 from service.comparison.plots.matrices import matrices
 from service.comparison.plots.scores import scores
@@ -63,12 +63,12 @@ class ComparePage:
     policy: str
 
 
-def compare_page(session: Session, runs_dir: Path, jobs: Sequence[Job]) -> ComparePage:
+def compare_page(session: Session, runs_dir: Path, jobs: Sequence[Job], *, whole: bool) -> ComparePage:
     """The jobs compared on one page, which holds as much as its modules say and tells what it leaves out.
 
-    Those that another one among them is a retry of are left out.
+    `whole`: they are all of an experiment, and not named each; those that another one is a retry of are left out then.
     """
-    shown = shown_jobs(jobs)
+    shown = without_retried(jobs) if whole else list(jobs)
     groups = grouped(session, shown)
     lined = line_up(session, shown)
     found: dict[str, Any] = {
