@@ -58,10 +58,16 @@ EVALUATIONS: dict[str, dict[str, Any]] = {
     "ten-percent": {"kind": "semi_supervised", **SMALL, "labels": {"percent": 10}, "batch_size": 16, "epochs": 2},
     "knn": {"kind": "knn", **SMALL},
     "svm": {"kind": "svm", "data": "boxed", "images": {"size": 64, "resize": 64}, "costs": [0.1, 1.0]},
+    "closed-form": {
+        "kind": "closed_form",
+        "data": "families",
+        "views": {"preset": "small_images", "size": 32},
+        "floor": 0.1,
+    },
     "boxes": DETECTOR,
     "masks": {**DETECTOR, "protocol": "coco-mask-rcnn-c4", "data": {"name": "masked", "limit": 16}},
 }
-HEADLINES = {"svm": "map_11_point", "boxes": "box_ap", "masks": "mask_ap"}
+HEADLINES = {"svm": "map_11_point", "closed-form": "held_out", "boxes": "box_ap", "masks": "mask_ap"}
 PROTOCOLS = {
     "linear": "linear-document/1",
     "cached": "linear-cached-features/1",
@@ -69,6 +75,7 @@ PROTOCOLS = {
     "ten-percent": "semi-supervised-document/2",
     "knn": "knn/1",
     "svm": "svm-voc07/1",
+    "closed-form": "closed_form/1",
     "boxes": "detection-voc-faster-rcnn-c4/2",
     "masks": "detection-coco-mask-rcnn-c4/2",
 }
