@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 CLAIMED = [
     path for path in sorted(RECIPES.glob("*.yaml")) if "under test" in path.read_text("utf-8").split("\nname")[0]
 ]
-UNJUDGED = {"textures-symmetry"}
-"""Experiments whose answer stands in what a pretraining records, not in its backbone."""
+UNLABELLED = {"textures-closed-form", "textures-symmetry"}
+"""Experiments that no label is asked in."""
 SMALLER = {"batch_size": 32, "sub_batch": 32, "queue": 64, "clusters": [4]}
 """Of a pretraining and its objective, where they name it."""
 
@@ -29,13 +30,12 @@ def reduced(recipe: Path) -> ExperimentSpec:
     body = load_spec_file(recipe)
     for job in body["jobs"].values():
         job["data"] = {**job["data"], "limit": 128}
+        job |= {name: value for name, value in SMALLER.items() if name in job}
+        job |= {"views": {**job["views"], "size": 16}} if "views" in job else {"images": {"size": 16, "resize": 16}}
         if job["kind"] == "pretrain":
-            job |= {name: value for name, value in SMALLER.items() if name in job}
-            job |= {"max_steps": 2, "views": {**job["views"], "size": 16}}
-            if "probes" in (record := job.get("run", {}).get("record", {})):
+            job["max_steps"] = 2
+            if "probes" in (record := job["run"]["record"]):
                 record["probes"] = {**record["probes"], "limit": 32, "epochs": 1}
-        else:
-            job["images"] = {"size": 16, "resize": 16}
     for objective in body.get("zip", {}).get("objective", []):
         objective |= {name: value for name, value in SMALLER.items() if name in objective}
     return parse_experiment(body)
@@ -58,16 +58,19 @@ def test_a_reduced_cell_of_an_experiment_trains_and_is_judged(recipe: Path, tmp_
     assert result["steps"] == 2
     inputs = {"backbone": backbone_input(context.attempt_folder / BACKBONE)}
     judging = [name for name, sources in experiment.edges.items() if pretraining in sources]
-    assert bool(judging) != (recipe.stem in UNJUDGED)
-    for name in judging:
+    untrained = [
+        name for name, spec in experiment.jobs.items() if spec.kind != "pretrain" and not experiment.edges[name]
+    ]
+    assert judging
+    for name in judging + untrained[-1:]:
         judged, _ = run(experiment.jobs[name], tmp_path / name, inputs)
-        assert 0 <= judged["scores"][judged["headline"]]["last"] <= 100
+        assert math.isfinite(judged["scores"][judged["headline"]]["last"])
 
 
 def test_the_experiments_have_three_seeds_and_both_judges() -> None:
-    assert len(CLAIMED) >= 7
+    assert len(CLAIMED) >= 8
     for recipe in CLAIMED:
         body = load_spec_file(recipe)
         assert body["seeds"] == 3, recipe.stem
         kinds = {job["kind"] for job in body["jobs"].values()}
-        assert {"knn", "linear"} <= kinds or recipe.stem in UNJUDGED, recipe.stem
+        assert {"knn", "linear"} <= kinds or recipe.stem in UNLABELLED, recipe.stem
