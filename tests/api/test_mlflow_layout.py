@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 from distributions import put_on_path
 
-from barlow_lab.specs import load_spec_file, parse_spec, registered
+from barlow_lab.specs import load_spec_file, parse_experiment, parse_spec, registered
 from barlow_lab.specs.objectives import ObjectiveSpec
 from service.mlflow_layout import MOST_PARAMS, metric_name, params, picture_name
 
@@ -149,8 +149,8 @@ def test_a_spec_of_another_version_has_params_all_the_same() -> None:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_no_recipe_has_more_than_a_dozen(recipe: Path) -> None:
     body = load_spec_file(recipe)
-    for spec in body.get("jobs", {"": body}).values():
-        found = params(parse_spec(spec).resolved(), "pretrain")
+    for spec in parse_experiment(body).jobs.values() if "jobs" in body else [parse_spec(body)]:
+        found = params(spec.resolved(), "pretrain")
         assert 1 <= len(found) <= MOST_PARAMS == 12
         assert "data" in found
 

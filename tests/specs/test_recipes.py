@@ -111,9 +111,12 @@ SCORES = {
 
 
 def specs_of(name: str) -> dict[str, Spec]:
-    """The jobs of a file, one without a name for a bare spec."""
+    """The jobs of a file as they stand before what varies is written out, one without a name for a bare spec."""
     body: dict[str, Any] = load_spec_file(RECIPES / f"{name}.yaml")
-    return {job: parse_spec(spec) for job, spec in body.get("jobs", {"": body}).items()}
+    return {
+        job: parse_spec({field: value for field, value in spec.items() if field not in ("seeds", "grid", "zip")})
+        for job, spec in body.get("jobs", {"": body}).items()
+    }
 
 
 def read(name: str) -> PretrainSpec:

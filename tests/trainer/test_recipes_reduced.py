@@ -36,6 +36,8 @@ def reduced(recipe: Path) -> ExperimentSpec:
             job["max_steps"] = 2
             if "probes" in (record := job["run"]["record"]):
                 record["probes"] = {**record["probes"], "limit": 32, "epochs": 1}
+        elif job["kind"] == "closed_form":
+            job["held_out"] = 64
     for objective in body.get("zip", {}).get("objective", []):
         objective |= {name: value for name, value in SMALLER.items() if name in objective}
     return parse_experiment(body)
@@ -57,12 +59,10 @@ def test_a_reduced_cell_of_an_experiment_trains_and_is_judged(recipe: Path, tmp_
     result, context = run(experiment.jobs[pretraining], tmp_path / "pretrain", {})
     assert result["steps"] == 2
     inputs = {"backbone": backbone_input(context.attempt_folder / BACKBONE)}
-    judging = [name for name, sources in experiment.edges.items() if pretraining in sources]
-    untrained = [
-        name for name, spec in experiment.jobs.items() if spec.kind != "pretrain" and not experiment.edges[name]
-    ]
-    assert judging
-    for name in judging + untrained[-1:]:
+    of_it = {spec.kind: name for name, spec in experiment.jobs.items() if pretraining in experiment.edges[name]}
+    alone = {spec.kind: name for name, spec in experiment.jobs.items() if not experiment.edges[name]}
+    assert of_it
+    for name in [*of_it.values(), *(name for kind, name in alone.items() if kind != "pretrain")]:
         judged, _ = run(experiment.jobs[name], tmp_path / name, inputs)
         assert math.isfinite(judged["scores"][judged["headline"]]["last"])
 
