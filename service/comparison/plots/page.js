@@ -8,6 +8,8 @@
   const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9"];
   const DASHES = ["solid", "dash", "dot", "dashdot"];
   const MOST_NAMED = 24;
+  // Of embeddings in single precision: what is smaller than this share of the largest says nothing.
+  const ROUNDING = 1e-7;
   const main = document.getElementById("figures");
   const drawn = [];
 
@@ -236,9 +238,9 @@
       const traces = panels.flatMap((panel, i) => {
         const found = now[i] && now[i].spectra && now[i].spectra[spectrum.value];
         if (!found) return [];
-        const mine = several ? i : panel.group;
+        const mine = several ? i : panel.group, least = found[1][0] * ROUNDING;
         return [{
-          x: found[0], y: logY.checked ? found[1].map((value) => (value > 0 ? value : null)) : found[1], mode: "lines",
+          x: found[0], y: logY.checked ? found[1].map((value) => (value > least ? value : null)) : found[1], mode: "lines",
           name: plain(short(panel.name, 34)), line: { color: colour(mine), dash: dash(mine), width: 2 },
           hovertemplate: `${plain(panel.name)}, step ${number(now[i].step)}<br>rank %{x}: %{y:.4g}<extra></extra>`,
         }];
