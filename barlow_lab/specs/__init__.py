@@ -11,6 +11,7 @@ from barlow_lab.specs.kinds import (
     ClosedFormSpec,
     DetectionSpec,
     EvaluationSpec,
+    InvarianceSpec,
     JobSpec,
     KnnSpec,
     LinearSpec,
@@ -38,11 +39,11 @@ from barlow_lab.specs.stored import open_stored, written_out
 from barlow_lab.specs.views import ViewSpec, ViewsSpec
 
 __all__ = [
-    "AdamwSpec", "AugmentSpec", "BackboneFrom", "BackboneJudged", "BackboneSpec", "BarlowTwinsSpec", "ClosedFormSpec",
-    "DataSpec", "DetectionSpec", "EvaluationSpec", "ExperimentSpec", "Fault", "InfonceSpec",
-    "InformationBottleneckSpec", "JobSpec", "KnnSpec", "LarsSpec", "LinearSpec", "NtXentSpec", "ObjectiveBase",
-    "ObjectiveSpec", "OptimizerSpec", "PclSpec", "PretrainSpec", "ResourcesSpec", "RunSpec", "SemiSupervisedSpec",
-    "SgdSpec", "SimsiamSpec", "Spec", "SpecError", "SvmSpec", "VicregSpec", "ViewDistanceSpec", "ViewSpec", "ViewsSpec",
-    "WMseSpec", "canonical_json", "digest", "load_spec_file", "open_stored", "parse_experiment", "parse_spec",
-    "written_out",
+    "AdamwSpec", "AugmentSpec", "BackboneFrom", "BackboneJudged", "BackboneSpec", "BarlowTwinsSpec",
+    "ClosedFormSpec", "DataSpec", "DetectionSpec", "EvaluationSpec", "ExperimentSpec", "Fault", "InfonceSpec",
+    "InformationBottleneckSpec", "InvarianceSpec", "JobSpec", "KnnSpec", "LarsSpec", "LinearSpec", "NtXentSpec",
+    "ObjectiveBase", "ObjectiveSpec", "OptimizerSpec", "PclSpec", "PretrainSpec", "ResourcesSpec", "RunSpec",
+    "SemiSupervisedSpec", "SgdSpec", "SimsiamSpec", "Spec", "SpecError", "SvmSpec", "VicregSpec",
+    "ViewDistanceSpec", "ViewSpec", "ViewsSpec", "WMseSpec", "canonical_json", "digest", "load_spec_file",
+    "open_stored", "parse_experiment", "parse_spec", "written_out",
 ]  # fmt: skip

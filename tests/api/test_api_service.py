@@ -137,7 +137,7 @@ def test_nodes_and_data_sets(api: httpx.Client, session: Session, add_node: Call
     sets = {entry["name"]: entry for entry in api.get("/datasets").json()["items"]}
     assert sets["textures"]["built_in"]
     facts = {"annotations": ["class"], "lists": [], "unlabelled": [], "checked": True, "faults": {}, "notes": {}}
-    kinds = ["pretrain", "closed_form", "knn", "linear", "semi_supervised", "svm"]
+    kinds = ["pretrain", "closed_form", "invariance", "knn", "linear", "semi_supervised", "svm"]
     assert sets["flowers"] == {
         "name": "flowers", **flowers, **facts, "kinds": kinds, "built_in": False, "nodes": ["host"],
     }  # fmt: skip

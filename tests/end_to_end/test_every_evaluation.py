@@ -64,10 +64,17 @@ EVALUATIONS: dict[str, dict[str, Any]] = {
         "views": {"preset": "small_images", "size": 32},
         "floor": 0.1,
     },
+    "invariance": {"kind": "invariance", **SMALL, "images_per_class": 4, "steps": 3},
     "boxes": DETECTOR,
     "masks": {**DETECTOR, "protocol": "coco-mask-rcnn-c4", "data": {"name": "masked", "limit": 16}},
 }
-HEADLINES = {"svm": "map_11_point", "closed-form": "held_out", "boxes": "box_ap", "masks": "mask_ap"}
+HEADLINES = {
+    "svm": "map_11_point",
+    "closed-form": "held_out",
+    "invariance": "ris",
+    "boxes": "box_ap",
+    "masks": "mask_ap",
+}
 PROTOCOLS = {
     "linear": "linear-document/1",
     "cached": "linear-cached-features/1",
@@ -76,6 +83,7 @@ PROTOCOLS = {
     "knn": "knn/1",
     "svm": "svm-voc07/1",
     "closed-form": "closed_form/1",
+    "invariance": "invariance/1",
     "boxes": "detection-voc-faster-rcnn-c4/2",
     "masks": "detection-coco-mask-rcnn-c4/2",
 }

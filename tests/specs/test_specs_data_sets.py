@@ -77,7 +77,7 @@ def test_what_a_set_is_for_is_known_from_its_format(tmp_path: Path) -> None:
     assert "masks" in annotations_of(sources["coco"])
     assert annotations_of(sources["photos"]) == ()
     assert kinds_for([]) == ["pretrain", "closed_form"]
-    assert kinds_for(["class"]) == ["pretrain", "closed_form", "knn", "linear", "semi_supervised", "svm"]
+    assert kinds_for(["class"]) == ["pretrain", "closed_form", "invariance", "knn", "linear", "semi_supervised", "svm"]
     assert kinds_for(["boxes", "multi_label"]) == ["pretrain", "closed_form", "svm", "detection"]
     assert {kind for found in (["class"], ["boxes"]) for kind in kinds_for(found)} == set(KINDS)
     entry = unchecked(sources["imagenet"])

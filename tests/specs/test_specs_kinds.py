@@ -25,10 +25,13 @@ OWN_FILES = (
         for name in ("closed_form", "knn", "linear", "linear_cached", "semi_supervised", "svm")
     ),
     "trainer/evaluation/detection/",
+    "trainer/evaluation/invariance/",
 )
 """Of the kinds themselves; the first has the list of them."""
 NAMED = {
     "barlow_lab/specs/__init__.py": "what a user imports",
+    "barlow_lab/specs/objectives/vicreg.py": "a weight of VICReg's",
+    "trainer/objectives/vicreg.py": "a term of VICReg's",
     "service/local/demo.py": "the jobs of its recipe, by their names",
     "service/local/agreement.py": "metrics of probes",
     "trainer/diagnostics/probes.py": "metrics of probes",
@@ -60,9 +63,18 @@ def test_nobody_asks_which_kind_it_is() -> None:
 
 
 def test_what_a_kind_is_called_and_what_it_makes_and_takes_stands_in_the_list() -> None:
-    assert list(KINDS) == ["pretrain", "linear", "knn", "semi_supervised", "svm", "detection", "closed_form"]
+    assert list(KINDS) == [
+        "pretrain",
+        "linear",
+        "knn",
+        "semi_supervised",
+        "svm",
+        "detection",
+        "closed_form",
+        "invariance",
+    ]
     assert MAKERS == ("pretrain",)
-    assert TAKERS == ("linear", "knn", "semi_supervised", "svm", "detection", "closed_form")
+    assert TAKERS == ("linear", "knn", "semi_supervised", "svm", "detection", "closed_form", "invariance")
     for kind, model in KINDS.items():
         spec = parse_spec(model.example.value)
         assert (type(spec), spec.kind) == (model, kind)
@@ -73,10 +85,14 @@ def test_what_a_kind_is_called_and_what_it_makes_and_takes_stands_in_the_list() 
 
 
 def test_examples_and_kinds_of_a_data_set_stand_in_their_order() -> None:
-    assert list(examples.JOBS) == ["pretrain", "closed_form", "linear", "semi_supervised", "knn", "svm", "detection"]
-    jobs = ["pretrain", "closed-form", "knn", "linear", "ten-percent", "svm", "masks"]
+    assert list(examples.JOBS) == [
+        "pretrain", "closed_form", "linear", "semi_supervised", "knn", "svm", "invariance", "detection",
+    ]  # fmt: skip
+    jobs = ["pretrain", "closed-form", "invariance", "knn", "linear", "ten-percent", "svm", "masks"]
     assert list(examples.EXPERIMENT["jobs"]) == jobs
-    assert kinds_in_order() == ["pretrain", "closed_form", "knn", "linear", "semi_supervised", "svm", "detection"]
+    assert kinds_in_order() == [
+        "pretrain", "closed_form", "invariance", "knn", "linear", "semi_supervised", "svm", "detection",
+    ]  # fmt: skip
 
 
 JUDGED: dict[str, Any] = {"data": "textures", "backbone_from": {"job": "p"}}
@@ -93,6 +109,7 @@ JUDGED: dict[str, Any] = {"data": "textures", "backbone_from": {"job": "p"}}
         ({"kind": "knn", **JUDGED}, False),
         ({"kind": "svm", **JUDGED}, False),
         ({"kind": "closed_form", **JUDGED}, False),
+        ({"kind": "invariance", **JUDGED}, False),
     ],
 )
 def test_what_trains_no_network_starts_over_and_is_exact(spec: dict[str, Any], trains: bool) -> None:
@@ -110,7 +127,9 @@ def test_each_formula_says_what_its_kind_has_and_nothing_of_others() -> None:
     pretrain = parse_spec(KINDS["pretrain"].example.value)
     assert pretrain.memory_words.startswith(words["pretrain"])
     assert pretrain.memory_words.endswith(f" barlow_twins holds {BarlowTwinsSpec.memory_words}.")
-    assert [kind for kind, said in words.items() if "feature width" in said] == ["linear", "knn", "svm", "closed_form"]
+    assert [kind for kind, said in words.items() if "feature width" in said] == [
+        "linear", "knn", "svm", "closed_form", "invariance",
+    ]  # fmt: skip
 
 
 def test_fields_that_are_spelt_as_text_are_fields() -> None:

@@ -33,6 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "knn": {"k": 7},
     "linear": {"protocol": "cached-features", "epochs": 4},
     "svm": {"costs": [0.1, 1.0]},
+    "invariance": {"images_per_class": 5, "steps": 3},
 }
 
 

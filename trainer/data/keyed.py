@@ -24,6 +24,8 @@ class Purpose(IntEnum):
     SUB_BATCHES = 12
     SAMPLE = 13
     SAMPLE_VIEW = 14
+    TRAJECTORIES = 15
+    EXCHANGES = 16
 
 
 def bits(purpose: Purpose, seed: int, *where: int) -> np.random.Philox:

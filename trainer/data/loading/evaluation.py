@@ -117,6 +117,17 @@ def centre_crop(image: np.ndarray, images: EvaluationImages) -> np.ndarray:
     return np.asarray(cropped).transpose(2, 0, 1)
 
 
+def shown_part(image: np.ndarray, images: EvaluationImages) -> np.ndarray:
+    """The part of an image (H, W, 3) that `centre_crop` shows, in the image's own pixels, to one of them."""
+    if images.resize_to == "square":
+        height, width = image.shape[:2]
+    else:
+        height = width = min(image.shape[:2])
+    height, width = (max(1, round(side * images.size / images.resized)) for side in (height, width))
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
+
+
 def _not_too_long(image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     longest = LONGEST * min(height, width)

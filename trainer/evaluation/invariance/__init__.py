@@ -1,0 +1,2 @@
+"""The representation invariance score as an evaluation of a backbone (Goodfellow et al. 2009; Purushwalkam, Gupta
+2020)."""
