@@ -8,13 +8,22 @@ from barlow_lab.specs import PretrainSpec, load_spec_file, parse_spec
 
 SUITE = load_spec_file(Path(__file__).parents[2] / "recipes" / "suite.yaml")
 JOBS = {name: parse_spec({**body, "name": name}) for name, body in SUITE["jobs"].items()}
-JUDGED = ("knn", "linear", "semi-1-percent", "semi-10-percent", "svm", "detection", "segmentation")
+JUDGED = ("knn", "linear", "semi-1-percent", "semi-10-percent", "svm", "invariance", "detection", "segmentation")
 
 
 def test_it_holds_every_protocol():
     assert list(JOBS) == ["pretrain", *(each for name in JUDGED for each in (name, f"{name}-untrained"))]
     kinds = [JOBS[name].kind for name in JUDGED]
-    assert kinds == ["knn", "linear", "semi_supervised", "semi_supervised", "svm", "detection", "detection"]
+    assert kinds == [
+        "knn",
+        "linear",
+        "semi_supervised",
+        "semi_supervised",
+        "svm",
+        "invariance",
+        "detection",
+        "detection",
+    ]
     assert [JOBS[name].labels.percent for name in ("semi-1-percent", "semi-10-percent")] == [1, 10]
     assert [JOBS[name].masks for name in ("detection", "segmentation")] == [False, True]
     assert [JOBS[name].protocol for name in ("linear", "semi-1-percent", "svm")] == ["document", "document", "voc07"]
