@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 from barlow_lab.specs import BackboneJudged, open_stored, written_out
 from barlow_lab.specs.kinds import KINDS
 from barlow_lab.specs.protocols import shown_protocol
+from service.above_pictures import fits, is_narrow
 from service.database.tables import Job
 from service.evaluations import backbone_of, data_of, protocol_of
 
@@ -74,9 +74,10 @@ def picture_name(key: str) -> str:
 
 def params(spec: Mapping[str, Any], source: str | None) -> dict[str, str]:
     """What a stored spec has other than the defaults of its kind, its preset and its protocol, twelve params at most:
-    `learning_rate` → its value as text; lists as JSON. The data set and whose backbone is judged are always among them;
-    where more differ, `more` says how many, with a digest that tells other ones apart. `source`: the name of the job
-    whose backbone is judged.
+    `learning_rate` → its value as text; lists as JSON. The data set, the rate and whose backbone is judged are always
+    among them; where more differ, or their text leaves a picture no room, `more` says how many, with a digest that
+    tells other ones apart; a word wider than a picture ends in a digest. `source`: the name of the job whose backbone
+    is judged.
 
     MLflow writes all of them above every picture, so a param has the last part of its place in the spec for a name,
     where no other field of the kind has it.
@@ -93,11 +94,28 @@ def params(spec: Mapping[str, Any], source: str | None) -> dict[str, str]:
     found = _one_for_the_views(found)
     leaves = Counter(_leaf(key) for key in here.keys() | usual.keys() if not key.startswith(("views.a.", "views.b.")))
     ordered = {key if leaves[_leaf(key)] > 1 else _leaf(key): found[key] for key in sorted(found, key=_rank)}
-    if len(ordered) > MOST_PARAMS:
-        told = dict(islice(ordered.items(), MOST_PARAMS - 1))
-        others = {key: ordered[key] for key in ordered.keys() - told.keys()}
-        return {**told, "more": f"{len(others)} others ({_digest(others)}), in spec.yaml"}
-    return ordered
+    return _above_pictures(ordered)
+
+
+def _above_pictures(found: dict[str, str]) -> dict[str, str]:
+    """As many as leave room for a picture below them, those that are always shown first, and how many others."""
+    narrow = [(key, text) for key, value in found.items() if (text := _narrowed(key, value)) is not None]
+    narrow.sort(key=lambda param: param[0] not in _ALWAYS)
+    for kept in range(len(narrow), -1, -1):
+        told = dict(narrow[:kept])
+        if others := {key: text for key, text in found.items() if key not in told}:
+            told["more"] = f"{len(others)} others ({_digest(others)}), in spec.yaml"
+        if len(told) <= MOST_PARAMS and fits(told.items()):
+            break
+    return {key: told[key] for key in (*found, "more") if key in told}
+
+
+def _narrowed(key: str, value: str) -> str | None:
+    """The value, of one that is wider than a picture its beginning and a digest; None where the name alone is."""
+    if is_narrow(key, value):
+        return value
+    end = f"~{hashlib.sha256(value.encode()).hexdigest()[:6]}"
+    return next((text for kept in range(len(value), 0, -1) if is_narrow(key, text := f"{value[:kept]}{end}")), None)
 
 
 def headline(job: Job) -> str | None:

@@ -28,7 +28,7 @@ from service.settings import Settings
 from trainer.diagnostics.correlation_record import write_correlation_record
 from worker.recorder.mlflow_run import make_client
 
-DEMO = Path(__file__).parents[2] / "recipes" / "demo.yaml"
+RECIPES = Path(__file__).parents[2] / "recipes"
 TILE = "experiment-view-compare-runs-card"
 MATRIX = 0.44
 """So much of a heatmap's picture, from its top, is the matrix."""
@@ -55,13 +55,17 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def jobs(tracking: Tracking, served: Settings) -> dict[str, RecordedJob]:
-    """The demo's pretraining, with real heatmaps of a network that learns, and one of another rate; both in MLflow."""
+    """The demo's pretraining, with real heatmaps of a network that learns, one of another rate, and one of more and
+    longer params than fit above a picture; all in MLflow."""
     lab = Lab(served)
     lab.node(slots=4, instance=NODE)
     client = make_client(tracking.mlflow.url, tracking.mlflow.token)
-    spec = load_spec_file(DEMO)["jobs"]["pretrain"] | {"data": "digits"}
+    spec = load_spec_file(RECIPES / "demo.yaml")["jobs"]["pretrain"] | {"data": "digits"}
+    crowded = load_spec_file(RECIPES / "textures-information-bottleneck.yaml")["jobs"]["pretrain"]
+    crowded |= {"data": "digits", "projector": {"widths": [1024] * 8}}
     faster = spec | {"optimizer": {**spec["optimizer"], "learning_rate": 0.01}}
-    made = {name: RecordedJob(lab, served, name, spec=one) for name, one in (("demo", spec), ("faster", faster))}
+    specs = {"demo": spec, "faster": faster, "crowded": crowded}
+    made = {name: RecordedJob(lab, served, name, spec=one) for name, one in specs.items()}
     for job in made.values():
         job.views()
         images = {"train": {"fingerprint": "ab" * 32, "images": 1437}}
@@ -124,10 +128,11 @@ def seen(picture: Locator) -> float:
     return share
 
 
+@pytest.mark.parametrize("name", ["demo", "crowded"])
 def test_the_heatmap_is_seen_in_its_tile_and_the_slider_changes_it(
-    page: Page, tracking: Tracking, jobs: dict[str, RecordedJob]
+    page: Page, tracking: Tracking, jobs: dict[str, RecordedJob], name: str
 ) -> None:
-    come_in(page, tracking, jobs["demo"])
+    come_in(page, tracking, jobs[name])
     page.get_by_role("tab", name="Model metrics").click()
     tile = page.get_by_test_id(TILE).first
     expect(tile).to_contain_text("pictures/correlation")
@@ -159,7 +164,7 @@ def test_the_table_shows_the_metrics_first_and_a_comparison_what_differs(
     columns = page.locator(".ag-header-cell[col-id]").evaluate_all("all => all.map(one => one.getAttribute('col-id'))")
     shown = [column for column in columns if column.startswith(("metrics.", "attributes."))]
     assert shown[:2] == ["attributes.`Run Name`", "metrics.`loss`"]
-    chosen = ",".join(f'"{job.row().mlflow_run_id}"' for job in jobs.values())
+    chosen = ",".join(f'"{job.row().mlflow_run_id}"' for job in (jobs["demo"], jobs["faster"]))
     page.goto(f'{pages}#/compare-runs?runs=[{chosen}]&experiments=["{experiment}"]')
     axes = page.locator("[class*=select-selection-item-content]")
     expect(axes).to_have_count(2)
