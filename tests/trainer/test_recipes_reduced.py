@@ -38,6 +38,8 @@ def reduced(recipe: Path) -> ExperimentSpec:
                 record["probes"] = {**record["probes"], "limit": 32, "epochs": 1}
         elif job["kind"] == "closed_form":
             job["held_out"] = 64
+        elif job["kind"] == "invariance":
+            job |= {"images_per_class": 2, "steps": 3}
     for objective in body.get("zip", {}).get("objective", []):
         objective |= {name: value for name, value in SMALLER.items() if name in objective}
     return parse_experiment(body)
