@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import uuid
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from service.comparison.plots import curves, matrices
+from service.comparison.plots import record_arrays as module
 from service.comparison.plots.record_arrays import record_arrays
 from service.database.tables import Job, Metric
 from service.settings import Settings
@@ -189,6 +191,59 @@ def test_arrays_that_no_record_has_are_refused(
     np.savez_compressed(tmp_path / "made.npz", allow_pickle=True, **arrays)
     with pytest.raises(ValueError, match=fault):
         record_arrays(tmp_path / "made.npz", within=tmp_path)
+
+
+def bare_array(head: str, values: bytes = b"\0" * 64) -> bytes:
+    """An array in numpy's format with this in its head."""
+    line = f"{{'descr': '<f4', {head}}}\n".encode()
+    return b"\x93NUMPY\1\0" + len(line).to_bytes(2, "little") + line + values
+
+
+def archive_of(folder: Path, raw: bytes, how: int = zipfile.ZIP_DEFLATED) -> Path:
+    path = folder / "made.npz"
+    with zipfile.ZipFile(path, "w", how) as archive:
+        archive.writestr("spectrum.npy", raw)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("head", "how"),
+    [
+        ("'fortran_order': False, 'shape': (True,)", zipfile.ZIP_DEFLATED),
+        ("'fortran_order': False, 'shape': (-1,)", zipfile.ZIP_DEFLATED),
+        (f"'fortran_order': False, 'shape': ({10**400},)", zipfile.ZIP_DEFLATED),
+        ("'fortran_order': False, 'shape': (1,", zipfile.ZIP_DEFLATED),
+        ("'fortran_order': False, 'shape': (\"\"\"1,", zipfile.ZIP_DEFLATED),
+        ("'fortran_order': False, 'shape': (16,)", zipfile.ZIP_LZMA),
+    ],
+    ids=["bool", "negative", "huge", "open", "text", "lzma"],
+)
+def test_heads_that_nobody_writes_are_refused(tmp_path: Path, head: str, how: int) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        record_arrays(archive_of(tmp_path, bare_array(head), how), within=tmp_path)
+
+
+def test_damaged_and_overlarge_archives_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = archive_of(tmp_path, np.random.default_rng(0).bytes(4096))
+    raw = bytearray(whole.read_bytes())
+    raw[60:90] = b"\xff" * 30
+    (tmp_path / "damaged.npz").write_bytes(raw)
+    with pytest.raises(ValueError, match="cannot be read"):
+        record_arrays(tmp_path / "damaged.npz", within=tmp_path)
+    with zipfile.ZipFile(tmp_path / "many.npz", "w") as archive:
+        for number in range(1000):
+            archive.writestr(f"{number:050d}", b"")
+    with pytest.raises(ValueError, match="list of its parts"):
+        record_arrays(tmp_path / "many.npz", within=tmp_path)
+    monkeypatch.setattr(module, "MOST_FILE_BYTES", 100)
+    with pytest.raises(ValueError, match="larger than 100 bytes"):
+        record_arrays(whole, within=tmp_path)
+
+
+def test_an_array_by_columns_is_read_as_one(tmp_path: Path) -> None:
+    matrix = np.arange(9, dtype=np.float32).reshape(3, 3)
+    np.savez_compressed(tmp_path / "made.npz", correlation=np.asfortranarray(matrix))
+    assert np.array_equal(record_arrays(tmp_path / "made.npz", within=tmp_path)["matrix"], matrix)
 
 
 def test_what_is_no_archive_or_lies_elsewhere_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from service.ledger.states import AttemptOutcome
 from service.local.servers import Mlflow
 from service.recording import request_rebuild
 from service.settings import Settings
-from worker.recorder import experiment
+from worker.recorder import experiment, mlflow_run
 from worker.recorder.loops import Recorder
-from worker.recorder.mlflow_run import make_client
+from worker.recorder.mlflow_run import MlflowRun, make_client
 
 
 @pytest.fixture
@@ -187,6 +188,67 @@ def test_what_is_cancelled_before_it_was_recorded_counts_as_the_end(lab: Lab, da
     varied.exporter(client).export(varied.id)
     assert client.get_run(varied.row().mlflow_run_id).info.status == "KILLED"
     assert "6 jobs, as of" in (page(varied, client) or ""), "as many as ended"
+
+
+def test_a_page_that_cannot_be_made_is_tried_a_few_times(
+    lab: Lab, database: Settings, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise TypeError("made up")
+
+    varied = VariedExperiment(lab, database)
+    varied.end()
+    process = varied.exporter(client)
+    with monkeypatch.context() as patched:
+        patched.setattr(experiment, "compare_page", fail)
+        for _ in range(experiment.PAGE_TRIES - 1):
+            with pytest.raises(TypeError):
+                process.export(varied.id)
+            assert process.pending() == [varied.id]
+        process.export(varied.id)
+        assert process.pending() == []
+    (said,) = [one.getMessage() for one in caplog.records if "compare.html" in one.getMessage()]
+    assert "made up" in said
+    assert "rebuild-mlflow" in said
+    assert (page(varied, client), table(varied, client)[0]["loss, mean"]) == (None, 10.5)
+    with lab.sessions.begin() as session:
+        request_rebuild(session, varied.jobs["pixels"].id, actor="test")
+    process.export(varied.id)
+    assert_said(varied, client)
+
+
+def test_a_page_whose_answer_is_lost_is_sent_once_and_waited_for_by_its_size(
+    lab: Lab, database: Settings, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = []
+
+    def lose_answer(self: MlflowRun, text: str, name: str) -> None:
+        client.log_text(self.id, text, name)
+        if name == "compare.html":
+            waited.append(int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]))
+            raise TimeoutError("no answer")
+
+    varied = VariedExperiment(lab, database)
+    varied.end()
+    monkeypatch.setattr(MlflowRun, "text", lose_answer)
+    with pytest.raises(TimeoutError):
+        varied.exporter(client).export(varied.id)
+    varied.exporter(client).export(varied.id)
+    assert_said(varied, client)
+    size = len((page(varied, client) or "").encode())
+    assert waited == [mlflow_run.SMALL_CALL_SECONDS + size // mlflow_run.UPLOAD_BYTES_PER_SECOND]
+
+
+def test_all_wait_as_long_as_the_longest_upload_under_way() -> None:
+    def waits() -> int:
+        return int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) - mlflow_run.SMALL_CALL_SECONDS
+
+    megabyte = mlflow_run.UPLOAD_BYTES_PER_SECOND
+    with mlflow_run._patience(90 * megabyte):
+        with mlflow_run._patience(5 * megabyte):
+            assert waits() == 90
+        assert waits() == 90
+    assert waits() == 0
 
 
 @pytest.mark.faults

@@ -15,9 +15,11 @@ from sqlalchemy.orm import Session
 
 from barlow_lab.specs.kinds import MAKERS
 from service.comparison.plots.page import compare_page
+from service.database.away import is_away
 from service.database.tables import Experiment, Job, Watermark
 from service.ledger.states import JobState
 from service.recording import EXPERIMENT_TAG, MLFLOW, POSTGRES, REBUILD, RUN_ID
+from worker.log_text import first_line
 from worker.recorder.alone import alone
 from worker.recorder.description import describe
 from worker.recorder.experiment_facts import ExperimentFacts
@@ -28,8 +30,14 @@ from worker.recorder.position import ExperimentPosition, Overtaken
 
 TABLE = "summary.json"
 PAGE = "compare.html"
+PAGE_TRIES = 3
+"""So often a page is made that cannot be: then the run does without it."""
 _PAGE_TOLD = "page"
-"""In what MLflow is known to say: the end that the page was made after."""
+"""In what MLflow is known to say: the end that the page was made after, or given up."""
+_PAGE_FAILED = "page_failed"
+"""There: an end, and how often the page after it could not be made."""
+_PAGE_SENT = "page_sent"
+"""There: the end whose page was begun to be sent."""
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +111,32 @@ class ExperimentExporter:
         position.keep(states=facts.states)
         if facts.end is None or position.value.get(_PAGE_TOLD) == status or _half_recorded(session, {experiment.id}):
             return
-        run.text(compare_page(session, self._runs_dir, facts.jobs, whole=True).html, PAGE)
+        self._page(session, run, facts, position, status)
+
+    def _page(
+        self, session: Session, run: MlflowRun, facts: ExperimentFacts, position: ExperimentPosition, status: list[Any]
+    ) -> None:
+        """Have the page there, as of the end that `status` says. What keeps MLflow or the database from it passes, and
+        is tried for ever; what keeps it from being made does not."""
+        try:
+            page = compare_page(session, self._runs_dir, facts.jobs, whole=True)
+        except Exception as error:
+            if is_away(error):
+                raise
+            end, failed = position.value.get(_PAGE_FAILED, [None, 0])
+            failed = failed + 1 if end == status else 1
+            position.keep(**{_PAGE_FAILED: [status, failed]})
+            if failed < PAGE_TRIES:
+                raise
+            said = "the MLflow run of experiment %s is without %s, which could not be made %d times: %s; "
+            said += "`barlow rebuild-mlflow` of one of its jobs tries again"
+            log.warning(said, facts.name, PAGE, failed, first_line(error))
+            position.keep(**{_PAGE_TOLD: status})
+            return
+        begun = position.value.get(_PAGE_SENT) == status
+        if not begun:
+            position.keep(**{_PAGE_SENT: status})
+        run.large_text(page.html, PAGE, again=begun)
         position.keep(**{_PAGE_TOLD: status})
 
     def _run(

@@ -35,6 +35,11 @@ class ExperimentFacts:
         self.jobs = [job for job in jobs if job.id not in replaced]
 
     @property
+    def name(self) -> str:
+        """Of the experiment."""
+        return self._experiment.name
+
+    @property
     def start(self) -> datetime:
         """When its first job began."""
         return min((job.started_at for job in self.jobs if job.started_at), default=self._experiment.created_at)

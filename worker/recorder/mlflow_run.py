@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,6 +46,10 @@ _IMAGE = re.compile(r"^images/(?P<key>[^+]+)\+step\+(?P<step>\d+)\+.*(?P<end>\.p
 
 _NOTE = "mlflow.note.content"
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+_UPLOADS: list[int] = []
+"""How long each upload that is under way is waited for."""
+_UPLOADS_LOCK = threading.Lock()
 
 log = logging.getLogger(__name__)
 
@@ -256,6 +261,15 @@ class MlflowRun:
         """Write a text artifact; one of the same name is replaced."""
         self._client.log_text(self.id, text, name)
 
+    def large_text(self, text: str, name: str, *, again: bool) -> None:
+        """The same for one of megabytes. `again`: it was sent before, perhaps without an answer, and is not sent where
+        one of its name and size is."""
+        size = len(text.encode())
+        if again and size in [one.file_size for one in self._client.list_artifacts(self.id) if one.path == name]:
+            return
+        with _patience(size):
+            self.text(text, name)
+
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Write a table that MLflow's pages show as one; one of the same name is replaced."""
         self.text(json.dumps({"columns": columns, "data": rows}), name)
@@ -314,15 +328,23 @@ def jobs_in(client: Any, experiment: str) -> list[UUID]:
 def _patience(size: int) -> Iterator[None]:
     """Let MLflow's client wait long enough for an upload of `size` bytes.
 
-    It reads its timeout from the environment at every call and offers no other way. Only one thread of a process
-    uploads; the small calls of the other wait longer meanwhile if MLflow stops answering, when nothing can be sent.
+    It reads its timeout from the environment at every call and offers no other way, so all threads wait as long as the
+    upload that needs most; small calls wait longer meanwhile if MLflow stops answering, when nothing can be sent.
     """
     seconds = SMALL_CALL_SECONDS + size // UPLOAD_BYTES_PER_SECOND
-    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(seconds)
+    with _UPLOADS_LOCK:
+        _UPLOADS.append(seconds)
+        _wait_for_uploads()
     try:
         yield
     finally:
-        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(SMALL_CALL_SECONDS)
+        with _UPLOADS_LOCK:
+            _UPLOADS.remove(seconds)
+            _wait_for_uploads()
+
+
+def _wait_for_uploads() -> None:
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(max([SMALL_CALL_SECONDS, *_UPLOADS]))
 
 
 def _read_picture(path: Path) -> Image.Image | None:
