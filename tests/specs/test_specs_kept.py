@@ -36,5 +36,5 @@ def test_the_kept_specs_are_of_every_kind_and_optimizer() -> None:
 @pytest.mark.parametrize("recipe", sorted(KEPT["recipes"]))
 def test_the_jobs_of_a_recipe_keep_their_digests(recipe: str) -> None:
     given = load_spec_file(RECIPES / f"{recipe}.yaml")
-    jobs = given.get("jobs", {"": given})
-    assert {name: digest(parse_spec(job)) for name, job in jobs.items()} == KEPT["recipes"][recipe]
+    jobs, kept = given.get("jobs", {"": given}), KEPT["recipes"][recipe]
+    assert {name: digest(parse_spec(jobs[name])) for name in kept} == kept, "others may have come since"

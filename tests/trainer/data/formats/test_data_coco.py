@@ -277,7 +277,8 @@ def test_a_missing_image_a_file_cut_short_and_another_number_of_classes_are_refu
     file = put(tmp_path) / "annotations/instances_train2017.json"
     with pytest.raises(DataError, match=r"'coco' has 3 classes in .*, and 80 are expected"):
         opened(tmp_path, name="coco")
-    with pytest.raises(DataError, match="'mine' is for pretrain, svm, detection: it has boxes, masks, the classes"):
+    wrong = "'mine' is for pretrain, closed_form, svm, detection: it has boxes, masks, the classes"
+    with pytest.raises(DataError, match=wrong):
         opened(tmp_path, open_data_set)
     (tmp_path / "train2017/042.jpg").rename(tmp_path / "away.jpg")
     with pytest.raises(DataError, match=r"1 of the 3 images that instances_train2017.json names .*first 042.jpg"):

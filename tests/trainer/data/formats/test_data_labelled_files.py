@@ -223,7 +223,8 @@ def test_classes_of_inaturalist_are_its_categories_by_id(tmp_path):
     assert data.name(0) == "train_val2018/Birds/3.jpg"
     assert data.labels().dtype == np.int64
     with pytest.raises(
-        DataError, match="is for pretrain, knn, linear, semi_supervised, svm: it has one class an image"
+        DataError,
+        match="is for pretrain, closed_form, invariance, knn, linear, semi_supervised, svm: it has one class an image",
     ):
         open_annotated("birds", "train", source=INaturalistSource(format="inaturalist", root=tmp_path))
 

@@ -99,7 +99,7 @@ def test_it_has_no_labels_whatever_it_is_called(nested):
     assert expected_classes("imagenet", source) is None
     assert len(open_images("imagenet", "train", source=source)) == 3
     with pytest.raises(
-        DataError, match=r"'photos' is for pretrain: it has no labels, and this job learns from one class"
+        DataError, match=r"'photos' is for pretrain, closed_form: it has no labels, and this job learns from one class"
     ):
         open_data_set("photos", "train", source=source)
 

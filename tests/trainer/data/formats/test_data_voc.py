@@ -114,7 +114,8 @@ def test_the_first_images_keep_their_annotations(tree):
         first.annotation(2)
     assert len(opened(tree, opener=open_images, limit=2)) == 2
     with pytest.raises(
-        DataError, match="is for pretrain, svm, detection: it has boxes, the classes in each image and no single"
+        DataError,
+        match="is for pretrain, closed_form, svm, detection: it has boxes, the classes in each image and no single",
     ):
         opened(tree, opener=open_data_set)
 
