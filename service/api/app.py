@@ -16,7 +16,7 @@ from barlow_lab.specs.common import NAME_PATTERN
 from barlow_lab.specs.kinds import KINDS
 from barlow_lab.specs.variation import variation_schema
 from service.api import auth, browsers, documentation, problems
-from service.api.deps import OPENINGS, TURNS
+from service.api.deps import OPENINGS, PAGES, TURNS
 from service.api.figures import Figures, MeasureRequests
 from service.api.hub import Hub
 from service.api.lanes import Lanes
@@ -78,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = parts
     app.state.sessions = session_factory(engine)
     app.state.turns = asyncio.Semaphore(TURNS)
+    app.state.pages = asyncio.Semaphore(PAGES)
     app.state.openings = asyncio.Semaphore(OPENINGS)
     app.state.lanes = Lanes()
     app.state.hub = Hub(app.state.sessions, app.state.guard, settings)

@@ -28,6 +28,9 @@ TURN_SECONDS = 20.0
 OPENINGS = 3
 """Turns that streams take to begin: hundreds that begin at once leave the others to those who look."""
 
+PAGES = 2
+"""Pages of comparisons that are made at once: each takes a second of a core and more, and some tens of megabytes."""
+
 
 def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
@@ -86,6 +89,23 @@ async def _session(request: Request, sessions: SessionsDep) -> AsyncIterator[Ses
 # Scope `function`: committed and given back before the first byte of the answer leaves.
 SessionDep = Annotated[Session, Depends(_session, scope="function")]
 """A session of this request; the one place that commits is its end. An exception rolls back."""
+
+
+async def _page_turn(request: Request) -> AsyncIterator[None]:
+    pages: asyncio.Semaphore = request.app.state.pages
+    try:
+        await asyncio.wait_for(pages.acquire(), TURN_SECONDS)
+    except TimeoutError:
+        said = f"{PAGES} pages are being made; ask for this one again in a moment"
+        raise Problem("too-many-requests", said, headers={"Retry-After": "10"}) from None
+    try:
+        yield
+    finally:
+        pages.release()
+
+
+PageTurnDep = Annotated[None, Depends(_page_turn, scope="function")]
+"""One of the turns at making a page; asked for before a session, which those who wait have none of."""
 
 
 def client_address(request: Request) -> str:

@@ -31,6 +31,8 @@ from service.client.connection import ApiError, Connection
 from service.ledger.states import Verb
 
 _LONGEST_PAGE = 200
+_PAGE_SECONDS = 120.0
+"""A page of figures waits for its turn, is some statements of the run database, and has megabytes."""
 
 
 class Client:
@@ -186,7 +188,7 @@ class Client:
         params: dict[str, Any] = (
             {"job": [str(one) for one in job_ids]} if experiment is None else {"experiment": experiment}
         )
-        answer = self._connection.send("GET", "/compare.html", params=params)
+        answer = self._connection.send("GET", "/compare.html", params=params, patience=_PAGE_SECONDS)
         self._connection.require(answer, "text/html")
         return answer.content
 

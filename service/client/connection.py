@@ -102,9 +102,15 @@ class Connection:
         if not said.startswith(kind):
             raise self._somebody_else(f"{said or 'no type'} in place of {kind}")
 
-    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """One request, repeated while nobody answers: each of ours changes nothing when it comes twice."""
-        for wait in (*_WAITS, None):
+    def send(self, method: str, path: str, *, patience: float | None = None, **options: Any) -> httpx.Response:
+        """One request, repeated while nobody answers: each of ours changes nothing when it comes twice.
+
+        `patience`: what it asks for is much work, so it is sent once, and waited for that many seconds.
+        """
+        waits: tuple[float | None, ...] = (*_WAITS, None)
+        if patience is not None:
+            waits, options = (None,), {**options, "timeout": patience}
+        for wait in waits:
             try:
                 response = self._http.request(method, path, **options)
             except httpx.UnsupportedProtocol as error:
@@ -112,6 +118,9 @@ class Connection:
             except outgoing_http.AnotherAccounts as error:
                 raise ApiError(f"{error}; {_IS_MEANT}") from None
             except httpx.RequestError as error:
+                if patience is not None and isinstance(error, httpx.ReadTimeout):
+                    said = f"{self.url} did not answer within {patience:.0f} s; ask again later, or for less at once"
+                    raise ApiError(said) from None
                 if wait is None:
                     raise self._unreachable(error) from None
             else:

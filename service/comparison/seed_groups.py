@@ -40,7 +40,7 @@ def seed_groups(
             groups.setdefault(alike, []).append(job)
     columns = dict(called)
     found = []
-    members = [group for group in groups.values() if len({_seed(sources[job.source_job_id]) for job in group}) > 1]
+    members = [group for group in groups.values() if len({seed_of(sources[job.source_job_id]) for job in group}) > 1]
     titles = [
         title_of([called[job.id] for job in group], [sources[job.source_job_id] for job in group]) for group in members
     ]
@@ -48,7 +48,7 @@ def seed_groups(
     for group, title in zip(members, titles, strict=True):
         column = title if taken[title] == 1 else ", ".join(dict.fromkeys(called[job.id] for job in group))
         columns |= dict.fromkeys((job.id for job in group), column)
-        of = {source.id: _seed(source) for source in (sources[job.source_job_id] for job in group)}
+        of = {source.id: seed_of(source) for source in (sources[job.source_job_id] for job in group)}
         found.append(SeedGroup(backbone=column, jobs=list(of), seeds=list(of.values())))
     return columns, found
 
@@ -84,7 +84,7 @@ def title_of(called: Sequence[str], sources: Sequence[Job]) -> str:
     stems = set()
     for words, source in zip(called, sources, strict=True):
         name = source.name or ""
-        stems.add(words.replace(name, RETRY_SUFFIX.sub("", name).removesuffix(seed_suffix(_seed(source)))))
+        stems.add(words.replace(name, RETRY_SUFFIX.sub("", name).removesuffix(seed_suffix(seed_of(source)))))
     names = list(dict.fromkeys(called))
     if len(names) == 1:
         return names[0]
@@ -94,5 +94,6 @@ def title_of(called: Sequence[str], sources: Sequence[Job]) -> str:
     return whole if len(whole) <= _LONGEST_TITLE else f"{names[0]} and {len(names) - 1} more seeds"
 
 
-def _seed(source: Job) -> int:
-    return open_stored(source.spec).seed
+def seed_of(job: Job) -> int:
+    """As its spec says, or as a spec that says none means."""
+    return open_stored(job.spec).seed

@@ -18,9 +18,10 @@ import pytest
 from api_kit import PRETRAIN, faults_of
 from compared import FEATURES, STEPS, compared
 from lab import Lab
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
+from service.api.routers import jobs as router
 from service.comparison.plots import curves, matrices
 from service.comparison.plots import record_arrays as module
 from service.comparison.plots.record_arrays import record_arrays
@@ -104,7 +105,7 @@ def test_another_job_asks_the_database_no_more_often(api: httpx.Client, lab: Lab
         asked.clear()
         held(api.get("/compare.html", params={"job": [str(made.jobs[name].id) for name in names]}))
         counts.append(sum("FROM metrics" in one or "FROM correlations" in one for one in asked))
-    assert counts == [3, 3]
+    assert counts == [5, 5]
 
 
 def test_a_line_is_thinned_to_steps_that_seeds_share_and_keeps_its_last(
@@ -116,11 +117,73 @@ def test_a_line_is_thinned_to_steps_that_seeds_share_and_keeps_its_last(
     tell(session, asked["job"][1], {step: float(step) for step in range(1, 31)} | {31: float("nan")})
     found = held(api.get("/compare.html", params=asked))["curves"]
     (_, _, whole, values), (_, _, part, others) = found["metrics"]["loss"]["lines"]
-    assert found["steps"][whole] == [*range(1, 101, 8), 100] == values
-    assert found["steps"][part] == [*range(1, 31, 2), 31]
+    assert found["steps"][whole] == [1, *range(8, 101, 8), 100] == values
+    assert found["steps"][part] == [1, *range(2, 31, 2), 31]
     assert others[-1] is None
     assert found["thinned"] == [2, 2]
-    assert set(range(1, 31, 8)) <= set(found["steps"][part])
+    assert {1, *range(8, 31, 8)} <= set(found["steps"][part])
+
+
+def test_of_a_long_line_few_points_are_read(
+    api: httpx.Client, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curves, "MOST_POINTS", 20)
+    asked = two_jobs(api, session)
+    (job, _) = asked["job"]
+    session.execute(
+        text(
+            "INSERT INTO metrics (job_id, key, step, value, at, attempt) "
+            "SELECT :job, 'loss', step, 1, now(), 1 FROM generate_series(1, 30000) AS step"
+        ),
+        {"job": job},
+    )
+    session.execute(text("ANALYZE metrics"))
+    session.commit()
+    plans: list[Any] = []
+
+    def explained(_: Any, statement: Any, given: Any) -> Any:
+        plan = text("EXPLAIN (ANALYZE, FORMAT JSON) " + statement.text)
+        plans.append(session.execute(plan, given).scalar_one()[0]["Plan"])
+        return session.execute(statement, given)
+
+    lines = [curves._Line(*row) for row in explained(session, curves._LINES, {"jobs": [job], "most": 21})]
+    assert [(line.key, line.first, line.last, line.count) for line in lines] == [("loss", 1, 30000, 21)]
+    columns = zip(*lines[0].asked(20), strict=True)
+    names = ("jobs", "keys", "begins", "ends", "every", "most")
+    explained(session, curves._POINTS, dict(zip(names, map(list, columns), strict=True)))
+    assert max(read(plan) for plan in plans) < 100
+
+
+def read(plan: Any) -> float:
+    """The most rows that one node of a plan had from the table of metrics."""
+    mine = plan["Actual Rows"] * plan["Actual Loops"] if plan.get("Relation Name") == "metrics" else 0
+    return max([mine + plan.get("Rows Removed by Filter", 0), *(read(one) for one in plan.get("Plans", []))])
+
+
+@pytest.mark.parametrize("path", ["/compare", "/compare.html"])
+def test_a_job_that_is_named_twice_is_one(api: httpx.Client, session: Session, path: str) -> None:
+    first, second = two_jobs(api, session)["job"]
+    refused = api.get(path, params={"job": [first, first.upper()]})
+    assert (refused.status_code, faults_of(refused)) == (
+        422, {"job": "the ids are of one job; give those of 2 to 20 jobs"},
+    )  # fmt: skip
+    found = api.get(path, params={"job": [first, second, first]})
+    assert found.status_code == 200
+    if path == "/compare.html":
+        assert sum(group["n"] for group in held(found)["groups"]) == 2
+
+
+def test_a_page_that_takes_the_database_too_long_is_refused(
+    api: httpx.Client, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(session: Session, *_: Any, **__: Any) -> None:
+        session.execute(text("SELECT pg_sleep(10)"))
+
+    monkeypatch.setattr(router, "PAGE_STATEMENT_SECONDS", "0.05")
+    monkeypatch.setattr(router, "compare_page", slow)
+    refused = api.get("/compare.html", params=two_jobs(api, session))
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "10")
+    assert "compare some jobs by ids" in refused.json()["detail"]
 
 
 def test_what_is_left_out_is_counted(
@@ -140,6 +203,7 @@ def test_what_is_left_out_is_counted(
         (8, 2, "1 feature of 2")
     }
     assert page["curves"]["jobs"] == [3, 9]
+    assert [(group, seed) for group, seed, *_ in page["curves"]["metrics"]["loss"]["lines"]] == [(0, 0), (1, 0), (2, 0)]
 
 
 def test_jobs_without_common_steps_show_the_last_record_that_each_had(

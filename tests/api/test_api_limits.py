@@ -140,6 +140,24 @@ def test_streams_that_begin_at_once_leave_turns_to_those_who_look(with_app: Call
     with_app(ask)
 
 
+def test_a_page_waits_for_its_turn_and_takes_none_of_those_at_the_database(
+    with_app: Callable[[Ask], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert deps.PAGES < deps.TURNS
+    monkeypatch.setattr(deps, "TURN_SECONDS", 0.01)
+
+    async def ask(client: httpx.AsyncClient, app: FastAPI) -> None:
+        for _ in range(deps.PAGES):
+            await app.state.pages.acquire()
+        refused = await client.get("/compare.html", params={"experiment": "none"})
+        assert (refused.status_code, refused.json()["type"]) == (429, "/problems/too-many-requests")
+        assert refused.headers["Retry-After"] == "10"
+        app.state.pages.release()
+        assert (await client.get("/compare.html", params={"experiment": "none"})).status_code == 404
+
+    with_app(ask)
+
+
 def test_a_full_lane_is_told_and_is_free_again(
     with_app: Callable[[Ask], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

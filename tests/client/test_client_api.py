@@ -106,6 +106,21 @@ def test_a_submit_whose_answers_are_lost_makes_one_job(server: str) -> None:
         assert [job.id for job in client.jobs(experiment="flaky").items] == [made.id]
 
 
+def test_a_page_of_figures_is_asked_for_once_and_waited_for_longer() -> None:
+    asked: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.extensions["timeout"]["read"])
+        raise httpx.ReadTimeout("no answer", request=request)
+
+    with (
+        Client("http://barlow", transport=httpx.MockTransport(answer)) as client,
+        pytest.raises(ApiError, match="did not answer within 120 s"),
+    ):
+        client.compare_page([], "demo")
+    assert asked == [120.0]
+
+
 def test_a_stream_that_breaks_off_is_taken_up_after_the_last_event() -> None:
     asked: list[str | None] = []
 

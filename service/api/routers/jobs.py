@@ -10,8 +10,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import HTMLResponse
+from psycopg.errors import QueryCanceled
 from pydantic import AfterValidator, BeforeValidator
-from sqlalchemy import ColumnElement, Select, String, cast, or_, select
+from sqlalchemy import ColumnElement, Select, String, cast, or_, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from barlow_lab.specs.common import Name
@@ -21,13 +23,13 @@ from service.api import examples
 from service.api.auth import CallerDep
 from service.api.comparison import compare, compare_scores
 from service.api.comparison_schemas import Comparison
-from service.api.deps import JobDep, SessionDep, SettingsDep, find_experiment, find_job
+from service.api.deps import JobDep, PageTurnDep, SessionDep, SettingsDep, find_experiment, find_job
 from service.api.idempotency import IdempotencyKeyDep, remember, replayed
 from service.api.lanes import JobBodyDep, JobSessionDep
 from service.api.page_views import Page
 from service.api.pages import LARGEST_PAGE, PageSize, PageToken, read_token, write_token
 from service.api.presentation import ROOT, job_detail, job_view, job_views, plan_view
-from service.api.problems import MATCH_PATTERN, invalid_parameter, responses
+from service.api.problems import MATCH_PATTERN, Problem, invalid_parameter, responses
 from service.api.schemas import Attempts, AttemptView, JobDetail, JobView, Plan
 from service.callers import Caller
 from service.comparison.plots.page import compare_page
@@ -57,6 +59,11 @@ Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_with
 
 LARGEST_EXPERIMENT = 500
 """Jobs of an experiment that any server compares as a whole: their specs and results are read for one answer."""
+
+FEWEST_JOBS = 2
+"""That are compared by their ids."""
+PAGE_STATEMENT_SECONDS = 20
+"""The longest that one statement for a page may take."""
 
 _SUBMIT_BODY = {
     "requestBody": {
@@ -164,7 +171,7 @@ def list_attempts(job: JobDep, session: SessionDep) -> Attempts:
     return Attempts(items=[AttemptView.model_validate(row, from_attributes=True) for row in rows])
 
 
-Jobs = Annotated[list[str] | None, Query(min_length=2, max_length=20, description="Ids of jobs")]
+Jobs = Annotated[list[str] | None, Query(min_length=FEWEST_JOBS, max_length=20, description="Ids of jobs")]
 OfExperiment = Annotated[
     str | None,
     Query(
@@ -190,15 +197,22 @@ def compare_jobs(
     response_class=HTMLResponse,
     responses={
         200: {"content": {"text/html": {}}, "description": "The page, some megabytes that need nothing else"},
-        **responses("not-found", "invalid-parameters"),
+        **responses("not-found", "invalid-parameters", "too-many-requests"),
     },
 )
 def compare_jobs_page(
-    session: SessionDep, settings: SettingsDep, job: Jobs = None, experiment: OfExperiment = None
+    _: PageTurnDep, session: SessionDep, settings: SettingsDep, job: Jobs = None, experiment: OfExperiment = None
 ) -> HTMLResponse:
     """The same jobs as a page to look at: metrics over steps, spectra and correlation matrices, scores."""
     compared = _compared(session, settings, job, experiment)
-    page = compare_page(session, settings.runs_dir, compared, whole=job is None)
+    session.execute(text(f"SET LOCAL statement_timeout = '{PAGE_STATEMENT_SECONDS}s'"))
+    try:
+        page = compare_page(session, settings.runs_dir, compared, whole=job is None)
+    except OperationalError as error:
+        if not isinstance(error.orig, QueryCanceled):
+            raise
+        said = f"the run database takes more than {PAGE_STATEMENT_SECONDS} s for this page; compare some jobs by ids"
+        raise Problem("unavailable", said, headers={"Retry-After": "10"}) from None
     return HTMLResponse(page.html, headers={"Content-Security-Policy": page.policy})
 
 
@@ -207,7 +221,10 @@ def _compared(session: Session, settings: Settings, job: list[str] | None, exper
     if (job is None) == (experiment is None):
         raise invalid_parameter("job", "give either the ids of 2 to 20 jobs or an experiment")
     if job is not None:
-        return [find_job(session, text) for text in job]
+        found = {one.id: one for one in (find_job(session, given) for given in job)}
+        if len(found) < FEWEST_JOBS:
+            raise invalid_parameter("job", "the ids are of one job; give those of 2 to 20 jobs")
+        return list(found.values())
     assert experiment is not None
     of_it = select(Job).where(Job.experiment_id == find_experiment(session, experiment).id).order_by(Job.id)
     largest = max(LARGEST_EXPERIMENT, settings.max_experiment_jobs)

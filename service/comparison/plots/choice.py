@@ -30,6 +30,12 @@ def without_retried(jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if job.id not in replaced]
 
 
+def first_seeds_first(groups: Sequence[Group]) -> list[tuple[int, Job]]:
+    """The jobs with the numbers of their groups: the first of each group, then the second ones, and so on."""
+    turns = [(turn, number, job) for number, group in enumerate(groups) for turn, job in enumerate(group.jobs)]
+    return [(number, job) for _, number, job in sorted(turns, key=lambda one: one[:2])]
+
+
 def grouped(session: Session, jobs: Sequence[Job]) -> list[Group]:
     """The jobs by what they are but for the seed: those that make a backbone first, each group where its first job is.
 

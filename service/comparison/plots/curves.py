@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, Text, Uuid, cast, column, func, or_, select, true
+from sqlalchemy import text
 from sqlalchemy.orm import Session
-from sqlalchemy.types import TypeEngine
 
 from barlow_lab.specs.kinds import KINDS
-from service.comparison.plots.choice import Group
-from service.database.tables import Metric
+from service.comparison.plots.choice import Group, first_seeds_first
+from service.comparison.seed_groups import seed_of
 
 MOST_JOBS = 100
 """Jobs whose metrics are read."""
@@ -30,30 +29,24 @@ def curves(session: Session, groups: Sequence[Group]) -> dict[str, Any]:
     """For the page: lists of steps, of which lines share some, and by metric its unit and its lines, each of a group's
     number, the seed, a list of steps and the values.
 
-    Of a line with n points every k-th is kept, k a power of two, and the last: so seeds keep points at the same steps,
-    even one that ended early.
+    Of a line with too many points the first of every k steps is kept, k a power of two, and the last: so seeds keep
+    points at the same steps, even one that ended early.
     """
-    place = {job.id: (number, job) for number, group in enumerate(groups) for job in group.jobs if job.started_at}
+    place = {job.id: (number, job) for number, job in first_seeds_first(groups) if job.started_at}
     chosen = list(place)[:MOST_JOBS]
-    counted = (
-        select(Metric.job_id, Metric.key, func.count())
-        .where(Metric.job_id.in_(chosen))
-        .group_by(Metric.job_id, Metric.key)
-    )
-    found = [_Line(*row) for row in session.execute(counted)]
+    found = _found(session, chosen)
     points = max(_FEWEST_POINTS, min(MOST_POINTS, ALL_POINTS // max(1, len(found))))
     steps: dict[tuple[int, ...], int] = {}
     metrics: dict[str, dict[str, Any]] = {}
     for (job_id, key), kept in _thinned(session, found, points).items():
         number, job = place[job_id]
-        taken = tuple(step for step, _ in kept)
-        line = [number, job.spec.get("seed", 0), steps.setdefault(taken, len(steps)), [value for _, value in kept]]
+        line = [number, seed_of(job), steps.setdefault(tuple(kept), len(steps)), list(kept.values())]
         metrics.setdefault(key, {"unit": _unit(key), "lines": []})["lines"].append(line)
     ordered = sorted(metrics, key=lambda key: (_place(key), key))
     return {
         "jobs": [len(chosen), len(place)],
         "points": points,
-        "thinned": [sum(line.every(points) > 1 for line in found), len(found)],
+        "thinned": [sum(line.count > points for line in found), len(found)],
         "steps": list(steps),
         "metrics": {key: metrics[key] for key in ordered},
     }
@@ -63,39 +56,77 @@ def curves(session: Session, groups: Sequence[Group]) -> dict[str, Any]:
 class _Line:
     job: uuid.UUID
     key: str
+    first: int
+    last: int
     count: int
+    """Of its points, none beyond one more than a line may have."""
 
     def every(self, points: int) -> int:
-        """Of how many points one is kept: the smallest power of two that leaves no more than `points`."""
-        return 1 << (-(-self.count // points) - 1).bit_length()
+        """Of how many steps one point is kept: the smallest power of two that leaves no more than `points`."""
+        every = 1
+        while self.last // every - self.first // every + 1 > points:
+            every *= 2
+        return every
+
+    def asked(self, points: int) -> list[tuple[uuid.UUID, str, int, int, int, int]]:
+        """From which step to which, in pieces of how many steps, and the most points of a piece."""
+        if self.count <= points:
+            return [(self.job, self.key, self.first, self.last, self.last - self.first + 1, points)]
+        every = self.every(points)
+        begin = self.first - self.first % every
+        return [(self.job, self.key, begin, self.last, every, 1), (self.job, self.key, self.last, self.last, 1, 1)]
 
 
-def _thinned(session: Session, lines: Sequence[_Line], points: int) -> dict[Any, list[tuple[int, float | None]]]:
-    """By job and metric its points (step, value), in order; by one query, which reads each line as the index has it."""
-    columns: dict[str, TypeEngine[Any]] = {"job": Uuid(), "key": Text(), "every": BigInteger(), "count": BigInteger()}
-    given = [
-        [line.job for line in lines],
-        [line.key for line in lines],
-        [line.every(points) for line in lines],
-        [line.count for line in lines],
-    ]
-    arrays = [cast(values, ARRAY(kind)) for values, kind in zip(given, columns.values(), strict=True)]
-    asked = func.unnest(*arrays).table_valued(*(column(name, kind) for name, kind in columns.items()))
-    asked = asked.render_derived(name="asked")
-    numbered = (
-        select(Metric.step, Metric.value, (func.row_number().over(order_by=Metric.step) - 1).label("place"))
-        .where(Metric.job_id == asked.c.job, Metric.key == asked.c.key)
-        .lateral()
+_LINES = text(
+    """
+    WITH RECURSIVE keys (job_id, key) AS (
+        SELECT job_id, (SELECT min(key) FROM metrics WHERE metrics.job_id = jobs.job_id)
+        FROM unnest(CAST(:jobs AS uuid[])) AS jobs (job_id)
+        UNION ALL
+        SELECT job_id, (SELECT min(key) FROM metrics WHERE metrics.job_id = keys.job_id AND metrics.key > keys.key)
+        FROM keys WHERE key IS NOT NULL
     )
-    query = (
-        select(asked.c.job, asked.c.key, numbered.c.step, numbered.c.value)
-        .select_from(asked.join(numbered, true()))
-        .where(or_(numbered.c.place % asked.c.every == 0, numbered.c.place == asked.c.count - 1))
-        .order_by(asked.c.job, asked.c.key, numbered.c.step)
-    )
-    found: dict[Any, list[tuple[int, float | None]]] = {}
-    for job, key, step, value in session.execute(query):
-        found.setdefault((job, key), []).append((step, rounded(value)))
+    SELECT job_id, key,
+        (SELECT min(step) FROM metrics WHERE metrics.job_id = keys.job_id AND metrics.key = keys.key),
+        (SELECT max(step) FROM metrics WHERE metrics.job_id = keys.job_id AND metrics.key = keys.key),
+        (SELECT count(*) FROM (
+            SELECT FROM metrics WHERE metrics.job_id = keys.job_id AND metrics.key = keys.key LIMIT :most
+        ) AS counted)
+    FROM keys WHERE key IS NOT NULL
+    """
+)
+_POINTS = text(
+    """
+    SELECT asked.job_id, asked.key, point.step, point.value
+    FROM unnest(
+        CAST(:jobs AS uuid[]), CAST(:keys AS text[]), CAST(:begins AS bigint[]), CAST(:ends AS bigint[]),
+        CAST(:every AS bigint[]), CAST(:most AS bigint[])
+    ) AS asked (job_id, key, begin_step, end_step, every, most)
+    CROSS JOIN LATERAL generate_series(begin_step, end_step, every) AS piece (begin_step)
+    CROSS JOIN LATERAL (
+        SELECT step, value FROM metrics
+        WHERE metrics.job_id = asked.job_id AND metrics.key = asked.key
+            AND step >= piece.begin_step AND step < piece.begin_step + asked.every
+        ORDER BY step LIMIT asked.most
+    ) AS point
+    ORDER BY asked.job_id, asked.key, point.step
+    """
+)
+
+
+def _found(session: Session, jobs: Sequence[uuid.UUID]) -> list[_Line]:
+    """The lines of jobs: by a few looks into the index for each, however long it is."""
+    return [_Line(*row) for row in session.execute(_LINES, {"jobs": list(jobs), "most": MOST_POINTS + 1})]
+
+
+def _thinned(session: Session, lines: Sequence[_Line], points: int) -> dict[Any, dict[int, float | None]]:
+    """By job and metric its points (value by step), in order; by one query, which reads little more than it answers."""
+    columns = list(zip(*(asked for line in lines for asked in line.asked(points)), strict=True)) or [()] * 6
+    names = ("jobs", "keys", "begins", "ends", "every", "most")
+    found: dict[Any, dict[int, float | None]] = {}
+    given = {name: list(values) for name, values in zip(names, columns, strict=True)}
+    for job, key, step, value in session.execute(_POINTS, given):
+        found.setdefault((job, key), {})[step] = rounded(value)
     return found
 
 

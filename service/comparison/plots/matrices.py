@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import exists, select, tuple_
 from sqlalchemy.orm import Session
 
 from barlow_lab.run_folder import run_folder
-from service.comparison.plots.choice import Group
+from service.comparison.plots.choice import Group, first_seeds_first
 from service.comparison.plots.curves import rounded
 from service.comparison.plots.record_arrays import SPECTRA, record_arrays
-from service.database.tables import Correlation
+from service.comparison.seed_groups import seed_of
+from service.database.tables import Correlation, Job
 
 MOST_JOBS = 8
 MOST_STEPS = 12
@@ -34,28 +35,35 @@ def matrices(session: Session, runs_dir: Path, groups: Sequence[Group]) -> dict[
     Of each group its first job comes before any second one. Steps are those that all these jobs have records of, where
     there are two such steps; else those that any has, at which a job shows the last record that it had by then.
     """
-    places = {job.id: (number, job) for number, group in enumerate(groups) for job in group.jobs}
-    rows: dict[uuid.UUID, list[Any]] = {}
-    for row in session.execute(
-        select(Correlation.job_id, Correlation.step, Correlation.dim, Correlation.file, Correlation.summary)
-        .where(Correlation.job_id.in_(list(places)))
+    turns = first_seeds_first(groups)
+    recorded = exists().where(Correlation.job_id == Job.id)
+    some = set(session.scalars(select(Job.id).where(Job.id.in_([job.id for _, job in turns]), recorded)))
+    having = [(place, job) for place, job in turns if job.id in some]
+    chosen = sorted(having[:MOST_JOBS], key=lambda pair: pair[0])
+    at: dict[uuid.UUID, list[int]] = {}
+    for job_id, step in session.execute(
+        select(Correlation.job_id, Correlation.step)
+        .where(Correlation.job_id.in_([job.id for _, job in chosen]))
         .order_by(Correlation.job_id, Correlation.step)
     ):
-        rows.setdefault(row.job_id, []).append(row)
-    turns = [(turn, place, job) for place, group in enumerate(groups) for turn, job in enumerate(group.jobs)]
-    having = [(place, job) for _, place, job in sorted(turns, key=lambda one: one[:2]) if job.id in rows]
-    chosen = sorted(having[:MOST_JOBS], key=lambda pair: pair[0])
-    common = _common([{row.step for row in rows[job.id]} for _, job in chosen])
+        at.setdefault(job_id, []).append(step)
+    common = _common([set(at[job.id]) for _, job in chosen])
     steps = _evenly(common, MOST_STEPS)
-    shown = {job.id: [_last_by(rows[job.id], step) for step in steps] for _, job in chosen}
-    count = sum(len({row.step for row in each if row is not None}) for each in shown.values())
+    last = {job.id: [_last_by(at[job.id], step) for step in steps] for _, job in chosen}
+    wanted = {(job_id, step) for job_id, each in last.items() for step in each if step is not None}
+    place_of = tuple_(Correlation.job_id, Correlation.step)
+    query = select(Correlation.job_id, Correlation.step, Correlation.dim, Correlation.file)
+    rows = {(row.job_id, row.step): row for row in session.execute(query.where(place_of.in_(wanted)))}
+    # A record that went meanwhile, as a retry's resume takes those beyond its checkpoint, is not there.
+    shown = {job_id: [rows.get((job_id, step)) for step in each] for job_id, each in last.items()}
+    count = len(rows)
     side = min(MOST_SIDE, int((ALL_CELLS / max(1, count)) ** 0.5))
     return {
         "jobs": [len(chosen), len(having)],
         "kept": [len(steps), len(common)],
         "steps": steps,
         "panels": [
-            {"name": job.name, "group": place, "seed": job.spec.get("seed", 0)}
+            {"name": job.name, "group": place, "seed": seed_of(job)}
             | _records(shown[job.id], run_folder(runs_dir, job.id), side)
             for place, job in chosen
         ],
@@ -74,8 +82,8 @@ def _evenly(values: Sequence[int], most: int) -> list[int]:
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
-def _last_by(rows: Sequence[Any], step: int) -> Any | None:
-    return next((row for row in reversed(rows) if row.step <= step), None)
+def _last_by(steps: Sequence[int], step: int) -> int | None:
+    return next((one for one in reversed(steps) if one <= step), None)
 
 
 def _records(shown: Sequence[Any | None], folder: Path, side: int) -> dict[str, Any]:
@@ -89,21 +97,13 @@ def _records(shown: Sequence[Any | None], folder: Path, side: int) -> dict[str, 
 
 
 def _record(row: Any, folder: Path, side: int) -> dict[str, Any]:
-    told = {"step": row.step, "dim": row.dim, "diagonal": _summed(row.summary, "diagonal", "mean")}
-    told["rms"] = _summed(row.summary, "off_diagonal_rms")
+    told = {"step": row.step, "dim": row.dim}
     try:
         arrays = record_arrays(folder / row.file, within=folder)
     except (OSError, ValueError):
         return told
     spectra = {name: _thinned(arrays[name]) for name in SPECTRA if name in arrays}
     return {**told, "spectra": spectra, **_picture(arrays, row.dim, side)}
-
-
-def _summed(summary: Mapping[str, Any], *path: str) -> float | None:
-    value: Any = summary
-    for part in path:
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return rounded(value) if isinstance(value, int | float) else None
 
 
 def _thinned(spectrum: Any) -> list[list[Any]]:

@@ -184,10 +184,10 @@
 
     function told(count) {
       const [shown, all] = curves.jobs, [thinned, every] = curves.thinned;
-      const said = [thinned ? `${number(thinned)} of ${number(every)} lines are thinned: every k-th point and the last, `
+      const said = [thinned ? `${number(thinned)} of ${number(every)} lines are thinned: the first point of every k steps and the last, `
         + `at most ${number(curves.points + 1)} points a line.` : "Every point is shown."];
       if (seeded) said.push("A band is one standard deviation of the sample, n seeds, at steps that all of them have.");
-      if (all > shown) said.push(`Lines are of the first ${number(shown)} of ${number(all)} jobs; the others are left out.`);
+      if (all > shown) said.push(`Lines are of the first ${number(shown)} of ${number(all)} jobs, the first seeds first; the others are left out.`);
       if (count > MOST_NAMED) said.push(`${count} lines are too many to name: point at one, or type a part of names.`);
       return said.join(" ");
     }
