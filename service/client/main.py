@@ -21,6 +21,7 @@ from service.client.address import DATA, connect
 from service.client.api import Client
 from service.client.changes import changed
 from service.client.connection import ApiError
+from service.client.page_file import refuse_other_file, write_page
 from service.client.terminal import console, say, say_error
 from service.ledger.states import JobState
 
@@ -326,10 +327,12 @@ def compare(
     """
     if bool(job) == (experiment is not None) or (job and len(job) < 2):
         raise typer.BadParameter("it takes two jobs or more, or --experiment NAME")
+    if plot is not None:
+        refuse_other_file(plot)
     with connect(url, data) as client:
         if plot is not None:
             page = client.compare_page([client.find_job(text) for text in job or []], experiment)
-            plot.write_bytes(page)
+            write_page(plot, page)
             say(f"{plot}: {len(page) / 1e6:.1f} MB, for any browser")
         elif experiment is not None:
             render_comparison.experiment(console(), client.compare_experiment(experiment))

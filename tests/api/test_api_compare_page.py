@@ -21,6 +21,7 @@ from lab import Lab
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import parse_spec
 from service.api.routers import jobs as router
 from service.comparison.plots import curves, matrices
 from service.comparison.plots import record_arrays as module
@@ -327,6 +328,24 @@ def test_a_matrix_in_blocks_is_shown_by_their_rms(tmp_path: Path) -> None:
     found = matrices._picture(record_arrays(tmp_path / "made.npz", within=tmp_path), 2048, 128)
     assert (found["side"], found["apart"], found["said"]) == (128, 16, "RMS of blocks of 16")
     assert set(base64.b64decode(found["cells"])) == {191}
+
+
+def test_an_entry_that_is_no_number_is_not_shown_as_one() -> None:
+    matrix = np.array([[1, np.nan], [np.inf, -1]], np.float32)
+    found = matrices._picture({"matrix": matrix}, 2, 128)
+    assert (list(base64.b64decode(found["cells"])), found["gaps"]) == ([254, 255, 255, 0], True)
+    assert matrices._picture({"matrix": np.eye(2)}, 2, 128)["gaps"] is False
+
+
+def test_the_unit_of_a_score_is_that_of_its_kind() -> None:
+    judged = {"data": "digits", "backbone_from": {"job": "pretrain"}}
+    specs = [parse_spec({"kind": kind, **judged}) for kind in ("invariance", "closed_form", "svm")]
+    scores = curves.score_keys([*specs, parse_spec(PRETRAIN)])
+    units = {
+        "invariance_ris": "%", "invariance_ris_crop": "%", "closed_form_held_out": "%", "svm_map_11_point": "%",
+        "probe_top1": "%", "images_per_second": "images/s", "closed_form_loss": "", "my_own_ap": "",
+    }  # fmt: skip
+    assert {key: curves._unit(key, scores) for key in units} == units
 
 
 @pytest.mark.parametrize(

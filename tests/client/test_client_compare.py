@@ -75,6 +75,12 @@ def test_a_comparison_is_written_as_a_page(barlow: Any, row: str, client: Client
     assert "2 jobs, as of" in file.read_text()
     nowhere = barlow("compare", *ids, "--plot", str(tmp_path / "none" / "row.html"))
     assert (nowhere.exit_code, "No such file or directory" in nowhere.stderr) == (1, True)
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    other = barlow("compare", *ids, "--plot", str(notes))
+    assert (other.exit_code, "it is no page of a comparison; name another file" in other.stderr) == (1, True)
+    assert notes.read_text() == "mine"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["notes.txt", "row.html"], "nothing half written"
     alone = barlow("compare", ids[0], "--plot", str(file))
     assert (alone.exit_code, "two jobs or more" in alone.stderr) == (2, True)
 

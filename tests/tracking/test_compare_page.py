@@ -70,6 +70,12 @@ def test_the_page_shows_lines_and_one_slider_moves_spectra_and_matrices(
     page.get_by_label("Metric").select_option("on_diagonal")
     expect(lines.locator(".ytitle")).to_have_text("on_diagonal")
 
+    page.get_by_label("Metric").select_option("off_diagonal")
+    page.get_by_label("Log value").first.check()
+    expect(page.locator("section", has=lines)).to_contain_text("a band is left out where it reaches down to zero")
+    traces = page.evaluate("document.getElementById('lines').data")
+    assert [trace["x"][-1] for trace in traces if "fill" in trace] == [20, 20]
+
     at_the_end = [page.evaluate(SHOWN, figure) for figure in ("spectra", "heatmaps")]
     assert list(map(len, at_the_end)) == [4, 4], "a spectrum and a matrix of each pretraining"
     slider = page.get_by_label("Step", exact=True)

@@ -19,6 +19,7 @@ from varied import VariedExperiment
 from worker_host import small_pretraining
 
 from barlow_lab.specs import parse_spec
+from service.database.tables import Job
 from service.ledger import jobs
 from service.ledger.states import AttemptOutcome
 from service.local.servers import Mlflow
@@ -215,6 +216,15 @@ def test_a_page_that_cannot_be_made_is_tried_a_few_times(
         request_rebuild(session, varied.jobs["pixels"].id, actor="test")
     process.export(varied.id)
     assert_said(varied, client)
+
+
+def test_its_page_tells_of_jobs_that_a_retry_stands_for(lab: Lab, database: Settings, client: Any) -> None:
+    varied = VariedExperiment(lab, database)
+    varied.end()
+    with lab.sessions.begin() as session:
+        session.get_one(Job, varied.jobs["pretrain-seed_1"].id).retry_of = varied.jobs["pretrain-seed_0"].id
+    varied.exporter(client).export(varied.id)
+    assert "1 are left out, for a retry stands for each." in (page(varied, client) or "")
 
 
 def test_a_page_whose_answer_is_lost_is_sent_once_and_waited_for_by_its_size(

@@ -119,7 +119,7 @@ class ExperimentExporter:
         """Have the page there, as of the end that `status` says. What keeps MLflow or the database from it passes, and
         is tried for ever; what keeps it from being made does not."""
         try:
-            page = compare_page(session, self._runs_dir, facts.jobs, whole=True)
+            page = compare_page(session, self._runs_dir, facts.every_job, whole=True)
         except Exception as error:
             if is_away(error):
                 raise

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from barlow_lab.specs.expansion import varied_by_all
 from barlow_lab.specs.experiment import MOST_JOBS
 from barlow_lab.specs.variation import Path, Varied, read_axes, text_of
+from service.comparison.plots.choice import without_retried
 from service.comparison.summary import Summary, summary
 from service.database.tables import Experiment, Job
 from service.ledger.states import JobState
@@ -28,11 +29,11 @@ class ExperimentFacts:
     def __init__(self, session: Session, experiment: Experiment) -> None:
         self._session = session
         self._experiment = experiment
-        jobs = session.scalars(select(Job).where(Job.experiment_id == experiment.id).order_by(Job.id)).all()
-        self.states: dict[str, int] = dict(Counter(job.state for job in jobs))
+        self.every_job = session.scalars(select(Job).where(Job.experiment_id == experiment.id).order_by(Job.id)).all()
+        """Those that another was made in place of as well."""
+        self.states: dict[str, int] = dict(Counter(job.state for job in self.every_job))
         """How many of all its jobs are in which state."""
-        replaced = {job.retry_of for job in jobs}
-        self.jobs = [job for job in jobs if job.id not in replaced]
+        self.jobs = without_retried(self.every_job)
 
     @property
     def name(self) -> str:

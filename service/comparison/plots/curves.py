@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from barlow_lab.specs import BackboneJudged, JobSpec, open_stored
 from barlow_lab.specs.kinds import KINDS
 from service.comparison.plots.choice import Group, first_seeds_first
 from service.comparison.seed_groups import seed_of
@@ -22,7 +23,8 @@ MOST_POINTS = 250
 ALL_POINTS = 300_000
 _FEWEST_POINTS = 16
 _DIGITS = 6
-_UNITS = {"images_per_second": "images/s", "_seconds": "s", "_top1": "%", "_top5": "%", "_ap": "%", "_11_point": "%"}
+_UNITS = {"images_per_second": "images/s", "_seconds": "s", "_top1": "%", "_top5": "%"}
+"""By the ends of names that the loop and its probes give; those of scores are asked of their kinds."""
 
 
 def curves(session: Session, groups: Sequence[Group]) -> dict[str, Any]:
@@ -35,13 +37,14 @@ def curves(session: Session, groups: Sequence[Group]) -> dict[str, Any]:
     place = {job.id: (number, job) for number, job in first_seeds_first(groups) if job.started_at}
     chosen = list(place)[:MOST_JOBS]
     found = _found(session, chosen)
+    scores = score_keys(open_stored(place[job_id][1].spec) for job_id in chosen)
     points = max(_FEWEST_POINTS, min(MOST_POINTS, ALL_POINTS // max(1, len(found))))
     steps: dict[tuple[int, ...], int] = {}
     metrics: dict[str, dict[str, Any]] = {}
     for (job_id, key), kept in _thinned(session, found, points).items():
         number, job = place[job_id]
         line = [number, seed_of(job), steps.setdefault(tuple(kept), len(steps)), list(kept.values())]
-        metrics.setdefault(key, {"unit": _unit(key), "lines": []})["lines"].append(line)
+        metrics.setdefault(key, {"unit": _unit(key, scores), "lines": []})["lines"].append(line)
     ordered = sorted(metrics, key=lambda key: (_place(key), key))
     return {
         "jobs": [len(chosen), len(place)],
@@ -141,5 +144,12 @@ def _place(key: str) -> int:
     return known.index(key) if key in known else len(known)
 
 
-def _unit(key: str) -> str:
+def score_keys(specs: Iterable[JobSpec]) -> set[str]:
+    """The metrics that are scores of evaluations, which all are percentages."""
+    return {f"{spec.kind}_{name}" for spec in specs if isinstance(spec, BackboneJudged) for name in spec.score_names}
+
+
+def _unit(key: str, scores: Collection[str]) -> str:
+    if key in scores:
+        return "%"
     return next((unit for end, unit in _UNITS.items() if key.endswith(end)), "")

@@ -26,7 +26,8 @@ MOST_SIDE = 256
 MOST_RANKS = 200
 """Numbers of a spectrum, at ranks that lie evenly on a logarithmic axis."""
 _LEVELS = 127
-"""An entry is one byte: C times this, plus this."""
+"""An entry is one byte: C times this, plus this; or _NO_NUMBER."""
+_NO_NUMBER = 255
 
 
 def matrices(session: Session, runs_dir: Path, groups: Sequence[Group]) -> dict[str, Any]:
@@ -134,6 +135,8 @@ def _picture(arrays: Mapping[str, Any], dim: int, side: int) -> dict[str, Any]:
         said = f"RMS of blocks of {apart}"
     else:
         return {}
-    levels = np.clip(np.rint(np.nan_to_num(kept) * _LEVELS), -_LEVELS, _LEVELS) + _LEVELS
-    cells = base64.b64encode(levels.astype(np.uint8).tobytes()).decode()
-    return {"side": len(kept), "apart": apart, "said": said, "cells": cells}
+    numbers = np.isfinite(kept)
+    levels = np.clip(np.rint(np.where(numbers, kept, 0) * _LEVELS), -_LEVELS, _LEVELS) + _LEVELS
+    levels = np.where(numbers, levels, _NO_NUMBER).astype(np.uint8)
+    cells = base64.b64encode(levels.tobytes()).decode()
+    return {"side": len(kept), "apart": apart, "said": said, "gaps": not numbers.all(), "cells": cells}

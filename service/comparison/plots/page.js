@@ -125,6 +125,18 @@
     });
   }
 
+  // The places of each unbroken piece of a band: a logarithmic axis has no place for its part at zero and below.
+  function bands(middle, half, logarithmic) {
+    const pieces = [];
+    middle.forEach((value, i) => {
+      if (logarithmic && value - half[i] <= 0) return;
+      const last = pieces[pieces.length - 1];
+      if (last && last[last.length - 1] === i - 1) last.push(i);
+      else pieces.push([i]);
+    });
+    return pieces;
+  }
+
   function lines() {
     const keys = Object.keys(curves.metrics);
     if (keys.length === 0) return;
@@ -151,16 +163,21 @@
       for (const line of lines)
         if (groups[line[0]].name.toLowerCase().includes(asked)) by.set(line[0], [...(by.get(line[0]) || []), line]);
       const traces = [];
+      let cut = false;
       for (const [group, own] of by) {
         const name = groups[group].name;
         const line = { color: colour(group), dash: dash(group), width: 2 };
         if (seeded && way.value === "mean" && own.length > 1) {
           const { steps, mean, deviation } = spread(own);
           const [middle, half] = [smooth(mean, width), smooth(deviation, width)];
-          const about = { x: steps, legendgroup: group, hoverinfo: "skip", showlegend: false, mode: "lines", line: { width: 0 } };
+          const about = { legendgroup: group, hoverinfo: "skip", showlegend: false, mode: "lines", line: { width: 0 } };
+          const pieces = bands(middle, half, logY.checked);
+          cut = cut || pieces.reduce((sum, piece) => sum + piece.length, 0) < middle.length;
+          for (const piece of pieces) traces.push(
+            { ...about, x: piece.map((i) => steps[i]), y: piece.map((i) => middle[i] - half[i]) },
+            { ...about, x: piece.map((i) => steps[i]), y: piece.map((i) => middle[i] + half[i]), fill: "tonexty", fillcolor: faint(group) },
+          );
           traces.push(
-            { ...about, y: middle.map((value, i) => value - half[i]) },
-            { ...about, y: middle.map((value, i) => value + half[i]), fill: "tonexty", fillcolor: faint(group) },
             { x: steps, y: middle, customdata: half, line, mode: "lines", legendgroup: group,
               name: `${plain(short(name))} (n=${own.length})`,
               hovertemplate: `${plain(name)}<br>step %{x:,}: %{y:.5g} ± %{customdata:.3g}<extra>n=${own.length}</extra>` },
@@ -174,7 +191,7 @@
         }));
       }
       for (const trace of traces) if (trace.x.length === 1) trace.mode = "markers";
-      note.textContent = told(by.size);
+      note.textContent = told(by.size, cut);
       return draw(figure, metric.value, traces, {
         ...framed(figure, 330, traces, 12), uirevision: metric.value,
         xaxis: axis("step", logX.checked ? { type: "log" } : { tickformat: "," }),
@@ -182,11 +199,12 @@
       });
     }
 
-    function told(count) {
+    function told(count, cut) {
       const [shown, all] = curves.jobs, [thinned, every] = curves.thinned;
       const said = [thinned ? `${number(thinned)} of ${number(every)} lines are thinned: the first point of every k steps and the last, `
         + `at most ${number(curves.points + 1)} points a line.` : "Every point is shown."];
       if (seeded) said.push("A band is one standard deviation of the sample, n seeds, at steps that all of them have.");
+      if (cut) said.push("On the logarithmic axis a band is left out where it reaches down to zero.");
       if (all > shown) said.push(`Lines are of the first ${number(shown)} of ${number(all)} jobs, the first seeds first; the others are left out.`);
       if (count > MOST_NAMED) said.push(`${count} lines are too many to name: point at one, or type a part of names.`);
       return said.join(" ");
@@ -200,7 +218,10 @@
     if (record.z === undefined && record.cells) {
       const bytes = atob(record.cells), { side } = record;
       record.z = Array.from({ length: side }, (_, i) =>
-        Float32Array.from({ length: side }, (_, j) => (bytes.charCodeAt(i * side + j) - 127) / 127));
+        Float32Array.from({ length: side }, (_, j) => {
+          const level = bytes.charCodeAt(i * side + j);
+          return level === 255 ? NaN : (level - 127) / 127;
+        }));
     }
     return record.z;
   }
@@ -261,7 +282,7 @@
       const size = Math.min(360, (room - 70) / columns), tall = size + 34;
       const height = rows * tall + 42;
       const layout = {
-        height, margin: { l: 8, r: 62, t: 34, b: 8 }, annotations: [],
+        height, margin: { l: 8, r: 62, t: 34, b: 8 }, annotations: [], plot_bgcolor: "#9a9a9a",
         title: { text: `C at step ${number(step)}`, x: 8 / room, xanchor: "left", font: { size: 14 } },
       };
       const traces = panels.map((panel, i) => {
@@ -302,6 +323,7 @@
     const told = ["Rows are features of view a, columns of view b. C is kept to 1/127."];
     if (all > shown) told.push(`${shown} of ${number(all)} jobs with records are shown, the first seeds first; the others are left out.`);
     if (every > kept) told.push(`${kept} of ${number(every)} steps are kept, evenly spread.`);
+    if (panels.some((panel) => panel.records.some((record) => record.gaps))) told.push("Grey entries are no numbers.");
     if (panels.some((panel) => panel.records.some((record) => !record.cells)))
       told.push("Of records without a file, this host does not have it, or it cannot be read.");
     note.textContent = told.join(" ");

@@ -23,6 +23,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.comparison.lined_up import line_up
+from service.comparison.plots import GENERATOR
 from service.comparison.plots.choice import grouped, without_retried
 from service.comparison.plots.curves import curves
 from service.comparison.plots.matrices import matrices
@@ -38,6 +39,7 @@ _PAGE = """<!DOCTYPE html>
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="robots" content="noindex">
+<meta name="generator" content="{generator}">
 <title>{title}</title>
 <link rel="icon" href="data:,">
 <style>{style}</style>
@@ -84,6 +86,7 @@ def compare_page(session: Session, runs_dir: Path, jobs: Sequence[Job], *, whole
     library, script, style = _parts()
     html = _PAGE.format(
         policy=escape(_policy()),
+        generator=GENERATOR,
         title=escape(_title(session, jobs)),
         subtitle=escape(subtitle),
         style=style,
