@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -94,13 +94,13 @@ def params(spec: Mapping[str, Any], source: str | None) -> dict[str, str]:
     found = _one_for_the_views(found)
     leaves = Counter(_leaf(key) for key in here.keys() | usual.keys() if not key.startswith(("views.a.", "views.b.")))
     ordered = {key if leaves[_leaf(key)] > 1 else _leaf(key): found[key] for key in sorted(found, key=_rank)}
-    return _above_pictures(ordered)
+    return _above_pictures(ordered, (*_ALWAYS, "backbone") if judged else _ALWAYS)
 
 
-def _above_pictures(found: dict[str, str]) -> dict[str, str]:
+def _above_pictures(found: dict[str, str], always: Container[str]) -> dict[str, str]:
     """As many as leave room for a picture below them, those that are always shown first, and how many others."""
     narrow = [(key, text) for key, value in found.items() if (text := _narrowed(key, value)) is not None]
-    narrow.sort(key=lambda param: param[0] not in _ALWAYS)
+    narrow.sort(key=lambda param: param[0] not in always)
     for kept in range(len(narrow), -1, -1):
         told = dict(narrow[:kept])
         if others := {key: text for key, text in found.items() if key not in told}:

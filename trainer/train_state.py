@@ -179,7 +179,8 @@ class TrainState:
         its rows of that gradient."""
         pieces = list(zip(view_a.chunk(self._pieces), view_b.chunk(self._pieces), strict=True))
         with torch.no_grad():
-            seen = [self._embed(*piece) for piece in pieces]
+            # A view would keep all that the backbone has made of a piece: of a transformer, every token.
+            seen = [(z_2nd, features_2nf.clone()) for z_2nd, features_2nf in (self._embed(*piece) for piece in pieces)]
         z_2nd, features_2nf = (torch.cat(parts, 1) for parts in zip(*seen, strict=True))
         del seen
         terms = self.objective(*z_2nd.requires_grad_().unbind())

@@ -278,6 +278,8 @@ class ProbesSpec(SpecModel):
 
 LEAST_SAMPLE = 64
 """Images of an estimate of the population: its error comes of the scatter of 16 parts of them."""
+MOST_FEATURES = 8192
+"""Features of an estimate of the population: its matrices are in float64, and are decomposed."""
 
 
 class PopulationSpec(SpecModel):

@@ -49,6 +49,10 @@ def test_memory_follows_its_formula() -> None:
     assert half.activations == pytest.approx(need.activations / 2, abs=2)
     double = memory(parse_spec({**PRETRAIN, "precision": "fp64", "optimizer": {"name": "adamw"}}), spec.backbone)
     assert double.optimizer == 2 * need.optimizer, "running averages are of the parameters' type"
+    looked = {"population": {"images": 64}}
+    for record, matrices in ((looked, 2), ({**looked, "spectra": True}, 6)):
+        found = memory(parse_spec({**PRETRAIN, "run": {"record": record}}), spec.backbone)
+        assert found.features == matrices * spec.projector.widths[-1] ** 2 * 8
     small = memory(parse_spec({**PRETRAIN, "backbone": {"name": "resnet18", "stem": "small"}}), SMALL_RESNET)
     large = memory(parse_spec({**PRETRAIN, "backbone": {"name": "resnet18"}}), BackboneSpec(name="resnet18"))
     projector = 2 * 100 * 4 * (2 * 128 + 64)

@@ -35,6 +35,8 @@ def pointers(value: dict[str, Any]) -> dict[str, str]:
         ({"objective": {"lambda": 0}, "backbone": {"name": "tiny", "frozen": True}, "projector": "none"},
          "/objective/lambda /backbone/frozen"),
         ({"views": {"both": {"colour": 1}}, "resources": {"slots": 3}}, "/views/both/colour /batch_size"),
+        ({"projector": {"widths": [16384]}, "data": {"name": "digits", "limit": 9}, "batch_size": 8,
+          "run": {"record": {"population": {"images": 64}}}}, "/run/record/population"),
         ({"run": {"prority": 1, "published": {"source": "x", "scores": {"top1": 1}}}}, "/run/prority /run/published"),
     ],
 )  # fmt: skip

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from barlow_lab.disk import naming
 from barlow_lab.specs.common import LEAST_SAMPLE, PopulationSpec
-from trainer.data.errors import NothingReadable
 from trainer.diagnostics.base import Diagnosed, NetworkDiagnostic, NetworkSeen, Records
 from trainer.diagnostics.correlation_record import record_arrays, summarise
 from trainer.diagnostics.correlation_statistics import matrix_statistics
@@ -89,7 +88,7 @@ class Population(NetworkDiagnostic):
         try:
             with exact_products(self._context.device):
                 moments, found = self._look(seen)
-        except (BadSpec, NothingReadable) as error:  # all ranks have it: none is left in a collective
+        except BadSpec as error:  # all ranks have it: none is left in a collective
             self._context.warn(f"no population at step {seen.step}: {error}")
             return
         self._tell(moments, found, seen.step, records)
@@ -123,7 +122,7 @@ class Population(NetworkDiagnostic):
                 self._context.working(self.name)
         assert whole is not None
         sums = matrix_sums(whole.correlation(), whole.features)
-        return whole, scatter(parts, sums, whole.features)
+        return whole, scatter(parts, sums, whole.features, whole.samples)
 
     def _tell(self, moments: ViewMoments, error: Scatter, step: int, records: Records) -> None:
         tick, writes = partial(self._context.working, self.name), self._context.journal is not None

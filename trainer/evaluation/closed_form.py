@@ -51,6 +51,10 @@ from trainer.runtime.units import Stopped, Units
 
 PHASE = "closed form"
 KEY = "closed-form"
+NOTHING_VARIES = (
+    "no direction of the features varies alike in both views, so there is nothing to whiten: the backbone has "
+    "collapsed, or the images hold nothing (docs/data-sets.md, When images are black)"
+)
 
 
 def run_closed_form(spec: ClosedFormSpec, context: Context) -> dict[str, Any] | None:
@@ -67,7 +71,11 @@ def run_closed_form(spec: ClosedFormSpec, context: Context) -> dict[str, Any] | 
         backbone = open_backbone(spec, context)
         _judge_width(backbone.module, spec, context)
         splits = open_splits(spec, context, open_images, pretrained_on=backbone.pretrained_on)
+        for name, dataset in (("images of S", splits.train), ("held-out images", splits.test)):
+            _judge_count(len(dataset), name)
         own = _estimate(backbone.module, splits.train, spec, context, units, part=0)
+        if not own.moments.scales_2d().any(1).all():
+            raise BadSpec(NOTHING_VARIES)
         held_out = _estimate(backbone.module, splits.test, spec, context, units, part=1)
     except Stopped:
         return None
@@ -126,11 +134,6 @@ def _estimate(
     backbone: nn.Module, dataset: Images, spec: ClosedFormSpec, context: Context, units: Units, *, part: int
 ) -> Estimate:
     name = ("images of S", "held-out images")[part]
-    if len(dataset) < LEAST_SAMPLE:
-        raise DataError(
-            f"{len(dataset)} {name} are too few to tell the error of their cross-correlation; use a split of at least "
-            f"{LEAST_SAMPLE}"
-        )
     whole: ViewMoments | None = None
     parts: list[MatrixSums] = []
     doubled: list[tuple[int, MatrixSums]] = []
@@ -155,12 +158,12 @@ def _estimate(
             doubled.append((whole.samples, matrix_sums(whole.correlation(), whole.features)))
         context.working(name)
     assert whole is not None
-    error = scatter(parts, doubled[-1][1], whole.features)
+    error = scatter(parts, doubled[-1][1], whole.features, whole.samples)
     defects = [
         (
             n,
             symmetry_defect(sums.asymmetry, sums.off_diagonal),
-            symmetry_defect(error.asymmetry * whole.samples / n, sums.off_diagonal),
+            symmetry_defect(error.asymmetry * (whole.samples - 1) / (n - 1), sums.off_diagonal),
         )
         for n, sums in doubled
     ]
@@ -170,6 +173,14 @@ def _estimate(
 def views_drawn(spec: ClosedFormSpec) -> ViewsSpec:
     """The pipelines of both views: one and the same of `distributions: one`."""
     return spec.views if spec.distributions == "two" else spec.views.model_copy(update={"b": spec.views.a})
+
+
+def _judge_count(images: int, name: str) -> None:
+    if images < LEAST_SAMPLE:
+        raise DataError(
+            f"{images} {name} are too few to tell the error of their cross-correlation; use a split of at least "
+            f"{LEAST_SAMPLE}"
+        )
 
 
 def _judge_width(backbone: nn.Module, spec: ClosedFormSpec, context: Context) -> None:
@@ -197,10 +208,7 @@ def solve(s_dd: Tensor, floor: float) -> Solution:
     ascending_d, vectors_dd = torch.linalg.eigh((s_dd + s_dd.mT) / 2)
     eigenvalues_d = ascending_d.flip(0)
     if not bool(eigenvalues_d[0] > 0):
-        raise BadSpec(
-            "no direction of the features varies alike in both views, so there is nothing to whiten: the backbone has "
-            "collapsed, or the images hold nothing (docs/data-sets.md, When images are black)"
-        )
+        raise BadSpec(NOTHING_VARIES)
     kept = int((eigenvalues_d >= floor * eigenvalues_d[0]).sum())
     projector_kd = vectors_dd.flip(1)[:, :kept].mT / eigenvalues_d[:kept, None].sqrt()
     return Solution(projector_kd, eigenvalues_d)

@@ -168,9 +168,9 @@ class Scatter:
     `diagonal_mean` and `off_diagonal` are standard errors of the sums of MatrixSums over all images: the deviation of
     those of the blocks by the root of their number. Where C is 0 off the diagonal, the sum there is nothing but noise,
     which a block has more of: the error is too large then. `entry` is the root mean square error of an entry off the
-    diagonal, `asymmetry` what a symmetric matrix would be expected to show of it: a sum of squares over a block exceeds
-    that over all by the noise that all have, times the number of blocks less one. So neither takes features to be
-    independent.
+    diagonal, `asymmetry` what a symmetric matrix would be expected to show of it: of n images the squared noise is
+    proportional to 1 / (n - 1), so a sum of squares over a block exceeds that over all by the noise that all N have,
+    times (N - 1) / (n - 1) less one. So neither takes features to be independent.
     """
 
     blocks: int
@@ -180,13 +180,14 @@ class Scatter:
     asymmetry: float
 
 
-def scatter(blocks: Sequence[MatrixSums], whole: MatrixSums, features: int) -> Scatter:
-    """That of blocks of equally many images, of which `whole` has all."""
+def scatter(blocks: Sequence[MatrixSums], whole: MatrixSums, features: int, samples: int) -> Scatter:
+    """That of blocks of equally many images, two at least, of which `whole` has all, `samples`."""
     count = len(blocks)
     root = count**0.5
+    excess = (samples - 1) / (samples / count - 1) - 1
 
     def noise(of_blocks: list[float], of_whole: float) -> float:
-        return max(0.0, (statistics.fmean(of_blocks) - of_whole) / (count - 1))
+        return max(0.0, (statistics.fmean(of_blocks) - of_whole) / excess)
 
     energies = [one.off_diagonal for one in blocks]
     return Scatter(

@@ -80,13 +80,14 @@ def stream_views(
     ]
     tasks = (loading.task(1, part, mine.copy()) for block in blocks for mine in block if len(mine))
     done, steps = 0, sum(map(len, blocks))
-    with closing(ahead(tasks, context.threads)) as batches, torch.no_grad():
+    with closing(ahead(tasks, context.threads)) as batches:
         for block in blocks:
             moments: ViewMoments | None = None
             for mine in block:
                 if len(mine):
                     pair = finish(next(batches), context.device)
-                    a_nd, b_nd = (embed(normalise(view, dtype)) for view in pair)
+                    with torch.no_grad():  # not around what the caller does between blocks
+                        a_nd, b_nd = (embed(normalise(view, dtype)) for view in pair)
                     moments = moments or ViewMoments(a_nd.shape[1], context.device, autos=autos)
                     moments.take(a_nd, b_nd)
                 done += 1

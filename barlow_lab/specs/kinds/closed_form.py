@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field
 
 from barlow_lab.specs.catalogue import backbones, image_size_fault, network_of
-from barlow_lab.specs.common import LEAST_SAMPLE
+from barlow_lab.specs.common import LEAST_SAMPLE, MOST_FEATURES
 from barlow_lab.specs.faults import Fault, SplitUse
 from barlow_lab.specs.kinds.base import Example
 from barlow_lab.specs.kinds.evaluation import FROZEN_WORDS, BackboneJudged
@@ -25,7 +25,6 @@ from barlow_lab.specs.slot_memory import (
 )
 from barlow_lab.specs.views import ViewsSpec
 
-MOST_FEATURES = 8192
 _MATRICES = 8
 """d x d numbers in float64 that are there at once."""
 

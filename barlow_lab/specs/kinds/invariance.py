@@ -33,6 +33,13 @@ class ColourRange(SpecModel):
     saturation: float = Field(0.4, ge=0.0, le=1.0, description="Factors from 1 less this to 1 and this")
     hue: float = Field(0.1, ge=0.0, le=0.5, description="Turns of the colour circle, back and forth by this much")
 
+    @model_validator(mode="after")
+    def _some(self) -> ColourRange:
+        if not any(value for _, value in self):
+            said = "with all four at 0 every step is the image itself; raise one of them, or leave colour out (null)"
+            refuse({("hue",): said})
+        return self
+
 
 class BlurRange(SpecModel):
     """Gaussian blur, in equal steps from none."""
@@ -46,7 +53,7 @@ class BlurRange(SpecModel):
 class RotationRange(SpecModel):
     """Turns about the centre, in equal steps; what comes in from outside is the image reflected at its edge."""
 
-    degrees: float = Field(30.0, gt=0.0, le=180.0, description="Largest angle, to either side")
+    degrees: float = Field(30.0, gt=0.0, lt=180.0, description="Largest angle, to either side")
 
 
 class ScaleRange(SpecModel):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from barlow_lab.specs.catalogue import DataSetEntry, image_size_fault
-from barlow_lab.specs.common import LEAST_SAMPLE, DataSpec, Precision, ranks_fault
+from barlow_lab.specs.common import LEAST_SAMPLE, MOST_FEATURES, DataSpec, Precision, ranks_fault
 from barlow_lab.specs.faults import Fault, SplitUse, no_whole_batch
 from barlow_lab.specs.kinds.base import BackboneMade, Example, KindSpec
 from barlow_lab.specs.network import ProjectorSpec, TrainedBackboneSpec
@@ -85,8 +85,9 @@ class PretrainSpec(KindSpec):
         "activations: 2 views x micro_batch (else batch_size) / slots x (a view's, of a frozen backbone one twentieth, "
         "+ b' x (2 x hidden widths, 1 x without batch normalisation, + last width)), 1 view where the objective has a "
         "momentum copy embed the other, and with micro_batch the embeddings of the whole batch and their gradient. "
-        "features, of objectives that hold those of all images: images x d x "
-        "12. objective: b x parameters for a momentum copy, and what it holds itself.",
+        "features, of objectives that hold those of all images: images x d x 12; "
+        "for run.record.population d x d x 16, with spectra d x d x 48. objective: b x parameters for a momentum copy, "
+        "and what it holds itself.",
     )
 
     kind: Literal["pretrain"] = Field("pretrain", description="Which kind of job this is")
@@ -223,9 +224,18 @@ class PretrainSpec(KindSpec):
         return {("run", "record", "probes", "k"): said}
 
     def _population(self) -> dict[Place, str]:
-        limit = self.data.limit
-        said = None if limit is None else self._population_fault(limit)
-        return {("run", "record", "population"): f"{said} (data.limit)"} if said else {}
+        if self.run.record.population is None:
+            return {}
+        limit, width = self.data.limit, self.embedding_width()
+        found = []
+        if limit is not None and (said := self._population_fault(limit)):
+            found.append(f"{said} (data.limit)")
+        if width is not None and width > MOST_FEATURES:
+            found.append(
+                f"the cross-correlation of {width:,} features has the square of that of numbers, each eight bytes; at "
+                f"most {MOST_FEATURES:,} are looked at: use a narrower projector, or leave it out"
+            )
+        return {("run", "record", "population"): "; ".join(found)} if found else {}
 
     def _population_fault(self, images: int) -> str | None:
         if self.run.record.population is None or images >= LEAST_SAMPLE:
@@ -347,6 +357,9 @@ class PretrainSpec(KindSpec):
         held = self.objective.numbers_held(samples=self.batch_size, features=width, ranks=slots)
         if self.objective.momentum_copy:
             held += parameters - on_top.objective
+        population = 0
+        if (record := self.run.record).population is not None:
+            population = (6 if record.spectra else 2) * width**2 * 8
         kept = 0
         if self.objective.holds_all_images and images is not None:
             kept = min(images, self.data.limit or images)
@@ -355,7 +368,7 @@ class PretrainSpec(KindSpec):
             gradients=trained * parameter,
             optimizer=trained * parameter * self.optimizer.running_averages,
             activations=round(activations),
-            features=12 * width * kept,
+            features=12 * width * kept + population,
             objective=parameter * held,
         )
 

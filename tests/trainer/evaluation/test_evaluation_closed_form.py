@@ -5,6 +5,7 @@ Shape suffixes: n images, d features, k of them kept.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL import Image
 from barlow_lab.specs import SpecError, digest, parse_spec
 from trainer.data.errors import DataError
 from trainer.data.registry import open_images
-from trainer.evaluation import run_evaluation
+from trainer.evaluation import closed_form, run_evaluation
 from trainer.evaluation.closed_form import Reached, solve, views_drawn
 from trainer.evaluation.view_moments import ViewMoments
 from trainer.evaluation.view_pass import drawn_images, stream_views
@@ -61,6 +62,46 @@ def test_hand_worked_solutions() -> None:
         solve(-s_dd[:2, :2], 1e-3)
 
 
+def test_views_without_anything_in_common_are_solved_on_their_own_images_alone() -> None:
+    """W whitens what noise there is, so `own` says nothing; what is held out tells."""
+    drawn = torch.Generator().manual_seed(0)
+    own, held_out = (ViewMoments(32, torch.device("cpu")) for _ in range(2))
+    for moments in (own, held_out):
+        moments.take(*torch.randn(2, 4000, 32, generator=drawn))
+    projector_kd = solve(own.covariance(), 1e-3).projector_kd
+    solved = [Reached.of(projector_kd @ one.covariance() @ projector_kd.mT, 0.0051).solved for one in (own, held_out)]
+    assert solved[0] > 95
+    assert solved[1] < 0
+
+
+@pytest.mark.parametrize("rounding", [0.0, 1e-8])
+def test_a_backbone_whose_features_are_all_the_same_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounding: float
+) -> None:
+    """Also where they differ by the rounding of float32, of which half the directions would have a positive share."""
+    drawn = torch.Generator().manual_seed(0)
+
+    class Collapsed(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return 1 + rounding * torch.randn(len(pixels), 8, generator=drawn, dtype=torch.float64)
+
+    opened = closed_form.open_backbone
+
+    def collapsed(*asked: Any) -> Any:
+        return dataclasses.replace(opened(*asked), module=Collapsed())
+
+    monkeypatch.setattr(closed_form, "open_backbone", collapsed)
+    with pytest.raises(BadSpec, match="the backbone has collapsed"):
+        run(tmp_path, SMALL)
+
+
+def test_too_few_held_out_images_are_refused_before_any_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closed_form, "stream_views", None)
+    monkeypatch.setattr(closed_form, "LEAST_SAMPLE", 400)
+    with pytest.raises(DataError, match="360 held-out images are too few"):
+        run(tmp_path, {**SMALL, "samples": 1000})
+
+
 def test_the_loss_is_that_without_normalisation() -> None:
     """C of 2 D4 is 4 I: (1 - 4)^2 of each feature."""
     d4 = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
@@ -87,8 +128,9 @@ def test_a_run_is_the_decomposition_of_what_its_views_give(tmp_path: Path) -> No
             return pairs[-1]
 
         places = drawn_images(len(dataset), count, seed=0, part=part)
-        list(stream_views(kept, dataset, spec.views, places, seed=0, batch_size=64, phase="", part=part,
-                          context=context, units=Units(context)))  # fmt: skip
+        for _ in stream_views(kept, dataset, spec.views, places, seed=0, batch_size=64, phase="", part=part,
+                              context=context, units=Units(context)):  # fmt: skip
+            assert torch.is_grad_enabled(), "who asks for the blocks is left as it was"
         rows.append((torch.cat(pairs[::2]).double().numpy(), torch.cat(pairs[1::2]).double().numpy()))
     s, held_out = (a.T @ b / len(a) for a, b in rows)
     values, vectors = np.linalg.eigh((s + s.T) / 2)

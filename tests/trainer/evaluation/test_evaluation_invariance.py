@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from evaluations_of_digits import context_in
 from labelled_runs import StopAfter
 
@@ -17,7 +19,9 @@ from barlow_lab.specs.kinds.invariance import TransformationRanges
 from trainer.data.loading.evaluation import centre_crop
 from trainer.data.loading.trajectories import trajectories
 from trainer.evaluation import run_evaluation
+from trainer.evaluation.invariance import running
 from trainer.evaluation.invariance.running import chosen_images
+from trainer.failures import BadSpec
 
 
 def spec_of(**fields: Any) -> InvarianceSpec:
@@ -76,6 +80,8 @@ def test_what_cannot_be_is_refused_where_it_stands() -> None:
         ({"top_units": 129}, "129 best of 128 units"),
         ({"steps": 2}, "steps"),
         ({"transformations": dict.fromkeys(("crop", "colour", "blur", "rotation", "scale"))}, "at least one"),
+        ({"transformations": {"colour": dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0)}}, "itself"),
+        ({"transformations": {"rotation": {"degrees": 180}}}, "degrees"),
     ):
         with pytest.raises(SpecError, match=said):
             spec_of(**fields)
@@ -86,6 +92,36 @@ def test_what_cannot_be_is_refused_where_it_stands() -> None:
     ours = spec_of(backbone_from={"job": "p"}, backbone=None, top_units=600)
     assert [fault.pointer for fault in ours.faults_of_source("resnet18")] == ["/top_units"]
     assert ours.faults_of_source("resnet50") == []
+
+
+def test_features_that_become_infinite_along_a_trajectory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They fire nowhere, and would lower the score without a word."""
+
+    class Broken(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(pixels), 128), math.nan)
+
+    thresholds = running.thresholds_of
+
+    def then_broken(spec: Any, *rest: Any) -> Any:
+        found = thresholds(spec, *rest)
+        monkeypatch.setattr(type(backbone[0]), "forward", Broken.forward)
+        return found
+
+    backbone: list[torch.nn.Module] = []
+    opened = running.open_backbone
+
+    def noted(*asked: Any) -> Any:
+        found = opened(*asked)
+        backbone.append(found.module)
+        return found
+
+    monkeypatch.setattr(running, "open_backbone", noted)
+    monkeypatch.setattr(running, "thresholds_of", then_broken)
+    with pytest.raises(BadSpec, match=r"not finite \(trajectories crop\)"):
+        run_evaluation(spec_of(), context_in(tmp_path))
 
 
 def test_a_stop_is_heard_between_two_units(tmp_path: Path) -> None:

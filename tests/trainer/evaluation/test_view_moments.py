@@ -117,7 +117,7 @@ def test_the_stated_errors_are_those_that_drawing_again_shows(mixed: bool) -> No
             total.join(part)
         sums.append(matrix_sums(total.correlation(), features))
         each = [matrix_sums(part.correlation(), features) for part in parts]
-        stated.append(scatter(each, sums[-1], features))
+        stated.append(scatter(each, sums[-1], features, samples))
         matrices.append(whole(total))
     across = np.stack(matrices)
     off = ~np.eye(features, dtype=bool)

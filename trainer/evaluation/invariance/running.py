@@ -181,6 +181,7 @@ def fired_along(
     in the data set, (n,) int64; and how many images of all ranks could not be read.
 
     Raises:
+        BadSpec: a feature is not finite; on every rank.
         NothingReadable: on every rank.
     """
     mine = share(len(chosen), context)
@@ -193,6 +194,7 @@ def fired_along(
     fired = torch.empty((len(mine), spec.steps, len(thresholds.above)), dtype=torch.uint8, device=context.device)
     indices: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
     unreadable: list[str] = []
+    finite = torch.ones((), dtype=torch.bool, device=context.device)
     filled = 0
     begun = time.monotonic()
     with closing(loaded) as batches, torch.no_grad():
@@ -203,6 +205,7 @@ def fired_along(
                 if count := len(batch.indices):
                     pixels = normalise(batch.images.flatten(0, 1).to(context.device), torch.float32)
                     values = backbone(pixels).float().unflatten(0, (count, spec.steps))
+                    finite &= values.isfinite().all()
                     fired[filled : filled + count] = thresholds.fires(values)
                     indices.append(batch.indices)
                     filled += count
@@ -210,6 +213,10 @@ def fired_along(
             rate = images * spec.steps / max(time.monotonic() - begun, 1e-9)
             units.progress(phase, step=done, steps=total, images_per_second=rate)
             units.finished()
+    if collectives.all_reduce_max_((~finite).long()):
+        raise BadSpec(
+            f"features are not finite ({phase}): the backbone has diverged; choose a checkpoint of an earlier step"
+        )
     lost = int(collectives.all_reduce_(torch.tensor(len(unreadable), device=context.device)))
     if warned or lost == len(chosen):
         tell_unreadable(unreadable, lost, len(chosen), phase, context)
