@@ -282,6 +282,23 @@ MOST_FEATURES = 8192
 """Features of an estimate of the population: its matrices are in float64, and are decomposed."""
 
 
+def sample_fault(images: int, name: str = "images") -> str | None:
+    """Why these images, called so, are too few for an estimate of the population; None if they are not."""
+    if images >= LEAST_SAMPLE:
+        return None
+    return f"{images} {name} are too few to tell the error of their cross-correlation; use at least {LEAST_SAMPLE}"
+
+
+def width_fault(features: int, remedy: str) -> str | None:
+    """Why so many features are too many for one, with the remedy; None if they are not."""
+    if features <= MOST_FEATURES:
+        return None
+    return (
+        f"the cross-correlation of {features:,} features has the square of that of numbers, each eight bytes; at most "
+        f"{MOST_FEATURES:,} are decomposed: {remedy}"
+    )
+
+
 class PopulationSpec(SpecModel):
     """Pretraining: the cross-correlation of many images, with its error, beside that of a batch, which is mostly noise
     where features are decorrelated; the run is the same with and without it.

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from barlow_lab.disk import naming
-from barlow_lab.specs.common import LEAST_SAMPLE, PopulationSpec
+from barlow_lab.specs.common import PopulationSpec, sample_fault
 from trainer.diagnostics.base import Diagnosed, NetworkDiagnostic, NetworkSeen, Records
 from trainer.diagnostics.correlation_record import record_arrays, summarise
 from trainer.diagnostics.correlation_statistics import matrix_statistics
@@ -57,11 +57,8 @@ class Population(NetworkDiagnostic):
         BadSpec: there are too few images.
         """
         super().__init__()
-        if len(run.images) < LEAST_SAMPLE:
-            raise BadSpec(
-                f"{PLACE}: {len(run.images)} images are too few to tell the error of their cross-correlation; use at "
-                f"least {LEAST_SAMPLE}, or leave it out"
-            )
+        if said := sample_fault(len(run.images)):
+            raise BadSpec(f"{PLACE}: {said}, or leave it out")
         self._spec = run.spec
         self._plan = run.plan
         self._context = run.context

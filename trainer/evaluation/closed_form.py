@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from barlow_lab.disk import naming
 from barlow_lab.specs import ClosedFormSpec
-from barlow_lab.specs.common import LEAST_SAMPLE
-from barlow_lab.specs.kinds.closed_form import width_fault
+from barlow_lab.specs.common import sample_fault, width_fault
+from barlow_lab.specs.kinds.closed_form import NARROWER
 from barlow_lab.specs.views import ViewsSpec
 from trainer.data.datasets import Images
 from trainer.data.errors import DataError
@@ -176,18 +176,15 @@ def views_drawn(spec: ClosedFormSpec) -> ViewsSpec:
 
 
 def _judge_count(images: int, name: str) -> None:
-    if images < LEAST_SAMPLE:
-        raise DataError(
-            f"{images} {name} are too few to tell the error of their cross-correlation; use a split of at least "
-            f"{LEAST_SAMPLE}"
-        )
+    if said := sample_fault(images, name):
+        raise DataError(said)
 
 
 def _judge_width(backbone: nn.Module, spec: ClosedFormSpec, context: Context) -> None:
     side = spec.views.size
     with torch.no_grad():
         features = backbone(torch.zeros(1, 3, side, side, device=context.device)).shape[1]
-    if said := width_fault(features):
+    if said := width_fault(features, NARROWER):
         raise BadSpec(said)
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field
 
 from barlow_lab.specs.catalogue import backbones, image_size_fault, network_of
-from barlow_lab.specs.common import LEAST_SAMPLE, MOST_FEATURES
+from barlow_lab.specs.common import LEAST_SAMPLE, sample_fault, width_fault
 from barlow_lab.specs.faults import Fault, SplitUse
 from barlow_lab.specs.kinds.base import Example
 from barlow_lab.specs.kinds.evaluation import FROZEN_WORDS, BackboneJudged
@@ -25,6 +25,7 @@ from barlow_lab.specs.slot_memory import (
 )
 from barlow_lab.specs.views import ViewsSpec
 
+NARROWER = "take a narrower backbone, of raw pixels a smaller views.size"
 _MATRICES = 8
 """d x d numbers in float64 that are there at once."""
 
@@ -131,11 +132,11 @@ class ClosedFormSpec(BackboneJudged):
         return {("test_split",): said}
 
     def _few(self) -> dict[Place, str]:
-        limit = self.data.limit
-        return {} if limit is None or limit >= LEAST_SAMPLE else {("data", "limit"): _too_few(limit)}
+        said = None if self.data.limit is None else sample_fault(self.data.limit)
+        return {("data", "limit"): said} if said else {}
 
     def _width(self) -> dict[Place, str]:
-        if not self.backbone_from.pixels or (said := width_fault(3 * self.views.size**2)) is None:
+        if not self.backbone_from.pixels or (said := width_fault(3 * self.views.size**2, NARROWER)) is None:
             return {}
         return {("views", "size"): f"raw pixels: {said}"}
 
@@ -163,22 +164,9 @@ class ClosedFormSpec(BackboneJudged):
         )
 
     def faults_of_size(self, images: int, classes: int | None, counted: str) -> list[Fault]:
-        return [] if images >= LEAST_SAMPLE else [Fault("/data", f"{_too_few(images)} ({counted})")]
+        said = sample_fault(images)
+        return [] if said is None else [Fault("/data", f"{said} ({counted})")]
 
     def faults_of_source(self, network: str) -> list[Fault]:
         said = image_size_fault(network, self.views.size) if network in backbones() else None
         return [] if said is None else [Fault("/views/size", said)]
-
-
-def width_fault(features: int) -> str | None:
-    """Why so many features are too many, with the remedy; None if they are not."""
-    if features <= MOST_FEATURES:
-        return None
-    return (
-        f"the cross-correlation of {features:,} features has the square of that of numbers, each eight bytes; at most "
-        f"{MOST_FEATURES:,} are decomposed: take a narrower backbone, of raw pixels a smaller views.size"
-    )
-
-
-def _too_few(images: int) -> str:
-    return f"{images} images are too few to tell the error of their cross-correlation; use at least {LEAST_SAMPLE}"

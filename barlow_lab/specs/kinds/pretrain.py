@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from barlow_lab.specs.catalogue import DataSetEntry, image_size_fault
-from barlow_lab.specs.common import LEAST_SAMPLE, MOST_FEATURES, DataSpec, Precision, ranks_fault
+from barlow_lab.specs.common import DataSpec, Precision, ranks_fault, sample_fault, width_fault
 from barlow_lab.specs.faults import Fault, SplitUse, no_whole_batch
 from barlow_lab.specs.kinds.base import BackboneMade, Example, KindSpec
 from barlow_lab.specs.network import ProjectorSpec, TrainedBackboneSpec
@@ -230,20 +230,13 @@ class PretrainSpec(KindSpec):
         found = []
         if limit is not None and (said := self._population_fault(limit)):
             found.append(f"{said} (data.limit)")
-        if width is not None and width > MOST_FEATURES:
-            found.append(
-                f"the cross-correlation of {width:,} features has the square of that of numbers, each eight bytes; at "
-                f"most {MOST_FEATURES:,} are looked at: use a narrower projector, or leave it out"
-            )
+        if width is not None and (said := width_fault(width, "use a narrower projector, or leave it out")):
+            found.append(said)
         return {("run", "record", "population"): "; ".join(found)} if found else {}
 
     def _population_fault(self, images: int) -> str | None:
-        if self.run.record.population is None or images >= LEAST_SAMPLE:
-            return None
-        return (
-            f"{images} images are too few to tell the error of their cross-correlation; use at least {LEAST_SAMPLE}, "
-            "or leave it out"
-        )
+        said = None if self.run.record.population is None else sample_fault(images)
+        return f"{said}, or leave it out" if said else None
 
     def embedding_width(self, features: int | None = None) -> int | None:
         """d, behind a backbone of so many `features`; without them, as far as it is known here: without a projector it

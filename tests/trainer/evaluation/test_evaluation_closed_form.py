@@ -15,7 +15,7 @@ import runs
 import torch
 from PIL import Image
 
-from barlow_lab.specs import SpecError, digest, parse_spec
+from barlow_lab.specs import SpecError, common, digest, parse_spec
 from trainer.data.errors import DataError
 from trainer.data.registry import open_images
 from trainer.evaluation import closed_form, run_evaluation
@@ -97,7 +97,7 @@ def test_a_backbone_whose_features_are_all_the_same_is_refused(
 
 def test_too_few_held_out_images_are_refused_before_any_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(closed_form, "stream_views", None)
-    monkeypatch.setattr(closed_form, "LEAST_SAMPLE", 400)
+    monkeypatch.setattr(common, "LEAST_SAMPLE", 400)
     with pytest.raises(DataError, match="360 held-out images are too few"):
         run(tmp_path, {**SMALL, "samples": 1000})
 
